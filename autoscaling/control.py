@@ -1,0 +1,194 @@
+"""Admission over time: who is in line and who runs, moved on by events. `admission` and `brownout` decide; this keeps the books.
+
+    arrive   → Admit, Wait or Reject
+    leave    in line or running
+    observe  a new capacity
+
+Every call is told the time, and is followed by `changes()`: who was admitted or given another number of steps by it. The front door and a
+simulator drive the same object.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+
+from autoscaling.admission import AdmissionConfig, Admit, Ask, Decision, Reject, View, Wait, decide
+from autoscaling.brownout import BrownOut
+from autoscaling.fairness import FairShares, Waiter
+from autoscaling.profile import Capacity
+
+# Until sessions have been seen to end: how long one is taken to last.
+_PRIOR_SESSION_S = 30.0
+# What has been seen of lengths halves in weight in this time.
+_MEMORY_S = 600.0
+
+
+@dataclass(slots=True)
+class _Session:
+    ask: Ask
+    steps: int  # 0 while in line
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Session `key` runs with `steps` from now on. `admitted`: it waited until now."""
+
+    key: int
+    steps: int
+    admitted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ControlStatistics:
+    """Sessions that run, how many of those below what they asked for, sessions in line, the level, and sessions that fit at level 0."""
+
+    live: int
+    degraded: int
+    waiting: int
+    level: int
+    capacity: int
+
+
+class AdmissionControl:
+    """See the module's docstring. One owner."""
+
+    def __init__(self, config: AdmissionConfig, capacity: Capacity, now: float) -> None:
+        self._config = config
+        self._capacity = capacity
+        self._now = now
+        self._brownout = BrownOut()
+        self._shares = FairShares()
+        self._running: dict[int, _Session] = {}
+        self._line: dict[int, _Session] = {}  # in order of arrival
+        self._changes: list[Change] = []
+        self._ended = 1.0
+        self._exposure_s = _PRIOR_SESSION_S
+
+    def arrive(self, key: int, ask: Ask, now: float, jitter: float) -> Decision:
+        """`key` is new. A Reject leaves nothing behind."""
+        self._advance(now)
+        present = self._present()
+        if ask.tenant not in present:
+            self._shares.join(ask.tenant, present)
+        self._line[key] = _Session(ask, 0)
+        ahead = self._order(paced=ask.paced).index(key)
+        decision = decide(ask, self._view(key, ask, ahead), self._config, jitter)
+        match decision:
+            case Reject():
+                del self._line[key]
+            case Admit():
+                self._admit(key, decision)
+            case Wait():
+                pass
+        return decision
+
+    def leave(self, key: int, now: float) -> None:
+        """It ended, or gave up in line."""
+        self._advance(now)
+        if self._line.pop(key, None) is None:
+            del self._running[key]
+            self._ended += 1
+        self._settle()
+
+    def observe(self, capacity: Capacity, now: float) -> None:
+        """What the stages can do was measured anew."""
+        self._advance(now)
+        self._capacity = capacity
+        self._settle()
+
+    def changes(self) -> list[Change]:
+        """What happened to sessions other than the one that the call was about, since this was asked last."""
+        changes, self._changes = self._changes, []
+        return changes
+
+    def positions(self) -> dict[int, int]:
+        """Places of those in line, 1 for the next to go; paced sessions and jobs have a line each."""
+        return {key: place for paced in (True, False) for place, key in enumerate(self._order(paced=paced), start=1)}
+
+    def statistics(self) -> ControlStatistics:
+        degraded = sum(s.steps < s.ask.steps for s in self._running.values())
+        full = self._capacity.sessions(self._config.default_steps)
+        return ControlStatistics(len(self._running), degraded, len(self._line), self._brownout.level, full)
+
+    def _advance(self, now: float) -> None:
+        elapsed = max(0.0, now - self._now)
+        self._now = max(self._now, now)
+        decay = math.exp(-elapsed / _MEMORY_S)
+        # The prior stays: without it one early end would count for everything.
+        self._ended = 1 + (self._ended - 1) * decay
+        self._exposure_s = _PRIOR_SESSION_S + (self._exposure_s - _PRIOR_SESSION_S) * decay + elapsed * len(self._running)
+        for session in self._running.values():
+            tenant = session.ask.tenant
+            self._shares.charge(tenant, elapsed * self._share(session.steps), self._config.tenant(tenant).weight)
+
+    def _settle(self) -> None:
+        """Admit from the line while there is room, then let the level follow the load."""
+        for paced in (True, False):
+            while order := self._order(paced=paced):
+                ask = self._line[order[0]].ask
+                decision = decide(ask, self._view(order[0], ask, 0), self._config, 0.0)
+                if not isinstance(decision, Admit):
+                    break
+                self._admit(order[0], decision)
+                self._changes.append(Change(order[0], decision.steps, admitted=True))
+        waiting = sum(s.ask.paced for s in self._line.values())
+        self._move_to(self._brownout.observe(self._config.brownout, self._capacity, self._paced(others=True), waiting, self._now))
+
+    def _admit(self, key: int, decision: Admit) -> None:
+        self._move_to(self._brownout.raised(decision.level, self._now))
+        session = self._line.pop(key)
+        session.steps = decision.steps
+        self._running[key] = session
+
+    def _move_to(self, brownout: BrownOut) -> None:
+        if brownout.level == self._brownout.level:
+            return
+        self._brownout = brownout
+        for key, session in self._running.items():
+            if session.ask.paced and (steps := self._config.brownout.steps(session.ask.steps, brownout.level)) != session.steps:
+                session.steps = steps
+                self._changes.append(Change(key, steps, admitted=False))
+
+    def _view(self, key: int, ask: Ask, ahead: int) -> View:
+        """As `key`, which is in line, sees it: without itself."""
+        others = [s.ask for k, s in self._line.items() if k != key]
+        in_line = sum(o.tenant == ask.tenant for o in others)
+        return View(
+            capacity=self._capacity,
+            level=self._brownout.level,
+            running=self._paced(others=False),
+            jobs=sum(not s.ask.paced for s in self._running.values()),
+            ahead=ahead,
+            waiting=len(others),
+            tenant_sessions=in_line + sum(s.ask.tenant == ask.tenant for s in self._running.values()),
+            tenant_waiting=in_line,
+            departures_per_s=(len(self._running) + self._capacity.others) / self._session_s(),
+        )
+
+    def _paced(self, *, others: bool) -> tuple[int, ...]:
+        """Steps asked for by paced sessions that run, with those of other front doors or without."""
+        mine = tuple(s.ask.steps for s in self._running.values() if s.ask.paced)
+        return mine + (self._config.default_steps,) * (self._capacity.others if others else 0)
+
+    def _order(self, *, paced: bool) -> list[int]:
+        outstanding: defaultdict[str, float] = defaultdict(float)
+        for session in self._running.values():
+            outstanding[session.ask.tenant] += self._share(session.steps) * self._session_s()
+        line = [
+            Waiter(key, s.ask.tenant, self._share(s.ask.steps) * self._session_s()) for key, s in self._line.items() if s.ask.paced == paced
+        ]
+        weights = {waiter.tenant: self._config.tenant(waiter.tenant).weight for waiter in line}
+        return [waiter.key for waiter in self._shares.order(line, outstanding, weights)]
+
+    def _present(self) -> set[str]:
+        return {s.ask.tenant for s in (*self._running.values(), *self._line.values())}
+
+    def _share(self, steps: int) -> float:
+        """Accelerators that a session of `steps` steps occupies: accelerator-seconds a second."""
+        return len(self._capacity.replicas) / self._capacity.sessions(steps)
+
+    def _session_s(self) -> float:
+        """How long a session is expected to last, and, lengths taken as exponential, to go on lasting."""
+        return self._exposure_s / self._ended

@@ -1,0 +1,138 @@
+"""What denoise replicas can do: a measured profile f(bucket), corrected by what steps really take, turned into sessions in real time.
+
+Plain arithmetic on plain numbers: no clock, no cluster, no torch. A simulator runs the same code as the front door.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+
+# Device seconds after which a correction has moved 63 % of the way to what was observed.
+_EVIDENCE_S = 2.0
+_CORRECTION_BOUNDS = (0.25, 16.0)
+
+
+@dataclass(frozen=True, slots=True)
+class StepProfile:
+    """Seconds of one forward, by batch bucket.
+
+    Attributes:
+        buckets: batch sizes, ascending; a batch is padded to the next one, and split where it exceeds the largest.
+        step_s: a denoise step in each bucket.
+        commit_s: a commit in each bucket.
+
+    Raises:
+        ValueError: lengths differ, buckets do not ascend from 1 or more, or a time is not a positive number.
+    """
+
+    buckets: tuple[int, ...]
+    step_s: tuple[float, ...]
+    commit_s: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not self.buckets or self.buckets[0] < 1 or list(self.buckets) != sorted(set(self.buckets)):
+            raise ValueError(f"buckets must ascend from 1 or more; got {self.buckets}")
+        for name, table in (("step_s", self.step_s), ("commit_s", self.commit_s)):
+            if len(table) != len(self.buckets) or not all(math.isfinite(t) and t > 0 for t in table):
+                raise ValueError(f"{name} must be {len(self.buckets)} positive numbers, one a bucket; got {table}")
+        # A larger batch cannot take less; where it was measured so, that was noise.
+        object.__setattr__(self, "step_s", tuple(accumulate(self.step_s, max)))
+        object.__setattr__(self, "commit_s", tuple(accumulate(self.commit_s, max)))
+
+    def chunk_s(self, sessions: int, steps: int) -> float:
+        """Device seconds to make one chunk for each of `sessions`, all at `steps` steps. Grows with both."""
+        return steps * self._forward_s(self.step_s, sessions) + self._forward_s(self.commit_s, sessions)
+
+    def capacity(self, steps: int, budget_s: float, correction: float, slots: int) -> int:
+        """S*(steps): most sessions, at most `slots`, whose chunks take no more than `budget_s` with every time `correction` as long."""
+        return bisect_right(range(1, slots + 1), budget_s, key=lambda n: correction * self.chunk_s(n, steps))
+
+    def _forward_s(self, table: tuple[float, ...], rows: int) -> float:
+        full, rest = divmod(rows, self.buckets[-1])
+        return full * table[-1] + (table[bisect_left(self.buckets, rest)] if rest else 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Average:
+    """An average in which newer evidence counts more; `value` is where it begins."""
+
+    value: float
+
+    def observe(self, sample: float, evidence_s: float) -> Average:
+        """With `sample`, which rests on `evidence_s` device seconds."""
+        weight = -math.expm1(-max(0.0, evidence_s) / _EVIDENCE_S)
+        return Average(self.value + weight * (sample - self.value))
+
+
+def corrected(correction: Average, actual_s: float, expected_s: float) -> Average:
+    """κ after forwards that took `actual_s` where the profile says `expected_s`; unchanged where there were none."""
+    if expected_s <= 0 or actual_s < 0:
+        return correction
+    low, high = _CORRECTION_BOUNDS
+    return correction.observe(min(high, max(low, actual_s / expected_s)), expected_s)
+
+
+@dataclass(frozen=True, slots=True)
+class DenoiseReplica:
+    """One replica as last heard of. Without a profile nothing is known of its speed, and its slots are taken for its capacity."""
+
+    slots: int
+    profile: StepProfile | None = None
+    correction: float = 1.0
+
+    def sessions(self, steps: int, budget_s: float) -> int:
+        """Sessions of `steps` steps that it holds in real time."""
+        return self.slots if self.profile is None else self.profile.capacity(steps, budget_s, self.correction, self.slots)
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """What the stages can serve together.
+
+    Attributes:
+        replicas: denoise replicas.
+        budget_s: device seconds that may go into one chunk of every session: its length in seconds times a utilisation below 1.
+        ceiling: sessions that may run here whatever the profile says.
+        decode_sessions: sessions that the decode stage holds in real time; None where that is not known yet.
+        others: sessions on these replicas that others have admitted.
+    """
+
+    replicas: tuple[DenoiseReplica, ...]
+    budget_s: float
+    ceiling: int
+    decode_sessions: int | None = None
+    others: int = 0
+    _known: dict[int, int] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def slots(self) -> int:
+        """Sessions that may run at once, in real time or not."""
+        return min(self.ceiling, sum(replica.slots for replica in self.replicas))
+
+    @property
+    def measured(self) -> bool:
+        """Whether every replica has a profile."""
+        return all(replica.profile is not None for replica in self.replicas)
+
+    def sessions(self, steps: int) -> int:
+        """Sessions of `steps` steps in real time; at least 1, so that a slow machine serves somebody, late if it must be."""
+        if steps not in self._known:
+            denoise = sum(replica.sessions(steps, self.budget_s) for replica in self.replicas)
+            decode = denoise if self.decode_sessions is None else self.decode_sessions
+            self._known[steps] = max(1, min(self.slots, denoise, decode))
+        return self._known[steps]
+
+    def load(self, steps: Sequence[int]) -> float:
+        """Share of the capacity that sessions of these step counts take; above 1 they are late. Mixtures are interpolated."""
+        return sum(1.0 / self.sessions(n) for n in steps)
+
+
+def decode_capacity(chunk_decode_s: float | None, budget_s: float, replicas: int) -> int | None:
+    """Sessions that `replicas` decoders hold, each decoding one chunk after another in `chunk_decode_s`; None where that is not known."""
+    if not chunk_decode_s or chunk_decode_s <= 0:
+        return None
+    return replicas * math.floor(budget_s / chunk_decode_s)

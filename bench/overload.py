@@ -1,0 +1,245 @@
+"""Three times more viewers than fit: `python -m bench.overload` offers one trace to a server with admission control, and to one without.
+
+    capacity       simultaneous live sessions of full quality without a late chunk, measured without admission control
+    trace          Poisson arrivals, whether the server keeps up or not, exponential lengths, a fixed seed; the refused do not come back
+    on time        a chunk that arrives before its first frame is due on a screen that began to play at the first frame's arrival
+
+Client and server share the machine. Absolute figures say something about this machine only, so the load average is recorded with them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import time
+from collections.abc import Sequence
+from contextlib import aclosing
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from bench.realtime import FPS, PROMPT, load, quantile
+from deployments.cluster import Overrides, start_local
+from headrace.client import Busy, ClientError, HeadraceClient
+from headrace.v1 import video_pb2 as pb
+
+SLOTS = 64
+SILENCE_S = 20.0
+LEAST_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One arrival of the trace: when, in seconds from its start, and for how many seconds of video."""
+
+    at_s: float
+    seconds: float
+    seed: int
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What one visitor met. Times are in seconds, from the call on."""
+
+    result: str = "cut off"  # by the end of the run; else completed, refused, hung or an error
+    waited: bool = False
+    refused_after_s: float = 0.0
+    retry_after_s: float | None = None
+    ttff_s: float | None = None
+    chunks: int = 0
+    on_time: int = 0
+    max_late_s: float = 0.0
+    degraded_chunks: int = 0
+    changes: int = 0
+
+
+@dataclass(slots=True)
+class Report:
+    """A run, summed up."""
+
+    offered: int
+    started: int
+    completed: int
+    cut_off: int
+    refused: int
+    hung: int
+    errors: list[str]
+    waited: int
+    refused_p50_ms: float
+    refused_max_ms: float
+    refused_with_retry_delay: int
+    chunks: int
+    on_time_share: float
+    sessions_all_on_time: int
+    max_late_s: float
+    ttff_p50_s: float
+    ttff_max_s: float
+    degraded_sessions: int
+    degraded_chunks: int
+    quality_changes: int
+    load_average: float = field(default_factory=lambda: round(os.getloadavg()[0], 2))
+
+
+def trace(seed: int, seconds: float, concurrent: float, mean_s: float) -> list[Visit]:
+    """Arrivals over `seconds` that would keep `concurrent` sessions of `mean_s` on average running, if all were served at once."""
+    rng = random.Random(seed)
+    visits: list[Visit] = []
+    at_s = rng.expovariate(concurrent / mean_s)
+    while at_s < seconds:
+        length = LEAST_S + rng.expovariate(1.0 / (mean_s - LEAST_S))
+        visits.append(Visit(at_s, min(length, 4 * mean_s), rng.getrandbits(32)))
+        at_s += rng.expovariate(concurrent / mean_s)
+    return visits
+
+
+async def visit(client: HeadraceClient, v: Visit, outcome: Outcome) -> None:
+    """One live session from its call to its end."""
+    began, degraded = time.monotonic(), False
+    try:
+        async with client.live(PROMPT, seconds=v.seconds, seed=v.seed) as session, aclosing(aiter(session)) as events:  # type: ignore[type-var]
+            while True:
+                async with asyncio.timeout(SILENCE_S):
+                    event = await anext(events, None)
+                now = time.monotonic() - began
+                match event:
+                    case None:
+                        break
+                    case pb.QueuePosition():
+                        outcome.waited = True
+                    case pb.Started(degraded=degraded):
+                        pass
+                    case pb.QualityChange(reason=reason):
+                        degraded = reason == pb.QUALITY_REASON_LOAD or degraded
+                        outcome.changes += 1
+                    case pb.Frames(first_frame=frame):
+                        arrived(outcome, frame, now, degraded)
+        outcome.result = "completed"
+    except TimeoutError:
+        outcome.result = "hung"
+    except Busy as busy:
+        outcome.result, outcome.refused_after_s, outcome.retry_after_s = "refused", time.monotonic() - began, busy.retry_after_s
+    except ClientError as error:
+        outcome.result = f"{error.code.name}: {error}"
+
+
+def arrived(outcome: Outcome, frame: int, now: float, degraded: bool) -> None:
+    """A chunk that begins with `frame` came `now` seconds after the call."""
+    if outcome.ttff_s is None:
+        outcome.ttff_s = now
+    late_s = now - (outcome.ttff_s + frame / FPS)
+    outcome.chunks += 1
+    outcome.on_time += late_s <= 0
+    outcome.max_late_s = max(outcome.max_late_s, late_s)
+    outcome.degraded_chunks += degraded
+
+
+async def offer(client: HeadraceClient, visits: Sequence[Visit], grace_s: float) -> list[Outcome]:
+    """Play the trace; what still runs `grace_s` after its last arrival is cut off."""
+    outcomes = [Outcome() for _ in visits]
+    tasks: list[asyncio.Task[None]] = []
+    began = time.monotonic()
+    for v, outcome in zip(visits, outcomes, strict=True):
+        await asyncio.sleep(max(0.0, began + v.at_s - time.monotonic()))
+        tasks.append(asyncio.create_task(visit(client, v, outcome)))
+    _, running = await asyncio.wait(tasks, timeout=grace_s)
+    for task in running:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    return outcomes
+
+
+def summed(outcomes: Sequence[Outcome]) -> Report:
+    """The figures of a run."""
+    refused = [o for o in outcomes if o.result == "refused"]
+    played = [o for o in outcomes if o.ttff_s is not None]
+    chunks = sum(o.chunks for o in played)
+    known = {"completed", "cut off", "refused", "hung"}
+    first = [o.ttff_s or 0.0 for o in played] or [0.0]
+    answers = [1000 * o.refused_after_s for o in refused] or [0.0]
+    return Report(
+        offered=len(outcomes), started=len(played), completed=sum(o.result == "completed" for o in outcomes),
+        cut_off=sum(o.result == "cut off" for o in outcomes), refused=len(refused), hung=sum(o.result == "hung" for o in outcomes),
+        errors=sorted({o.result for o in outcomes} - known), waited=sum(o.waited for o in outcomes),
+        refused_p50_ms=round(quantile(answers, 0.5), 1), refused_max_ms=round(max(answers), 1),
+        refused_with_retry_delay=sum(bool(o.retry_after_s) for o in refused), chunks=chunks,
+        on_time_share=round(sum(o.on_time for o in played) / max(1, chunks), 5),
+        sessions_all_on_time=sum(o.on_time == o.chunks for o in played),
+        max_late_s=round(max((o.max_late_s for o in played), default=0.0), 3),
+        ttff_p50_s=round(quantile(first, 0.5), 3), ttff_max_s=round(max(first), 3),
+        degraded_sessions=sum(o.degraded_chunks > 0 for o in played), degraded_chunks=sum(o.degraded_chunks for o in played),
+        quality_changes=sum(o.changes for o in played),
+    )  # fmt: skip
+
+
+async def capacity(client: HeadraceClient, seconds: float, most: int) -> int:
+    """Simultaneous sessions of full quality without a late frame; the search stops at the first number that has some."""
+    await load(client, 1, 2.0, 1.0)
+    sessions = 1
+    while sessions < most:
+        result = await load(client, sessions + 1, seconds, 1.0)
+        print(f"  {sessions + 1} sessions: {result.late_frames} of {result.frames} frames late")
+        if result.late_frames:
+            break
+        sessions += 1
+    return sessions
+
+
+def overrides(mode: str) -> Overrides:
+    """A server with room for everybody, so that admission alone decides."""
+    args = {"admission": {"mode": mode}, "engine": {"slots": SLOTS}, "decoder": {"slots": SLOTS}, "front_door": {"max_sessions": SLOTS}}
+    return Overrides(grpc_port=0, metrics_port=0, args=args)
+
+
+async def run(address: str, visits: Sequence[Visit], grace_s: float) -> Report:
+    """One server, one trace."""
+    async with HeadraceClient(address) as client:
+        await load(client, 1, 2.0, 1.0)
+        return summed(await offer(client, visits, grace_s))
+
+
+async def measure(address: str, a: argparse.Namespace) -> int:
+    """`--capacity`, or what is measured."""
+    if a.capacity:
+        return int(a.capacity)
+    async with HeadraceClient(address) as client:
+        return await capacity(client, a.step_seconds, most=32)
+
+
+def table(reports: dict[str, Report]) -> str:
+    """The reports side by side."""
+    rows = [("", *reports)]
+    rows += [(name.replace("_", " "), *(str(asdict(r)[name]) for r in reports.values())) for name in asdict(next(iter(reports.values())))]
+    return "\n".join(f"{row[0]:28}" + "".join(f"{cell:>22}" for cell in row[1:]) for row in rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=60, help="length of the trace")
+    parser.add_argument("--factor", type=float, default=3.0, help="offered load, in capacities")
+    parser.add_argument("--mean", type=float, default=10.0, help="mean length of a session, in seconds")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--grace", type=float, default=30, help="seconds after the trace before what still runs is cut off")
+    parser.add_argument("--capacity", type=int, help="sessions that fit, instead of measuring")
+    parser.add_argument("--step-seconds", type=float, default=6, help="length of each step of that measurement")
+    parser.add_argument("--modes", nargs="+", choices=["none", "measured"], default=["none", "measured"])
+    parser.add_argument("--json", type=Path)
+    a = parser.parse_args()
+    fits, reports = 0, {}
+    visits: list[Visit] = []
+    for mode in a.modes:
+        with start_local(None, overrides(mode)) as app:
+            if not fits:
+                fits = asyncio.run(measure(app.address, a))
+                visits = trace(a.seed, a.seconds, a.factor * fits, a.mean)
+                print(f"capacity {fits} sessions; offered: {len(visits)} sessions in {a.seconds:g} s, {a.factor:g} times that")
+            reports["no control" if mode == "none" else "admission control"] = asyncio.run(run(app.address, visits, a.grace))
+    print(table(reports))
+    if a.json:
+        found = {"capacity": fits, "seed": a.seed, "factor": a.factor, "runs": {name: asdict(r) for name, r in reports.items()}}
+        a.json.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""Admission at the edge: `autoscaling.control` on a clock, with something to wait on for each caller.
+
+Knows no wire. One event loop owns it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing, contextmanager
+
+from autoscaling.admission import AdmissionConfig, Admit, Ask, Reject
+from autoscaling.control import AdmissionControl, ControlStatistics
+from autoscaling.profile import Capacity
+from deployments.pacing import Clock
+from model_core.errors import CapacityExceeded
+
+
+class Ticket:
+    """One session's place: in line, admitted with a number of steps, or withdrawn."""
+
+    def __init__(self) -> None:
+        self._position = 0
+        self._steps = 0
+        self._withdrawn = False
+        self._changed = asyncio.Event()
+        self._set_steps: Callable[[int], None] | None = None
+
+    @property
+    def admitted(self) -> bool:
+        return self._steps > 0
+
+    @property
+    def steps(self) -> int:
+        """Denoise steps that it may run with now; 0 in line."""
+        return self._steps
+
+    def follow(self, set_steps: Callable[[int], None]) -> None:
+        """Call `set_steps` with the steps to run with: on admission, which may have been, and whenever they change."""
+        self._set_steps = set_steps
+        if self.admitted:
+            set_steps(self._steps)
+
+    async def positions(self) -> AsyncGenerator[int, None]:
+        """Places in line as they change, 1 for the next to go; ends on admission or withdrawal. A slow reader is told the newest only."""
+        told = 0
+        while not (self.admitted or self._withdrawn):
+            self._changed.clear()
+            if self._position != told:
+                told = self._position
+                yield told
+                continue
+            await self._changed.wait()
+
+    async def decided(self) -> bool:
+        """Wait for admission, or withdrawal; True if admitted."""
+        async with aclosing(self.positions()) as positions:
+            async for _ in positions:
+                pass
+        return self.admitted
+
+    def withdraw(self) -> None:
+        """Stop waiting. No effect on a slot that is held."""
+        self._withdrawn = True
+        self._changed.set()
+
+    def _move(self, position: int) -> None:
+        self._position = position
+        self._changed.set()
+
+    def _run(self, steps: int) -> None:
+        self._steps = steps
+        self._changed.set()
+        if self._set_steps is not None:
+            self._set_steps(steps)
+
+
+class AdmissionDesk:
+    """Hands out tickets.
+
+    Args:
+        config: the policy.
+        capacity: until `observe` tells a newer one.
+        clock: time.
+        chance: numbers from 0 up to 1, to spread those who are refused over time.
+        on_change: told after each change, for gauges.
+    """
+
+    def __init__(
+        self,
+        config: AdmissionConfig,
+        capacity: Capacity,
+        clock: Clock,
+        chance: Callable[[], float],
+        on_change: Callable[[ControlStatistics], None] | None = None,
+    ) -> None:
+        self._config = config
+        self._clock = clock
+        self._chance = chance
+        self._on_change = on_change
+        self._control = AdmissionControl(config, capacity, clock.now())
+        self._tickets: dict[int, Ticket] = {}
+        self._keys = itertools.count()
+
+    def tenant(self, named: str) -> str:
+        """The account of a caller who names itself so; one of a fixed set."""
+        return self._config.tenant_name(named)
+
+    def statistics(self) -> ControlStatistics:
+        return self._control.statistics()
+
+    @contextmanager
+    def enter(self, ask: Ask) -> Iterator[Ticket]:
+        """Take a place, to be kept for the length of the context. Leaving it, in whatever way, frees the place or the slot.
+
+        Raises:
+            CapacityExceeded: at once, if no slot is free and waiting is no use.
+        """
+        key, ticket = next(self._keys), Ticket()
+        self._tickets[key] = ticket
+        decision = self._control.arrive(key, ask, self._clock.now(), self._chance())
+        if isinstance(decision, Reject):
+            del self._tickets[key]
+            raise CapacityExceeded(decision.reason, decision.retry_after_s)
+        if isinstance(decision, Admit):
+            ticket._run(decision.steps)  # noqa: SLF001 - the desk owns its tickets
+        self._pass_on()
+        try:
+            yield ticket
+        finally:
+            del self._tickets[key]
+            self._control.leave(key, self._clock.now())
+            self._pass_on()
+
+    def observe(self, capacity: Capacity) -> None:
+        """The stages can do this much from now on."""
+        self._control.observe(capacity, self._clock.now())
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        for change in self._control.changes():
+            self._tickets[change.key]._run(change.steps)  # noqa: SLF001
+        for key, position in self._control.positions().items():
+            self._tickets[key]._move(position)  # noqa: SLF001
+        if self._on_change is not None:
+            self._on_change(self._control.statistics())

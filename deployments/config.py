@@ -1,0 +1,243 @@
+"""Arguments of the application, checked once. Replica counts, resources and autoscaling are Serve's: its own blocks of `serve.yaml`.
+
+This module is imported by the controller, so it stays light: no torch, no gRPC.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from autoscaling.admission import OTHER_TENANT, AdmissionConfig, Tenant
+from autoscaling.brownout import BrownOutConfig
+from deployments.validation import Limits
+from model_core.config import EngineConfig, ModelConfig
+from model_core.errors import InvalidRequest
+from model_core.pipeline import ReopenPolicy
+from model_core.presets import DEFAULT_MODEL, MODELS
+from model_core.presets import model_config as preset_config
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+TenantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+Threads = Annotated[int, Field(ge=1, le=256)]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class EngineSettings(_Settings):
+    """One denoise replica; see `model_core.config.EngineConfig`."""
+
+    slots: Annotated[int, Field(ge=1, le=4096)] = 16
+    batch_buckets: tuple[Annotated[int, Field(ge=1)], ...] = (1, 2, 4, 8)
+    max_lead_chunks: Annotated[int, Field(ge=1, le=64)] = 2
+    threads: Threads = 1
+
+    @field_validator("batch_buckets")
+    @classmethod
+    def _ascending(cls, buckets: tuple[int, ...]) -> tuple[int, ...]:
+        if not buckets or list(buckets) != sorted(set(buckets)):
+            raise ValueError(f"must be a non-empty, strictly ascending list; got {list(buckets)}")
+        return buckets
+
+    def engine_config(self) -> EngineConfig:
+        return EngineConfig(slots=self.slots, batch_buckets=self.batch_buckets, max_lead_chunks=self.max_lead_chunks, threads=self.threads)
+
+
+class TextEncoderSettings(_Settings):
+    """One text replica: torch threads, and prompts it may hold at once."""
+
+    threads: Threads = 1
+    max_prompts: Annotated[int, Field(ge=1, le=4096)] = 64
+
+
+class DecoderSettings(_Settings):
+    """One decode replica: torch threads, and sessions it may hold at once."""
+
+    threads: Threads = 1
+    slots: Annotated[int, Field(ge=1, le=4096)] = 16
+
+
+class TlsSettings(_Settings):
+    """PEM files: the certificate chain and its private key, on every node that runs a front door."""
+
+    certificate_file: str
+    key_file: str
+
+
+class FrontDoorSettings(_Settings):
+    """One front-door replica. Every replica on a node listens on the same `port`.
+
+    Attributes:
+        host, port: where clients connect; port 0 takes a free one, which only makes sense for a single replica that is never replaced.
+        metrics_host, metrics_port: where Prometheus reads; a second replica on the same node takes a free port instead.
+        max_sessions: at once, for each replica, whatever the stages could serve.
+        drain_seconds: how long running sessions may go on once the replica has been told to stop.
+        probe_period_seconds, probe_timeout_seconds: how often each stage is asked whether it answers, and how long it may take.
+        reflection: whether the schema can be listed by anyone who reaches the port.
+        limits: what requests are checked against; see `deployments.validation.Limits`.
+    """
+
+    host: str = "127.0.0.1"
+    port: Port = 50051
+    metrics_host: str = "127.0.0.1"
+    metrics_port: Port = 0
+    max_sessions: Annotated[int, Field(ge=1)] = 16
+    drain_seconds: Annotated[float, Field(ge=0)] = 10.0
+    probe_period_seconds: Annotated[float, Field(gt=0)] = 1.0
+    probe_timeout_seconds: Annotated[float, Field(gt=0)] = 5.0
+    reflection: bool = True
+    limits: Limits = Limits()
+    tls: TlsSettings | None = None
+
+
+class TenantSettings(_Settings):
+    """See `autoscaling.admission.Tenant`; `max_sessions` is for each front door."""
+
+    weight: Annotated[float, Field(gt=0, le=1e6)] = 1.0
+    max_sessions: Annotated[int, Field(ge=1)] | None = None
+
+
+class AdmissionSettings(_Settings):
+    """Who may run; see `autoscaling.admission.AdmissionConfig`.
+
+    Attributes:
+        mode: `measured`: what the stages can serve in real time, by their own measurements; `none`: everybody at once, for comparison.
+        tiers: steps that paced sessions are lowered to under load, best first, below the model's own; empty for never.
+        utilisation: share of each chunk's length that may go into making the chunks of all sessions; the rest is for what is not measured.
+        max_waiting: places in line, for each front door.
+        max_wait_seconds: a paced session that would have to wait longer is refused at once.
+        dwell_seconds: shortest time between two steps of recovery.
+        tenants: by the name that callers give in the metadata `x-headrace-tenant`; `default` is for those that give none.
+    """
+
+    mode: Literal["measured", "none"] = "measured"
+    tiers: tuple[Annotated[int, Field(ge=1)], ...] = (3, 2)
+    utilisation: Annotated[float, Field(gt=0, le=1)] = 0.8
+    max_waiting: Annotated[int, Field(ge=0)] = 64
+    max_wait_seconds: Annotated[float, Field(ge=0)] = 10.0
+    dwell_seconds: Annotated[float, Field(ge=0)] = 15.0
+    tenants: dict[TenantName, TenantSettings] = Field(default_factory=dict)
+
+    @field_validator("tiers")
+    @classmethod
+    def _descending(cls, tiers: tuple[int, ...]) -> tuple[int, ...]:
+        if list(tiers) != sorted(set(tiers), reverse=True):
+            raise ValueError(f"must be a strictly descending list; got {list(tiers)}")
+        return tiers
+
+    @field_validator("tenants")
+    @classmethod
+    def _no_other(cls, tenants: dict[str, TenantSettings]) -> dict[str, TenantSettings]:
+        if OTHER_TENANT in tenants:
+            raise ValueError(f"{OTHER_TENANT!r} stands for all that are not listed, and cannot be listed")
+        return tenants
+
+    def policy(self, default_steps: int) -> AdmissionConfig:
+        """`default_steps` are the model's."""
+        measured = self.mode == "measured"
+        return AdmissionConfig(
+            brownout=BrownOutConfig(self.tiers if measured else (), self.dwell_seconds),
+            max_waiting=self.max_waiting,
+            max_wait_s=self.max_wait_seconds,
+            default_steps=default_steps,
+            tenants={name: Tenant(t.weight, t.max_sessions) for name, t in self.tenants.items()} if measured else {},
+        )
+
+
+class ReopenSettings(_Settings):
+    """How long a session keeps trying after a stage died; see `model_core.pipeline.ReopenPolicy`."""
+
+    attempts: Annotated[int, Field(ge=1)] = 60
+    backoff_seconds: Annotated[float, Field(ge=0)] = 0.05
+    max_backoff_seconds: Annotated[float, Field(ge=0)] = 1.0
+
+    def policy(self) -> ReopenPolicy:
+        return ReopenPolicy(self.attempts, self.backoff_seconds, self.max_backoff_seconds)
+
+
+class SessionStoreSettings(_Settings):
+    """Where the front doors write running sessions down, so that a client whose connection broke can go on.
+
+    Attributes:
+        url: `redis://`, `rediss://` or `unix://`, shared by all front doors; empty: the memory of each, which is lost with it.
+        ttl_seconds: how long a session outlives its connection.
+        replay_seconds: how far behind the newest frame a session can be resumed, and how far ahead of what was written last.
+        write_every_seconds: the pause between two writes of a session; also how soon a connection notices that its session was taken over.
+        timeout_seconds: of one call. A store that takes longer counts as away, which ends no stream.
+        memory_bytes: bound of the memory store, for each front door.
+    """
+
+    url: Annotated[str, Field(pattern=r"^$|^(redis|rediss|unix)://")] = ""
+    ttl_seconds: Annotated[float, Field(ge=1)] = 120.0
+    replay_seconds: Annotated[float, Field(ge=0)] = 8.0
+    write_every_seconds: Annotated[float, Field(gt=0)] = 0.5
+    timeout_seconds: Annotated[float, Field(gt=0)] = 0.5
+    memory_bytes: Annotated[int, Field(ge=1)] = 256 * 1024 * 1024
+
+    def keep_chunks(self, model: ModelConfig) -> int:
+        """At least one: what was sent last may not have arrived."""
+        return max(1, math.ceil(self.replay_seconds / model.chunk_seconds))
+
+
+class AppConfig(_Settings):
+    """What `deployments.app:build` takes.
+
+    Attributes:
+        model: name of a preset.
+        mode: `staged`, a deployment for each stage, or `fused`, one deployment that holds all three.
+        stages: module with `build_text_encoder(config)`, `build_denoiser(config, engine)` and `build_decoder(config, denoiser)`.
+        link_window: chunks that may be on their way from one stage to the next.
+        fps: plays the model's frames at another rate than its own, for hardware that is slower than its real time.
+        open_timeout_seconds: how long a stage may take to accept a leg before the leg counts as failed.
+        call_timeout_seconds: how long the text encoder may take for a prompt, and any stage to say that it is healthy.
+        link_silence_seconds: after how long without a beat the other end of a stream counts as cut off.
+        link_host: address that stages accept each other's credit on; empty: the node's address.
+    """
+
+    model: str = DEFAULT_MODEL
+    mode: Literal["staged", "fused"] = "staged"
+    stages: str = "model_core.local"
+    fps: Annotated[int, Field(ge=1, le=240)] | None = None
+    link_window: Annotated[int, Field(ge=1, le=64)] = 1
+    open_timeout_seconds: Annotated[float, Field(gt=0)] = 2.5
+    call_timeout_seconds: Annotated[float, Field(gt=0)] = 10.0
+    link_silence_seconds: Annotated[float, Field(gt=0)] = 1.0
+    link_host: str = ""
+    engine: EngineSettings = EngineSettings()
+    text_encoder: TextEncoderSettings = TextEncoderSettings()
+    decoder: DecoderSettings = DecoderSettings()
+    front_door: FrontDoorSettings = FrontDoorSettings()
+    admission: AdmissionSettings = AdmissionSettings()
+    reopen: ReopenSettings = ReopenSettings()
+    session_store: SessionStoreSettings = SessionStoreSettings()
+
+    @field_validator("model")
+    @classmethod
+    def _served(cls, name: str) -> str:
+        try:
+            return preset_config(name).name
+        except InvalidRequest:
+            raise ValueError(f"must be one of: {', '.join(sorted(MODELS))}; got {name[:64]!r}") from None
+
+    @model_validator(mode="after")
+    def _slots_fit(self) -> Self:
+        if self.engine.batch_buckets[0] > self.engine.slots:
+            raise ValueError(f"engine.batch_buckets starts at {self.engine.batch_buckets[0]}, above engine.slots = {self.engine.slots}")
+        return self
+
+    @model_validator(mode="after")
+    def _tiers_lower(self) -> Self:
+        tiers, steps = self.admission.tiers, preset_config(self.model).num_steps
+        if tiers and tiers[0] >= steps:
+            raise ValueError(f"admission.tiers must be below the {steps} steps of {self.model}; got {list(tiers)}")
+        return self
+
+    def preset(self) -> ModelConfig:
+        """The model's configuration as it is served."""
+        preset = preset_config(self.model)
+        return preset if self.fps is None else replace(preset, fps=self.fps)

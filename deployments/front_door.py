@@ -1,0 +1,158 @@
+"""The front-door replica: a gRPC server of its own over a pipeline of remote stages, and a metrics endpoint."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import random
+import secrets
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+from ray.serve.handle import DeploymentHandle
+
+from autoscaling.control import ControlStatistics
+from autoscaling.estimate import CapacityEstimator
+from autoscaling.profile import Capacity, DenoiseReplica
+from deployments.admission import AdmissionDesk
+from deployments.capacity import CapacityMonitor
+from deployments.config import AppConfig, FrontDoorSettings, SessionStoreSettings
+from deployments.grpc_service import SERVICE_NAME, VideoService
+from deployments.health import HealthMonitor
+from deployments.pacing import Clock, MonotonicClock
+from deployments.process import numbers, process_statistics
+from deployments.remote import RemoteDecoder, RemoteDenoiser, RemoteTextEncoder
+from deployments.rpc_server import GrpcServer, TlsIdentity
+from deployments.session_keeper import KeeperPolicy, SessionKeeper
+from deployments.session_store import MemoryStore, SessionStore
+from model_core.pipeline import VideoPipeline
+from model_core.tasks import cancel_and_wait
+from observability.metrics import Metrics, start_metrics_server
+
+_TOKEN_BYTES = 24
+# Sessions at once where nothing is measured.
+_UNLIMITED = 1_000_000
+
+log = logging.getLogger(__name__)
+
+
+class FrontDoorReplica:
+    """Serve places, watches and replaces it; clients reach it on its own port, without a proxy."""
+
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
+        self, config: AppConfig, text_encoder: DeploymentHandle[Any], denoiser: DeploymentHandle[Any], decoder: DeploymentHandle[Any]
+    ) -> None:
+        settings = config.front_door
+        timeouts_s = (config.open_timeout_seconds, config.call_timeout_seconds)
+        encoder = RemoteTextEncoder(text_encoder, "text_encoder", *timeouts_s)
+        frames = RemoteDecoder(decoder, "decoder", *timeouts_s)
+        registry = CollectorRegistry()
+        metrics = Metrics(registry)
+
+        model, clock = config.preset(), MonotonicClock()
+        latents = RemoteDenoiser(denoiser, "denoiser", *timeouts_s)
+        self._desk, capacity = _admission(config, metrics, clock, latents, frames)
+        self._keeper = session_keeper(config.session_store, metrics, clock)
+        keep_chunks = config.session_store.keep_chunks(model)
+        self._service = VideoService(
+            {config.model: VideoPipeline(model, encoder, frames, config.reopen.policy(), keep_chunks)},
+            config.model,
+            settings.limits,
+            self._desk,
+            self._keeper,
+            metrics,
+            clock,
+            new_id=lambda: secrets.token_hex(8),
+            new_seed=lambda: secrets.randbits(64),
+        )
+        probes = {
+            "text_encoder": encoder.ping,
+            "denoiser": latents.ping,
+            "decoder": frames.ping,
+        }
+        monitor = HealthMonitor(probes, (SERVICE_NAME,), settings.probe_period_seconds, settings.probe_timeout_seconds)
+        self._server = GrpcServer(
+            self._service, monitor, f"{settings.host}:{settings.port}", _identity(settings), with_reflection=settings.reflection
+        )
+        self._drain_s = settings.drain_seconds
+        self._draining: asyncio.Task[None] | None = None
+        self._metrics_server, self._metrics_thread = _metrics_endpoint(registry, settings)
+        await self._server.start()
+        self._measuring = None if capacity is None else asyncio.create_task(capacity.run())
+
+    async def statistics(self) -> dict[str, float]:
+        """Flat numbers: sessions that are open, run and wait, and those of the process (see `ProcessStatistics`)."""
+        admission = numbers("front_door", self._desk.statistics())
+        return {"front_door_open": float(self._service.open_sessions)} | admission | numbers("process", process_statistics())
+
+    async def drain(self) -> None:
+        """Refuse new sessions, end running ones before their next chunk, stop listening. Every caller waits for the one drain."""
+        if self._draining is None:
+            self._draining = asyncio.create_task(self._server.drain(self._drain_s))
+        await asyncio.shield(self._draining)
+
+    async def __del__(self) -> None:
+        """Serve awaits this when the replica stops. It does not see our calls as ongoing requests, so they are drained here."""
+        await self.drain()
+        await self._keeper.aclose()
+        if self._measuring is not None:
+            await cancel_and_wait(self._measuring)
+        self._metrics_server.shutdown()
+        await asyncio.to_thread(self._metrics_thread.join)
+
+
+def session_keeper(settings: SessionStoreSettings, metrics: Metrics, clock: Clock) -> SessionKeeper:
+    """What writes sessions down as `settings` say."""
+    store: SessionStore
+    if settings.url:
+        from deployments.redis_store import RedisStore  # noqa: PLC0415 - Redis is a choice
+
+        store = RedisStore(settings.url, settings.timeout_seconds)
+    else:
+        store = MemoryStore(settings.memory_bytes, clock)
+    policy = KeeperPolicy(ttl_s=settings.ttl_seconds, write_every_s=settings.write_every_seconds, timeout_s=settings.timeout_seconds)
+    return SessionKeeper(store, policy, metrics, clock, new_token=lambda: secrets.token_urlsafe(_TOKEN_BYTES))
+
+
+def _admission(
+    config: AppConfig, metrics: Metrics, clock: Clock, denoiser: RemoteDenoiser, decoder: RemoteDecoder
+) -> tuple[AdmissionDesk, CapacityMonitor | None]:
+    """The desk, and what keeps it told of the capacity, if the configuration wants that measured."""
+    settings, preset = config.admission, config.preset()
+
+    def show(statistics: ControlStatistics) -> None:
+        metrics.sessions_live.set(statistics.live)
+        metrics.sessions_waiting.set(statistics.waiting)
+        metrics.sessions_degraded.set(statistics.degraded)
+        metrics.brownout_level.set(statistics.level)
+        metrics.capacity_sessions.set(statistics.capacity)
+
+    budget_s = settings.utilisation * preset.chunk_seconds
+    estimator = CapacityEstimator(budget_s, config.front_door.max_sessions, config.engine.slots)
+    unlimited = Capacity((DenoiseReplica(_UNLIMITED),), budget_s, _UNLIMITED)
+    policy = settings.policy(preset.num_steps)
+    if settings.mode == "none":
+        return AdmissionDesk(policy, unlimited, clock, random.random, show), None
+    desk = AdmissionDesk(policy, estimator.capacity, clock, random.random, show)
+    period_s = config.front_door.probe_period_seconds
+    return desk, CapacityMonitor(denoiser.statistics, decoder.statistics, estimator, desk, config.engine.slots, period_s)
+
+
+def _identity(settings: FrontDoorSettings) -> TlsIdentity | None:
+    if settings.tls is None:
+        return None
+    return TlsIdentity(Path(settings.tls.certificate_file).read_bytes(), Path(settings.tls.key_file).read_bytes())
+
+
+def _metrics_endpoint(registry: CollectorRegistry, settings: FrontDoorSettings) -> tuple[Any, Any]:
+    """The configured port belongs to the first front door on a node; a further one takes a free port."""
+    try:
+        return start_metrics_server(registry, settings.metrics_port, settings.metrics_host)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        server, thread = start_metrics_server(registry, 0, settings.metrics_host)
+        log.warning("metrics port %d is taken; this front door uses %d", settings.metrics_port, server.server_port)
+        return server, thread

@@ -1,0 +1,151 @@
+"""`headrace.v1.VideoService` over pipelines. Knows gRPC and the contract; where the stages run it does not know."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import aclosing
+from pathlib import Path
+
+import grpc
+import grpc.aio
+
+from deployments import wire
+from deployments.admission import AdmissionDesk
+from deployments.live import LiveControls
+from deployments.pacing import Clock
+from deployments.resumption import Resumption
+from deployments.rpc_edge import Context, RpcEdge
+from deployments.session_keeper import SessionKeeper
+from deployments.sessions import DRAINING, Place, SessionRunner
+from deployments.validation import Catalogue, Limits, Order, Validator
+from headrace.v1 import video_pb2 as pb
+from model_core.errors import StageUnavailable
+from model_core.media import Mp4Writer
+from model_core.pipeline import VideoPipeline
+from model_core.tasks import run_in_thread
+from model_core.types import FrameChunk
+from observability.metrics import Metrics
+
+SERVICE_NAME = pb.DESCRIPTOR.services_by_name["VideoService"].full_name
+
+
+class VideoService:
+    """The four RPCs.
+
+    Args:
+        pipelines: by model name.
+        default_model: what an empty model name means.
+        limits: what requests are checked against.
+        desk: who may run.
+        keeper: writes sessions down, so that they can be resumed; closed by whoever made it.
+        metrics: where to count.
+        clock: time for pacing and measurements.
+        new_id: a new session or request id.
+        new_seed: a seed for requests without one, an unsigned 64-bit number.
+    """
+
+    def __init__(
+        self,
+        pipelines: Mapping[str, VideoPipeline],
+        default_model: str,
+        limits: Limits,
+        desk: AdmissionDesk,
+        keeper: SessionKeeper,
+        metrics: Metrics,
+        clock: Clock,
+        new_id: Callable[[], str],
+        new_seed: Callable[[], int],
+    ) -> None:
+        self._catalogue = Catalogue({name: pipeline.config for name, pipeline in pipelines.items()}, default_model)
+        self._validator = Validator(self._catalogue, limits)
+        self._parser = wire.RequestParser()
+        self._limits = limits
+        self._clock = clock
+        self._new_id = new_id
+        self._new_seed = new_seed
+        self._edge = RpcEdge(metrics, new_id)
+        self._metrics = metrics
+        self._runner = SessionRunner(pipelines, desk, keeper, limits, metrics, clock)
+        self._resumption = Resumption(pipelines, keeper, self._validator)
+
+    @property
+    def open_sessions(self) -> int:
+        """Sessions that wait or run."""
+        return self._runner.open_sessions
+
+    def drain(self) -> None:
+        """Refuse new sessions and end streams before their next chunk."""
+        self._runner.drain()
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """For `server.add_generic_rpc_handlers`. Requests come as bytes: the service itself answers those that do not parse."""
+        return grpc.method_handlers_generic_handler(
+            SERVICE_NAME,
+            {
+                "Generate": grpc.unary_unary_rpc_method_handler(self.generate, None, pb.GenerateResponse.SerializeToString),
+                "Stream": grpc.unary_stream_rpc_method_handler(self.stream, None, pb.StreamResponse.SerializeToString),
+                "Live": grpc.stream_stream_rpc_method_handler(self.live, None, pb.LiveResponse.SerializeToString),
+                "ListModels": grpc.unary_unary_rpc_method_handler(self.list_models, None, pb.ListModelsResponse.SerializeToString),
+            },
+        )
+
+    async def generate(self, data: bytes, context: Context) -> pb.GenerateResponse:
+        async with self._edge.guard("Generate", context) as call:
+            order = self._validator.generate(self._parser.parse(pb.GenerateRequest, data), self._new_id(), self._new_seed())
+            async with self._runner.admitted(order, call.tenant, whole=True) as place:
+                if not await place.ticket.decided():
+                    raise StageUnavailable(DRAINING)
+                return await self._file(order, place)
+
+    async def stream(self, data: bytes, context: Context) -> None:
+        async with self._edge.guard("Stream", context) as call:
+            message = self._parser.parse(pb.StreamRequest, data)
+            if message.HasField("resume"):
+                order = await self._resumption.order(message, "", live=False)
+            else:
+                order = self._resumption.resumable(self._validator.stream(message, self._new_id(), self._new_seed()))
+            await self._runner.run(order, pb.StreamResponse, context.write, call, steer=None)
+
+    async def live(self, _: object, context: Context) -> None:
+        async with self._edge.guard("Live", context) as call:
+            controls = LiveControls(context, self._parser, self._validator, self._limits, self._clock)
+            message = await controls.first()
+            if message.start.HasField("resume"):
+                order = await self._resumption.order(message.start, "start.", live=True)
+            else:
+                order = self._resumption.resumable(self._validator.live(message, self._new_id(), self._new_seed()))
+            await self._runner.run(order, pb.LiveResponse, context.write, call, controls.steer)
+
+    async def list_models(self, data: bytes, context: Context) -> pb.ListModelsResponse:
+        async with self._edge.guard("ListModels", context):
+            self._parser.parse(pb.ListModelsRequest, data)
+            return pb.ListModelsResponse(models=[self._model(name) for name in sorted(self._catalogue.models)])
+
+    async def _file(self, order: Order, place: Place) -> pb.GenerateResponse:
+        """Frames go to the encoder as they come, so that memory does not grow with length."""
+        usage = wire.Usage()
+        with tempfile.TemporaryDirectory(prefix="headrace-") as folder:
+            path = Path(folder) / "video.mp4"
+            writer = Mp4Writer(path, order.config.fps)
+            try:
+                async with aclosing(place.running.session.events()) as events:
+                    async for event in events:
+                        if isinstance(event, FrameChunk):
+                            await run_in_thread(writer.write, event.pixels())
+                            usage.add(event)
+                            self._metrics.observe_chunk(event)
+            finally:
+                await run_in_thread(writer.close)
+            mp4 = await run_in_thread(path.read_bytes)
+        ended = pb.Ended(reason=pb.END_REASON_COMPLETED, usage=usage.tick(order.config.fps))
+        return pb.GenerateResponse(mp4=mp4, started=wire.started(order.request, order.config, order.request.num_steps), ended=ended)
+
+    def _model(self, name: str) -> pb.Model:
+        config, limits = self._catalogue.models[name], self._limits
+        return pb.Model(
+            name=name, description=config.description, fps=config.fps, sizes=[pb.Size(width=config.width, height=config.height)],
+            default_steps=config.num_steps, max_steps=config.max_steps, max_prompt_bytes=limits.max_prompt_bytes,
+            max_generate_seconds=limits.max_generate_seconds, max_stream_seconds=limits.max_stream_seconds,
+            frames_per_chunk=config.frames_per_chunk, codecs=list(wire.CODECS.values()), default_model=name == self._catalogue.default,
+        )  # fmt: skip

@@ -1,0 +1,98 @@
+"""When frames may leave: the media timeline. Pure arithmetic, bound to a clock at the edge."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    def now(self) -> float:
+        """Seconds since some fixed moment; never goes back."""
+        ...
+
+    async def sleep(self, seconds: float) -> None: ...
+
+
+class MonotonicClock:
+    def now(self) -> float:
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+class MediaTimeline:
+    """Frame n is due `n / fps` after the first was sent, pauses left out, and may leave at most `max_lead_s` before that.
+
+    Args:
+        fps: media rate.
+        max_lead_s: 0 for no limit.
+    """
+
+    def __init__(self, fps: float, max_lead_s: float) -> None:
+        self._fps = fps
+        self._max_lead_s = max_lead_s
+        self._origin: float | None = None
+        self._paused_at: float | None = None
+
+    @property
+    def paced(self) -> bool:
+        return self._max_lead_s > 0
+
+    def due(self, frame: int) -> float | None:
+        """When `frame` is to be on screen; None before the first frame was sent."""
+        return None if self._origin is None else self._origin + frame / self._fps
+
+    def delay(self, frame: int, now: float) -> float:
+        """Seconds that `frame` has to wait from `now` on; 0 or less for none."""
+        due = self.due(frame)
+        return 0.0 if due is None or not self.paced else due - self._max_lead_s - now
+
+    def sent(self, frame: int, now: float) -> float:
+        """`frame` left at `now`. Returns its lateness in seconds, 0 for one on time. The first call starts the timeline."""
+        if self._origin is None:
+            self._origin = now - frame / self._fps
+        return max(0.0, now - (self._origin + frame / self._fps))
+
+    def pause(self, now: float) -> None:
+        """The viewer stands still from `now` on."""
+        if self._paused_at is None:
+            self._paused_at = now
+
+    def resume(self, now: float) -> None:
+        """The viewer goes on: everything is due as much later as the pause was long."""
+        if self._paused_at is not None and self._origin is not None:
+            self._origin += now - self._paused_at
+        self._paused_at = None
+
+
+class Pacer:
+    """A media timeline on a clock; `wait` is a session's pace."""
+
+    def __init__(self, timeline: MediaTimeline, clock: Clock) -> None:
+        self._timeline = timeline
+        self._clock = clock
+
+    async def wait(self, frame: int) -> None:
+        """Return when the chunk that begins with `frame` may be asked for."""
+        while (delay := self._timeline.delay(frame, self._clock.now())) > 0:
+            await self._clock.sleep(delay)
+
+    def due_s(self, frame: int) -> float | None:
+        """Seconds until `frame` is due on screen; 0 before the first was sent; None without pacing, which makes the session a job."""
+        if not self._timeline.paced:
+            return None
+        now = self._clock.now()
+        due = self._timeline.due(frame)
+        return 0.0 if due is None else due - now
+
+    def sent(self, frame: int) -> float:
+        return self._timeline.sent(frame, self._clock.now())
+
+    def pause(self) -> None:
+        self._timeline.pause(self._clock.now())
+
+    def resume(self) -> None:
+        self._timeline.resume(self._clock.now())

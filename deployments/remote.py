@@ -1,0 +1,161 @@
+"""Stages that live in other replicas, behind the protocols of `model_core.stages.interface`.
+
+The pipeline cannot tell them from local ones: a session leg is one open chain of streams, a closed generator cancels the call
+behind it, and everything that Ray, Serve or their transport may raise arrives as `StageUnavailable`, so that the session
+opens its next leg.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
+from typing import Any, TypeVar, cast
+
+import grpc
+from ray.exceptions import RayError, RayTaskError
+from ray.serve.exceptions import RayServeException
+from ray.serve.handle import DeploymentHandle
+
+from deployments.link import CreditLine, Ticket
+from model_core.errors import HeadraceError, StageUnavailable
+from model_core.types import FrameChunk, LatentChunk, SessionContext, TextEmbedding
+
+T = TypeVar("T")
+
+
+@contextmanager
+def stage_errors(stage: str) -> Iterator[None]:
+    """Errors of a remote call as the protocols state them.
+
+    What the stage raised on purpose passes unchanged, and so does a defect in it (any other exception of its code). The death of a
+    replica, a transport that broke, back-pressure, a deadline, and a cancellation that nobody here asked for become `StageUnavailable`.
+    """
+    try:
+        yield
+    except HeadraceError as error:
+        raise _original(error) from None
+    except RayTaskError as error:
+        cause = _original(error)
+        if isinstance(cause, RayError | RayServeException | asyncio.CancelledError):
+            raise StageUnavailable(f"{stage}: {_summary(cause)}") from error
+        raise cause from error
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise StageUnavailable(f"{stage}: the replica cancelled the call") from error
+    except (RayError, RayServeException, grpc.RpcError, ConnectionError, TimeoutError) as error:
+        raise StageUnavailable(f"{stage}: {_summary(error)}") from error
+
+
+def _original(error: BaseException) -> BaseException:
+    """What the stage raised; Ray may have wrapped it in a class that is both its type and RayTaskError."""
+    cause = getattr(error, "cause", None) if isinstance(error, RayTaskError) else None
+    return cause if isinstance(cause, BaseException) else error
+
+
+def _summary(error: BaseException) -> str:
+    """One line: a Ray error's text is a page of traceback."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+
+
+class _RemoteStage:
+    """`open_timeout_s` bounds the time until a stream is accepted, `call_timeout_s` a unary call."""
+
+    def __init__(self, handle: DeploymentHandle[Any], stage: str, open_timeout_s: float, call_timeout_s: float = 10.0) -> None:
+        self._handle = handle
+        self._stage = stage
+        self._open_timeout_s = open_timeout_s
+        self._call_timeout_s = call_timeout_s
+
+    async def ping(self) -> None:
+        """Return when a replica answers.
+
+        Raises:
+            StageUnavailable: none did in time.
+        """
+        await self._call("ping")
+
+    async def statistics(self) -> list[dict[str, float]]:
+        """Flat numbers of every replica that answers.
+
+        Raises:
+            StageUnavailable: none did in time.
+        """
+        with stage_errors(self._stage):
+            answers = await self._handle.broadcast("statistics").results_async(timeout_s=self._open_timeout_s, return_exceptions=True)
+        if not (numbers := [answer for answer in answers if isinstance(answer, dict)]):
+            raise StageUnavailable(f"{self._stage}: none of {len(answers)} replicas told its statistics")
+        return numbers
+
+    async def _call(self, method: str, *args: object) -> Any:
+        response = getattr(self._handle, method).remote(*args)
+        with stage_errors(self._stage):
+            try:
+                async with asyncio.timeout(self._call_timeout_s):
+                    return await response
+            except TimeoutError:
+                raise StageUnavailable(f"{self._stage}: no answer within {self._call_timeout_s:g} s") from None
+            finally:
+                _abandon(response)
+
+    async def _pull(self, context: SessionContext) -> AsyncGenerator[Any, None]:
+        """The stage's linked stream. Credit is granted when the next item is asked for: then the one before has been consumed."""
+        response = cast("AsyncIterator[Any]", self._handle.options(stream=True).stream.remote(context))
+        line: CreditLine | None = None
+        try:
+            with stage_errors(self._stage):
+                line = await self._accepted(response)
+                while True:
+                    try:
+                        item = await line.watch(anext(response))
+                    except StopAsyncIteration:
+                        return
+                    yield item
+                    line.grant()
+        finally:
+            _abandon(response)
+            if line is not None:
+                await line.aclose()
+
+    async def _accepted(self, response: AsyncIterator[Any]) -> CreditLine:
+        try:
+            async with asyncio.timeout(self._open_timeout_s):
+                return await CreditLine.dial(cast("Ticket", await anext(response)))
+        except TimeoutError:
+            raise StageUnavailable(f"{self._stage}: not opened within {self._open_timeout_s:g} s") from None
+
+
+def _abandon(response: Any) -> None:
+    """Cancel a call for certain: Serve 2.60 itself forgets one whose replica was found in the very moment that its caller was cancelled."""
+    response.cancel()
+    found = getattr(response, "_replica_result_future", None)
+    if found is not None and found.done() and not found.cancelled() and found.exception() is None:
+        found.result().cancel()
+
+
+class RemoteTextEncoder(_RemoteStage):
+    """A `TextEncoder` behind a handle."""
+
+    async def encode(self, prompt: str) -> TextEmbedding:
+        return cast("TextEmbedding", await self._call("encode", prompt))
+
+
+class RemoteDenoiser(_RemoteStage):
+    """A `Denoiser` behind a handle."""
+
+    async def stream(self, context: SessionContext) -> AsyncGenerator[LatentChunk, None]:
+        async with aclosing(self._pull(context)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+
+class RemoteDecoder(_RemoteStage):
+    """A `Decoder` behind a handle. Its replica pulls the denoiser; nothing of that passes through here."""
+
+    async def stream(self, context: SessionContext) -> AsyncGenerator[FrameChunk, None]:
+        async with aclosing(self._pull(context)) as chunks:
+            async for chunk in chunks:
+                yield chunk

@@ -1,0 +1,99 @@
+"""From a resume message to an order: find the session, check what was asked, take it from whoever holds it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from deployments.session_keeper import SessionKeeper
+from deployments.session_store import SessionMismatch
+from deployments.validation import Order, ResumePoint, Validator
+from headrace.v1 import video_pb2 as pb
+from model_core.errors import FieldViolation, InvalidRequest
+from model_core.pipeline import Session, SessionRequest, VideoPipeline
+from model_core.session_log import PromptEntry, SessionRecord
+
+
+class Resumption:
+    """Makes orders resumable, and orders out of resumes."""
+
+    def __init__(self, pipelines: Mapping[str, VideoPipeline], keeper: SessionKeeper, validator: Validator) -> None:
+        self._pipelines = pipelines
+        self._keeper = keeper
+        self._validator = validator
+
+    def resumable(self, order: Order) -> Order:
+        """A new session with a token."""
+        return replace(order, token=self._keeper.new_token(), holder=self._keeper.new_token())
+
+    async def order(self, message: pb.StreamRequest | pb.LiveStart, path: str, *, live: bool) -> Order:
+        """`message.resume`, checked; from here on the session is held by this order's holder.
+
+        Nothing is taken from a holder by a request that is refused.
+
+        Raises:
+            InvalidRequest: a field is wrong, or the frame is out of reach.
+            SessionNotFound, SessionMismatch: the session cannot be resumed here.
+            StageUnavailable: the store is away.
+        """
+        lead_s = self._validator.resume(message, path, live=live)
+        token, holder = message.resume.token, self._keeper.new_token()
+        self._checked(await self._keeper.find(token), message, path, live=live)
+        # It may have gone on since: what counts is the record as it was taken.
+        record = await self._keeper.claim(token, holder)
+        pipeline, point = self._checked(record, message, path, live=live)
+        request = SessionRequest(
+            session_id=record.session_id, prompt=record.timeline[-1].prompt, seed=record.seed, num_steps=record.num_steps,
+            num_frames=record.num_frames, codec=record.codec,
+        )  # fmt: skip
+        return Order(request, pipeline.config, lead_s, token, holder, point)
+
+    def _checked(
+        self, record: SessionRecord, message: pb.StreamRequest | pb.LiveStart, path: str, *, live: bool
+    ) -> tuple[VideoPipeline, ResumePoint]:
+        pipeline = self._pipelines.get(record.model)
+        if pipeline is None or pipeline.fingerprint != record.fingerprint:
+            served = ", ".join(sorted(self._pipelines))
+            other = "" if pipeline is None else " of another version"
+            raise SessionMismatch(f"{path}resume.token: the session is of model {record.model}{other}; this server serves {served}")
+        resume, path = message.resume, f"{path}resume."
+        first, last = pipeline.restorable(record)
+        problems = []
+        if not live and record.num_frames is None:
+            problems.append(FieldViolation(f"{path}token", "must be of a session with an end, or be resumed by Live; got one without"))
+        if not first <= resume.next_frame <= last:
+            problems.append(FieldViolation(f"{path}next_frame", f"must be from {first} to {last}; got {resume.next_frame}"))
+        per_chunk = pipeline.config.frames_per_chunk
+        told = [("acknowledged", ack.first_frame) for ack in resume.acknowledged]
+        told += [("quality_changes", change.first_frame) for change in resume.quality_changes]
+        for name, frame in told:
+            if frame % per_chunk or frame > last + per_chunk:
+                sentence = f"must be a multiple of {per_chunk}, at most {last + per_chunk}; got {frame}"
+                problems.append(FieldViolation(f"{path}{name}.first_frame", sentence))
+        most = pipeline.config.max_steps
+        bad_steps = [change.steps for change in resume.quality_changes if not 1 <= change.steps <= most]
+        if bad_steps:
+            problems.append(FieldViolation(f"{path}quality_changes.steps", f"must be from 1 to {most}; got {bad_steps[0]}"))
+        if problems:
+            raise InvalidRequest(tuple(problems))
+        return pipeline, ResumePoint(
+            record,
+            resume.next_frame,
+            tuple((ack.first_frame, ack.prompt) for ack in resume.acknowledged),
+            tuple((change.first_frame, change.steps) for change in resume.quality_changes),
+        )
+
+
+async def open_session(pipeline: VideoPipeline, order: Order) -> Session:
+    """The session of `order`, new or resumed.
+
+    Raises:
+        StageUnavailable: the text encoder is away.
+    """
+    point = order.resume
+    if point is None:
+        return await pipeline.open(order.request)
+    per_chunk = pipeline.config.frames_per_chunk
+    prompts = [PromptEntry(frame // per_chunk, prompt) for frame, prompt in point.prompts]
+    steps = [(frame // per_chunk, number) for frame, number in point.steps]
+    return await pipeline.restore(point.record, point.next_frame, prompts, steps)

@@ -1,0 +1,136 @@
+"""The edge of an RPC: errors become gRPC statuses here, once, and every call is counted by how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import grpc
+import grpc.aio
+from google.protobuf import duration_pb2
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+
+from deployments.session_store import SessionMismatch, SessionMoved, SessionNotFound
+from model_core.errors import CapacityExceeded, InvalidRequest, StageUnavailable
+from observability.metrics import Metrics
+
+Context = grpc.aio.ServicerContext[bytes, Message]
+
+TENANT_KEY = "x-headrace-tenant"
+_DETAILS_KEY = "grpc-status-details-bin"
+# Long enough for a stage to be replaced, short enough that a viewer still waits.
+_UNAVAILABLE_RETRY_S = 2.0
+# The message travels in a header, whose size peers limit; a stage's error may hold a whole traceback.
+_MAX_MESSAGE_CHARS = 2048
+
+log = logging.getLogger(__name__)
+
+
+class ReaderStalled(Exception):
+    """The caller took nothing for so long that its slot is given to others."""
+
+
+def named_tenant(context: Context) -> str:
+    """What the caller, or the gateway before it, gives for its tenant; empty for nothing."""
+    for key, value in context.invocation_metadata() or ():
+        if key == TENANT_KEY:
+            return value if isinstance(value, str) else value.decode(errors="replace")
+    return ""
+
+
+class Call:
+    """What the edge remembers of one RPC.
+
+    `outcome` is its label in the metrics; a handler may refine it. `tenant` is what the caller says it is.
+    """
+
+    def __init__(self, rpc: str, tenant: str) -> None:
+        self.rpc = rpc
+        self.tenant = tenant
+        self.outcome = "completed"
+
+
+class RpcEdge:
+    """Guards the body of every RPC."""
+
+    def __init__(self, metrics: Metrics, new_id: Callable[[], str]) -> None:
+        self._metrics = metrics
+        self._new_id = new_id
+
+    @asynccontextmanager
+    async def guard(self, rpc: str, context: Context) -> AsyncGenerator[Call, None]:
+        """Errors of the body end the RPC with the status that belongs to them. Nothing of an unexpected error but an id gets out."""
+        call = Call(rpc, named_tenant(context))
+        try:
+            yield call
+        except asyncio.CancelledError:
+            self._count(rpc, "cancelled")
+            raise
+        except Exception as error:
+            # A write on a call that the client has left fails, sometimes before gRPC calls the call cancelled.
+            if context.cancelled() or isinstance(error, grpc.aio.InternalError):
+                self._count(rpc, "cancelled")
+                raise asyncio.CancelledError from error
+            status = self._status(rpc, error)
+            # Counted first: to a client that reads nothing, even the status is long in coming.
+            self._count(rpc, status.outcome)
+            await context.abort(status.code, status.message, status.trailer())
+        else:
+            self._count(rpc, call.outcome)
+
+    def _count(self, rpc: str, outcome: str) -> None:
+        self._metrics.sessions_total.labels(rpc, outcome).inc()
+
+    def _status(self, rpc: str, error: Exception) -> _Status:
+        message = str(error)[:_MAX_MESSAGE_CHARS]
+        match error:
+            case InvalidRequest():
+                return _Status("invalid", grpc.StatusCode.INVALID_ARGUMENT, message, _bad_request(error))
+            case CapacityExceeded():
+                return _Status("refused", grpc.StatusCode.RESOURCE_EXHAUSTED, message, _retry(error.retry_after_s))
+            case StageUnavailable():
+                return _Status("unavailable", grpc.StatusCode.UNAVAILABLE, message, _retry(_UNAVAILABLE_RETRY_S))
+            case SessionNotFound() | SessionMismatch() | SessionMoved() | ReaderStalled():
+                return _Status(*_PLAIN[type(error)], message)
+        request_id = self._new_id()
+        log.error("%s failed, request id %s", rpc, request_id, exc_info=error)
+        message = f"internal error; request id {request_id}"
+        return _Status("internal", grpc.StatusCode.INTERNAL, message, error_details_pb2.RequestInfo(request_id=request_id))
+
+
+# Outcome and status of errors that have nothing more to say than their message.
+_PLAIN: dict[type[Exception], tuple[str, grpc.StatusCode]] = {
+    SessionNotFound: ("unknown", grpc.StatusCode.NOT_FOUND),
+    SessionMismatch: ("unknown", grpc.StatusCode.FAILED_PRECONDITION),
+    SessionMoved: ("moved", grpc.StatusCode.ABORTED),
+    ReaderStalled: ("stalled", grpc.StatusCode.DEADLINE_EXCEEDED),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Status:
+    outcome: str
+    code: grpc.StatusCode
+    message: str
+    detail: Message | None = None
+
+    def trailer(self) -> tuple[tuple[str, bytes], ...]:
+        status = status_pb2.Status(code=self.code.value[0], message=self.message)
+        if self.detail is not None:
+            status.details.add().Pack(self.detail)
+        return ((_DETAILS_KEY, status.SerializeToString()),)
+
+
+def _bad_request(error: InvalidRequest) -> error_details_pb2.BadRequest:
+    violation = error_details_pb2.BadRequest.FieldViolation
+    return error_details_pb2.BadRequest(field_violations=[violation(field=v.field, description=v.description) for v in error.violations])
+
+
+def _retry(seconds: float) -> error_details_pb2.RetryInfo:
+    delay = duration_pb2.Duration()
+    delay.FromNanoseconds(round(seconds * 1e9))
+    return error_details_pb2.RetryInfo(retry_delay=delay)

@@ -1,0 +1,106 @@
+"""The gRPC server: service, health, reflection, TLS, and an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from deployments.grpc_service import SERVICE_NAME, VideoService
+from deployments.health import HealthMonitor
+from model_core.tasks import cancel_and_wait
+
+# Larger than any request within the limits, so that one which breaks them is answered with the field and not by gRPC.
+_MAX_REQUEST_BYTES = 1024 * 1024
+
+_OPTIONS = (
+    ("grpc.max_receive_message_length", _MAX_REQUEST_BYTES),
+    # Front-door replicas on one node share a port; the kernel spreads connections over them.
+    ("grpc.so_reuseport", 1),
+    # A client that vanished without a word is noticed, its call cancelled and its slot freed.
+    ("grpc.keepalive_time_ms", 15_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    # Clients ask in the same way whether this server is still there, also while it sends nothing because they are paused.
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TlsIdentity:
+    """PEM: the certificate chain and its private key."""
+
+    certificate_chain: bytes
+    private_key: bytes
+
+
+class GrpcServer:
+    """One listening server. `start`, then `drain`.
+
+    Args:
+        service: the RPCs.
+        monitor: health, probed while the server runs.
+        address: `host:port`; port 0 takes a free one.
+        tls: serve TLS with it; None serves plain text.
+        with_reflection: let clients list and describe the service.
+    """
+
+    def __init__(
+        self,
+        service: VideoService,
+        monitor: HealthMonitor,
+        address: str = "127.0.0.1:0",
+        tls: TlsIdentity | None = None,
+        *,
+        with_reflection: bool = True,
+    ) -> None:
+        self._service = service
+        self._monitor = monitor
+        self._address = address
+        self._tls = tls
+        self._with_reflection = with_reflection
+        self._server: grpc.aio.Server | None = None
+        self._probing: asyncio.Task[None] | None = None
+        self._stop_lock = asyncio.Lock()
+
+    async def start(self) -> int:
+        """Listen. Returns the port.
+
+        Raises:
+            RuntimeError: the address cannot be bound, or the server was started before.
+        """
+        if self._server is not None:
+            raise RuntimeError("a GrpcServer can be started once")
+        server = grpc.aio.server(options=_OPTIONS)
+        self._server = server
+        server.add_generic_rpc_handlers((self._service.handler(),))
+        health_pb2_grpc.add_HealthServicer_to_server(self._monitor.servicer, server)
+        if self._with_reflection:
+            reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        if self._tls is None:
+            port = server.add_insecure_port(self._address)
+        else:
+            credentials = grpc.ssl_server_credentials([(self._tls.private_key, self._tls.certificate_chain)])
+            port = server.add_secure_port(self._address, credentials)
+        await self._monitor.begin()
+        await server.start()
+        self._probing = asyncio.create_task(self._monitor.run())
+        return port
+
+    async def drain(self, grace_s: float) -> None:
+        """Report NOT_SERVING, end sessions before their next chunk, wait for calls at most `grace_s`, cancel what is left, stop.
+
+        Raises:
+            RuntimeError: the server was never started.
+        """
+        if self._server is None or self._probing is None:
+            raise RuntimeError("the GrpcServer was not started")
+        # One at a time: two overlapping stops of a grpc.aio server crash the process.
+        async with self._stop_lock:
+            await self._monitor.stop_serving()
+            self._service.drain()
+            await self._server.stop(grace_s)
+            await cancel_and_wait(self._probing)

@@ -1,0 +1,333 @@
+"""One streaming call from its checked order to its Ended: slot, session, pacing, usage. Stream and Live both run here.
+
+One task, the caller's, pulls the session's events and sends each before it pulls the next: what lies between the pipeline
+and gRPC's flow control is one chunk. Leaving `run` in whatever way closes the session and frees the slot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Mapping
+from contextlib import aclosing, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf.message import Message
+
+from autoscaling.admission import Ask
+from deployments import wire
+from deployments.admission import AdmissionDesk, Ticket
+from deployments.pacing import Clock, MediaTimeline, Pacer
+from deployments.resumption import open_session
+from deployments.rpc_edge import Call, ReaderStalled
+from deployments.session_keeper import Kept, SessionKeeper
+from deployments.validation import Limits, Order
+from headrace.v1 import video_pb2 as pb
+from model_core.errors import CapacityExceeded, StageUnavailable
+from model_core.media import fmp4_init_segment
+from model_core.pipeline import Paused, PromptApplied, Resumed, Session, SessionEvent, StepsApplied, VideoPipeline
+from model_core.tasks import cancel_and_wait, run_in_thread
+from model_core.types import Codec, FrameChunk, StageTiming
+from observability.metrics import Metrics
+
+_TICK_S = 1.0
+_OUTCOMES = {
+    pb.END_REASON_COMPLETED: "completed",
+    pb.END_REASON_STOPPED: "stopped",
+    pb.END_REASON_SERVER_DRAINING: "draining",
+}
+DRAINING = "the server is shutting down; another one will answer"
+
+
+class RunningSession:
+    """A session that waits or runs, as its controls see it. `whole`: once it runs, it is of no use cut short."""
+
+    def __init__(self, session: Session, ticket: Ticket, max_unanswered: int, *, whole: bool) -> None:
+        self._whole = whole
+        self.session = session
+        self.reason: pb.EndReason = pb.END_REASON_COMPLETED
+        self.failure: Exception | None = None
+        self.stop_asked = False
+        self.unanswered = asyncio.Semaphore(max_unanswered)
+        self.prompts_at: deque[float] = deque()
+        self._ticket = ticket
+
+    def end(self, reason: pb.EndReason) -> None:
+        """End in order before the next chunk, in line or running. The first reason counts."""
+        if self.reason == pb.END_REASON_COMPLETED:
+            self.reason = reason
+        self._ticket.withdraw()
+        self.session.stop()
+
+    def fail(self, error: Exception) -> None:
+        """End with `error`; the first one counts."""
+        self.failure = self.failure or error
+        self.end(pb.END_REASON_STOPPED)
+
+    def drain(self) -> None:
+        """The server is shutting down."""
+        if not (self._whole and self._ticket.admitted):
+            self.end(pb.END_REASON_SERVER_DRAINING)
+
+    def check(self) -> None:
+        """Raise what `fail` was given."""
+        if self.failure is not None:
+            raise self.failure
+
+
+Send = Callable[[Message], Awaitable[None]]
+Steer = Callable[[RunningSession], Coroutine[Any, Any, None]]
+Reply = type[pb.StreamResponse | pb.LiveResponse]
+
+
+class SessionRunner:
+    """Runs sessions of all models that one desk admits."""
+
+    def __init__(
+        self,
+        pipelines: Mapping[str, VideoPipeline],
+        desk: AdmissionDesk,
+        keeper: SessionKeeper,
+        limits: Limits,
+        metrics: Metrics,
+        clock: Clock,
+    ) -> None:
+        self._pipelines = pipelines
+        self._desk = desk
+        self._keeper = keeper
+        self._limits = limits
+        self._metrics = metrics
+        self._clock = clock
+        self._running: set[RunningSession] = set()
+        self._draining = asyncio.Event()
+        self._open = 0
+
+    @property
+    def open_sessions(self) -> int:
+        """Sessions that wait or run."""
+        return self._open
+
+    def drain(self) -> None:
+        """Take no more sessions, and end those that are here before their next chunk; Generates that run are left to finish."""
+        self._draining.set()
+        for running in self._running:
+            running.drain()
+
+    async def run(self, order: Order, reply: Reply, send: Send, call: Call, steer: Steer | None) -> None:
+        """Serve `order`, sending `reply` messages; `steer` reads the caller's controls meanwhile.
+
+        Raises:
+            CapacityExceeded, StageUnavailable: also while it runs.
+            SessionMoved: it was resumed on another connection.
+            InvalidRequest: from `steer`.
+            ReaderStalled: `send` was blocked for too long.
+        """
+        async with self.admitted(order, call.tenant) as place:
+            serving = _Serving(order, reply, send, call, place, self._keeper, self._limits, self._metrics, self._clock)
+            await serving.serve(steer)
+
+    @asynccontextmanager
+    async def admitted(self, order: Order, tenant: str, *, whole: bool = False) -> AsyncGenerator[Place, None]:
+        """A place in line or a slot for the caller `tenant`, with the session opened meanwhile. Its steps follow its ticket's.
+
+        Raises:
+            CapacityExceeded: there is no place.
+            StageUnavailable: draining, or the text encoder is away.
+        """
+        if self._draining.is_set():
+            raise StageUnavailable(DRAINING)
+        arrived = self._clock.now()
+        with self._counted(), self._entered(order, self._desk.tenant(tenant)) as ticket:
+            asked = self._clock.now()
+            session = await open_session(self._pipelines[order.config.name], order)
+            encoding_s = self._clock.now() - asked
+            encoding = StageTiming("text_encoder", queue_s=0.0, service_s=encoding_s, device_s=encoding_s)
+            self._metrics.stage_service_seconds.labels(encoding.stage).observe(encoding.service_s)
+            ticket.follow(session.set_steps)
+            running = RunningSession(session, ticket, self._limits.max_unanswered_controls, whole=whole)
+            if self._draining.is_set():
+                running.end(pb.END_REASON_SERVER_DRAINING)
+            self._running.add(running)
+            try:
+                yield Place(running, ticket, arrived, encoding)
+            finally:
+                self._running.discard(running)
+
+    @contextmanager
+    def _entered(self, order: Order, tenant: str) -> Iterator[Ticket]:
+        count = self._metrics.admissions_total
+        asked = order.request.num_steps
+        try:
+            with self._desk.enter(Ask(tenant, asked, paced=order.max_lead_s > 0)) as ticket:
+                answer = "waiting" if not ticket.admitted else "degraded" if ticket.steps < asked else "admitted"
+                count.labels(tenant, answer).inc()
+                yield ticket
+        except CapacityExceeded:
+            count.labels(tenant, "refused").inc()
+            raise
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        self._open += 1
+        try:
+            yield
+        finally:
+            self._open -= 1
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A session with its ticket. `arrived` is when the call came, `encoding` what its first prompt took."""
+
+    running: RunningSession
+    ticket: Ticket
+    arrived: float
+    encoding: StageTiming
+
+
+class _Serving:
+    """The state of one `run`."""
+
+    def __init__(
+        self,
+        order: Order,
+        reply: Reply,
+        send: Send,
+        call: Call,
+        place: Place,
+        keeper: SessionKeeper,
+        limits: Limits,
+        metrics: Metrics,
+        clock: Clock,
+    ) -> None:
+        self._order = order
+        self._reply: Any = reply
+        self._write = send
+        self._call = call
+        self._place = place
+        self._running = place.running
+        self._keeper = keeper
+        self._kept: Kept | None = None
+        self._limits = limits
+        self._metrics = metrics
+        self._clock = clock
+        self._pacer = Pacer(MediaTimeline(order.config.fps, order.max_lead_s), clock)
+        self._usage = wire.Usage(frames=place.running.session.next_frame)
+        self._write_lock = asyncio.Lock()
+        self._admitted_at = place.arrived
+        self._first_sent = False
+        self._switched_at: float | None = None
+        self._steps = order.request.num_steps  # as the caller has been told
+
+    async def serve(self, steer: Steer | None) -> None:
+        helpers: list[asyncio.Task[None]] = []
+        try:
+            if steer is not None:
+                helpers.append(asyncio.create_task(self._guarded(steer(self._running))))
+            if await self._wait_for_slot():
+                async with self._keeper.keeping(self._order.token, self._order.holder, self._running.session) as self._kept:
+                    header = await self._codec_header()
+                    self._steps = self._running.session.steps
+                    await self._send(started=wire.started(self._order.request, self._order.config, self._steps, header, self._order.token))
+                    if steer is not None:
+                        helpers.append(asyncio.create_task(self._guarded(self._tick())))
+                    async with aclosing(self._running.session.events(self._pacer)) as events:
+                        async for event in events:
+                            await self._deliver(event)
+                            self._kept.changed(at_once=not isinstance(event, FrameChunk))
+                    self._kept.end(stopped=self._running.stop_asked, completed=self._running.reason == pb.END_REASON_COMPLETED)
+            self._running.check()
+            # Not while the ticker writes: a write that is cancelled half way would leave the call unable to take another.
+            async with self._write_lock:
+                await cancel_and_wait(*helpers)
+            self._call.outcome = _OUTCOMES[self._running.reason]
+            await self._send(ended=pb.Ended(reason=self._running.reason, usage=self._usage.tick(self._order.config.fps)))
+        finally:
+            await cancel_and_wait(*helpers)
+
+    async def _wait_for_slot(self) -> bool:
+        """True with a slot, False if the caller gave up in line."""
+        ticket = self._place.ticket
+        waited = False
+        async with aclosing(ticket.positions()) as positions:
+            async for position in positions:
+                waited = True
+                await self._send(queue_position=pb.QueuePosition(position=position))
+        if not ticket.admitted:
+            self._running.check()
+            if self._running.reason == pb.END_REASON_SERVER_DRAINING:
+                raise StageUnavailable(DRAINING)
+            return False
+        now = self._clock.now()
+        self._metrics.admission_wait_seconds.observe(now - self._place.arrived if waited else 0.0)
+        if waited:
+            self._admitted_at = now
+        return True
+
+    async def _deliver(self, event: SessionEvent) -> None:
+        match event:
+            case FrameChunk():
+                await self._deliver_frames(event)
+            case PromptApplied(prompt=prompt, first_frame=first_frame, request_id=request_id):
+                self._switched_at = self._running.prompts_at.popleft()
+                await self._send(prompt_ack=pb.PromptAck(prompt=prompt, first_frame=first_frame, request_id=request_id))
+                self._running.unanswered.release()
+            case StepsApplied(steps=steps, first_frame=first_frame):
+                await self._tell_quality(steps, first_frame)
+            case Paused(next_frame=next_frame):
+                self._pacer.pause()
+                await self._send(paused=pb.Paused(next_frame=next_frame))
+                self._running.unanswered.release()
+            case Resumed(next_frame=next_frame):
+                self._pacer.resume()
+                await self._send(resumed=pb.Resumed(next_frame=next_frame))
+                self._running.unanswered.release()
+
+    async def _deliver_frames(self, chunk: FrameChunk) -> None:
+        self._usage.add(chunk)
+        await self._send(frames=wire.frames(chunk, () if self._first_sent else (self._place.encoding,)))
+        now = self._clock.now()
+        if not self._first_sent:
+            self._first_sent = True
+            first = self._metrics.ttff_seconds if self._order.resume is None else self._metrics.resume_seconds
+            first.observe(now - self._admitted_at)
+        if self._switched_at is not None:
+            self._metrics.prompt_switch_seconds.observe(now - self._switched_at)
+            self._switched_at = None
+        self._metrics.chunk_lateness_seconds.observe(self._pacer.sent(chunk.first_frame))
+        self._metrics.observe_chunk(chunk)
+        if self._steps < self._order.request.num_steps:
+            self._metrics.degraded_chunks_total.inc()
+
+    async def _tell_quality(self, steps: int, first_frame: int) -> None:
+        if steps != self._steps:
+            reason = pb.QUALITY_REASON_LOAD if steps < self._steps else pb.QUALITY_REASON_RECOVERED
+            self._steps = steps
+            await self._send(quality_change=pb.QualityChange(steps=steps, first_frame=first_frame, reason=reason))
+
+    async def _tick(self) -> None:
+        while True:
+            await self._clock.sleep(_TICK_S)
+            if not self._running.session.paused:
+                await self._send(usage=self._usage.tick(self._order.config.fps))
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run a helper; its error ends the session and is raised by `serve`."""
+        try:
+            await work
+        except Exception as error:  # noqa: BLE001 - handed to `serve`, which raises it
+            self._running.fail(error)
+
+    async def _send(self, **event: Message) -> None:
+        try:
+            async with asyncio.timeout(self._limits.stall_timeout_seconds), self._write_lock:
+                await self._write(self._reply(**event))
+        except TimeoutError:
+            raise ReaderStalled(f"nothing was read for {self._limits.stall_timeout_seconds:g} s") from None
+
+    async def _codec_header(self) -> bytes:
+        config = self._order.config
+        if self._order.request.codec is not Codec.FMP4_H264:
+            return b""
+        return await run_in_thread(fmp4_init_segment, config.width, config.height, config.fps)

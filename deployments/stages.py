@@ -1,0 +1,174 @@
+"""Stage replicas: thin Serve shells around local stages. Bare classes here; `app.py` makes deployments of them.
+
+A shell adds what a cluster needs and nothing else: a linked stream, health, numbers for the autoscaler, a clean stop.
+The stages themselves come from the module that the configuration names, so tests run the same shells around fakes.
+No stage may block the event loop: Serve's own work runs on it.
+"""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from importlib import import_module
+from typing import Any, Protocol, TypeVar, cast
+
+import ray
+from ray.serve.handle import DeploymentHandle
+
+from deployments.config import AppConfig
+from deployments.drain import watch_serve
+from deployments.link import LinkServer, Ticket
+from deployments.process import numbers, process_statistics
+from deployments.remote import RemoteDenoiser
+from model_core.config import EngineConfig, ModelConfig
+from model_core.stages.interface import Decoder, Denoiser, TextEncoder
+from model_core.types import FrameChunk, LatentChunk, SessionContext, TextEmbedding
+
+T = TypeVar("T")
+
+
+class LocalStage(Protocol):
+    """What a shell needs of a stage beyond its work."""
+
+    def statistics(self) -> Any:
+        """A frozen dataclass; its numbers are exported."""
+        ...
+
+    def check_health(self) -> None:
+        """Raise if the stage must be replaced (`EngineDead`)."""
+        ...
+
+    async def aclose(self) -> None:
+        """Stop its threads."""
+        ...
+
+
+class LocalTextEncoder(TextEncoder, LocalStage, Protocol): ...
+
+
+class LocalDenoiser(Denoiser, LocalStage, Protocol): ...
+
+
+class LocalDecoder(Decoder, LocalStage, Protocol): ...
+
+
+class StageFactory(Protocol):
+    """The module that `AppConfig.stages` names."""
+
+    def build_text_encoder(self, config: ModelConfig) -> LocalTextEncoder: ...
+
+    def build_denoiser(self, config: ModelConfig, engine: EngineConfig) -> LocalDenoiser: ...
+
+    def build_decoder(self, config: ModelConfig, denoiser: Denoiser) -> LocalDecoder: ...
+
+
+def stage_factory(config: AppConfig, threads: int) -> StageFactory:
+    """Import the stages; if that brought torch, give it `threads` before it does any work."""
+    factory = import_module(config.stages)
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(threads)
+    return cast("StageFactory", factory)
+
+
+class _Shell:
+    """Shared by all replicas. `_stages` are closed in order."""
+
+    def __init__(self, config: AppConfig, **stages: LocalStage) -> None:
+        self._stages = stages
+        self._name = float(secrets.randbits(52))  # a float holds it exactly
+        self._links = LinkServer(
+            config.link_host or ray.util.get_node_ip_address(), config.link_window, silence_s=config.link_silence_seconds
+        )
+        self._drain = watch_serve(self._links.hand_over)
+
+    async def ping(self) -> None:
+        """Answer, if healthy."""
+        self.check_health()
+
+    def check_health(self) -> None:
+        """Called by Serve, which replaces a replica that keeps raising."""
+        for stage in self._stages.values():
+            stage.check_health()
+
+    async def statistics(self) -> dict[str, float]:
+        """Flat numbers: the stage's own, those of its links (see `LinkStatistics`) and of its process (see `ProcessStatistics`).
+
+        `replica` is a random number that tells this replica from others.
+        """
+        flat = {"replica": self._name} | numbers("link", self._links.statistics()) | numbers("process", process_statistics())
+        for name, stage in self._stages.items():
+            flat |= numbers(name, stage.statistics())
+        return flat
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        return await self.statistics()
+
+    async def _linked(self, chunks: AsyncGenerator[T, None]) -> AsyncGenerator[Ticket | T, None]:
+        """`chunks` as a linked stream, which ends at a chunk boundary when the replica drains."""
+        self._drain.start()
+        async with aclosing(self._links.serve(chunks)) as items:
+            async for item in items:
+                yield item
+
+    async def __del__(self) -> None:
+        """Serve awaits this when the replica stops, after its streams have ended or its grace is over."""
+        self._drain.stop()
+        await self._links.aclose()
+        for stage in self._stages.values():
+            await stage.aclose()
+
+
+class TextEncoderReplica(_Shell):
+    def __init__(self, config: AppConfig) -> None:
+        self._encoder = stage_factory(config, config.text_encoder.threads).build_text_encoder(config.preset())
+        super().__init__(config, text_encoder=self._encoder)
+
+    async def encode(self, prompt: str) -> TextEmbedding:
+        return await self._encoder.encode(prompt)
+
+
+class DenoiserReplica(_Shell):
+    def __init__(self, config: AppConfig) -> None:
+        engine = config.engine.engine_config()
+        self._denoiser = stage_factory(config, engine.threads).build_denoiser(config.preset(), engine)
+        super().__init__(config, denoiser=self._denoiser)
+
+    async def stream(self, context: SessionContext) -> AsyncGenerator[Ticket | LatentChunk, None]:
+        async with aclosing(self._linked(self._denoiser.stream(context))) as items:
+            async for item in items:
+                yield item
+
+
+class DecoderReplica(_Shell):
+    def __init__(self, config: AppConfig, denoiser: DeploymentHandle[Any]) -> None:
+        upstream = RemoteDenoiser(denoiser, "denoiser", config.open_timeout_seconds)
+        self._decoder = stage_factory(config, config.decoder.threads).build_decoder(config.preset(), upstream)
+        super().__init__(config, decoder=self._decoder)
+
+    async def stream(self, context: SessionContext) -> AsyncGenerator[Ticket | FrameChunk, None]:
+        async with aclosing(self._linked(self._decoder.stream(context))) as items:
+            async for item in items:
+                yield item
+
+
+class FusedReplica(_Shell):
+    """All three stages in one process: the same pipeline, without links between them."""
+
+    def __init__(self, config: AppConfig) -> None:
+        engine = config.engine.engine_config()
+        preset = config.preset()
+        factory = stage_factory(config, engine.threads)
+        self._encoder = factory.build_text_encoder(preset)
+        denoiser = factory.build_denoiser(preset, engine)
+        self._decoder = factory.build_decoder(preset, denoiser)
+        super().__init__(config, text_encoder=self._encoder, decoder=self._decoder, denoiser=denoiser)
+
+    async def encode(self, prompt: str) -> TextEmbedding:
+        return await self._encoder.encode(prompt)
+
+    async def stream(self, context: SessionContext) -> AsyncGenerator[Ticket | FrameChunk, None]:
+        async with aclosing(self._linked(self._decoder.stream(context))) as items:
+            async for item in items:
+                yield item

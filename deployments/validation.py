@@ -1,0 +1,243 @@
+"""Wire requests to checked orders. Pure functions: everything wrong with a request is found at once, and named.
+
+Each violation says the field's path in the message that was sent, the limit, and the value.
+"""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from deployments.wire import CODECS, DEFAULT_CODEC
+from headrace.v1 import video_pb2 as pb
+from model_core.config import ModelConfig
+from model_core.errors import FieldViolation, InvalidRequest
+from model_core.pipeline import SessionRequest
+from model_core.session_log import SessionRecord
+from model_core.types import Codec
+
+T = TypeVar("T")
+
+_SHOWN_CHARS = 64
+_MAX_TOKEN_CHARS = 256
+_MAX_ACKNOWLEDGED = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one caller may ask for; ListModels tells it.
+
+    Attributes:
+        max_prompt_bytes: of UTF-8.
+        max_generate_seconds: length of a Generate.
+        max_stream_seconds: length of a Stream, and of a Live that states one.
+        max_lead_seconds: how far a caller may let frames run ahead of playback.
+        live_lead_seconds: what a Live gets that states none.
+        start_timeout_seconds: a Live that has not sent its start by then is ended.
+        stall_timeout_seconds: a reader that takes nothing for so long is ended.
+        max_unanswered_controls: controls of a Live that may wait to be acknowledged; further ones are not read meanwhile.
+    """
+
+    max_prompt_bytes: int = 4096
+    max_generate_seconds: float = 60.0
+    max_stream_seconds: float = 3600.0
+    max_lead_seconds: float = 30.0
+    live_lead_seconds: float = 1.0
+    start_timeout_seconds: float = 10.0
+    stall_timeout_seconds: float = 60.0
+    max_unanswered_controls: int = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """The models served, by name, and the one meant by an empty name."""
+
+    models: Mapping[str, ModelConfig]
+    default: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResumePoint:
+    """Where to go on: the record, the next frame, and the prompts and steps, by frame, that the caller knows to be in force."""
+
+    record: SessionRecord
+    next_frame: int
+    prompts: tuple[tuple[int, str], ...]
+    steps: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A checked request: what to make, with which model, and how far ahead of playback (0: unpaced).
+
+    Attributes:
+        token: what the session can be resumed with; empty for none.
+        holder: this connection, to the session store.
+        resume: for a session that goes on.
+    """
+
+    request: SessionRequest
+    config: ModelConfig
+    max_lead_s: float
+    token: str = ""
+    holder: str = ""
+    resume: ResumePoint | None = None
+
+
+class Validator:
+    """Checks requests against a catalogue and limits."""
+
+    def __init__(self, catalogue: Catalogue, limits: Limits) -> None:
+        self._catalogue = catalogue
+        self._limits = limits
+
+    def generate(self, message: pb.GenerateRequest, session_id: str, seed: int) -> Order:
+        """`seed` is taken where the caller gave none; also below. Raises InvalidRequest."""
+        check = _Check()
+        order = self._order(check, message, "", session_id, seed, Codec.RAW_RGB, self._limits.max_generate_seconds, endless=False, lead=0.0)
+        return check.passed(order)
+
+    def stream(self, message: pb.StreamRequest, session_id: str, seed: int) -> Order:
+        """Raises InvalidRequest."""
+        check = _Check()
+        codec, lead = self._codec(check, message.codec, "codec"), self._lead(check, message.max_lead_seconds, "max_lead_seconds")
+        order = self._order(check, message, "", session_id, seed, codec, self._limits.max_stream_seconds, endless=False, lead=lead)
+        return check.passed(order)
+
+    def live(self, message: pb.LiveRequest, session_id: str, seed: int) -> Order:
+        """The first message of a Live. Raises InvalidRequest."""
+        check = _Check()
+        action = message.WhichOneof("action")
+        if action != "start":
+            check.fail("start", f"must be the first message; got {action or 'an empty message'}")
+            return check.passed(None)
+        start = message.start
+        codec = self._codec(check, start.codec, "start.codec")
+        lead = self._lead(check, start.max_lead_seconds, "start.max_lead_seconds") or self._limits.live_lead_seconds
+        order = self._order(check, start, "start.", session_id, seed, codec, self._limits.max_stream_seconds, endless=True, lead=lead)
+        return check.passed(order)
+
+    def resume(self, message: pb.StreamRequest | pb.LiveStart, path: str, *, live: bool) -> float:
+        """A message with `resume` set, as far as can be said without the session. Returns the lead in seconds. Raises InvalidRequest."""
+        check = _Check()
+        for name, given in (("spec", message.HasField("spec")), ("codec", message.codec != pb.CODEC_UNSPECIFIED)):
+            if given:
+                check.fail(f"{path}{name}", "must be unset with resume; got one")
+        resume, path = message.resume, f"{path}resume."
+        if not 0 < len(resume.token) <= _MAX_TOKEN_CHARS:
+            check.fail(f"{path}token", f"must be a Started.resume_token; got {len(resume.token)} characters")
+        for name, entries in (("acknowledged", resume.acknowledged), ("quality_changes", resume.quality_changes)):
+            if len(entries) > _MAX_ACKNOWLEDGED:
+                check.fail(f"{path}{name}", f"must be at most {_MAX_ACKNOWLEDGED}; got {len(entries)}")
+        for ack in resume.acknowledged[:_MAX_ACKNOWLEDGED]:
+            self._prompt(check, ack.prompt, f"{path}acknowledged.prompt")
+        lead = self._lead(check, message.max_lead_seconds, f"{path.removesuffix('resume.')}max_lead_seconds")
+        return check.passed((lead or self._limits.live_lead_seconds) if live else lead)
+
+    def control(self, message: pb.LiveRequest) -> None:
+        """A later message of a Live. Raises InvalidRequest."""
+        check = _Check()
+        match message.WhichOneof("action"):
+            case "prompt":
+                self._prompt(check, message.prompt.prompt, "prompt.prompt")
+            case "start":
+                check.fail("start", "must be sent exactly once, as the first message; got a second one")
+            case None:
+                check.fail("action", "must be one of prompt, pause, resume, stop; got an empty message")
+        check.passed(True)
+
+    def _order(
+        self,
+        check: _Check,
+        message: pb.GenerateRequest | pb.StreamRequest | pb.LiveStart,
+        path: str,
+        session_id: str,
+        seed: int,
+        codec: Codec,
+        max_seconds: float,
+        *,
+        endless: bool,
+        lead: float,
+    ) -> Order | None:
+        if not message.HasField("spec"):
+            check.fail(f"{path}spec", "is required; got none")
+            return None
+        spec, path = message.spec, f"{path}spec."
+        self._prompt(check, spec.prompt, f"{path}prompt")
+        at_least = "0 (until stopped)" if endless else "more than 0"
+        if not math.isfinite(spec.seconds) or spec.seconds < 0 or spec.seconds > max_seconds or (spec.seconds == 0 and not endless):
+            check.fail(f"{path}seconds", f"must be a number from {at_least} to {max_seconds:g}; got {spec.seconds:g}")
+        config = self._catalogue.models.get(spec.model or self._catalogue.default)
+        if config is None:
+            check.fail(f"{path}model", f"must be one of {', '.join(sorted(self._catalogue.models))}; got {_shown(spec.model)}")
+            return None
+        for name, value, offered in (("width", spec.width, config.width), ("height", spec.height, config.height)):
+            if value not in (0, offered):
+                check.fail(f"{path}{name}", f"must be {offered} for model {config.name}; got {value}")
+        if spec.steps > config.max_steps:
+            check.fail(f"{path}steps", f"must be from 1 to {config.max_steps}, or 0 for the default; got {spec.steps}")
+        if check.violations:
+            return None
+        request = SessionRequest(
+            session_id=session_id,
+            prompt=spec.prompt,
+            seed=spec.seed if spec.HasField("seed") else seed,
+            num_steps=spec.steps or config.num_steps,
+            num_frames=max(1, round(spec.seconds * config.fps)) if spec.seconds else None,
+            codec=codec,
+        )
+        return Order(request, config, lead)
+
+    def _prompt(self, check: _Check, prompt: str, path: str) -> None:
+        size = len(prompt.encode())
+        if size > self._limits.max_prompt_bytes:
+            check.fail(path, f"must be at most {self._limits.max_prompt_bytes} bytes of UTF-8; got {size}: {_shown(prompt)}")
+        elif not prompt.strip():
+            check.fail(path, f"must hold at least 1 character that is not white space; got {_shown(prompt)}")
+        elif (control := _first_control(prompt)) is not None:
+            check.fail(path, f"must hold no control character but tab and line breaks; got {control!a} in {_shown(prompt)}")
+
+    def _lead(self, check: _Check, seconds: float, path: str) -> float:
+        if not math.isfinite(seconds) or not 0 <= seconds <= self._limits.max_lead_seconds:
+            check.fail(path, f"must be a number from 0 to {self._limits.max_lead_seconds:g}; got {seconds:g}")
+            return 0.0
+        return seconds
+
+    def _codec(self, check: _Check, number: int, path: str) -> Codec:
+        if number == pb.CODEC_UNSPECIFIED:
+            return DEFAULT_CODEC
+        for codec, known in CODECS.items():
+            if number == known:
+                return codec
+        names = ", ".join(f"{pb.Codec.Name(known)} ({known})" for known in CODECS.values())
+        check.fail(path, f"must be one of {names}, or 0 for the default; got {number}")
+        return DEFAULT_CODEC
+
+
+class _Check:
+    """Collects violations."""
+
+    def __init__(self) -> None:
+        self.violations: list[FieldViolation] = []
+
+    def fail(self, field: str, description: str) -> None:
+        self.violations.append(FieldViolation(field, description))
+
+    def passed(self, result: T | None) -> T:
+        """`result`, if nothing failed."""
+        if self.violations or result is None:
+            raise InvalidRequest(tuple(self.violations))
+        return result
+
+
+def _first_control(text: str) -> str | None:
+    return next((c for c in text if unicodedata.category(c) == "Cc" and c not in "\t\n\r"), None)
+
+
+def _shown(text: str) -> str:
+    """`text` short enough, and plain enough, for a status message."""
+    shown = ascii(text[:_SHOWN_CHARS])
+    return shown if len(text) <= _SHOWN_CHARS and len(shown) <= 2 * _SHOWN_CHARS else f"{shown[:_SHOWN_CHARS]}...'"

@@ -1,0 +1,38 @@
+"""The `headrace` command. Each command lives in a module of its own; heavy imports wait until a command needs them."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from headrace.cli import demo, evaluate, generate, live, models, serve, status
+from headrace.cli.console import note
+
+# Plain messages: an error is a line that a person and a script can both read.
+app = typer.Typer(
+    name="headrace",
+    help="Real-time video generation: text in, frames stream out while they are still being made.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.command()(serve.serve)
+app.command()(generate.generate)
+app.command()(live.live)
+app.command()(demo.demo)
+app.command("eval")(evaluate.evaluate)
+app.command()(models.models)
+app.command()(status.status)
+
+
+def main() -> None:
+    """Entry point of the console script. Exit codes: 0 done, 1 failed or unavailable, 2 bad input, 130 interrupted."""
+    try:
+        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+    except typer.TyperException as error:
+        # One line, as all other errors, in place of the usage text.
+        note(f"error: {error.format_message()}")
+        code = error.exit_code
+    sys.exit(code)

@@ -1,0 +1,162 @@
+"""`headrace generate`: one prompt, one video, and what a viewer would have seen of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from headrace.cli import console, source
+from headrace.cli.console import bad_input, note
+from headrace.cli.recording import DEFAULT_SCALE, Recording, check_out
+from headrace.playout import PlayoutClock
+
+
+class Mode(StrEnum):
+    stream = "stream"
+    unary = "unary"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What `--json` prints.
+
+    `frames_sha256` covers the RGB frames as the model decoded them; None in unary mode, where only an MP4 comes back.
+    """
+
+    model: str
+    seed: int
+    prompt: str
+    mode: str
+    width: int
+    height: int
+    media_fps: int
+    frames: int
+    fps: float
+    ttff_s: float | None
+    wall_s: float
+    late_frames: int
+    max_gap_s: float
+    frames_sha256: str | None
+    out: str | None
+
+
+def generate(
+    prompt: Annotated[str, typer.Argument(help="What to draw.", show_default=False)],
+    address: Annotated[str | None, typer.Option(metavar="HOST:PORT", help=f"Server to ask. [default: {console.DEFAULT_ADDRESS}]")] = None,
+    local: Annotated[bool, typer.Option("--local", help="Run the pipeline in this process, without a server.")] = False,
+    mode: Annotated[Mode, typer.Option(help="stream: frames as they are made. unary: a finished MP4 in one answer.")] = Mode.stream,
+    seconds: Annotated[float, typer.Option(help="Length of the video.")] = 5.0,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same frames. Drawn at random when not given.", show_default=False)] = None,
+    out: Annotated[Path | None, typer.Option(help="Write .mp4, .gif, or .npy (raw frames).", show_default=False)] = None,
+    scale: Annotated[int | None, typer.Option(help=f"Enlarge .mp4 and .gif. [default: {DEFAULT_SCALE}]", show_default=False)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+) -> None:
+    """Make one video from PROMPT."""
+
+    async def main() -> Report:
+        source.check_prompt_and_seed(prompt, seed)
+        check_out(out, seconds, DEFAULT_SCALE if scale is None else scale)
+        if local and address is not None:
+            raise bad_input("--local", f"cannot be given together with --address; got --address {address}")
+        if mode is Mode.unary:
+            if local:
+                raise bad_input("--mode", "must be stream with --local; got unary, which is a call to a server")
+            if out is not None and out.suffix != ".mp4":
+                raise bad_input("--out", f"must end in .mp4 with --mode unary, which returns an MP4; got {str(out)!r}")
+            if scale is not None:
+                raise bad_input("--scale", f"cannot be given with --mode unary, whose MP4 is written as it came; got {scale}")
+            return await _unary(target, prompt, seconds, seed, out, as_json)
+        opening = source.local() if local else source.remote(target)
+        return await _stream(opening, prompt, seconds, seed, out, DEFAULT_SCALE if scale is None else scale)
+
+    target = address or console.DEFAULT_ADDRESS
+    report = console.run(main, target)
+    if as_json:
+        print(json.dumps(asdict(report)))
+    else:
+        _print(report)
+
+
+async def _stream(
+    opening: AbstractAsyncContextManager[source.Source], prompt: str, seconds: float, seed: int | None, out: Path | None, scale: int
+) -> Report:
+    import hashlib
+
+    import numpy as np
+
+    digest = hashlib.sha256()
+    async with AsyncExitStack() as stack:
+        origin = await stack.enter_async_context(opening)
+        recording: Recording | None = None
+        info: source.Opened | None = None
+        clock = PlayoutClock(time.monotonic)
+        events: AsyncGenerator[source.SourceEvent, None] = await stack.enter_async_context(aclosing(origin.stream(prompt, seconds, seed)))
+        progress = stack.enter_context(console.reporter(terminal=sys.stderr.isatty()))
+        async for event in events:
+            match event:
+                case source.Waiting():
+                    progress.waiting(event.position)
+                case source.Opened():
+                    info = event
+                    progress.started(max(1, round(seconds * info.fps)), info.fps)
+                    if out is not None:
+                        recording = await stack.enter_async_context(Recording(out, info.fps, scale))
+                case source.RawFrames():
+                    if info is None:
+                        raise console.Failure("the server sent frames before it said what they are")
+                    clock.arrived(event.first_frame, event.count, info.fps)
+                    digest.update(event.data)
+                    progress.frames(clock.stats().frames)
+                    if recording is not None:
+                        shape = (event.count, info.height, info.width, 3)
+                        await recording.write(np.frombuffer(event.data, np.uint8).reshape(shape))
+    if info is None:
+        raise console.Failure("the stream ended before it began")
+    played = clock.stats()
+    return Report(
+        model=info.model, seed=info.seed, prompt=prompt, mode=Mode.stream.value, width=info.width, height=info.height, media_fps=info.fps,
+        frames=played.frames, fps=played.fps, ttff_s=played.ttff_s, wall_s=played.wall_s, late_frames=played.late_frames,
+        max_gap_s=played.max_gap_s, frames_sha256=digest.hexdigest(), out=None if out is None else str(out),
+    )  # fmt: skip
+
+
+async def _unary(address: str, prompt: str, seconds: float, seed: int | None, out: Path | None, as_json: bool) -> Report:
+    from headrace.client import HeadraceClient
+
+    begun = time.monotonic()
+    async with HeadraceClient(address) as client:
+        answer = await client.generate(prompt, seconds=seconds, seed=seed)
+    wall_s = time.monotonic() - begun
+    source.check_ended(answer.ended)
+    if out is not None:
+        await asyncio.to_thread(out.write_bytes, answer.mp4)
+    if as_json:
+        note("frames_sha256 is null: unary mode returns an MP4, not the frames as the model decoded them; use --mode stream")
+    info, frames = source.opened(answer.started), answer.ended.usage.frames_sent
+    # All frames arrive with the answer: nothing can be seen before it, and nothing comes late after it.
+    return Report(
+        model=info.model, seed=info.seed, prompt=prompt, mode=Mode.unary.value, width=info.width, height=info.height, media_fps=info.fps,
+        frames=frames, fps=frames / wall_s, ttff_s=wall_s, wall_s=wall_s, late_frames=0,
+        max_gap_s=0.0, frames_sha256=None, out=None if out is None else str(out),
+    )  # fmt: skip
+
+
+def _print(report: Report) -> None:
+    ttff = "none" if report.ttff_s is None else f"{report.ttff_s:.3f} s"
+    print(f"model        {report.model}, {report.width}x{report.height} at {report.media_fps} frames a second")
+    print(f"seed         {report.seed}")
+    print(f"first frame  {ttff}")
+    print(f"frames       {report.frames} in {report.wall_s:.2f} s, {report.fps:.1f} a second, {report.late_frames} late")
+    if report.frames_sha256 is not None:
+        print(f"sha256       {report.frames_sha256}")
+    print(f"written      {report.out or 'nothing; --out FILE.mp4 keeps the frames'}")

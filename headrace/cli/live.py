@@ -1,0 +1,161 @@
+"""`headrace live`: a session steered from the keyboard while it plays."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections import deque
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from headrace.cli import console, source
+from headrace.cli.keyboard import lines
+from headrace.cli.recording import DEFAULT_SCALE, Recording, check_out
+from headrace.cli.screen import Screen, screen
+from headrace.playout import PlayoutClock
+
+if TYPE_CHECKING:
+    from headrace.client import LiveEvent, LiveSession
+    from headrace.v1 import video_pb2 as wire
+    from model_core.media import Frames
+
+HELP = "Type a new prompt and press Enter. /pause, /resume, /stop."
+_DRAW_EVERY_S = 1 / 12
+_STDIN = 0
+
+
+def live(
+    prompt: Annotated[str, typer.Argument(help="What to draw first.", show_default=False)],
+    address: Annotated[str, typer.Option(metavar="HOST:PORT", help="Server to ask.")] = console.DEFAULT_ADDRESS,
+    seconds: Annotated[float, typer.Option(help="Length of the video; 0 plays until /stop.")] = 0.0,
+    seed: Annotated[int | None, typer.Option(help="Drawn at random when not given.", show_default=False)] = None,
+    out: Annotated[Path | None, typer.Option(help="Record to .mp4, .gif, or .npy (raw frames).", show_default=False)] = None,
+    scale: Annotated[int, typer.Option(help="Enlarge .mp4 and .gif.")] = DEFAULT_SCALE,
+) -> None:
+    """Play a steerable session: type a new prompt while it plays."""
+
+    async def main() -> None:
+        from headrace.client import HeadraceClient, Reconnect
+
+        source.check_prompt_and_seed(prompt, seed)
+        check_out(out, seconds, scale)
+        async with AsyncExitStack() as stack:
+            client = await stack.enter_async_context(HeadraceClient(address))
+            terminal = sys.stdout.isatty()
+            view = stack.enter_context(screen(_write, terminal=terminal))
+            session = await stack.enter_async_context(client.live(prompt, seconds=seconds, seed=seed, reconnect=Reconnect()))
+            player = Player(view, out, scale, stack)
+            steering = asyncio.create_task(steer(session, view, interactive=terminal and sys.stdin.isatty(), endless=seconds == 0))
+            drawing = asyncio.create_task(player.draw())
+            stack.push_async_callback(_cancel, steering, drawing)
+            async for event in session:
+                await player.show(event)
+
+    console.run(main, address)
+
+
+class Player:
+    """Turns events into what is seen: lines, a status line, pictures when they are due, a recording."""
+
+    def __init__(self, view: Screen, out: Path | None, scale: int, stack: AsyncExitStack) -> None:
+        self._view = view
+        self._out, self._scale, self._stack = out, scale, stack
+        self._clock = PlayoutClock(time.monotonic)
+        self._info: source.Opened | None = None
+        self._recording: Recording | None = None
+        # Frames wait here until they are due: bounded, because the server sends only a little ahead; the oldest goes first if it does not.
+        self._due: deque[tuple[float, Frames]] = deque(maxlen=1024)
+
+    async def show(self, event: LiveEvent) -> None:
+        from headrace.v1 import video_pb2 as pb
+
+        match event:
+            case pb.Started():
+                self._info = source.opened(event)
+                self._view.say(f"{event.model}, seed {event.seed}, {event.width}x{event.height} at {event.fps} frames a second")
+                self._view.say(HELP)
+                if self._out is not None:
+                    self._recording = await self._stack.enter_async_context(Recording(self._out, event.fps, self._scale))
+            case pb.QueuePosition():
+                self._view.say(f"waiting, position {event.position}")
+            case pb.Frames():
+                await self._frames(event)
+            case pb.PromptAck():
+                self._view.say(f"frame {event.first_frame}: {event.prompt}")
+            case pb.QualityChange():
+                why = "busy" if event.reason == pb.QUALITY_REASON_LOAD else "no longer busy"
+                self._view.say(f"frame {event.first_frame}: {why}, {event.steps} steps a chunk")
+            case pb.Paused() | pb.Resumed():
+                self._clock.paused()
+                self._view.say(f"{'paused before' if isinstance(event, pb.Paused) else 'resumed at'} frame {event.next_frame}")
+            case pb.UsageTick():
+                self._view.status(self.line())
+            case pb.Ended():
+                self._view.say(f"{pb.EndReason.Name(event.reason).removeprefix('END_REASON_').lower().replace('_', ' ')}: {self.line()}")
+                source.check_ended(event)
+
+    def line(self) -> str:
+        played = self._clock.stats()
+        ttff = "-" if played.ttff_s is None else f"{played.ttff_s:.2f} s"
+        return f"first frame {ttff}, {played.frames} frames, {played.fps:.1f} a second, {played.late_frames} late"
+
+    async def draw(self) -> None:
+        """Show the newest frame that is due, a few times a second, until cancelled."""
+        while True:
+            await asyncio.sleep(_DRAW_EVERY_S)
+            newest: Frames | None = None
+            while self._due and self._due[0][0] <= time.monotonic():
+                newest = self._due.popleft()[1]
+            if newest is not None:
+                self._view.picture(newest)
+
+    async def _frames(self, event: wire.Frames) -> None:
+        import numpy as np
+
+        if (info := self._info) is None:
+            raise console.Failure("the server sent frames before it said what they are")
+        due = self._clock.arrived(event.first_frame, event.frame_count, info.fps)
+        frames = np.frombuffer(b"".join(event.data), np.uint8).reshape(event.frame_count, info.height, info.width, 3)
+        self._due.extend((due + n / info.fps, frame) for n, frame in enumerate(frames))
+        if self._recording is not None:
+            await self._recording.write(frames)
+
+
+async def steer(session: LiveSession, view: Screen, *, interactive: bool, endless: bool) -> None:
+    """Turn typed lines into controls. The end of the input stops an endless session and leaves another one alone."""
+    from headrace.client import ClientError
+
+    try:
+        async for text in lines(_STDIN, view.typing if interactive else None):
+            match text.strip():
+                case "":
+                    continue
+                case "/pause":
+                    await session.pause()
+                case "/resume":
+                    await session.resume()
+                case "/stop":
+                    await session.stop()
+                case unknown if unknown.startswith("/"):
+                    view.say(f"unknown command {unknown!r}. {HELP}")
+                case new_prompt:
+                    await session.set_prompt(new_prompt)
+    except ClientError:
+        return  # the session is over; whoever reads its events knows why
+    if endless:
+        await session.stop()
+
+
+async def _cancel(*tasks: asyncio.Task[None]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()

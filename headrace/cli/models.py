@@ -1,0 +1,56 @@
+"""`headrace models`: what a server offers."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from headrace.cli import console
+
+if TYPE_CHECKING:
+    from headrace.v1 import video_pb2 as wire
+
+
+def models(
+    address: Annotated[str, typer.Option(metavar="HOST:PORT", help="Server to ask.")] = console.DEFAULT_ADDRESS,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+) -> None:
+    """List the models that a server offers, with their limits."""
+
+    async def main() -> list[wire.Model]:
+        from headrace.client import HeadraceClient
+
+        async with HeadraceClient(address) as client:
+            return await client.list_models()
+
+    served = console.run(main, address)
+    if as_json:
+        print(json.dumps({"models": [describe(model) for model in served]}))
+        return
+    for model in served:
+        facts = describe(model)
+        print(f"{facts.pop('name')}{'  (default)' if facts.pop('default') else ''}\n  {facts.pop('description')}")
+        for name, value in facts.items():
+            print(f"  {name:<22}{', '.join(value) if isinstance(value, list) else value}")
+
+
+def describe(model: wire.Model) -> dict[str, Any]:
+    """A model as plain values, by the names of the wire."""
+    from headrace.v1 import video_pb2 as pb
+
+    return {
+        "name": model.name,
+        "default": model.default_model,
+        "description": model.description,
+        "fps": model.fps,
+        "sizes": [f"{size.width}x{size.height}" for size in model.sizes],
+        "frames_per_chunk": model.frames_per_chunk,
+        "default_steps": model.default_steps,
+        "max_steps": model.max_steps,
+        "max_prompt_bytes": model.max_prompt_bytes,
+        "max_generate_seconds": model.max_generate_seconds,
+        "max_stream_seconds": model.max_stream_seconds,
+        "codecs": [pb.Codec.Name(codec).removeprefix("CODEC_").lower() for codec in model.codecs],
+    }

@@ -1,0 +1,115 @@
+"""`headrace serve`: a local cluster in the foreground, from start to drain."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from headrace.cli import console
+from headrace.cli.console import bad_input, note
+
+if TYPE_CHECKING:
+    from deployments.cluster import RunningApp
+
+_READY_WITHIN_S = 120.0
+_ASK_EVERY_S = 0.2
+
+
+def serve(
+    port: Annotated[
+        int | None, typer.Option(help="gRPC port; 0 takes a free one. [default: from the configuration]", show_default=False)
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="serve.yaml. [default: the one that is shipped]", show_default=False)] = None,
+    fused: Annotated[bool, typer.Option("--fused", help="All three stages in one replica.")] = False,
+    metrics_port: Annotated[int | None, typer.Option(help="Port of the Prometheus endpoint; as above.", show_default=False)] = None,
+) -> None:
+    """Serve in the foreground. Prints READY and the address when every stage answers; Ctrl-C or SIGTERM drains."""
+
+    def main() -> None:
+        note("starting a local cluster")
+        with running(config, port=port, fused=fused, metrics_port=metrics_port) as app:
+            note(f"metrics at http://{app.metrics_address}/metrics")
+            asyncio.run(_until_told_to_stop(app.address))
+            note("draining")
+
+    # Until the loop takes over, SIGTERM ends the start-up as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    console.guarded(main)
+
+
+@contextmanager
+def running(
+    config: Path | None = None, *, port: int | None = None, fused: bool = False, metrics_port: int | None = None
+) -> Iterator[RunningApp]:
+    """A local cluster that serves, for as long as the context lasts.
+
+    Raises:
+        Failure: an option is out of range.
+        HeadraceError, OSError: as `deployments.cluster.start_local`.
+    """
+    for option, value in (("--port", port), ("--metrics-port", metrics_port)):
+        if value is not None and not 0 <= value <= 65535:
+            raise bad_input(option, f"must be from 0 (a free one) to 65535; got {value}")
+    if config is not None and not config.is_file():
+        raise bad_input("--config", f"must be a file that exists; got {str(config)!r}")
+
+    from deployments.cluster import Overrides, start_local
+
+    try:
+        app = start_local(config, Overrides(grpc_port=port, fused=fused, metrics_port=metrics_port))
+    except SystemExit:  # how Ray, while it starts, answers SIGTERM
+        raise KeyboardInterrupt from None
+    with app:
+        yield app
+
+
+async def _until_told_to_stop(address: str) -> None:
+    """Say READY once the server serves, then wait for SIGINT or SIGTERM.
+
+    Raises:
+        Failure: the server does not serve within its time.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    ready = asyncio.create_task(wait_until_serving(address))
+    told = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait((ready, told), return_when=asyncio.FIRST_COMPLETED)
+        if ready.done():
+            await ready
+            print(f"READY {address}", flush=True)
+            await told
+    finally:
+        ready.cancel()
+        told.cancel()
+
+
+async def wait_until_serving(address: str, within_s: float = _READY_WITHIN_S) -> None:
+    """Ask for the server's health until it serves.
+
+    Raises:
+        Failure: it does not within `within_s`.
+    """
+    from headrace.cli.status import SERVING
+    from headrace.client import ClientError, HeadraceClient
+
+    state = "no answer"
+    try:
+        async with asyncio.timeout(within_s), HeadraceClient(address) as client:
+            while state != SERVING:
+                try:
+                    state = await client.health(timeout_s=2.0)
+                except ClientError as error:
+                    state = str(error)
+                if state != SERVING:
+                    await asyncio.sleep(_ASK_EVERY_S)
+    except TimeoutError:
+        raise console.Failure(f"{address}: not serving within {within_s:g} s; last: {state}") from None

@@ -1,0 +1,164 @@
+"""Where `generate` gets raw frames from: a server, or the pipeline in this process. The command does not know which."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from headrace.cli.console import Failure, bad_input
+
+if TYPE_CHECKING:
+    from headrace.client import HeadraceClient
+    from headrace.v1 import video_pb2 as wire
+    from model_core.pipeline import VideoPipeline
+
+MAX_SEED = 2**64 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The session has begun."""
+
+    model: str
+    seed: int
+    width: int
+    height: int
+    fps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """In the queue for a slot; 1 is next."""
+
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class RawFrames:
+    """`count` frames from `first_frame` on: `count * height * width * 3` bytes, row major."""
+
+    first_frame: int
+    count: int
+    data: bytes
+
+
+SourceEvent = Opened | Waiting | RawFrames
+
+
+class Source(Protocol):
+    def stream(self, prompt: str, seconds: float, seed: int | None) -> AsyncGenerator[SourceEvent, None]:
+        """One video, as it is made. Ends after all of it, or raises."""
+        ...
+
+
+def check_prompt_and_seed(prompt: str, seed: int | None) -> None:
+    """Refuse what cannot even be written into a request. Every other limit is the server's to judge.
+
+    Raises:
+        Failure: the prompt is not UTF-8, or the seed is not an unsigned 64-bit number.
+    """
+    try:
+        prompt.encode()
+    except UnicodeEncodeError:
+        raise bad_input("PROMPT", f"must be valid UTF-8; got {prompt.encode(errors='surrogateescape')[:64]!r}") from None
+    if seed is not None and not 0 <= seed <= MAX_SEED:
+        raise bad_input("--seed", f"must be from 0 to {MAX_SEED}; got {seed}")
+
+
+class RemoteSource:
+    """Frames over gRPC."""
+
+    def __init__(self, client: HeadraceClient) -> None:
+        self._client = client
+
+    async def stream(self, prompt: str, seconds: float, seed: int | None) -> AsyncGenerator[SourceEvent, None]:
+        from headrace.client import Reconnect
+        from headrace.v1 import video_pb2 as pb
+
+        ended = False
+        stream = self._client.stream(prompt, seconds=seconds, seed=seed, codec=pb.CODEC_RAW_RGB, reconnect=Reconnect())
+        async with aclosing(stream) as events:
+            async for event in events:
+                match event:
+                    case pb.Started():
+                        yield opened(event)
+                    case pb.QueuePosition():
+                        yield Waiting(event.position)
+                    case pb.Frames():
+                        yield RawFrames(event.first_frame, event.frame_count, b"".join(event.data))
+                    case pb.Ended():
+                        ended = True
+                        check_ended(event)
+        if not ended:
+            raise Failure("the stream broke off before its end")
+
+
+class Local(Protocol):
+    """A pipeline whose stages live in this process."""
+
+    @property
+    def pipeline(self) -> VideoPipeline: ...
+
+
+class LocalSource:
+    """Frames from the pipeline in this process."""
+
+    def __init__(self, local: Local) -> None:
+        self._local = local
+
+    async def stream(self, prompt: str, seconds: float, seed: int | None) -> AsyncGenerator[SourceEvent, None]:
+        import secrets
+
+        from deployments.validation import Catalogue, Limits, Validator
+        from headrace.v1 import video_pb2 as pb
+        from model_core.types import FrameChunk
+
+        pipeline = self._local.pipeline
+        config = pipeline.config
+        # Judged as a server would judge it, so that the same words give the same frames, or the same error.
+        validator = Validator(Catalogue({config.name: config}, config.name), Limits())
+        spec = pb.VideoSpec(prompt=prompt, seconds=seconds, seed=seed)
+        request = validator.stream(pb.StreamRequest(spec=spec, codec=pb.CODEC_RAW_RGB), "local", secrets.randbits(63)).request
+        session = await pipeline.open(request)
+        yield Opened(config.name, request.seed, config.width, config.height, config.fps)
+        async with aclosing(session.events()) as events:
+            async for event in events:
+                if isinstance(event, FrameChunk):
+                    yield RawFrames(event.first_frame, event.num_frames, b"".join(event.data))
+
+
+@asynccontextmanager
+async def remote(address: str) -> AsyncGenerator[RemoteSource, None]:
+    from headrace.client import HeadraceClient
+
+    async with HeadraceClient(address) as client:
+        yield RemoteSource(client)
+
+
+@asynccontextmanager
+async def local() -> AsyncGenerator[LocalSource, None]:
+    from model_core.local import load_pipeline
+
+    pipeline = load_pipeline("")
+    try:
+        yield LocalSource(pipeline)
+    finally:
+        await pipeline.aclose()
+
+
+def opened(started: wire.Started) -> Opened:
+    return Opened(started.model, started.seed, started.width, started.height, started.fps)
+
+
+def check_ended(ended: wire.Ended) -> None:
+    """Tell an early end from a proper one.
+
+    Raises:
+        Failure: the server ended the session before its length was reached.
+    """
+    from headrace.v1 import video_pb2 as pb
+
+    if ended.reason == pb.END_REASON_SERVER_DRAINING:
+        raise Failure(f"the server is shutting down; the video ends early, after {ended.usage.frames_sent} frames")

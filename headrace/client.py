@@ -1,0 +1,213 @@
+"""A small typed client of `headrace.v1.VideoService`. Knows the wire and nothing behind it.
+
+ClientError                 any failed call; carries the gRPC code
+├── BadRequest              the request breaks limits; names each field          (INVALID_ARGUMENT)
+├── Busy                    no capacity now; says when to retry, where known     (RESOURCE_EXHAUSTED)
+└── Unavailable             no server there, or it cannot serve now              (UNAVAILABLE)
+
+async with HeadraceClient("127.0.0.1:50051") as client:
+    async for event in client.stream("a red circle moving left", seconds=2.0):
+        ...
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from types import TracebackType
+from typing import Self, cast
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health_pb2
+
+from headrace.errors import BadRequest, Busy, ClientError, Unavailable, Violation, client_error
+from headrace.live import LiveEvent, LiveMethod, LiveSession
+from headrace.reconnect import Arrived, Reconnect, cancel_asked_for, resuming
+from headrace.v1 import video_pb2 as pb
+
+StreamEvent = pb.Started | pb.QueuePosition | pb.Frames | pb.QualityChange | pb.Ended
+
+__all__ = [
+    "TENANT_KEY", "BadRequest", "Busy", "ClientError", "HeadraceClient", "LiveEvent", "LiveSession", "Reconnect", "StreamEvent",
+    "Unavailable", "Violation", "client_error",
+]  # fmt: skip
+
+TENANT_KEY = "x-headrace-tenant"  # metadata of a call
+
+_SERVICE = "/headrace.v1.VideoService"
+_HEALTH_CHECK = "/grpc.health.v1.Health/Check"
+_MAX_MESSAGE_BYTES = 256 * 1024 * 1024
+_CHANNEL_OPTIONS = (
+    ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
+    # A server that vanished without closing its connections is noticed by an unanswered ping. Servers allow them every 5 s.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    # Where several front doors share an address, another one answers at once.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+)
+
+
+class HeadraceClient:
+    """One connection to a server. Use it from one event loop, and close it, or use it as an async context manager.
+
+    Args:
+        address: `host:port`.
+        tls: credentials, for instance `grpc.ssl_channel_credentials()`; None connects in plain text.
+        tenant: whose share of the server's capacity is used; empty: the default's.
+    """
+
+    def __init__(self, address: str, tls: grpc.ChannelCredentials | None = None, tenant: str = "") -> None:
+        if tls is None:
+            channel = grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
+        else:
+            channel = grpc.aio.secure_channel(address, tls, options=_CHANNEL_OPTIONS)
+        self._channel = channel
+        self._metadata = ((TENANT_KEY, tenant),) if tenant else ()
+        self._generate = channel.unary_unary(f"{_SERVICE}/Generate", pb.GenerateRequest.SerializeToString, pb.GenerateResponse.FromString)
+        self._stream = channel.unary_stream(f"{_SERVICE}/Stream", pb.StreamRequest.SerializeToString, pb.StreamResponse.FromString)
+        self._live: LiveMethod = channel.stream_stream(f"{_SERVICE}/Live", pb.LiveRequest.SerializeToString, pb.LiveResponse.FromString)
+        self._list = channel.unary_unary(f"{_SERVICE}/ListModels", pb.ListModelsRequest.SerializeToString, pb.ListModelsResponse.FromString)
+        self._health = channel.unary_unary(
+            _HEALTH_CHECK, health_pb2.HealthCheckRequest.SerializeToString, health_pb2.HealthCheckResponse.FromString
+        )
+
+    async def close(self) -> None:
+        """Close the connection; calls still open are cancelled."""
+        await self._channel.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.close()
+
+    async def generate(
+        self,
+        prompt: str,
+        *,
+        seconds: float,
+        seed: int | None = None,
+        model: str = "",
+        width: int = 0,
+        height: int = 0,
+        steps: int = 0,
+        timeout_s: float | None = None,
+    ) -> pb.GenerateResponse:
+        """A finished MP4 in one answer. Zeros mean the model's default.
+
+        Raises:
+            ClientError: the call failed; see the tree above.
+            ValueError: `seed` is not an unsigned 64-bit number, or another number does not fit its field.
+        """
+        request = pb.GenerateRequest(spec=_spec(prompt, seconds, seed, model, width, height, steps))
+        try:
+            return await self._generate(request, timeout=timeout_s, metadata=self._metadata)
+        except grpc.aio.AioRpcError as error:
+            raise client_error(error) from error
+
+    async def stream(
+        self,
+        prompt: str,
+        *,
+        seconds: float,
+        seed: int | None = None,
+        model: str = "",
+        width: int = 0,
+        height: int = 0,
+        steps: int = 0,
+        codec: pb.Codec = pb.CODEC_RAW_RGB,
+        max_lead_s: float = 0.0,
+        timeout_s: float | None = None,
+        reconnect: Reconnect | None = None,
+    ) -> AsyncGenerator[StreamEvent, None]:
+        """Frames as they are made. Closing the generator cancels the call, which stops the work behind it.
+
+        With `reconnect`, a connection that breaks is replaced and the frames go on where they stopped; only a gap in time is seen.
+
+        Raises:
+            ClientError: the call failed; see the tree above.
+            ValueError: as in `generate`.
+        """
+        spec = _spec(prompt, seconds, seed, model, width, height, steps)
+        ends_at = None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
+
+        async def attempt(resume: pb.SessionResume | None) -> AsyncGenerator[StreamEvent, None]:
+            if resume is None:
+                request = pb.StreamRequest(spec=spec, codec=codec, max_lead_seconds=max_lead_s)
+            else:
+                request = pb.StreamRequest(resume=resume, max_lead_seconds=max_lead_s)
+            left_s = None if ends_at is None else max(0.0, ends_at - asyncio.get_running_loop().time())
+            call = self._stream(request, timeout=left_s, metadata=self._metadata)
+            try:
+                async for response in call:
+                    if (name := response.WhichOneof("event")) is not None:
+                        yield cast("StreamEvent", getattr(response, name))
+            except grpc.aio.AioRpcError as error:
+                raise client_error(error) from error
+            except asyncio.CancelledError:
+                if cancel_asked_for():
+                    raise
+                raise ClientError(grpc.StatusCode.CANCELLED, "the server cancelled the call") from None
+            finally:
+                call.cancel()
+
+        async with aclosing(resuming(attempt, reconnect, Arrived())) as events:
+            async for event in events:
+                yield event
+
+    def live(
+        self,
+        prompt: str,
+        *,
+        seconds: float = 0.0,
+        seed: int | None = None,
+        model: str = "",
+        width: int = 0,
+        height: int = 0,
+        steps: int = 0,
+        codec: pb.Codec = pb.CODEC_RAW_RGB,
+        max_lead_s: float = 0.0,
+        reconnect: Reconnect | None = None,
+    ) -> LiveSession:
+        """A steerable session; enter it to start it. `seconds` 0 plays until stopped, `max_lead_s` 0 is the server's default.
+
+        `reconnect` as in `stream`; controls given meanwhile wait.
+
+        Raises:
+            ValueError: as in `generate`.
+        """
+        spec = _spec(prompt, seconds, seed, model, width, height, steps)
+        return LiveSession(self._live, pb.LiveStart(spec=spec, codec=codec, max_lead_seconds=max_lead_s), self._metadata, reconnect)
+
+    async def list_models(self, timeout_s: float | None = 10.0) -> list[pb.Model]:
+        """What is served, with the limits that requests are checked against.
+
+        Raises:
+            ClientError: the call failed.
+        """
+        try:
+            return list((await self._list(pb.ListModelsRequest(), timeout=timeout_s)).models)
+        except grpc.aio.AioRpcError as error:
+            raise client_error(error) from error
+
+    async def health(self, service: str = "", timeout_s: float | None = 10.0) -> str:
+        """`SERVING`, `NOT_SERVING`, or `SERVICE_UNKNOWN`; the empty service is the whole server.
+
+        Raises:
+            ClientError: the call failed.
+        """
+        try:
+            response = await self._health(health_pb2.HealthCheckRequest(service=service), timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.NOT_FOUND:
+                return "SERVICE_UNKNOWN"
+            raise client_error(error) from error
+        return str(health_pb2.HealthCheckResponse.ServingStatus.Name(response.status))
+
+
+def _spec(prompt: str, seconds: float, seed: int | None, model: str, width: int, height: int, steps: int) -> pb.VideoSpec:
+    return pb.VideoSpec(model=model, prompt=prompt, seconds=seconds, seed=seed, width=width, height=height, steps=steps)

@@ -1,0 +1,339 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Codec(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    CODEC_UNSPECIFIED: _ClassVar[Codec]
+    CODEC_RAW_RGB: _ClassVar[Codec]
+    CODEC_JPEG: _ClassVar[Codec]
+    CODEC_FMP4_H264: _ClassVar[Codec]
+
+class QualityReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    QUALITY_REASON_UNSPECIFIED: _ClassVar[QualityReason]
+    QUALITY_REASON_LOAD: _ClassVar[QualityReason]
+    QUALITY_REASON_RECOVERED: _ClassVar[QualityReason]
+
+class EndReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    END_REASON_UNSPECIFIED: _ClassVar[EndReason]
+    END_REASON_COMPLETED: _ClassVar[EndReason]
+    END_REASON_STOPPED: _ClassVar[EndReason]
+    END_REASON_SERVER_DRAINING: _ClassVar[EndReason]
+CODEC_UNSPECIFIED: Codec
+CODEC_RAW_RGB: Codec
+CODEC_JPEG: Codec
+CODEC_FMP4_H264: Codec
+QUALITY_REASON_UNSPECIFIED: QualityReason
+QUALITY_REASON_LOAD: QualityReason
+QUALITY_REASON_RECOVERED: QualityReason
+END_REASON_UNSPECIFIED: EndReason
+END_REASON_COMPLETED: EndReason
+END_REASON_STOPPED: EndReason
+END_REASON_SERVER_DRAINING: EndReason
+
+class VideoSpec(_message.Message):
+    __slots__ = ("model", "prompt", "seconds", "seed", "width", "height", "steps")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    prompt: str
+    seconds: float
+    seed: int
+    width: int
+    height: int
+    steps: int
+    def __init__(self, model: _Optional[str] = ..., prompt: _Optional[str] = ..., seconds: _Optional[float] = ..., seed: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., steps: _Optional[int] = ...) -> None: ...
+
+class GenerateRequest(_message.Message):
+    __slots__ = ("spec",)
+    SPEC_FIELD_NUMBER: _ClassVar[int]
+    spec: VideoSpec
+    def __init__(self, spec: _Optional[_Union[VideoSpec, _Mapping]] = ...) -> None: ...
+
+class GenerateResponse(_message.Message):
+    __slots__ = ("mp4", "started", "ended")
+    MP4_FIELD_NUMBER: _ClassVar[int]
+    STARTED_FIELD_NUMBER: _ClassVar[int]
+    ENDED_FIELD_NUMBER: _ClassVar[int]
+    mp4: bytes
+    started: Started
+    ended: Ended
+    def __init__(self, mp4: _Optional[bytes] = ..., started: _Optional[_Union[Started, _Mapping]] = ..., ended: _Optional[_Union[Ended, _Mapping]] = ...) -> None: ...
+
+class StreamRequest(_message.Message):
+    __slots__ = ("spec", "codec", "max_lead_seconds", "resume")
+    SPEC_FIELD_NUMBER: _ClassVar[int]
+    CODEC_FIELD_NUMBER: _ClassVar[int]
+    MAX_LEAD_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    RESUME_FIELD_NUMBER: _ClassVar[int]
+    spec: VideoSpec
+    codec: Codec
+    max_lead_seconds: float
+    resume: SessionResume
+    def __init__(self, spec: _Optional[_Union[VideoSpec, _Mapping]] = ..., codec: _Optional[_Union[Codec, str]] = ..., max_lead_seconds: _Optional[float] = ..., resume: _Optional[_Union[SessionResume, _Mapping]] = ...) -> None: ...
+
+class SessionResume(_message.Message):
+    __slots__ = ("token", "next_frame", "acknowledged", "quality_changes")
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    NEXT_FRAME_FIELD_NUMBER: _ClassVar[int]
+    ACKNOWLEDGED_FIELD_NUMBER: _ClassVar[int]
+    QUALITY_CHANGES_FIELD_NUMBER: _ClassVar[int]
+    token: str
+    next_frame: int
+    acknowledged: _containers.RepeatedCompositeFieldContainer[PromptAck]
+    quality_changes: _containers.RepeatedCompositeFieldContainer[QualityChange]
+    def __init__(self, token: _Optional[str] = ..., next_frame: _Optional[int] = ..., acknowledged: _Optional[_Iterable[_Union[PromptAck, _Mapping]]] = ..., quality_changes: _Optional[_Iterable[_Union[QualityChange, _Mapping]]] = ...) -> None: ...
+
+class StreamResponse(_message.Message):
+    __slots__ = ("started", "queue_position", "frames", "ended", "quality_change")
+    STARTED_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_POSITION_FIELD_NUMBER: _ClassVar[int]
+    FRAMES_FIELD_NUMBER: _ClassVar[int]
+    ENDED_FIELD_NUMBER: _ClassVar[int]
+    QUALITY_CHANGE_FIELD_NUMBER: _ClassVar[int]
+    started: Started
+    queue_position: QueuePosition
+    frames: Frames
+    ended: Ended
+    quality_change: QualityChange
+    def __init__(self, started: _Optional[_Union[Started, _Mapping]] = ..., queue_position: _Optional[_Union[QueuePosition, _Mapping]] = ..., frames: _Optional[_Union[Frames, _Mapping]] = ..., ended: _Optional[_Union[Ended, _Mapping]] = ..., quality_change: _Optional[_Union[QualityChange, _Mapping]] = ...) -> None: ...
+
+class LiveRequest(_message.Message):
+    __slots__ = ("start", "prompt", "pause", "resume", "stop")
+    START_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_FIELD_NUMBER: _ClassVar[int]
+    PAUSE_FIELD_NUMBER: _ClassVar[int]
+    RESUME_FIELD_NUMBER: _ClassVar[int]
+    STOP_FIELD_NUMBER: _ClassVar[int]
+    start: LiveStart
+    prompt: PromptChange
+    pause: Pause
+    resume: Resume
+    stop: Stop
+    def __init__(self, start: _Optional[_Union[LiveStart, _Mapping]] = ..., prompt: _Optional[_Union[PromptChange, _Mapping]] = ..., pause: _Optional[_Union[Pause, _Mapping]] = ..., resume: _Optional[_Union[Resume, _Mapping]] = ..., stop: _Optional[_Union[Stop, _Mapping]] = ...) -> None: ...
+
+class LiveStart(_message.Message):
+    __slots__ = ("spec", "codec", "max_lead_seconds", "resume")
+    SPEC_FIELD_NUMBER: _ClassVar[int]
+    CODEC_FIELD_NUMBER: _ClassVar[int]
+    MAX_LEAD_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    RESUME_FIELD_NUMBER: _ClassVar[int]
+    spec: VideoSpec
+    codec: Codec
+    max_lead_seconds: float
+    resume: SessionResume
+    def __init__(self, spec: _Optional[_Union[VideoSpec, _Mapping]] = ..., codec: _Optional[_Union[Codec, str]] = ..., max_lead_seconds: _Optional[float] = ..., resume: _Optional[_Union[SessionResume, _Mapping]] = ...) -> None: ...
+
+class PromptChange(_message.Message):
+    __slots__ = ("prompt", "request_id")
+    PROMPT_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    prompt: str
+    request_id: int
+    def __init__(self, prompt: _Optional[str] = ..., request_id: _Optional[int] = ...) -> None: ...
+
+class Pause(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Resume(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Stop(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class LiveResponse(_message.Message):
+    __slots__ = ("started", "queue_position", "prompt_ack", "frames", "usage", "paused", "resumed", "ended", "quality_change")
+    STARTED_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_POSITION_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_ACK_FIELD_NUMBER: _ClassVar[int]
+    FRAMES_FIELD_NUMBER: _ClassVar[int]
+    USAGE_FIELD_NUMBER: _ClassVar[int]
+    PAUSED_FIELD_NUMBER: _ClassVar[int]
+    RESUMED_FIELD_NUMBER: _ClassVar[int]
+    ENDED_FIELD_NUMBER: _ClassVar[int]
+    QUALITY_CHANGE_FIELD_NUMBER: _ClassVar[int]
+    started: Started
+    queue_position: QueuePosition
+    prompt_ack: PromptAck
+    frames: Frames
+    usage: UsageTick
+    paused: Paused
+    resumed: Resumed
+    ended: Ended
+    quality_change: QualityChange
+    def __init__(self, started: _Optional[_Union[Started, _Mapping]] = ..., queue_position: _Optional[_Union[QueuePosition, _Mapping]] = ..., prompt_ack: _Optional[_Union[PromptAck, _Mapping]] = ..., frames: _Optional[_Union[Frames, _Mapping]] = ..., usage: _Optional[_Union[UsageTick, _Mapping]] = ..., paused: _Optional[_Union[Paused, _Mapping]] = ..., resumed: _Optional[_Union[Resumed, _Mapping]] = ..., ended: _Optional[_Union[Ended, _Mapping]] = ..., quality_change: _Optional[_Union[QualityChange, _Mapping]] = ...) -> None: ...
+
+class Started(_message.Message):
+    __slots__ = ("session_id", "model", "seed", "width", "height", "fps", "frames_per_chunk", "steps", "codec", "codec_header", "resume_token", "degraded")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    FPS_FIELD_NUMBER: _ClassVar[int]
+    FRAMES_PER_CHUNK_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    CODEC_FIELD_NUMBER: _ClassVar[int]
+    CODEC_HEADER_FIELD_NUMBER: _ClassVar[int]
+    RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    DEGRADED_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    model: str
+    seed: int
+    width: int
+    height: int
+    fps: int
+    frames_per_chunk: int
+    steps: int
+    codec: Codec
+    codec_header: bytes
+    resume_token: str
+    degraded: bool
+    def __init__(self, session_id: _Optional[str] = ..., model: _Optional[str] = ..., seed: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., fps: _Optional[int] = ..., frames_per_chunk: _Optional[int] = ..., steps: _Optional[int] = ..., codec: _Optional[_Union[Codec, str]] = ..., codec_header: _Optional[bytes] = ..., resume_token: _Optional[str] = ..., degraded: _Optional[bool] = ...) -> None: ...
+
+class QualityChange(_message.Message):
+    __slots__ = ("steps", "first_frame", "reason")
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FRAME_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    steps: int
+    first_frame: int
+    reason: QualityReason
+    def __init__(self, steps: _Optional[int] = ..., first_frame: _Optional[int] = ..., reason: _Optional[_Union[QualityReason, str]] = ...) -> None: ...
+
+class QueuePosition(_message.Message):
+    __slots__ = ("position",)
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    position: int
+    def __init__(self, position: _Optional[int] = ...) -> None: ...
+
+class Frames(_message.Message):
+    __slots__ = ("chunk_index", "first_frame", "frame_count", "codec", "data", "timings")
+    CHUNK_INDEX_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FRAME_FIELD_NUMBER: _ClassVar[int]
+    FRAME_COUNT_FIELD_NUMBER: _ClassVar[int]
+    CODEC_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    chunk_index: int
+    first_frame: int
+    frame_count: int
+    codec: Codec
+    data: _containers.RepeatedScalarFieldContainer[bytes]
+    timings: _containers.RepeatedCompositeFieldContainer[StageTiming]
+    def __init__(self, chunk_index: _Optional[int] = ..., first_frame: _Optional[int] = ..., frame_count: _Optional[int] = ..., codec: _Optional[_Union[Codec, str]] = ..., data: _Optional[_Iterable[bytes]] = ..., timings: _Optional[_Iterable[_Union[StageTiming, _Mapping]]] = ...) -> None: ...
+
+class StageTiming(_message.Message):
+    __slots__ = ("stage", "queue_seconds", "service_seconds", "device_seconds")
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    SERVICE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    stage: str
+    queue_seconds: float
+    service_seconds: float
+    device_seconds: float
+    def __init__(self, stage: _Optional[str] = ..., queue_seconds: _Optional[float] = ..., service_seconds: _Optional[float] = ..., device_seconds: _Optional[float] = ...) -> None: ...
+
+class PromptAck(_message.Message):
+    __slots__ = ("prompt", "first_frame", "request_id")
+    PROMPT_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FRAME_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    prompt: str
+    first_frame: int
+    request_id: int
+    def __init__(self, prompt: _Optional[str] = ..., first_frame: _Optional[int] = ..., request_id: _Optional[int] = ...) -> None: ...
+
+class UsageTick(_message.Message):
+    __slots__ = ("frames_sent", "video_seconds", "denoise_seconds", "decode_seconds")
+    FRAMES_SENT_FIELD_NUMBER: _ClassVar[int]
+    VIDEO_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    DENOISE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    DECODE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    frames_sent: int
+    video_seconds: float
+    denoise_seconds: float
+    decode_seconds: float
+    def __init__(self, frames_sent: _Optional[int] = ..., video_seconds: _Optional[float] = ..., denoise_seconds: _Optional[float] = ..., decode_seconds: _Optional[float] = ...) -> None: ...
+
+class Paused(_message.Message):
+    __slots__ = ("next_frame",)
+    NEXT_FRAME_FIELD_NUMBER: _ClassVar[int]
+    next_frame: int
+    def __init__(self, next_frame: _Optional[int] = ...) -> None: ...
+
+class Resumed(_message.Message):
+    __slots__ = ("next_frame",)
+    NEXT_FRAME_FIELD_NUMBER: _ClassVar[int]
+    next_frame: int
+    def __init__(self, next_frame: _Optional[int] = ...) -> None: ...
+
+class Ended(_message.Message):
+    __slots__ = ("reason", "usage")
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    USAGE_FIELD_NUMBER: _ClassVar[int]
+    reason: EndReason
+    usage: UsageTick
+    def __init__(self, reason: _Optional[_Union[EndReason, str]] = ..., usage: _Optional[_Union[UsageTick, _Mapping]] = ...) -> None: ...
+
+class ListModelsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListModelsResponse(_message.Message):
+    __slots__ = ("models",)
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    models: _containers.RepeatedCompositeFieldContainer[Model]
+    def __init__(self, models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ...) -> None: ...
+
+class Model(_message.Message):
+    __slots__ = ("name", "description", "fps", "sizes", "default_steps", "max_steps", "max_prompt_bytes", "max_generate_seconds", "max_stream_seconds", "frames_per_chunk", "codecs", "default_model")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    FPS_FIELD_NUMBER: _ClassVar[int]
+    SIZES_FIELD_NUMBER: _ClassVar[int]
+    DEFAULT_STEPS_FIELD_NUMBER: _ClassVar[int]
+    MAX_STEPS_FIELD_NUMBER: _ClassVar[int]
+    MAX_PROMPT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_GENERATE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    MAX_STREAM_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    FRAMES_PER_CHUNK_FIELD_NUMBER: _ClassVar[int]
+    CODECS_FIELD_NUMBER: _ClassVar[int]
+    DEFAULT_MODEL_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    description: str
+    fps: int
+    sizes: _containers.RepeatedCompositeFieldContainer[Size]
+    default_steps: int
+    max_steps: int
+    max_prompt_bytes: int
+    max_generate_seconds: float
+    max_stream_seconds: float
+    frames_per_chunk: int
+    codecs: _containers.RepeatedScalarFieldContainer[Codec]
+    default_model: bool
+    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., fps: _Optional[int] = ..., sizes: _Optional[_Iterable[_Union[Size, _Mapping]]] = ..., default_steps: _Optional[int] = ..., max_steps: _Optional[int] = ..., max_prompt_bytes: _Optional[int] = ..., max_generate_seconds: _Optional[float] = ..., max_stream_seconds: _Optional[float] = ..., frames_per_chunk: _Optional[int] = ..., codecs: _Optional[_Iterable[_Union[Codec, str]]] = ..., default_model: _Optional[bool] = ...) -> None: ...
+
+class Size(_message.Message):
+    __slots__ = ("width", "height")
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    width: int
+    height: int
+    def __init__(self, width: _Optional[int] = ..., height: _Optional[int] = ...) -> None: ...

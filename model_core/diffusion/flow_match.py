@@ -1,0 +1,39 @@
+"""Rectified-flow maths, as functions of tensors.
+
+x_t = (1 - t) x_0 + t ε, t from 1 (noise) to 0 (clean); the model predicts x_0.
+Sources: Liu et al., arXiv 2209.03003; Lipman et al., arXiv 2210.02747.
+The time shift is that of Esser et al., arXiv 2403.03206, eq. 23.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_MASK64 = (1 << 64) - 1
+
+
+def timesteps(num_steps: int, shift: float) -> tuple[float, ...]:
+    """`num_steps + 1` times from 1 down to 0, shifted toward noise."""
+    uniform = (1 - i / num_steps for i in range(num_steps + 1))
+    return tuple(shift * u / (1 + (shift - 1) * u) for u in uniform)
+
+
+def add_noise(clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    """`clean`, `noise` `[B, C, F, H, W]`, `t` `[B]`."""
+    t = t[:, None, None, None, None]
+    return (1 - t) * clean + t * noise
+
+
+def euler_step(x_t: Tensor, x0: Tensor, t: Tensor, t_next: Tensor) -> Tensor:
+    """One step along the straight path through `x0`, which it returns at `t_next` = 0. Rows `[B, C, F, H, W]` at their own times `[B]`."""
+    ratio = (t_next / t)[:, None, None, None, None]
+    return x0 + ratio * (x_t - x0)
+
+
+def chunk_noise(seed: int, chunk_index: int, shape: tuple[int, ...]) -> Tensor:
+    """Float32 noise of a chunk: a pure function of (seed, chunk index), drawn on the CPU so that every device sees the same."""
+    mixed = (seed * 0x9E3779B97F4A7C15 + (chunk_index + 1) * 0xBF58476D1CE4E5B9) & _MASK64
+    mixed = ((mixed ^ (mixed >> 31)) * 0x94D049BB133111EB) & _MASK64
+    generator = torch.Generator(device="cpu").manual_seed(mixed >> 1)
+    return torch.randn(shape, generator=generator)

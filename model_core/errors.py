@@ -1,0 +1,66 @@
+"""Every error Headrace raises on purpose.
+
+    HeadraceError
+    ├── InvalidRequest        the caller's fault; names each field, its limit and the value  (INVALID_ARGUMENT)
+    ├── CapacityExceeded      no slot within the waiting bound; says when to retry           (RESOURCE_EXHAUSTED)
+    ├── StageUnavailable      a stage died or is not ready; the session can be reopened      (UNAVAILABLE)
+    │   ├── EngineDead        the denoise loop crashed; the replica must be replaced
+    │   └── StageDraining     the replica has been told to stop; reopen at once, another one is there
+    └── WeightsError          a checkpoint is missing, damaged or not the one pinned         (start-up only)
+
+The gRPC status in brackets is applied at the front door, nowhere else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class HeadraceError(Exception):
+    """Root of the tree."""
+
+
+@dataclass(frozen=True, slots=True)
+class FieldViolation:
+    """One bad field: its path in the request, and a sentence with the limit and the value."""
+
+    field: str
+    description: str
+
+
+class InvalidRequest(HeadraceError):
+    """The request breaks one or more documented limits."""
+
+    def __init__(self, violations: tuple[FieldViolation, ...]) -> None:
+        self.violations = violations
+        super().__init__("; ".join(f"{v.field}: {v.description}" for v in violations))
+
+    def __reduce__(self) -> tuple[type[InvalidRequest], tuple[tuple[FieldViolation, ...]]]:
+        return (InvalidRequest, (self.violations,))
+
+
+class CapacityExceeded(HeadraceError):
+    """All slots are taken and the waiting room is full."""
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(message)
+
+    def __reduce__(self) -> tuple[type[CapacityExceeded], tuple[str, float]]:
+        return (CapacityExceeded, (str(self), self.retry_after_s))
+
+
+class StageUnavailable(HeadraceError):
+    """A stage cannot serve now. The session's log is intact: reopen it elsewhere."""
+
+
+class EngineDead(StageUnavailable):
+    """The denoise loop of this replica has ended with an exception."""
+
+
+class StageDraining(StageUnavailable):
+    """This replica is about to stop, in order, and others serve: the session goes on there, without waiting."""
+
+
+class WeightsError(HeadraceError):
+    """Weights are missing, damaged, or differ from the pinned checksum."""

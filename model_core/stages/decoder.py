@@ -1,0 +1,146 @@
+"""The decode stage in this process: latents in, pictures out, on a device thread of its own.
+
+Each session is decoded alone, in one fixed shape, so its pixels depend on nothing but its latents. Its causal memory is rebuilt from the
+suffix of the context, which is how a session moves to another decoder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from model_core import media
+from model_core.config import ModelConfig
+from model_core.errors import StageUnavailable
+from model_core.nn.vae import VAE, Memory
+from model_core.stages.interface import Denoiser
+from model_core.types import Codec, FrameChunk, LatentChunk, Latents, SessionContext, StageTiming
+
+JPEG_QUALITY = 90
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderStatistics:
+    """Sessions open now; chunks decoded and seconds on the device since the start."""
+
+    sessions: int
+    chunks: int
+    busy_s: float
+
+
+class LocalDecoder:
+    """A `Decoder` over an upstream `Denoiser`. The thread decodes chunk k while the denoiser makes k+1; nothing is buffered here."""
+
+    def __init__(self, vae: VAE, config: ModelConfig, upstream: Denoiser, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._vae, self._config, self._upstream, self._clock = vae, config, upstream, clock
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="decoder")
+        self._closed = False
+        self._sessions = self._chunks = 0
+        self._busy_s = 0.0
+        g = config.dit
+        blank = np.zeros((g.latent_channels, g.latent_frames, g.latent_height, g.latent_width), np.float32)
+        self._decode(blank, self._new_memory())  # warm up
+
+    async def stream(self, context: SessionContext) -> AsyncGenerator[FrameChunk, None]:
+        """See `Decoder.stream`.
+
+        Raises:
+            StageUnavailable: this stage is closed, or the one upstream died.
+        """
+        self.check_health()
+        rebuilding = self._submit(self._rebuild, context.suffix)  # while the denoiser makes the first chunk
+        self._sessions += 1
+        try:
+            async with aclosing(self._upstream.stream(context)) as latents:
+                memory: Memory | None = None
+                async for chunk in latents:
+                    arrived = self._clock()
+                    memory = memory if memory is not None else await rebuilding
+                    frames, memory = await self._submit(self._work, context, chunk, memory, arrived)
+                    yield frames
+        finally:
+            rebuilding.cancel()
+            self._sessions -= 1
+
+    def statistics(self) -> DecoderStatistics:
+        return DecoderStatistics(self._sessions, self._chunks, self._busy_s)
+
+    def check_health(self) -> None:
+        """Raise if this stage must be replaced.
+
+        Raises:
+            StageUnavailable: it is closed.
+        """
+        if self._closed:
+            raise StageUnavailable("the decode stage is closed")
+
+    async def aclose(self) -> None:
+        """Refuse new sessions, finish the chunks under way, end the thread. Safe to call twice."""
+        self._closed = True
+        await asyncio.to_thread(self._thread.shutdown)
+
+    def _submit(self, work: Callable[..., Result], *args: object) -> asyncio.Future[Result]:
+        """Queue `work` for the device thread.
+
+        Raises:
+            StageUnavailable: the stage was closed meanwhile.
+        """
+        try:
+            return asyncio.wrap_future(self._thread.submit(work, *args))
+        except RuntimeError as error:  # how an executor says that it was shut down
+            raise StageUnavailable("the decode stage is closed") from error
+
+    # -- device thread --------------------------------------------------------------------------------------------------------
+
+    def _rebuild(self, suffix: tuple[Latents, ...]) -> Memory:
+        memory = self._new_memory()
+        for latents in suffix:
+            _, memory = self._decode(latents, memory)
+        return memory
+
+    def _work(self, context: SessionContext, chunk: LatentChunk, memory: Memory, arrived: float) -> tuple[FrameChunk, Memory]:
+        started = self._clock()
+        pixels, memory = self._decode(chunk.latents, memory)
+        first_frame = chunk.index * self._config.frames_per_chunk
+        if context.num_frames is not None:
+            pixels = pixels[: context.num_frames - first_frame]
+        data = self._code(context.codec, pixels, first_frame)
+        seconds = self._clock() - started
+        self._chunks += 1
+        self._busy_s += seconds
+        timing = StageTiming("decoder", started - arrived, seconds, seconds)
+        frames = FrameChunk(
+            index=chunk.index, first_frame=first_frame, num_frames=len(pixels), height=pixels.shape[1], width=pixels.shape[2],
+            codec=context.codec, data=data, latents=chunk.latents, timings=(*chunk.timings, timing),
+        )  # fmt: skip
+        return frames, memory
+
+    def _code(self, codec: Codec, pixels: NDArray[np.uint8], first_frame: int) -> tuple[bytes, ...]:
+        match codec:
+            case Codec.RAW_RGB:
+                return tuple(frame.tobytes() for frame in pixels)
+            case Codec.JPEG:
+                return tuple(media.jpeg(frame, JPEG_QUALITY) for frame in pixels)
+            case Codec.FMP4_H264:
+                return (media.fmp4_fragment(pixels, first_frame, self._config.fps),)
+
+    def _decode(self, latents: Latents, memory: Memory) -> tuple[NDArray[np.uint8], Memory]:
+        """One chunk `[C, F, H, W]` to pixels uint8 `[N, H, W, 3]`."""
+        with torch.inference_mode():
+            frames, memory = self._vae.decode(torch.tensor(latents)[None], memory)
+            pixels = (frames[0].clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+        return pixels.numpy(), memory
+
+    def _new_memory(self) -> Memory:
+        with torch.inference_mode():
+            return self._vae.new_memory(self._vae.decoder, 1, self._config.height, self._config.width)

@@ -1,0 +1,39 @@
+"""The three stages as protocols: what the pipeline needs, and all it may use.
+
+Frames are pulled: front door ← decoder ← denoiser. A decoder owns its upstream denoiser, so that in a
+cluster chunks flow from stage to stage over one open chain of streams without passing through the front door twice.
+Closing a stream (`aclose()`) cancels the work behind it within one denoise step and frees its slot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Protocol
+
+from model_core.types import FrameChunk, LatentChunk, SessionContext, TextEmbedding
+
+
+class TextEncoder(Protocol):
+    async def encode(self, prompt: str) -> TextEmbedding:
+        """Embed one prompt. Any text is accepted; what exceeds the token limit is cut."""
+        ...
+
+
+class Denoiser(Protocol):
+    def stream(self, context: SessionContext) -> AsyncGenerator[LatentChunk, None]:
+        """Make chunks from `context.next_chunk` on, in order, to the session's end.
+
+        Raises:
+            StageUnavailable: the stage died; reopen with the suffix of what was received.
+        """
+        ...
+
+
+class Decoder(Protocol):
+    def stream(self, context: SessionContext) -> AsyncGenerator[FrameChunk, None]:
+        """Pull the session's latents from upstream and decode them, one chunk ahead of the reader at most.
+
+        Raises:
+            StageUnavailable: this stage or the one upstream died.
+        """
+        ...

@@ -1,0 +1,43 @@
+"""Two small asyncio habits: end helper tasks without losing a cancellation, and wait for work that cannot be cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+async def cancel_and_wait(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel `tasks` and return when every one has ended, whatever it ended with.
+
+    A cancellation of the caller that arrives meanwhile is passed on, but only then: `await task` under
+    `suppress(CancelledError)` would swallow it, and leaving early would abandon a task in its clean-up.
+    """
+    for task in tasks:
+        task.cancel()
+    await _wait(*tasks)
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()  # marks it as seen, or asyncio would log it as lost
+
+
+async def run_in_thread(function: Callable[..., T], *args: object) -> T:
+    """`asyncio.to_thread` that never leaves its thread running behind a cancelled caller, so what `function` uses can be closed next."""
+    task = asyncio.create_task(asyncio.to_thread(function, *args))
+    try:
+        return await asyncio.shield(task)
+    finally:
+        await _wait(task)
+
+
+async def _wait(*tasks: asyncio.Task[Any]) -> None:
+    cancelled: asyncio.CancelledError | None = None
+    while pending := [task for task in tasks if not task.done()]:
+        try:
+            await asyncio.wait(pending)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled

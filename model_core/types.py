@@ -1,0 +1,135 @@
+"""Frozen messages that cross stage boundaries.
+
+Arrays are numpy, so a message pickles cheaply and needs no torch to be read. Shapes use
+B batch · C latent channels · F latent frames of a chunk · N pixel frames of a chunk · H, W height and width · T text tokens · D width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+from numpy.typing import NDArray
+
+Latents = NDArray[np.float32]
+
+
+class Codec(Enum):
+    """How frames leave the decode stage."""
+
+    RAW_RGB = "raw"
+    JPEG = "jpeg"
+    FMP4_H264 = "fmp4"
+
+
+@dataclass(frozen=True, slots=True)
+class TextEmbedding:
+    """What the denoiser knows of a prompt.
+
+    Attributes:
+        prompt: the text it was made from.
+        tokens: float32 `[T, D]`, token features, zero where `mask` is False.
+        mask: bool `[T]`, True for real tokens.
+    """
+
+    prompt: str
+    tokens: NDArray[np.float32]
+    mask: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class SessionContext:
+    """Everything a replica needs to make a session's next chunks: the latent log's tail plus constants.
+
+    A prompt change, a crash, a drain or a pause ends one *leg* of a session; the next leg is opened with a
+    new context, on any replica, and yields the frames an undisturbed session would have yielded.
+
+    Attributes:
+        session_id: one viewer's stream.
+        seed: with a chunk's index, the only source of noise.
+        num_steps: denoise steps per chunk.
+        embedding: the prompt of this leg.
+        next_chunk: index of the first chunk to make.
+        num_frames: length of the whole session in pixel frames; None for an endless stream. The decode stage cuts the last chunk to it.
+        suffix: the clean latents `[C, F, H, W]` of the chunks just before `next_chunk`, oldest first, at most `window` of them.
+        codec: how the decode stage hands out frames.
+        due_s: seconds from now until the first frame of `next_chunk` is due on the viewer's screen; None for a job, which has no deadline.
+    """
+
+    session_id: str
+    seed: int
+    num_steps: int
+    embedding: TextEmbedding
+    next_chunk: int = 0
+    num_frames: int | None = None
+    suffix: tuple[Latents, ...] = ()
+    codec: Codec = Codec.RAW_RGB
+    due_s: float | None = None
+
+    def end_chunk(self, frames_per_chunk: int) -> int | None:
+        """One past the last chunk to make; None for an endless stream."""
+        return None if self.num_frames is None else -(-self.num_frames // frames_per_chunk)
+
+
+@dataclass(frozen=True, slots=True)
+class StageTiming:
+    """Where one chunk's time went in one stage, in seconds.
+
+    Attributes:
+        stage: text_encoder, denoiser or decoder.
+        queue_s: ready to be worked on, but waiting: for the device, or for its turn among other sessions.
+        service_s: on the device. A forward shared with other sessions counts in full.
+        device_s: on the device, shared forwards divided by the sessions in them: what it costs.
+    """
+
+    stage: str
+    queue_s: float
+    service_s: float
+    device_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class LatentChunk:
+    """One denoised chunk: `latents` is float32 `[C, F, H, W]`."""
+
+    index: int
+    latents: Latents
+    timings: tuple[StageTiming, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FrameChunk:
+    """One decoded chunk.
+
+    Attributes:
+        index: chunk index in the session.
+        first_frame: index of its first frame in the session.
+        num_frames: frames in this chunk.
+        height, width: pixels.
+        codec: how `data` is coded.
+        data: RAW_RGB and JPEG: one item a frame (raw is `H*W*3` bytes, row major); FMP4_H264: one item, a fragment.
+        latents: the chunk's clean latents `[C, F, H, W]`, for the session's log.
+        timings: one entry for each stage it went through.
+    """
+
+    index: int
+    first_frame: int
+    num_frames: int
+    height: int
+    width: int
+    codec: Codec
+    data: tuple[bytes, ...]
+    latents: Latents
+    timings: tuple[StageTiming, ...] = ()
+
+    def pixels(self) -> NDArray[np.uint8]:
+        """RGB frames `[N, H, W, 3]`; only for RAW_RGB chunks.
+
+        Raises:
+            ValueError: the chunk is coded.
+        """
+        if self.codec is not Codec.RAW_RGB:
+            raise ValueError(f"pixels() needs RAW_RGB frames, this chunk is {self.codec.value}")
+        flat = np.frombuffer(b"".join(self.data), dtype=np.uint8)
+        return flat.reshape(self.num_frames, self.height, self.width, 3)

@@ -1,0 +1,232 @@
+"""Stages without a model, time without waiting. They obey the protocols, so that nothing has to be patched.
+
+A fake chunk depends on the seed, its index, the prompt and the suffix it was made with, as a real one does: a session
+that is continued from the wrong place gets other pixels.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import heapq
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+
+import numpy as np
+
+from model_core.config import ModelConfig
+from model_core.errors import StageUnavailable
+from model_core.media import Frames, fmp4_fragment, jpeg
+from model_core.pipeline import ReopenPolicy, VideoPipeline
+from model_core.presets import millrace_64
+from model_core.stages.interface import Denoiser
+from model_core.types import Codec, FrameChunk, LatentChunk, Latents, SessionContext, StageTiming, TextEmbedding
+
+DENOISE_TIMING = StageTiming("denoiser", queue_s=0.002, service_s=0.030, device_s=0.015)
+DECODE_TIMING = StageTiming("decoder", queue_s=0.001, service_s=0.010, device_s=0.008)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamStatistics:
+    """`open` streams now, streams `opened` and `chunks` made ever."""
+
+    open: int
+    opened: int
+    chunks: int
+
+
+class ManualClock:
+    """Time that stands still until a test moves it."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+        self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
+        self._slept = 0
+
+    def now(self) -> float:
+        return self._now
+
+    async def sleep(self, seconds: float) -> None:
+        self._slept += 1
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._sleepers, (self._now + seconds, self._slept, future))
+        await future
+
+    @property
+    def sleepers(self) -> int:
+        return sum(not future.done() for _, _, future in self._sleepers)
+
+    async def advance(self, seconds: float) -> None:
+        """Move on by `seconds`, waking who is due, in order, and let what follows from it run."""
+        target = self._now + seconds
+        await _let_run()
+        while self._sleepers and self._sleepers[0][0] <= target:
+            due, _, future = heapq.heappop(self._sleepers)
+            self._now = max(self._now, due)
+            if not future.done():
+                future.set_result(None)
+            await _let_run()
+        self._now = target
+        await _let_run()
+
+
+async def _let_run() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def eventually(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
+    """Wait until `condition` holds; the timeout only bounds a failing test."""
+    async with asyncio.timeout(timeout_s):
+        while not condition():  # noqa: ASYNC110 - what is watched has no event
+            await asyncio.sleep(0.01)
+
+
+class FakeEncoder:
+    """`unavailable` makes that many calls fail first."""
+
+    def __init__(self, unavailable: int = 0) -> None:
+        self.unavailable = unavailable
+        self.calls = 0
+
+    async def encode(self, prompt: str) -> TextEmbedding:
+        self.calls += 1
+        if self.unavailable > 0:
+            self.unavailable -= 1
+            raise StageUnavailable("text encoder: told to fail")
+        digest = np.frombuffer(hashlib.sha256(prompt.encode()).digest(), np.uint8)
+        return TextEmbedding(prompt, (digest / np.float32(255)).reshape(1, 32).astype(np.float32), np.ones(1, np.bool_))
+
+
+class FakeDenoiser:
+    """Latents out of a hash.
+
+    Args:
+        config: shapes.
+        delay_s: real seconds a chunk takes.
+        fail_after: for each entry in turn, the leg raises StageUnavailable after that many chunks; later legs are sound.
+        gate: each chunk takes one permit, so that a test decides when chunks come.
+        error: raised in the first leg in place of its first chunk.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        delay_s: float = 0.0,
+        fail_after: tuple[int, ...] = (),
+        gate: asyncio.Semaphore | None = None,
+        error: BaseException | None = None,
+    ) -> None:
+        self._config = config
+        self._delay_s = delay_s
+        self._fail_after = list(fail_after)
+        self._gate = gate
+        self._error = error
+        self._open = 0
+        self._opened = 0
+        self._chunks = 0
+        self.contexts: list[SessionContext] = []
+
+    def statistics(self) -> StreamStatistics:
+        return StreamStatistics(self._open, self._opened, self._chunks)
+
+    async def stream(self, context: SessionContext) -> AsyncGenerator[LatentChunk, None]:
+        self._open += 1
+        self._opened += 1
+        self.contexts.append(context)
+        left = self._fail_after.pop(0) if self._fail_after else None
+        suffix = list(context.suffix)
+        index = context.next_chunk
+        try:
+            if self._error is not None:
+                error, self._error = self._error, None
+                raise error
+            while (end := context.end_chunk(self._config.frames_per_chunk)) is None or index < end:
+                if left == 0:
+                    raise StageUnavailable("denoiser: told to fail")
+                left = None if left is None else left - 1
+                if self._gate is not None:
+                    await self._gate.acquire()
+                await asyncio.sleep(self._delay_s)
+                latents = self._latents(context, index, suffix)
+                suffix = [*suffix, latents][-self._config.dit.window :]
+                self._chunks += 1
+                yield LatentChunk(index, latents, (DENOISE_TIMING,))
+                index += 1
+        finally:
+            self._open -= 1
+
+    def _latents(self, context: SessionContext, index: int, suffix: list[Latents]) -> Latents:
+        dit = self._config.dit
+        key = hashlib.sha256(f"{context.seed} {index} {context.num_steps} {context.embedding.prompt}".encode()).digest()
+        for latents in suffix:
+            key = hashlib.sha256(key + latents.tobytes()).digest()
+        rng = np.random.default_rng(int.from_bytes(key))
+        return rng.standard_normal((dit.latent_channels, dit.latent_frames, dit.latent_height, dit.latent_width), dtype=np.float32)
+
+
+class FakeDecoder:
+    """Blocky pixels from the latents of an upstream denoiser, in any codec."""
+
+    def __init__(self, config: ModelConfig, denoiser: Denoiser) -> None:
+        self._config = config
+        self._denoiser = denoiser
+        self._open = 0
+        self._opened = 0
+        self._chunks = 0
+
+    def statistics(self) -> StreamStatistics:
+        return StreamStatistics(self._open, self._opened, self._chunks)
+
+    async def stream(self, context: SessionContext) -> AsyncGenerator[FrameChunk, None]:
+        self._open += 1
+        self._opened += 1
+        try:
+            async with aclosing(self._denoiser.stream(context)) as latents:
+                async for chunk in latents:
+                    self._chunks += 1
+                    yield self._decode(chunk, context)
+        finally:
+            self._open -= 1
+
+    def _decode(self, chunk: LatentChunk, context: SessionContext) -> FrameChunk:
+        config = self._config
+        first = chunk.index * config.frames_per_chunk
+        count = config.frames_per_chunk if context.num_frames is None else min(config.frames_per_chunk, context.num_frames - first)
+        planes = np.clip(chunk.latents[:3] * 40 + 128, 0, 255).astype(np.uint8)  # [3, F, h, w]
+        scale = config.vae.spatial_factor
+        pixels = planes.transpose(1, 2, 3, 0).repeat(config.vae.temporal_factor, 0).repeat(scale, 1).repeat(scale, 2)[:count]
+        data = _encode(pixels, context.codec, first, config.fps)
+        return FrameChunk(
+            index=chunk.index, first_frame=first, num_frames=count, height=config.height, width=config.width,
+            codec=context.codec, data=data, latents=chunk.latents, timings=(*chunk.timings, DECODE_TIMING),
+        )  # fmt: skip
+
+
+def _encode(pixels: Frames, codec: Codec, first_frame: int, fps: int) -> tuple[bytes, ...]:
+    match codec:
+        case Codec.RAW_RGB:
+            return tuple(frame.tobytes() for frame in pixels)
+        case Codec.JPEG:
+            return tuple(jpeg(frame, 80) for frame in pixels)
+        case Codec.FMP4_H264:
+            return (fmp4_fragment(pixels, first_frame, fps),)
+
+
+class FakeStages:
+    """A whole pipeline of fakes, with what tests look at."""
+
+    def __init__(
+        self, denoiser: FakeDenoiser | None = None, encoder: FakeEncoder | None = None, attempts: int = 3, keep_chunks: int = 0
+    ) -> None:
+        self.config = millrace_64()
+        self.encoder = encoder or FakeEncoder()
+        self.denoiser = denoiser or FakeDenoiser(self.config)
+        self.decoder = FakeDecoder(self.config, self.denoiser)
+        self.pipeline = VideoPipeline(self.config, self.encoder, self.decoder, ReopenPolicy(attempts=attempts, backoff_s=0.0), keep_chunks)
+
+    @property
+    def open_streams(self) -> int:
+        return self.denoiser.statistics().open + self.decoder.statistics().open

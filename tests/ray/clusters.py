@@ -1,0 +1,139 @@
+"""A real local cluster around fake stages, with what tests look at."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from deployments.app import APP_NAME
+from deployments.cluster import ROOT, Overrides, RunningApp
+from headrace.client import HeadraceClient
+from headrace.v1 import video_pb2 as pb
+from model_core.pipeline import SessionRequest
+from model_core.types import FrameChunk
+from tests.fakes import FakeStages
+from tests.ray.fake_stages import FOLDER_VARIABLE
+
+PATIENCE_S = 60.0  # only bounds a failing test
+
+
+class Cluster:
+    """Close it before its application is stopped."""
+
+    def __init__(self, app: RunningApp, folder: Path) -> None:
+        self.app = app
+        self.folder = folder
+        self._handles: dict[str, DeploymentHandle[Any]] = {}
+
+    def client(self) -> HeadraceClient:
+        return HeadraceClient(self.app.address)
+
+    def handle(self, deployment: str) -> DeploymentHandle[Any]:
+        if deployment not in self._handles:
+            self._handles[deployment] = serve.get_deployment_handle(deployment, APP_NAME)
+        return self._handles[deployment]
+
+    async def statistics(self, deployment: str) -> list[dict[str, float]]:
+        """Of every replica that answers now."""
+        answers = await self.handle(deployment).broadcast("statistics").results_async(timeout_s=PATIENCE_S, return_exceptions=True)
+        return [answer for answer in answers if isinstance(answer, dict)]
+
+    async def total(self, *numbers: str) -> float:
+        """Sum over replicas of numbers given as `Deployment.number`."""
+        pairs = [number.split(".") for number in numbers]
+        return sum([replica[name] for deployment, name in pairs for replica in await self.statistics(deployment)])
+
+    async def until_free(self, *numbers: str) -> None:
+        """Wait until all of them are 0."""
+        async with asyncio.timeout(PATIENCE_S):
+            while await self.total(*numbers) > 0:  # noqa: ASYNC110 - another process counts down
+                await asyncio.sleep(0.05)
+
+    def close(self) -> None:
+        """End the handles' background work: it would look for the cluster when that is gone."""
+        for handle in self._handles.values():
+            handle.shutdown()
+
+
+def overrides(folder: Path, port: int, *, fused: bool = False) -> Overrides:
+    env = {"PYTHONPATH": str(ROOT), FOLDER_VARIABLE: str(folder)}
+    return Overrides(grpc_port=port, metrics_port=0, fused=fused, args={"stages": "tests.ray.fake_stages"}, env=env)
+
+
+def kill(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+
+
+def listener(port: int) -> int:
+    """The process that listens on a TCP port of this machine."""
+    sockets = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        rows = [line.split() for line in Path(table).read_text().splitlines()[1:]]
+        sockets |= {f"socket:[{row[9]}]" for row in rows if row[3] == "0A" and int(row[1].rsplit(":", 1)[1], 16) == port}
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        try:
+            if str(link.readlink()) in sockets:
+                return int(link.parts[2])
+        except OSError:
+            continue  # gone since it was listed
+    raise LookupError(f"nobody listens on {port}")
+
+
+def peers(port: int) -> set[int]:
+    """Processes at the other end of this process's connections to a TCP port of this machine."""
+    rows = [line.split() for table in ("/proc/self/net/tcp", "/proc/self/net/tcp6") for line in Path(table).read_text().splitlines()[1:]]
+    open_rows = [row for row in rows if row[3] == "01"]
+    mine = {str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()}
+    ours = {int(row[1].rsplit(":", 1)[1], 16) for row in open_rows if f"socket:[{row[9]}]" in mine and _port(row[2]) == port}
+    theirs = {f"socket:[{row[9]}]" for row in open_rows if _port(row[1]) == port and _port(row[2]) in ours}
+    found = set()
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        try:
+            if str(link.readlink()) in theirs:
+                found.add(int(link.parts[2]))
+        except OSError:
+            continue  # gone since it was listed
+    return found
+
+
+def _port(address: str) -> int:
+    return int(address.rsplit(":", 1)[1], 16)
+
+
+async def stream(
+    client: HeadraceClient, prompt: str, seed: int, seconds: float, max_lead_s: float = 0.0
+) -> AsyncGenerator[pb.Frames, None]:
+    async with aclosing(client.stream(prompt, seconds=seconds, seed=seed, codec=pb.CODEC_RAW_RGB, max_lead_s=max_lead_s)) as events:
+        async for event in events:
+            if isinstance(event, pb.Frames):
+                yield event
+
+
+async def frames(client: HeadraceClient, prompt: str, seed: int, seconds: float) -> list[bytes]:
+    """A whole session over gRPC."""
+    async with asyncio.timeout(PATIENCE_S):
+        return [bytes(frame) async for chunk in stream(client, prompt, seed, seconds) for frame in chunk.data]
+
+
+async def expected(prompt: str, seed: int, seconds: float, switch: tuple[int, str] | None = None) -> list[bytes]:
+    """The same session in this process; `switch` is a frame index and the prompt from there on."""
+    stages = FakeStages()
+    total = round(seconds * stages.config.fps)
+    request = SessionRequest("local", prompt, seed, stages.config.num_steps, total)
+    session = await stages.pipeline.open(request)
+    made: list[bytes] = []
+    async with aclosing(session.events()) as events:
+        async for event in events:
+            made += event.data if isinstance(event, FrameChunk) else []
+            if switch is not None and len(made) == switch[0]:
+                await session.set_prompt(switch[1])
+                switch = None
+    return made

@@ -1,0 +1,92 @@
+"""What `model_core.local` offers, around fakes, for replicas to import.
+
+Files in the folder that the environment names tell them what to do.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+
+from model_core.config import EngineConfig, ModelConfig
+from model_core.errors import EngineDead
+from model_core.stages.interface import Denoiser
+from model_core.types import LatentChunk, SessionContext
+from tests.fakes import FakeDecoder, FakeDenoiser, FakeEncoder, StreamStatistics
+
+FOLDER_VARIABLE = "HEADRACE_TEST_FOLDER"
+HOLD_ENCODER = "hold-encoder"  # while it exists, no text encoder comes up
+KILL_ENGINE = "kill-engine"  # the engine that finds it removes it and dies
+CHUNK_S = 0.02
+
+
+def flag(name: str) -> Path:
+    """Without a folder in the environment no flag is ever there."""
+    return Path(os.environ.get(FOLDER_VARIABLE, "/nonexistent")) / name
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStatistics:
+    open: int
+    chunks: int
+    pid: int
+
+
+class Encoder(FakeEncoder):
+    def statistics(self) -> StreamStatistics:
+        return StreamStatistics(0, self.calls, 0)
+
+    def check_health(self) -> None: ...
+
+    async def aclose(self) -> None: ...
+
+
+class Decoder(FakeDecoder):
+    def check_health(self) -> None: ...
+
+    async def aclose(self) -> None: ...
+
+
+class Engine:
+    """A fake denoiser whose engine can die, and stays dead."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        self._denoiser = FakeDenoiser(config, delay_s=CHUNK_S)
+        self._dead = False
+
+    def statistics(self) -> EngineStatistics:
+        inner = self._denoiser.statistics()
+        return EngineStatistics(inner.open, inner.chunks, os.getpid())
+
+    async def stream(self, context: SessionContext) -> AsyncGenerator[LatentChunk, None]:
+        async with aclosing(self._denoiser.stream(context)) as chunks:
+            async for chunk in chunks:
+                if flag(KILL_ENGINE).exists():
+                    flag(KILL_ENGINE).unlink()
+                    self._dead = True
+                self.check_health()
+                yield chunk
+
+    def check_health(self) -> None:
+        if self._dead:
+            raise EngineDead("the engine was told to die")
+
+    async def aclose(self) -> None: ...
+
+
+def build_text_encoder(config: ModelConfig) -> Encoder:
+    while flag(HOLD_ENCODER).exists():
+        time.sleep(0.05)
+    return Encoder()
+
+
+def build_denoiser(config: ModelConfig, engine: EngineConfig) -> Engine:
+    return Engine(config)
+
+
+def build_decoder(config: ModelConfig, denoiser: Denoiser) -> Decoder:
+    return Decoder(config, denoiser)

@@ -1,0 +1,222 @@
+"""Three stages and a front door in replicas of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from deployments.cluster import free_port, start_local
+from deployments.remote import RemoteDecoder
+from headrace.client import ClientError, HeadraceClient, Unavailable
+from headrace.v1 import video_pb2 as pb
+from model_core.types import SessionContext
+from tests.fakes import FakeEncoder
+from tests.ray.clusters import PATIENCE_S, Cluster, expected, frames, kill, listener, overrides, stream
+from tests.ray.fake_stages import HOLD_ENCODER, KILL_ENGINE
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
+
+PROMPT = "a red circle moving left"
+OPEN = ("Decoder.link_open", "Decoder.decoder_open", "Denoiser.link_open", "Denoiser.denoiser_open")
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    cluster: Cluster
+    before: dict[str, str]  # health while the text encoder was held back, by service
+
+
+@pytest.fixture(scope="module")
+def boot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Boot]:
+    folder = tmp_path_factory.mktemp("flags")
+    (folder / HOLD_ENCODER).touch()
+    port = free_port()
+    with ThreadPoolExecutor(1) as threads:
+        starting = threads.submit(start_local, None, overrides(folder, port))
+        try:
+            before = asyncio.run(health_when_two_of_three_serve(f"127.0.0.1:{port}"))
+        finally:
+            (folder / HOLD_ENCODER).unlink()
+        with starting.result(PATIENCE_S * 2) as app:
+            cluster = Cluster(app, folder)
+            yield Boot(cluster, before)
+            cluster.close()
+
+
+async def health_when_two_of_three_serve(address: str) -> dict[str, str]:
+    services = ("", "headrace.v1.VideoService", "stage/text_encoder", "stage/denoiser", "stage/decoder")
+    async with asyncio.timeout(PATIENCE_S), HeadraceClient(address) as client:
+        while True:
+            try:
+                health = {service: await client.health(service) for service in services}
+                if health["stage/denoiser"] == health["stage/decoder"] == "SERVING":
+                    return health
+            except ClientError:
+                pass  # not listening yet
+            await asyncio.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def cluster(boot: Boot) -> Cluster:
+    return boot.cluster
+
+
+async def test_nothing_serves_before_the_last_stage_is_ready(boot: Boot) -> None:
+    assert boot.before == {
+        "": "NOT_SERVING",
+        "headrace.v1.VideoService": "NOT_SERVING",
+        "stage/text_encoder": "NOT_SERVING",
+        "stage/denoiser": "SERVING",
+        "stage/decoder": "SERVING",
+    }
+    async with boot.cluster.client() as client:
+        assert {await client.health(service) for service in boot.before} == {"SERVING"}
+
+
+async def test_frames_are_those_of_the_pipeline_in_one_process(cluster: Cluster) -> None:
+    async with cluster.client() as client:
+        made = await frames(client, PROMPT, seed=7, seconds=2.1)
+    assert len(made) == 50
+    assert made == await expected(PROMPT, seed=7, seconds=2.1)
+
+
+async def test_sessions_side_by_side_do_not_touch_each_other(cluster: Cluster) -> None:
+    async with cluster.client() as client:
+        made = await asyncio.gather(*(frames(client, f"{PROMPT} {n}", seed=n, seconds=1.0) for n in range(8)))
+    assert made == [await expected(f"{PROMPT} {n}", seed=n, seconds=1.0) for n in range(8)]
+
+
+async def test_a_prompt_switch_continues_from_the_log(cluster: Cluster) -> None:
+    made: list[bytes] = []
+    switched_at: int | None = None
+    async with asyncio.timeout(PATIENCE_S), cluster.client() as client, client.live(PROMPT, seconds=4.0, seed=3, max_lead_s=0.5) as session:
+        async for event in session:
+            if isinstance(event, pb.Frames):
+                made += event.data
+                if event.chunk_index == 2:
+                    await session.set_prompt("a blue square")
+            elif isinstance(event, pb.PromptAck):
+                switched_at = event.first_frame
+    assert switched_at is not None
+    assert len(made) == 96
+    assert made == await expected(PROMPT, seed=3, seconds=4.0, switch=(switched_at, "a blue square"))
+
+
+async def test_a_cancelled_call_frees_every_stage(cluster: Cluster) -> None:
+    async with cluster.client() as client:
+        calls = [stream(client, PROMPT, seed=n, seconds=600.0) for n in range(6)]
+        for call in calls:
+            await anext(call)
+        assert [await cluster.total(number) for number in OPEN] == [6, 6, 6, 6]
+        for call in calls:
+            await call.aclose()
+        await cluster.until_free(*OPEN)
+
+
+async def test_a_client_that_vanishes_frees_every_stage(cluster: Cluster) -> None:
+    client = cluster.client()
+    call = stream(client, PROMPT, seed=1, seconds=600.0)
+    await anext(call)
+    assert await cluster.total(*OPEN) == 4
+    await client.close()
+    await cluster.until_free(*OPEN)
+    await call.aclose()
+
+
+async def test_no_stage_runs_ahead_of_a_reader_that_has_stopped(cluster: Cluster) -> None:
+    """One chunk a link: the fake stages make nothing ahead of their own accord."""
+    context = SessionContext("slow", seed=1, num_steps=4, embedding=await FakeEncoder().encode(PROMPT))
+    decoder = RemoteDecoder(cluster.handle("Decoder"), "decoder", PATIENCE_S)
+    before = await cluster.total("Denoiser.denoiser_chunks")
+    async with aclosing(decoder.stream(context)) as chunks:
+        assert [(await anext(chunks)).index for _ in range(5)] == [0, 1, 2, 3, 4]
+        await asyncio.sleep(1.0)  # time for dozens of chunks
+        assert 5 <= await cluster.total("Denoiser.denoiser_chunks") - before <= 7
+        assert (await anext(chunks)).index == 5
+    await cluster.until_free(*OPEN)
+
+
+async def test_statistics_are_flat_numbers_for_the_autoscaler(cluster: Cluster) -> None:
+    (numbers,) = await cluster.statistics("Decoder")
+    assert {"link_open", "link_sent", "decoder_chunks"} <= numbers.keys()
+    assert all(isinstance(value, float) for value in numbers.values())
+
+
+async def test_a_denoise_replica_killed_in_a_stream_costs_no_frame(cluster: Cluster) -> None:
+    made: list[bytes] = []
+    (victim,) = await cluster.statistics("Denoiser")
+    async with asyncio.timeout(PATIENCE_S), cluster.client() as client:
+        async for chunk in stream(client, PROMPT, seed=11, seconds=8.0):
+            made += chunk.data
+            if chunk.chunk_index == 4:
+                kill(int(victim["denoiser_pid"]))
+    assert made == await expected(PROMPT, seed=11, seconds=8.0)
+    (successor,) = await cluster.statistics("Denoiser")
+    assert successor["denoiser_pid"] != victim["denoiser_pid"]
+
+
+async def test_a_dead_engine_is_replaced_and_costs_no_frame(cluster: Cluster) -> None:
+    (victim,) = await cluster.statistics("Denoiser")
+    (cluster.folder / KILL_ENGINE).touch()
+    async with cluster.client() as client:
+        made = await frames(client, PROMPT, seed=12, seconds=4.0)
+    assert not (cluster.folder / KILL_ENGINE).exists()
+    assert made == await expected(PROMPT, seed=12, seconds=4.0)
+    (successor,) = await cluster.statistics("Denoiser")
+    assert successor["denoiser_pid"] != victim["denoiser_pid"]
+
+
+async def test_a_killed_front_door_comes_back_on_its_port(cluster: Cluster) -> None:
+    port = int(cluster.app.address.rsplit(":", 1)[1])
+    async with asyncio.timeout(PATIENCE_S), cluster.client() as client:
+        call = stream(client, PROMPT, seed=1, seconds=600.0)
+        await anext(call)
+        victim = listener(port)
+        kill(victim)
+        with pytest.raises(Unavailable):
+            async for _ in call:
+                pass
+        await cluster.until_free(*OPEN)
+        while True:
+            try:
+                assert await frames(client, PROMPT, seed=13, seconds=1.0) == await expected(PROMPT, seed=13, seconds=1.0)
+                break
+            except Unavailable:
+                await asyncio.sleep(0.1)
+    assert listener(port) != victim
+
+
+def test_stopping_ends_every_process_and_frees_the_port(boot: Boot) -> None:
+    """Last in this file: the fixture's own stop finds nothing left to do."""
+    app = boot.cluster.app
+    boot.cluster.close()
+    port = int(app.address.rsplit(":", 1)[1])
+    session = str(app.private_folder)
+    assert processes_of(session)
+    app.stop()
+    assert processes_of(session) == []
+    assert not Path(session).exists()
+    with socket.socket() as probe:
+        # As any server binds: connections that were closed from this side linger in TIME_WAIT for a minute.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", port))
+        probe.listen()
+
+
+def processes_of(session: str) -> list[str]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue  # gone since it was listed
+        if session in command:
+            found.append(command[:120])
+    return found

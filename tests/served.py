@@ -1,0 +1,158 @@
+"""The real gRPC server over fake stages, on a loopback port, with a client to call it."""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import grpc.aio
+from google.rpc import error_details_pb2, status_pb2
+from prometheus_client import CollectorRegistry
+
+from autoscaling.admission import AdmissionConfig
+from autoscaling.brownout import BrownOutConfig
+from autoscaling.profile import Capacity, DenoiseReplica
+from deployments.admission import AdmissionDesk
+from deployments.grpc_service import SERVICE_NAME, VideoService
+from deployments.health import HealthMonitor, Probe
+from deployments.pacing import Clock, MonotonicClock
+from deployments.rpc_server import GrpcServer, TlsIdentity
+from deployments.session_keeper import KeeperPolicy, SessionKeeper
+from deployments.session_store import MemoryStore, SessionStore
+from deployments.validation import Limits
+from headrace.client import HeadraceClient
+from headrace.v1 import video_pb2 as pb
+from observability.metrics import Metrics
+from tests.fakes import FakeStages, eventually
+
+SEED = 5
+KEEPING = KeeperPolicy(ttl_s=60, write_every_s=0.02, timeout_s=0.5)
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A running server with everything a test looks at."""
+
+    address: str
+    server: GrpcServer
+    service: VideoService
+    monitor: HealthMonitor
+    desk: AdmissionDesk
+    stages: FakeStages
+    registry: CollectorRegistry
+    client: HeadraceClient
+
+    def metric(self, name: str, **labels: str) -> float:
+        """A sample's value; 0 where there is none yet."""
+        return self.registry.get_sample_value(f"headrace_{name}", labels) or 0.0
+
+    async def nothing_left(self) -> None:
+        """Wait until no session, slot, place in line, or stream is left."""
+        await eventually(lambda: self.service.open_sessions == 0 and self.stages.open_streams == 0)
+        statistics = self.desk.statistics()
+        assert (statistics.live, statistics.waiting) == (0, 0)
+
+    async def still_serves(self) -> None:
+        """A sound request is answered in full."""
+        frames = [event async for event in self.client.stream("a green square", seconds=0.1)]
+        assert len(frames) == 3
+
+
+async def answers() -> None:
+    """A probe of a stage that can serve."""
+
+
+@asynccontextmanager
+async def serving(
+    stages: FakeStages | None = None,
+    *,
+    limits: Limits | None = None,
+    max_sessions: int = 4,
+    max_waiting: int = 4,
+    policy: AdmissionConfig | None = None,
+    capacity: Capacity | None = None,
+    clock: Clock | None = None,
+    probes: Mapping[str, Probe] | None = None,
+    tls: TlsIdentity | None = None,
+    with_reflection: bool = True,
+    store: SessionStore | None = None,
+    keeping: KeeperPolicy = KEEPING,
+    port: int = 0,
+) -> AsyncGenerator[Served, None]:
+    stages = stages or FakeStages()
+    metrics = Metrics(CollectorRegistry())
+    if policy is None:
+        policy = AdmissionConfig(BrownOutConfig(()), max_waiting=max_waiting, max_wait_s=1e9)
+    capacity = capacity or Capacity((DenoiseReplica(max_sessions),), budget_s=0.3, ceiling=max_sessions)
+    clock = clock or MonotonicClock()
+    desk = AdmissionDesk(policy, capacity, clock, chance=lambda: 0.5)
+    ids = itertools.count(1)
+    store = store or MemoryStore(64 * 1024 * 1024, MonotonicClock())
+    keeper = SessionKeeper(store, keeping, metrics, MonotonicClock(), new_token=lambda: secrets.token_urlsafe(24))
+    service = VideoService(
+        pipelines={stages.config.name: stages.pipeline}, default_model=stages.config.name, limits=limits or Limits(),
+        desk=desk, keeper=keeper, metrics=metrics, clock=clock,
+        new_id=lambda: f"id-{next(ids)}", new_seed=lambda: SEED,
+    )  # fmt: skip
+    probes = probes or dict.fromkeys(("text_encoder", "denoiser", "decoder"), answers)
+    monitor = HealthMonitor(probes, (SERVICE_NAME,), interval_s=0.01, timeout_s=0.5)
+    server = GrpcServer(service, monitor, f"127.0.0.1:{port}", tls, with_reflection=with_reflection)
+    address = f"127.0.0.1:{await server.start()}"
+    async with HeadraceClient(address) as client:
+        try:
+            yield Served(address, server, service, monitor, desk, stages, metrics.registry, client)
+        finally:
+            await server.drain(grace_s=0)
+            await keeper.aclose()
+
+
+async def raw_call(served: Served, method: str, data: bytes) -> grpc.aio.AioRpcError | bytes:
+    """Send bytes as they are, and give back the answer or the error. For Live, `data` is the only message."""
+    path = f"/{SERVICE_NAME}/{method}"
+    async with grpc.aio.insecure_channel(served.address) as plain:
+        channel: Any = plain  # its methods take and give bytes here
+        try:
+            match method:
+                case "Stream":
+                    return b"".join([item async for item in channel.unary_stream(path)(data)])
+                case "Live":
+                    return b"".join([item async for item in channel.stream_stream(path)(iter([data]))])
+                case _:
+                    return bytes(await channel.unary_unary(path)(data))
+        except grpc.aio.AioRpcError as error:
+            return error
+
+
+def live_call(channel: grpc.aio.Channel) -> Any:
+    """A Live with nothing around it, for what the client does not let one do."""
+    return channel.stream_stream(f"/{SERVICE_NAME}/Live", pb.LiveRequest.SerializeToString, pb.LiveResponse.FromString)()
+
+
+def stream_call(channel: grpc.aio.Channel, request: pb.StreamRequest) -> Any:
+    """A Stream with nothing around it."""
+    return channel.unary_stream(f"/{SERVICE_NAME}/Stream", pb.StreamRequest.SerializeToString, pb.StreamResponse.FromString)(request)
+
+
+async def read_all(call: Any) -> list[Any]:
+    """Every message up to the end; raises the call's error."""
+    messages = []
+    while (message := await call.read()) is not grpc.aio.EOF:
+        messages.append(message)
+    return messages
+
+
+def details_of(error: grpc.aio.AioRpcError) -> list[Any]:
+    """The typed details of a status."""
+    found: list[Any] = []
+    for key, value in error.trailing_metadata() or ():
+        if key == "grpc-status-details-bin" and isinstance(value, bytes):
+            for packed in status_pb2.Status.FromString(value).details:
+                for kind in (error_details_pb2.BadRequest, error_details_pb2.RetryInfo, error_details_pb2.RequestInfo):
+                    detail = kind()
+                    if packed.Unpack(detail):
+                        found.append(detail)
+    return found

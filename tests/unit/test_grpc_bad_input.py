@@ -1,0 +1,219 @@
+"""Whatever a caller sends, it is told which field is wrong, and the server goes on serving."""
+
+import logging
+import math
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from google.rpc import error_details_pb2
+
+from deployments.validation import Limits
+from headrace.client import BadRequest
+from headrace.v1 import video_pb2 as pb
+from tests.fakes import FakeDenoiser, FakeEncoder, FakeStages
+from tests.served import details_of, live_call, raw_call, read_all, serving
+
+CONFIG = FakeStages().config
+GOOD: dict[str, Any] = {"prompt": "a red circle", "seconds": 1.0}
+
+BAD = [
+    ("prompt", ""),
+    ("prompt", "x" * 100_000),
+    ("prompt", "\x1b[31mred"),
+    ("model", "unknown"),
+    ("seconds", 1e9),
+    ("seconds", -1.0),
+    ("seconds", math.nan),
+    ("width", 65),
+    ("height", 2**32 - 1),
+    ("steps", 1000),
+]
+
+
+def wrapped(method: str, spec: pb.VideoSpec) -> tuple[bytes, str]:
+    match method:
+        case "Generate":
+            return pb.GenerateRequest(spec=spec).SerializeToString(), "spec."
+        case "Stream":
+            return pb.StreamRequest(spec=spec).SerializeToString(), "spec."
+        case _:
+            return pb.LiveRequest(start=pb.LiveStart(spec=spec)).SerializeToString(), "start.spec."
+
+
+def fields_of(error: grpc.aio.AioRpcError | bytes) -> list[str]:
+    assert isinstance(error, grpc.aio.AioRpcError)
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT, error
+    (bad,) = details_of(error)
+    assert isinstance(bad, error_details_pb2.BadRequest)
+    assert all(v.description for v in bad.field_violations)
+    return [v.field for v in bad.field_violations]
+
+
+@pytest.mark.parametrize("method", ["Generate", "Stream", "Live"])
+async def test_every_bad_field_is_named_and_then_the_server_still_serves(method: str) -> None:
+    async with serving() as served:
+        for field, value in BAD:
+            data, path = wrapped(method, pb.VideoSpec(**{**GOOD, field: value}))
+            assert fields_of(await raw_call(served, method, data)) == [path + field]
+        if method != "Live":
+            data, path = wrapped(method, pb.VideoSpec(prompt="a red circle", seconds=0))
+            assert fields_of(await raw_call(served, method, data)) == [path + "seconds"]
+        await served.still_serves()
+        await served.nothing_left()
+        assert served.metric("sessions_total", rpc=method, outcome="invalid") == len(BAD) + (method != "Live")
+
+
+async def test_unknown_codec_and_too_large_a_lead() -> None:
+    async with serving() as served:
+        spec = pb.VideoSpec(**GOOD)
+        stream = pb.StreamRequest(spec=spec, codec=99, max_lead_seconds=31)  # type: ignore[arg-type]
+        live = pb.LiveRequest(start=pb.LiveStart(spec=spec, codec=99, max_lead_seconds=-1))  # type: ignore[arg-type]
+
+        assert fields_of(await raw_call(served, "Stream", stream.SerializeToString())) == ["codec", "max_lead_seconds"]
+        assert fields_of(await raw_call(served, "Live", live.SerializeToString())) == ["start.codec", "start.max_lead_seconds"]
+        await served.still_serves()
+
+
+@pytest.mark.parametrize(("method", "name"), [("Generate", "GenerateRequest"), ("Stream", "StreamRequest"), ("Live", "LiveRequest")])
+async def test_truncated_and_garbage_messages_and_broken_utf8(method: str, name: str) -> None:
+    async with serving() as served:
+        whole, path = wrapped(method, pb.VideoSpec(**GOOD))
+
+        assert fields_of(await raw_call(served, method, whole[:-3])) == [name]
+        assert fields_of(await raw_call(served, method, b"\xff" * 40)) == [name]
+        assert fields_of(await raw_call(served, method, whole.replace(b"red", b"\xff\xfe\xfd"))) == [path + "prompt"]
+        await served.still_serves()
+        await served.nothing_left()
+
+
+async def test_list_models_with_garbage() -> None:
+    async with serving() as served:
+        assert fields_of(await raw_call(served, "ListModels", b"\xff\xff")) == ["ListModelsRequest"]
+        assert await served.client.list_models()
+
+
+async def test_several_violations_arrive_together() -> None:
+    async with serving() as served:
+        data, _ = wrapped("Generate", pb.VideoSpec(prompt="\u00e9" * 5000, seconds=-1, width=1, height=2, steps=99))
+
+        assert fields_of(await raw_call(served, "Generate", data)) == [
+            "spec.prompt",
+            "spec.seconds",
+            "spec.width",
+            "spec.height",
+            "spec.steps",
+        ]
+
+
+@pytest.mark.parametrize(
+    ("message", "field"),
+    [
+        (pb.LiveRequest(prompt=pb.PromptChange(prompt="")), "prompt.prompt"),
+        (pb.LiveRequest(prompt=pb.PromptChange(prompt="x" * 4097)), "prompt.prompt"),
+        (pb.LiveRequest(start=pb.LiveStart(spec=pb.VideoSpec(**GOOD))), "start"),
+        (pb.LiveRequest(), "action"),
+    ],
+)
+async def test_a_bad_message_in_mid_session_ends_it_and_is_named(message: pb.LiveRequest, field: str) -> None:
+    async with serving() as served, grpc.aio.insecure_channel(served.address) as channel:
+        call = live_call(channel)
+        await call.write(pb.LiveRequest(start=pb.LiveStart(spec=pb.VideoSpec(prompt="a red circle"))))
+        assert (await call.read()).WhichOneof("event") == "started"
+        await call.write(message)
+
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await read_all(call)
+        assert fields_of(error.value) == [field]
+        await served.still_serves()
+        await served.nothing_left()
+
+
+async def test_a_bad_prompt_through_the_client_is_a_bad_request() -> None:
+    async with serving() as served, served.client.live("a red circle") as session:
+        await session.set_prompt(" ")
+
+        with pytest.raises(BadRequest) as error:
+            async for _ in session:
+                pass
+        assert [v.field for v in error.value.violations] == ["prompt.prompt"]
+
+
+async def test_a_live_that_does_not_begin_with_start() -> None:
+    async with serving() as served:
+        assert fields_of(await raw_call(served, "Live", pb.LiveRequest(pause=pb.Pause()).SerializeToString())) == ["start"]
+
+
+async def test_a_live_that_is_closed_or_silent_before_start_does_not_hang() -> None:
+    async with serving(limits=Limits(start_timeout_seconds=0.05)) as served, grpc.aio.insecure_channel(served.address) as channel:
+        silent, closed = live_call(channel), live_call(channel)
+        await closed.done_writing()
+
+        for call, told in ((silent, "within 0.05 s"), (closed, "closed without any")):
+            with pytest.raises(grpc.aio.AioRpcError, match=told) as error:
+                await read_all(call)
+            assert fields_of(error.value) == ["start"]
+
+
+async def test_a_request_beyond_the_message_limit_is_refused_and_the_server_serves_on() -> None:
+    async with serving() as served:
+        error = await raw_call(served, "Generate", b"\x00" * (2 * 1024 * 1024))
+
+        assert isinstance(error, grpc.aio.AioRpcError)
+        assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        await served.still_serves()
+
+
+@pytest.mark.parametrize("method", ["Generate", "Stream", "Live"])
+async def test_a_stage_that_stays_away_is_unavailable_with_a_retry_delay(method: str) -> None:
+    async with serving(FakeStages(FakeDenoiser(CONFIG, fail_after=(0, 0, 0)), attempts=3)) as served:
+        error = await raw_call(served, method, wrapped(method, pb.VideoSpec(**GOOD))[0])
+
+        assert isinstance(error, grpc.aio.AioRpcError)
+        assert error.code() is grpc.StatusCode.UNAVAILABLE
+        (retry,) = details_of(error)
+        assert retry.retry_delay.ToNanoseconds() > 0
+        await served.nothing_left()
+        await served.still_serves()
+
+
+async def test_an_encoder_that_is_away_at_the_start_is_unavailable_at_once() -> None:
+    async with serving(FakeStages(encoder=FakeEncoder(unavailable=1))) as served:
+        error = await raw_call(served, "Stream", wrapped("Stream", pb.VideoSpec(**GOOD))[0])
+
+        assert isinstance(error, grpc.aio.AioRpcError)
+        assert error.code() is grpc.StatusCode.UNAVAILABLE
+        await served.nothing_left()
+
+
+@pytest.mark.parametrize("method", ["Generate", "Stream", "Live"])
+async def test_an_unexpected_error_gives_an_id_to_the_caller_and_the_rest_to_the_log(method: str, caplog: pytest.LogCaptureFixture) -> None:
+    async with serving(FakeStages(FakeDenoiser(CONFIG, error=ValueError("secret detail")))) as served:
+        with caplog.at_level(logging.ERROR):
+            error = await raw_call(served, method, wrapped(method, pb.VideoSpec(**GOOD))[0])
+
+        assert isinstance(error, grpc.aio.AioRpcError)
+        assert error.code() is grpc.StatusCode.INTERNAL
+        (info,) = details_of(error)
+        assert error.details() == f"internal error; request id {info.request_id}"
+        assert "secret" not in repr(error)
+        assert info.request_id in caplog.text
+        assert "secret detail" in caplog.text
+        await served.nothing_left()
+        await served.still_serves()
+
+
+async def test_an_error_while_steering_ends_the_call_as_any_other() -> None:
+    encoder = FakeEncoder()
+    async with serving(FakeStages(encoder=encoder, attempts=2)) as served, grpc.aio.insecure_channel(served.address) as channel:
+        call = live_call(channel)
+        await call.write(pb.LiveRequest(start=pb.LiveStart(spec=pb.VideoSpec(prompt="a red circle"))))
+        assert (await call.read()).WhichOneof("event") == "started"
+        encoder.unavailable = 2
+        await call.write(pb.LiveRequest(prompt=pb.PromptChange(prompt="b")))
+
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await read_all(call)
+        assert error.value.code() is grpc.StatusCode.UNAVAILABLE
+        await served.nothing_left()

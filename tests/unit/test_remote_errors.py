@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import asyncio
+from typing import cast
+
+import grpc
+import pytest
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError, TaskCancelledError
+from ray.serve._private.common import DeploymentID
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RequestCancelledError
+
+from deployments.remote import stage_errors
+from model_core.errors import CapacityExceeded, EngineDead, FieldViolation, InvalidRequest, StageUnavailable
+
+
+def failed_task(cause: Exception) -> Exception:
+    """As a caller sees an exception of a replica's code."""
+    error = RayTaskError("stream", "a page of traceback", cause, proctitle="replica", pid=1, ip="127.0.0.1")
+    return cast("Exception", error.as_instanceof_cause())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ActorDiedError(),
+        ActorUnavailableError("gone for now", b"\x00" * 16),
+        BackPressureError(num_queued_requests=1, max_queued_requests=1),
+        RequestCancelledError("some-request"),
+        TaskCancelledError(),
+        grpc.RpcError("transport broke"),
+        ConnectionResetError("peer reset"),
+        TimeoutError("too slow"),
+        failed_task(ActorDiedError()),
+        failed_task(DeploymentUnavailableError(DeploymentID("Decoder", "headrace"))),
+        asyncio.CancelledError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_what_breaks_on_the_way_is_a_stage_that_is_unavailable(error: BaseException) -> None:
+    with pytest.raises(StageUnavailable, match=r"^decoder: "), stage_errors("decoder"):
+        raise error
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [
+        InvalidRequest((FieldViolation("spec.seconds", "must be positive; got 0"),)),
+        CapacityExceeded("all 2 slots are taken", retry_after_s=1.5),
+        EngineDead("the loop ended"),
+        StageUnavailable("denoiser: gone"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize("wrapped", [True, False])
+async def test_what_a_stage_says_on_purpose_passes_unchanged(raised: Exception, wrapped: bool) -> None:
+    with pytest.raises(type(raised)) as caught, stage_errors("denoiser"):
+        raise failed_task(raised) if wrapped else raised
+    assert type(caught.value) is type(raised)
+    assert str(caught.value) == str(raised)
+    assert vars(caught.value) == vars(raised)
+
+
+async def test_a_defect_of_a_stage_stays_a_defect() -> None:
+    with pytest.raises(ZeroDivisionError) as caught, stage_errors("decoder"):
+        raise failed_task(ZeroDivisionError("division by zero"))
+    assert not isinstance(caught.value, StageUnavailable)
+
+
+async def test_a_cancellation_that_was_asked_for_stays_one() -> None:
+    async def call() -> None:
+        with stage_errors("decoder"):
+            await asyncio.sleep(60)
+
+    task = asyncio.create_task(call())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task

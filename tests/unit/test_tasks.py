@@ -1,0 +1,69 @@
+import asyncio
+import threading
+
+import pytest
+
+from model_core.tasks import cancel_and_wait, run_in_thread
+
+
+async def test_a_cancelled_caller_waits_for_its_thread() -> None:
+    running, go_on, done = threading.Event(), threading.Event(), threading.Event()
+
+    def work() -> None:
+        running.set()
+        go_on.wait(20)
+        done.set()
+
+    caller = asyncio.create_task(run_in_thread(work))
+    await asyncio.to_thread(running.wait, 20)
+    caller.cancel()
+    await asyncio.sleep(0.01)
+    assert not caller.done()
+
+    go_on.set()
+
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    assert done.is_set()
+
+
+async def test_a_thread_s_result_and_error_come_back() -> None:
+    assert await run_in_thread(int, "7") == 7
+    with pytest.raises(ValueError, match="invalid literal"):
+        await run_in_thread(int, "seven")
+
+
+async def test_a_cancellation_while_waiting_for_helpers_is_passed_on_after_their_clean_up() -> None:
+    cleaned = asyncio.Event()
+    finish = asyncio.Event()
+
+    async def helper() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await finish.wait()
+            cleaned.set()
+
+    task = asyncio.create_task(helper())
+    await asyncio.sleep(0)
+    waiting = asyncio.create_task(cancel_and_wait(task))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.sleep(0.01)
+    assert not waiting.done()
+
+    finish.set()
+
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert cleaned.is_set()
+
+
+async def test_how_a_helper_ends_does_not_matter() -> None:
+    async def fail() -> None:
+        raise ValueError("seen and dropped")
+
+    failed = asyncio.create_task(fail())
+    await asyncio.sleep(0)
+
+    await cancel_and_wait(failed, asyncio.create_task(asyncio.sleep(100)))

@@ -1,0 +1,1 @@
+"""Everything that makes the embedded model: its world, its training and its evaluation."""

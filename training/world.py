@@ -1,0 +1,267 @@
+"""The world the embedded model lives in: a caption grammar and a renderer, both on tensors.
+
+A scene is one shape moving over a plain background. Space is a torus, so motion never ends. A clip has one or two
+prompts; the second starts at a chunk boundary and changes attributes where the object is (position is kept).
+Attributes that a caption leaves out take a fixed default, so a short prompt has one answer.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+SIZE = 64
+COLOURS: dict[str, tuple[int, int, int]] = {
+    "red": (228, 40, 44), "orange": (250, 140, 20), "yellow": (250, 228, 50), "green": (52, 190, 76),
+    "blue": (56, 104, 240), "purple": (152, 64, 208), "pink": (252, 140, 200), "white": (248, 248, 248),
+}  # fmt: skip
+BACKGROUNDS: dict[str, tuple[int, int, int]] = {
+    "black": (14, 14, 18), "gray": (112, 112, 118), "navy": (22, 30, 92), "dark green": (14, 74, 44),
+    "brown": (92, 56, 32), "cream": (238, 226, 190), "sky blue": (150, 205, 240), "maroon": (84, 16, 36),
+}  # fmt: skip
+SHAPES = ("circle", "square", "triangle", "star", "ring", "cross")
+MOTIONS = ("right", "left", "up", "down", "still", "circling")
+SPEEDS = (0.7, 1.2, 2.0)  # pixels a frame: slowly, unsaid, quickly
+RADII = (9.5, 12.0, 14.5)  # pixels: small, unsaid, large
+ORBIT = 12.0  # radius of "circling" in pixels
+MIN_CONTRAST = 110.0  # RGB distance below which a colour and a background are never paired
+
+COLOUR_TABLE = torch.tensor(list(COLOURS.values()), dtype=torch.float32) / 255
+BACKGROUND_TABLE = torch.tensor(list(BACKGROUNDS.values()), dtype=torch.float32) / 255
+
+_COLOUR_WORDS = {
+    "red": ("red", "red", "scarlet", "crimson"), "orange": ("orange", "orange", "tangerine"), "yellow": ("yellow", "yellow", "golden"),
+    "green": ("green", "green", "emerald"), "blue": ("blue", "blue", "azure"), "purple": ("purple", "purple", "violet"),
+    "pink": ("pink", "pink", "rose"), "white": ("white", "white", "snow white"),
+}  # fmt: skip
+_BACKGROUND_WORDS = {
+    "black": ("black", "black", "pitch black"), "gray": ("gray", "gray", "grey"), "navy": ("navy", "dark blue", "navy blue"),
+    "dark green": ("dark green", "dark green", "forest green"), "brown": ("brown", "brown", "dark brown"),
+    "cream": ("cream", "cream", "beige"), "sky blue": ("sky blue", "light blue", "sky"), "maroon": ("maroon", "dark red", "maroon"),
+}  # fmt: skip
+_SHAPE_WORDS = {
+    "circle": ("circle", "circle", "ball", "disc", "dot"), "square": ("square", "square", "box", "block"),
+    "triangle": ("triangle", "triangle", "pyramid"), "star": ("star", "star"), "ring": ("ring", "ring", "donut", "hoop"),
+    "cross": ("cross", "cross", "plus sign"),
+}  # fmt: skip
+_MOTION_WORDS = {
+    "right": ("moving right", "moving to the right", "sliding right", "drifting to the right", "flying right"),
+    "left": ("moving left", "moving to the left", "sliding left", "drifting to the left", "flying left"),
+    "up": ("moving up", "rising", "floating upwards", "going up", "climbing"),
+    "down": ("moving down", "falling", "sinking", "going down", "dropping"),
+    "still": ("standing still", "not moving", "at rest", "staying in place"),
+    "circling": ("circling", "moving in circles", "orbiting", "going round and round"),
+}
+_SPEED_WORDS = (("slowly",), ("",), ("quickly", "fast"))
+_SIZE_WORDS = (("small", "small", "little", "tiny"), ("", "", "medium"), ("large", "big", "large", "huge"))
+_TEMPLATES = (
+    "a {size} {colour} {shape} {motion} over a {bg} background",
+    "a {size} {colour} {shape} {motion} on a {bg} background",
+    "a {size} {colour} {shape} is {motion} on {bg}",
+    "{size} {colour} {shape} {motion}, {bg} background",
+    "on a {bg} background, a {size} {colour} {shape} {motion}",
+    "{bg} background with a {size} {colour} {shape} {motion}",
+    "a {colour} {size} {shape}, {motion}, in front of {bg}",
+    "video of a {size} {colour} {shape} {motion} against a {bg} backdrop",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """Indices into the tables above."""
+
+    colour: int
+    shape: int
+    motion: int
+    background: int
+    speed: int = 1
+    size: int = 1
+
+    def held_out(self) -> bool:
+        """True for the attribute combinations kept away from training: a rule, one in seven, and every pair of attributes is still seen."""
+        return (self.colour + 2 * self.shape + 3 * self.motion + 5 * self.background) % 7 == 0
+
+    @property
+    def combination(self) -> tuple[int, int, int, int]:
+        return self.colour, self.shape, self.motion, self.background
+
+    def has_contrast(self) -> bool:
+        difference = (COLOUR_TABLE[self.colour] - BACKGROUND_TABLE[self.background]) * 255
+        return float(difference.norm()) >= MIN_CONTRAST
+
+
+def random_scene(rng: random.Random, held_out: bool) -> Scene:
+    """A scene with contrast, from the training combinations or from the held-out ones."""
+    while True:
+        motion = rng.randrange(len(MOTIONS))
+        speed = 1 if MOTIONS[motion] == "still" else rng.randrange(3)
+        scene = Scene(rng.randrange(8), rng.randrange(6), motion, rng.randrange(8), speed, rng.randrange(3))
+        if scene.has_contrast() and scene.held_out() == held_out:
+            return scene
+
+
+def combinations(*, held_out: bool) -> list[Scene]:
+    """Every combination of colour, shape, motion and background with contrast, at default speed and size."""
+    axes = (range(len(COLOURS)), range(len(SHAPES)), range(len(MOTIONS)), range(len(BACKGROUNDS)))
+    scenes = (Scene(*indices) for indices in itertools.product(*axes))
+    return [scene for scene in scenes if scene.has_contrast() and scene.held_out() == held_out]
+
+
+def caption(scene: Scene, rng: random.Random) -> str:
+    """One of many ways to say the scene."""
+    motion = rng.choice(_MOTION_WORDS[MOTIONS[scene.motion]])
+    speed = rng.choice(_SPEED_WORDS[scene.speed])
+    motion = rng.choice((f"{motion} {speed}", f"{speed} {motion}")) if speed else motion
+    words = {
+        "size": rng.choice(_SIZE_WORDS[scene.size]), "motion": motion,
+        "colour": rng.choice(_COLOUR_WORDS[list(COLOURS)[scene.colour]]),
+        "shape": rng.choice(_SHAPE_WORDS[SHAPES[scene.shape]]),
+        "bg": rng.choice(_BACKGROUND_WORDS[list(BACKGROUNDS)[scene.background]]),
+    }  # fmt: skip
+    return " ".join(rng.choice(_TEMPLATES).format(**words).split())
+
+
+def short_caption(rng: random.Random) -> tuple[Scene, str]:
+    """A prompt that leaves attributes out, with the scene its defaults mean: white, still, on black. Never a held-out combination."""
+    while True:
+        scene = random_scene(rng, held_out=False)
+        say_motion, say_background, say_colour = rng.random() < 0.5, rng.random() < 0.3, rng.random() < 0.8
+        if say_motion and say_background and say_colour:
+            continue
+        scene = Scene(
+            scene.colour if say_colour else list(COLOURS).index("white"), scene.shape,
+            scene.motion if say_motion else MOTIONS.index("still"),
+            scene.background if say_background else 0, scene.speed if say_motion else 1, scene.size,
+        )  # fmt: skip
+        if scene.held_out() or not scene.has_contrast():
+            continue
+        text = f"a {rng.choice(_SIZE_WORDS[scene.size])}"
+        text += f" {rng.choice(_COLOUR_WORDS[list(COLOURS)[scene.colour]])}" if say_colour else ""
+        text += f" {rng.choice(_SHAPE_WORDS[SHAPES[scene.shape]])}"
+        if say_motion:
+            text += f" {rng.choice(_MOTION_WORDS[MOTIONS[scene.motion]])} {rng.choice(_SPEED_WORDS[scene.speed])}"
+        if say_background:
+            text += f" on a {rng.choice(_BACKGROUND_WORDS[list(BACKGROUNDS)[scene.background]])} background"
+        return scene, " ".join(text.split())
+
+
+def scene_tensor(scenes: list[Scene]) -> Tensor:
+    """`[S, 6]` int64: colour, shape, motion, background, speed, size."""
+    return torch.tensor([[s.colour, s.shape, s.motion, s.background, s.speed, s.size] for s in scenes])
+
+
+def trajectory(attributes: Tensor, start: Tensor, frames: int, switch_frame: Tensor, phase: Tensor | None = None) -> Tensor:
+    """Object centres.
+
+    Args:
+        attributes: `[B, 2, 6]` scene before and after the switch.
+        start: `[B, 2]` first centre (y, x).
+        frames: F.
+        switch_frame: `[B]` first frame of the second scene.
+        phase: `[B]` heading in radians of a circling first scene at frame 0. Without it, and on a switch, circling heads right first, then
+            turns down.
+
+    Returns:
+        `[B, F, 2]` (y, x), not wrapped.
+    """
+    device = attributes.device
+    speeds = torch.tensor(SPEEDS, device=device)
+    heading = torch.tensor([[0.0, 1], [0, -1], [-1, 0], [1, 0], [0, 0], [0, 0]], device=device)
+    time = torch.arange(frames, device=device)
+    velocity = torch.zeros(len(attributes), frames, 2, device=device)
+    for part in range(2):
+        motion, speed = attributes[:, part, 2], speeds[attributes[:, part, 4]]
+        straight = (heading[motion] * speed[:, None])[:, None].expand(-1, frames, -1)
+        since = time[None] - (switch_frame[:, None] if part else 0)
+        angle = since * (speed / ORBIT)[:, None] + (phase[:, None] if phase is not None and part == 0 else 0)
+        orbit = torch.stack((torch.sin(angle), torch.cos(angle)), -1) * speed[:, None, None]
+        moving = torch.where((motion == MOTIONS.index("circling"))[:, None, None], orbit, straight)
+        active = time[None] >= switch_frame[:, None] if part else time[None] < switch_frame[:, None]
+        velocity = torch.where(active[..., None], moving, velocity)
+    steps = torch.cat((torch.zeros_like(velocity[:, :1]), velocity[:, 1:]), 1)
+    return start[:, None] + steps.cumsum(1)
+
+
+def _circle(y: Tensor, x: Tensor, r: Tensor) -> Tensor:
+    return (y * y + x * x).sqrt() - r
+
+
+def _square(y: Tensor, x: Tensor, r: Tensor) -> Tensor:
+    return torch.maximum(y.abs(), x.abs()) - 0.86 * r
+
+
+def _triangle(y: Tensor, x: Tensor, r: Tensor) -> Tensor:
+    side = math.sqrt(3) / 2
+    return torch.maximum(y, side * x.abs() - 0.5 * y) - 0.62 * r
+
+
+def _star(y: Tensor, x: Tensor, r: Tensor) -> Tensor:
+    distance, angle = (y * y + x * x).sqrt(), torch.atan2(x, -y)
+    sector = 2 * math.pi / 5
+    folded = (angle + sector / 2).remainder(sector) - sector / 2
+    px, py = distance * folded.abs().sin(), distance * folded.cos()
+    outer, inner = 1.22 * r, 0.6 * r
+    ex, ey = inner * math.sin(sector / 2), inner * math.cos(sector / 2) - outer
+    return (px * -ey + (py - outer) * ex) / (ex * ex + ey * ey).sqrt()
+
+
+def _ring(y: Tensor, x: Tensor, r: Tensor) -> Tensor:
+    distance = (y * y + x * x).sqrt()
+    return torch.maximum(distance - 1.05 * r, 0.58 * r - distance)
+
+
+def _cross(y: Tensor, x: Tensor, r: Tensor) -> Tensor:
+    arm, reach = 0.34 * r, 1.05 * r
+    return torch.minimum(torch.maximum(y.abs() - reach, x.abs() - arm), torch.maximum(x.abs() - reach, y.abs() - arm))
+
+
+# Signed distance to the outline, negative inside, of a shape of radius `r` at offsets `y`, `x` from its centre.
+_OUTLINES = (_circle, _square, _triangle, _star, _ring, _cross)
+
+
+def coverage(shape: int, centre: Tensor, radius: Tensor) -> Tensor:
+    """Anti-aliased coverage `[..., H, W]` in [0, 1] of one kind of shape at centres `[..., 2]` (y, x) with radii `[...]`, on the torus."""
+    grid = torch.arange(SIZE, device=centre.device, dtype=torch.float32) + 0.5
+    half = SIZE / 2
+    y = (grid - centre[..., 0, None] + half).remainder(SIZE) - half
+    x = (grid - centre[..., 1, None] + half).remainder(SIZE) - half
+    signed = _OUTLINES[shape](y[..., :, None], x[..., None, :], radius[..., None, None])
+    return (0.5 - signed / 1.2).clamp(0, 1)
+
+
+def render(attributes: Tensor, centres: Tensor, switch_frame: Tensor) -> Tensor:
+    """Frames `[B, F, 3, H, W]` in [0, 1] for scenes before and after the switch `[B, 2, 6]`, centres `[B, F, 2]`, switch `[B]`."""
+    device = attributes.device
+    frames = centres.shape[1]
+    part = (torch.arange(frames, device=device)[None] >= switch_frame[:, None]).long()
+    now = attributes.gather(1, part[..., None].expand(-1, -1, attributes.shape[2]))
+    radius = torch.tensor(RADII, device=device)[now[..., 5]]
+    alpha = torch.zeros(*radius.shape, SIZE, SIZE, device=device)
+    for shape in range(len(SHAPES)):
+        alpha = torch.where((now[..., 1] == shape)[..., None, None], coverage(shape, centres, radius), alpha)
+    shade = torch.linspace(1.05, 0.95, SIZE, device=device)[:, None]
+    ground = BACKGROUND_TABLE.to(device)[now[..., 3]][..., None, None] * shade
+    colour = COLOUR_TABLE.to(device)[now[..., 0]][..., None, None]
+    alpha = alpha[:, :, None]
+    return ground * (1 - alpha) + colour * alpha
+
+
+def clip(attributes: Tensor, start: Tensor, frames: int, switch_frame: Tensor, phase: Tensor | None = None) -> Tensor:
+    """Frames `[B, F, 3, H, W]` in [0, 1]; arguments as for `trajectory`."""
+    return render(attributes, trajectory(attributes, start, frames, switch_frame, phase), switch_frame)
+
+
+def steady_clip(scenes: Tensor, start: Tensor, frames: int, phase: Tensor | None = None) -> Tensor:
+    """Frames `[B, F, 3, H, W]` in [0, 1] of one scene each, `[B, 6]`, that never changes."""
+    never = torch.full((len(scenes),), frames, device=scenes.device)
+    return clip(scenes[:, None].expand(-1, 2, -1), start, frames, never, phase)
+
+
+def centres_of_screen(count: int) -> Tensor:
+    """`[B, 2]`: where the object of a first prompt starts."""
+    return torch.full((count, 2), SIZE / 2)
