@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from autoscaling.profile import Average, Capacity, DenoiseReplica, StepProfile, corrected, decode_capacity
 
@@ -44,8 +44,59 @@ class DecodeReport:
     busy_s: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class TextReport:
+    """One text replica: prompts that went through its model and seconds spent on them, since its start."""
+
+    replica: float
+    prompts: float = 0.0
+    busy_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What rounds of reports say of each stage. `correction` is of each denoise replica, the others are seconds for one chunk or prompt."""
+
+    denoise: Mapping[float, DenoiseReport] = field(default_factory=dict)
+    correction: Mapping[float, Average] = field(default_factory=dict)
+    decode: Mapping[float, DecodeReport] = field(default_factory=dict)
+    text: Mapping[float, TextReport] = field(default_factory=dict)
+    chunk_decode: Average | None = None
+    encode: Average | None = None
+
+    def observe(self, denoise: Sequence[DenoiseReport], decode: Sequence[DecodeReport], text: Sequence[TextReport] = ()) -> Measured:
+        """With one more round. Of a stage without a report, what was known last stands."""
+        chunk_decode, encode = self.chunk_decode, self.encode
+        for chunks in decode:
+            before = self.decode.get(chunks.replica, DecodeReport(chunks.replica))
+            chunk_decode = _timed(chunk_decode, chunks.chunks - before.chunks, chunks.busy_s - before.busy_s)
+        for prompts in text:
+            earlier = self.text.get(prompts.replica, TextReport(prompts.replica))
+            encode = _timed(encode, prompts.prompts - earlier.prompts, prompts.busy_s - earlier.busy_s)
+        return Measured(
+            denoise={report.replica: report for report in denoise} if denoise else self.denoise,
+            correction={report.replica: self._corrected(report) for report in denoise} if denoise else self.correction,
+            decode={report.replica: report for report in decode} if decode else self.decode,
+            text={report.replica: report for report in text} if text else self.text,
+            chunk_decode=chunk_decode,
+            encode=encode,
+        )
+
+    def _corrected(self, report: DenoiseReport) -> Average:
+        before = self.denoise.get(report.replica)
+        busy_s, expected_s = (before.busy_s, before.expected_s) if before else (0.0, 0.0)
+        return corrected(self.correction.get(report.replica, Average(1.0)), report.busy_s - busy_s, report.expected_s - expected_s)
+
+
+def _timed(average: Average | None, count: float, seconds: float) -> Average | None:
+    """Seconds for one, after `count` more took `seconds`."""
+    if count <= 0 or seconds <= 0:
+        return average
+    return (average or Average(seconds / count)).observe(seconds / count, seconds)
+
+
 class CapacityEstimator:
-    """Folds rounds of reports.
+    """Folds rounds of reports into a capacity.
 
     Args:
         budget_s, ceiling: see `Capacity`.
@@ -55,10 +106,7 @@ class CapacityEstimator:
     def __init__(self, budget_s: float, ceiling: int, slots: int) -> None:
         self._budget_s = budget_s
         self._ceiling = ceiling
-        self._denoise: dict[float, DenoiseReport] = {}
-        self._corrections: dict[float, Average] = {}
-        self._decode: dict[float, DecodeReport] = {}
-        self._chunk_decode: Average | None = None
+        self._measured = Measured()
         self._others: deque[int] = deque(maxlen=_ROUNDS)
         self.capacity = Capacity((DenoiseReplica(slots),), budget_s, ceiling)
 
@@ -66,32 +114,18 @@ class CapacityEstimator:
         """One round. `mine` of the sessions were admitted here. Without a denoise report the last capacity stands."""
         if not denoise:
             return self.capacity
-        self._corrections = {report.replica: self._corrected(report) for report in denoise}
-        self._denoise = {report.replica: report for report in denoise}
-        for report in decode:
-            self._time_decode(report)
-        self._decode = {report.replica: report for report in decode}
+        self._measured = self._measured.observe(denoise, decode)
         self._others.append(max(0, sum(report.sessions for report in denoise) - mine))
-        per_chunk = None if self._chunk_decode is None else self._chunk_decode.value
+        chunk_decode = self._measured.chunk_decode
+        per_chunk = None if chunk_decode is None else chunk_decode.value
         self.capacity = Capacity(
-            replicas=tuple(DenoiseReplica(r.slots, r.profile, self._corrections[r.replica].value) for r in denoise),
+            replicas=tuple(DenoiseReplica(r.slots, r.profile, self._measured.correction[r.replica].value) for r in denoise),
             budget_s=self._budget_s,
             ceiling=self._ceiling,
             decode_sessions=decode_capacity(per_chunk, self._budget_s, len(decode)) if decode else None,
             others=min(self._others) if len(self._others) == _ROUNDS else 0,
         )
         return self.capacity
-
-    def _corrected(self, report: DenoiseReport) -> Average:
-        before = self._denoise.get(report.replica, DenoiseReport(report.replica, report.slots))
-        correction = self._corrections.get(report.replica, Average(1.0))
-        return corrected(correction, report.busy_s - before.busy_s, report.expected_s - before.expected_s)
-
-    def _time_decode(self, report: DecodeReport) -> None:
-        before = self._decode.get(report.replica, DecodeReport(report.replica))
-        chunks, busy_s = report.chunks - before.chunks, report.busy_s - before.busy_s
-        if chunks > 0 and busy_s > 0:
-            self._chunk_decode = (self._chunk_decode or Average(busy_s / chunks)).observe(busy_s / chunks, busy_s)
 
 
 def denoise_report(numbers: Mapping[str, float], slots: int) -> DenoiseReport:
@@ -111,6 +145,11 @@ def denoise_report(numbers: Mapping[str, float], slots: int) -> DenoiseReport:
 def decode_report(numbers: Mapping[str, float]) -> DecodeReport:
     """As `denoise_report`."""
     return DecodeReport(numbers.get("replica", 0.0), numbers.get("decoder_chunks", 0.0), numbers.get("decoder_busy_s", 0.0))
+
+
+def text_report(numbers: Mapping[str, float]) -> TextReport:
+    """As `denoise_report`."""
+    return TextReport(numbers.get("replica", 0.0), numbers.get("text_encoder_misses", 0.0), numbers.get("text_encoder_service_s", 0.0))
 
 
 def _profile(numbers: Mapping[str, float]) -> StepProfile | None:

@@ -1,0 +1,215 @@
+"""The decision. Demand → replicas of each stage → burst floor → limits → windows → whole nodes and budget → plan.
+
+Up at once. Down to the most that was needed in the window, not while a panic is fresh, and to zero only when idle.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from autoscaling.scaling.demand import Rates, occupancy
+from autoscaling.scaling.nodes import most_that_fit, nodes_needed
+from autoscaling.scaling.sizing import decode_sessions, denoise_sessions, encode_replicas
+from autoscaling.scaling.state import Peak, State
+from autoscaling.scaling.types import Cause, Demand, NodeShape, Observation, Plan, Reason, ScalingConfig, Stage
+
+_NODES = "nodes"
+Counts = dict[Stage, int]
+# Prompts a second are counted over short times: room for so many deviations of a Poisson number.
+_PROMPT_Z = 2.0
+# A sum of fractions that is a whole number but for rounding.
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class _Speeds:
+    """What one replica does: sessions on a denoiser at full quality and at the lowest, on a decoder, seconds for a prompt."""
+
+    denoise: float
+    denoise_lowest: float
+    decode: float
+    encode_s: float
+
+
+def plan(observation: Observation, config: ScalingConfig, state: State, now: float) -> tuple[Plan, State]:
+    """What to ask for at `now`, and what to remember. `now` must not fall from one call to the next.
+
+    The plan is within `config.limits`, and on no more nodes than cap and budget allow, whatever is observed.
+    """
+    first = state.busy_at is None
+    state = state.heard(observation, config, now)
+    speeds = _speeds(state, config)
+    load = observation.live / (max(1, observation.replicas[Stage.DENOISER].running) * speeds.denoise)
+    state = replace(state, lateness=state.lateness.observe(observation, config, now, load=load))
+    rates = state.rates(config)
+    if rates.surprising:
+        state = replace(state, calm_from=now + config.panic_hold_s)
+
+    demand = _demand(observation, config, state, rates)
+    idle = now - (state.busy_at or now) >= config.zero_after_s
+    causes = dict.fromkeys(Stage, Cause.IDLE if idle else Cause.LOAD)
+    need = _need(demand.replica_horizon, demand.prompts_per_s, speeds, config, idle=idle)
+    if not idle:
+        _raise(need, _floor(state.traffic.usual, speeds, config), causes, Cause.BURST_FLOOR)
+    ahead = need if idle else {**need, **_sessions_need(demand.node_horizon, speeds)}
+    held = _held(need, observation, config, state, now, causes, first=first)
+    state = replace(state, peaks={**state.peaks, **held.peaks})
+    counts, nodes, state = _on_nodes(held.counts, ahead, speeds, observation, config, state, now, causes)
+    level = _brownout_level(observation.live + observation.waiting, counts, state, config, speeds)
+    reasons = _reasons(counts, observation, demand, speeds, config, causes)
+    return Plan(counts, nodes, level, rates.surprising, demand, speeds.denoise, reasons), state
+
+
+def _speeds(state: State, config: ScalingConfig) -> _Speeds:
+    lowest = config.brownout.steps(config.steps, config.brownout.lowest)
+    encode = state.measured.encode
+    return _Speeds(
+        denoise_sessions(state.measured, config, config.steps),
+        denoise_sessions(state.measured, config, lowest),
+        decode_sessions(state.measured, config),
+        config.prior_encode_s if encode is None else encode.value,
+    )
+
+
+def _demand(seen: Observation, config: ScalingConfig, state: State, rates: Rates) -> Demand:
+    arrivals = max(rates.arrivals, rates.fast_arrivals) if rates.surprising else rates.arrivals
+    present, session_s, pressure = float(seen.live + seen.waiting), state.traffic.session_s(config.prior_session_s), state.lateness.pressure
+    node_s = config.replica_start_s + (config.nodes.start_s if config.nodes else 0.0)
+    prompts = max(rates.prompts, arrivals)
+    return Demand(
+        now=present,
+        replica_horizon=pressure * occupancy(present, arrivals, session_s, config.replica_start_s, config.z),
+        node_horizon=pressure * occupancy(present, arrivals, session_s, node_s, config.z),
+        prompts_per_s=prompts + _PROMPT_Z * math.sqrt(prompts / config.fast_window_s),
+    )
+
+
+def _need(sessions: float, prompts_per_s: float, speeds: _Speeds, config: ScalingConfig, *, idle: bool) -> Counts:
+    if idle:
+        return dict.fromkeys(Stage, 0)
+    return {Stage.TEXT_ENCODER: encode_replicas(prompts_per_s, speeds.encode_s, config.ttff_s), **_sessions_need(sessions, speeds)}
+
+
+def _sessions_need(sessions: float, speeds: _Speeds) -> Counts:
+    """At least one of each: what is not idle must be served."""
+    return {
+        Stage.DENOISER: max(1, math.ceil(sessions / speeds.denoise - _ROUNDING)),
+        Stage.DECODER: max(1, math.ceil(sessions / speeds.decode - _ROUNDING)),
+    }
+
+
+def _floor(usual: float, speeds: _Speeds, config: ScalingConfig) -> Counts:
+    """Room, at the lowest quality, for a burst that no new replica could be in time for."""
+    burst = config.burst_k * usual
+    return {
+        Stage.DENOISER: math.ceil(burst / speeds.denoise_lowest - _ROUNDING),
+        Stage.DECODER: math.ceil(burst / speeds.decode - _ROUNDING),
+    }
+
+
+def _raise(counts: Counts, least: Mapping[Stage, int], causes: dict[Stage, Cause], cause: Cause) -> None:
+    for stage, number in least.items():
+        if number > counts[stage]:
+            counts[stage] = number
+            causes[stage] = cause
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    counts: Counts
+    peaks: dict[Stage | str, Peak]
+
+
+def _held(
+    need: Counts, seen: Observation, config: ScalingConfig, state: State, now: float, causes: dict[Stage, Cause], *, first: bool
+) -> _Held:
+    """`need` within the limits, and not below what the window or a recent panic holds."""
+    counts: Counts = {}
+    peaks: dict[Stage | str, Peak] = {}
+    for stage in Stage:
+        limits, target = config.limits[stage], seen.replicas[stage].target
+        peak = state.peaks.get(stage, Peak())
+        if first:  # what is there when the first decision falls was somebody's need
+            peak = peak.observe(now, target, config.down_window_s)
+        peak = peak.observe(now, need[stage], config.down_window_s)
+        wanted = max(need[stage], peak.value)
+        if wanted > need[stage]:
+            causes[stage] = Cause.WINDOW
+        if now < state.calm_from and wanted < target:
+            wanted, causes[stage] = target, Cause.PANIC_HOLD
+        bounded = min(limits.max_replicas, max(limits.min_replicas, wanted))
+        if bounded != wanted:
+            causes[stage] = Cause.LIMIT
+        counts[stage], peaks[stage] = bounded, peak
+    return _Held(counts, peaks)
+
+
+def _on_nodes(
+    counts: Counts, ahead: Counts, speeds: _Speeds, seen: Observation, config: ScalingConfig, state: State, now: float,
+    causes: dict[Stage, Cause],
+) -> tuple[Counts, int | None, State]:  # fmt: skip
+    """Cut to what cap and budget allow, then nodes ahead of need, then denoisers into what is paid for anyway."""
+    shape = config.nodes
+    if shape is None:
+        return counts, None, state
+    counts = _fitted(counts, speeds, config, shape, causes)
+    later = {stage: min(config.limits[stage].max_replicas, max(counts[stage], ahead[stage])) for stage in Stage}
+    needed = min(shape.cap, nodes_needed(later, config.units, shape.units))
+    peak = state.peaks.get(_NODES, Peak()).observe(now, needed, config.down_window_s)
+    state = replace(state, peaks={**state.peaks, _NODES: peak})
+    nodes = max(min(shape.cap, peak.value), nodes_needed(counts, config.units, shape.units))
+    if config.fill_nodes and counts[Stage.DENOISER] and config.units[Stage.DENOISER]:
+        paid = nodes if seen.nodes is None else min(nodes, seen.nodes)
+        most = config.limits[Stage.DENOISER].max_replicas
+        filled = most_that_fit(Stage.DENOISER, counts, paid, config.units, shape.units, most)
+        _raise(counts, {Stage.DENOISER: filled}, causes, Cause.FILL)
+    return counts, nodes, state
+
+
+def _fitted(counts: Counts, speeds: _Speeds, config: ScalingConfig, shape: NodeShape, causes: dict[Stage, Cause]) -> Counts:
+    """`counts`, or as many denoisers as fit, with the decoders that they can feed at the lowest quality."""
+    least = {stage: config.limits[stage].min_replicas for stage in Stage}
+
+    def fits(wanted: Counts) -> bool:
+        return nodes_needed(wanted, config.units, shape.units) <= shape.cap
+
+    def cut(denoisers: int) -> Counts:
+        fed = math.ceil(denoisers * speeds.denoise_lowest / speeds.decode)
+        return {**counts, Stage.DENOISER: denoisers, Stage.DECODER: max(least[Stage.DECODER], min(counts[Stage.DECODER], fed))}
+
+    if fits(counts):
+        return counts
+    # Fewest denoisers that no longer fit, less one. Least of all always fits, or the configuration would have been refused.
+    denoisers = bisect_left(range(least[Stage.DENOISER], counts[Stage.DENOISER] + 1), True, key=lambda n: not fits(cut(n)))
+    fitted = cut(least[Stage.DENOISER] + denoisers - 1) if denoisers else least
+    for stage in Stage:
+        if fitted[stage] != counts[stage]:
+            causes[stage] = Cause.BUDGET
+    return fitted
+
+
+def _brownout_level(sessions: int, counts: Counts, state: State, config: ScalingConfig, speeds: _Speeds) -> int:
+    """The first level at which `sessions` are in real time on the denoisers that will be there; the lowest if none is."""
+    for level in range(config.brownout.lowest):
+        per_replica = speeds.denoise if level == 0 else denoise_sessions(state.measured, config, config.brownout.steps(config.steps, level))
+        if sessions <= counts[Stage.DENOISER] * per_replica + _ROUNDING:
+            return level
+    return config.brownout.lowest
+
+
+def _reasons(
+    counts: Counts, seen: Observation, demand: Demand, speeds: _Speeds, config: ScalingConfig, causes: Mapping[Stage, Cause]
+) -> tuple[Reason, ...]:
+    loads = {
+        Stage.TEXT_ENCODER: (demand.prompts_per_s, "prompts/s", 1 / speeds.encode_s),
+        Stage.DENOISER: (demand.replica_horizon, "sessions", speeds.denoise),
+        Stage.DECODER: (demand.replica_horizon, "sessions", speeds.decode),
+    }
+    return tuple(
+        Reason(stage, seen.replicas[stage].target, counts[stage], causes[stage], *loads[stage], config.replica_start_s)
+        for stage in Stage
+        if counts[stage] != seen.replicas[stage].target
+    )
