@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
 from model_core.config import TextEncoderConfig
@@ -60,6 +60,19 @@ class _Flight:
     waiters: int = 0
 
 
+class TextNetwork(nn.Module):
+    """The encoder's one graph."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def features(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Token ids `[B, T]` and mask `[B, T]`, 1 where there is a token → features `[B, T, D]`, 0 where there is none."""
+        hidden: Tensor = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        return hidden * mask[..., None]
+
+
 class LocalTextEncoder:
     """A `TextEncoder` with an LRU cache. Call `encode` from one event loop; the model runs in a thread of its own, so the loop never waits.
 
@@ -75,7 +88,7 @@ class LocalTextEncoder:
         folder = weights_folder(config.package)
         self.config = config
         self._tokenizer = _load_tokenizer(folder, config.max_tokens)
-        self._model = _load_model(folder, config)
+        self.network = TextNetwork(_load_model(folder, config))
         self._clock = clock
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="text-encoder")
         self._cache: OrderedDict[str, TextEmbedding] = OrderedDict()
@@ -127,8 +140,7 @@ class LocalTextEncoder:
             ids = torch.tensor([row.ids for row in rows])
             mask = torch.tensor([row.attention_mask for row in rows])
             with torch.inference_mode():
-                hidden = self._model(input_ids=ids, attention_mask=mask).last_hidden_state * mask[..., None]
-            tokens_ntd[batch] = hidden.numpy()
+                tokens_ntd[batch] = self.network.features(ids, mask).numpy()
             mask_nt[batch] = mask.numpy() != 0
         return tokens_ntd, mask_nt
 
