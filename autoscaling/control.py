@@ -42,13 +42,25 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class ControlStatistics:
-    """Sessions that run, how many of those below what they asked for, sessions in line, the level, and sessions that fit at level 0."""
+    """Sessions now, and ever.
+
+    Attributes:
+        live, degraded, waiting: that run, how many of those below what they asked for, and in line.
+        level: of brown-out.
+        capacity: sessions that fit at level 0.
+        live_jobs, waiting_jobs: how many of those have no playback to keep up with.
+        arrivals, departures: of paced sessions: those that asked, the refused ones too; and those that ran and ended.
+    """
 
     live: int
     degraded: int
     waiting: int
     level: int
     capacity: int
+    live_jobs: int
+    waiting_jobs: int
+    arrivals: int
+    departures: int
 
 
 class AdmissionControl:
@@ -65,10 +77,12 @@ class AdmissionControl:
         self._changes: list[Change] = []
         self._ended = 1.0
         self._exposure_s = _PRIOR_SESSION_S
+        self._arrivals = self._departures = 0
 
     def arrive(self, key: int, ask: Ask, now: float, jitter: float) -> Decision:
         """`key` is new. A Reject leaves nothing behind."""
         self._advance(now)
+        self._arrivals += ask.paced
         present = self._present()
         if ask.tenant not in present:
             self._shares.join(ask.tenant, present)
@@ -88,7 +102,7 @@ class AdmissionControl:
         """It ended, or gave up in line."""
         self._advance(now)
         if self._line.pop(key, None) is None:
-            del self._running[key]
+            self._departures += self._running.pop(key).ask.paced
             self._ended += 1
         self._settle()
 
@@ -110,7 +124,17 @@ class AdmissionControl:
     def statistics(self) -> ControlStatistics:
         degraded = sum(s.steps < s.ask.steps for s in self._running.values())
         full = self._capacity.sessions(self._config.default_steps)
-        return ControlStatistics(len(self._running), degraded, len(self._line), self._brownout.level, full)
+        return ControlStatistics(
+            live=len(self._running),
+            degraded=degraded,
+            waiting=len(self._line),
+            level=self._brownout.level,
+            capacity=full,
+            live_jobs=sum(not s.ask.paced for s in self._running.values()),
+            waiting_jobs=sum(not s.ask.paced for s in self._line.values()),
+            arrivals=self._arrivals,
+            departures=self._departures,
+        )
 
     def _advance(self, now: float) -> None:
         elapsed = max(0.0, now - self._now)
