@@ -150,12 +150,12 @@ async def measure(cluster: FaultCluster, truth: Reference, name: str, a: argpars
     hits = 0
     total = Verdict(0, 0, 0)
     errors: list[str] = []
-    chunk_s = cluster.config.frames_per_chunk / cluster.config.fps
+    chunk_s = cluster.config.chunk_seconds
     for _ in range(a.rounds):
         await cluster.until_whole()
         programmes = [Programme(seed, a.steps, a.chunks, a.lead, 2 if name in PROMPTS_CHANGE else 0) for seed in range(a.sessions)]
         viewers, hit, struck = await play_round(cluster, programmes, FAULTS[name], chance)
-        verdict = await judge(viewers, a.chunks * cluster.config.frames_per_chunk, truth)
+        verdict = await judge(viewers, cluster.config.grid.first_frame(a.chunks), truth)
         total = Verdict(total.lost + verdict.lost, total.duplicated + verdict.duplicated, total.differ + verdict.differ)
         now = sorted((v.gap(struck, chunk_s) for v in viewers), reverse=True)
         hits += hit

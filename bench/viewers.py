@@ -17,7 +17,7 @@ from deployments.config import AppConfig
 from headrace.client import HeadraceClient, Reconnect
 from headrace.v1 import video_pb2 as pb
 from model_core import local
-from model_core.config import EngineConfig, ModelConfig
+from model_core.config import EngineConfig, MillraceConfig
 from model_core.pipeline import SessionRequest, VideoPipeline
 from model_core.types import FrameChunk
 
@@ -70,12 +70,12 @@ class Seen:
         return max(0.0, *waits, 0.0)
 
 
-async def watch(client: HeadraceClient, programme: Programme, config: ModelConfig, seen: Seen, clock: Callable[[], float]) -> None:
+async def watch(client: HeadraceClient, programme: Programme, config: MillraceConfig, seen: Seen, clock: Callable[[], float]) -> None:
     """Play a Live session to its end, recording it in `seen`."""
     numbers = programme.prompts()
     first = prompt(next(numbers))
     seen.timeline.append((0, first))
-    seconds = programme.chunks * config.frames_per_chunk / config.fps
+    seconds = config.grid.first_frame(programme.chunks) / config.fps
     live = client.live(
         first,
         seconds=seconds,
@@ -124,7 +124,7 @@ class Reference:
 
 
 @asynccontextmanager
-async def reference(config: ModelConfig) -> AsyncGenerator[Reference, None]:
+async def reference(config: MillraceConfig) -> AsyncGenerator[Reference, None]:
     """Loads the model into this process meanwhile."""
     torch.set_num_threads(AppConfig().engine.threads)  # kernels may sum in another order with other threads
     encoder = local.build_text_encoder(config)

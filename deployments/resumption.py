@@ -63,12 +63,13 @@ class Resumption:
             problems.append(FieldViolation(f"{path}token", "must be of a session with an end, or be resumed by Live; got one without"))
         if not first <= resume.next_frame <= last:
             problems.append(FieldViolation(f"{path}next_frame", f"must be from {first} to {last}; got {resume.next_frame}"))
-        per_chunk = pipeline.config.frames_per_chunk
+        grid = pipeline.config.grid
+        furthest = grid.first_frame(grid.chunk_from(last) + 1)
         told = [("acknowledged", ack.first_frame) for ack in resume.acknowledged]
         told += [("quality_changes", change.first_frame) for change in resume.quality_changes]
         for name, frame in told:
-            if frame % per_chunk or frame > last + per_chunk:
-                sentence = f"must be a multiple of {per_chunk}, at most {last + per_chunk}; got {frame}"
+            if frame > furthest or frame != grid.first_frame(grid.chunk_of(frame)):
+                sentence = f"must be the first frame of a chunk, at most {furthest}; got {frame}"
                 problems.append(FieldViolation(f"{path}{name}.first_frame", sentence))
         most = pipeline.config.max_steps
         bad_steps = [change.steps for change in resume.quality_changes if not 1 <= change.steps <= most]
@@ -93,7 +94,7 @@ async def open_session(pipeline: VideoPipeline, order: Order) -> Session:
     point = order.resume
     if point is None:
         return await pipeline.open(order.request)
-    per_chunk = pipeline.config.frames_per_chunk
-    prompts = [PromptEntry(frame // per_chunk, prompt) for frame, prompt in point.prompts]
-    steps = [(frame // per_chunk, number) for frame, number in point.steps]
+    grid = pipeline.config.grid
+    prompts = [PromptEntry(grid.chunk_of(frame), prompt) for frame, prompt in point.prompts]
+    steps = [(grid.chunk_of(frame), number) for frame, number in point.steps]
     return await pipeline.restore(point.record, point.next_frame, prompts, steps)

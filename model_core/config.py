@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 
@@ -62,8 +63,53 @@ class WeightsConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModelConfig:
-    """One servable model. `fps` is the media rate its frames are meant to be played at."""
+class ChunkGrid:
+    """How the frames of a session fall into chunks.
+
+    Attributes:
+        first, rest: latent frames of chunk 0, and of every other.
+        factor: frames that a latent frame becomes.
+        head: frames that the session's very first latent frame becomes; causal video autoencoders make one of it.
+        chunks: how many chunks a session can have; None for no end.
+    """
+
+    first: int
+    rest: int
+    factor: int
+    head: int
+    chunks: int | None = None
+
+    def latents(self, chunk: int) -> int:
+        """Latent frames of `chunk`."""
+        return self.rest if chunk else self.first
+
+    def first_frame(self, chunk: int) -> int:
+        """The frame that `chunk` begins with."""
+        return self.head + (self.first + (chunk - 1) * self.rest - 1) * self.factor if chunk else 0
+
+    def frames(self, chunk: int) -> int:
+        """Frames of `chunk`."""
+        return self.first_frame(chunk + 1) - self.first_frame(chunk)
+
+    def chunk_of(self, frame: int) -> int:
+        """The chunk that holds `frame`."""
+        beyond = frame - self.first_frame(1)
+        return 0 if beyond < 0 else 1 + beyond // (self.rest * self.factor)
+
+    def chunk_from(self, frame: int) -> int:
+        """The first chunk that begins with `frame` or later."""
+        chunk = self.chunk_of(frame)
+        return chunk if self.first_frame(chunk) == frame else chunk + 1
+
+    @property
+    def max_frames(self) -> int | None:
+        """The longest session; None for no end."""
+        return None if self.chunks is None else self.first_frame(self.chunks)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig(ABC):
+    """One servable model, as everything but its own family sees it. `fps` is the media rate its frames are meant to be played at."""
 
     name: str
     description: str
@@ -72,6 +118,45 @@ class ModelConfig:
     width: int
     num_steps: int
     max_steps: int
+
+    @property
+    @abstractmethod
+    def family(self) -> str:
+        """Who builds its stages: a name in `model_core.families.registry`."""
+
+    @property
+    @abstractmethod
+    def grid(self) -> ChunkGrid: ...
+
+    @property
+    @abstractmethod
+    def latent_size(self) -> tuple[int, int, int]:
+        """Channels, height and width of its latents."""
+
+    @property
+    @abstractmethod
+    def context_chunks(self) -> int:
+        """How many of the last chunks the next one is made from: the length of the suffix that a leg is opened with."""
+
+    def latent_shape(self, chunk: int) -> tuple[int, int, int, int]:
+        """`(C, F, H, W)` of a chunk's latents."""
+        channels, height, width = self.latent_size
+        return channels, self.grid.latents(chunk), height, width
+
+    @property
+    def frames_per_chunk(self) -> int:
+        """Of every chunk but, with some models, the first."""
+        return self.grid.rest * self.grid.factor if self.grid.chunks != 1 else self.grid.first_frame(1)
+
+    @property
+    def chunk_seconds(self) -> float:
+        return self.frames_per_chunk / self.fps
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MillraceConfig(ModelConfig):
+    """The embedded model."""
+
     shift: float
     text: TextEncoderConfig
     vae: VAEConfig
@@ -79,12 +164,21 @@ class ModelConfig:
     weights: WeightsConfig
 
     @property
-    def frames_per_chunk(self) -> int:
-        return self.dit.latent_frames * self.vae.temporal_factor
+    def family(self) -> str:
+        return "millrace"
 
     @property
-    def chunk_seconds(self) -> float:
-        return self.frames_per_chunk / self.fps
+    def grid(self) -> ChunkGrid:
+        frames, factor = self.dit.latent_frames, self.vae.temporal_factor
+        return ChunkGrid(first=frames, rest=frames, factor=factor, head=factor)
+
+    @property
+    def latent_size(self) -> tuple[int, int, int]:
+        return self.dit.latent_channels, self.dit.latent_height, self.dit.latent_width
+
+    @property
+    def context_chunks(self) -> int:
+        return self.dit.window
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

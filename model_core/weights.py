@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import nn
 
-from model_core.config import ModelConfig
+from model_core.config import MillraceConfig
 from model_core.errors import WeightsError
 from model_core.nn.causal_dit import CausalDiT
 from model_core.nn.vae import VAE
@@ -20,7 +20,7 @@ FOLDER = Path(__file__).parent / "weights"
 Module = TypeVar("Module", bound=nn.Module)
 
 
-def load_vae(config: ModelConfig, folder: Path = FOLDER) -> VAE:
+def load_vae(config: MillraceConfig, folder: Path = FOLDER) -> VAE:
     """The autoencoder in float32, frozen.
 
     Raises:
@@ -29,7 +29,7 @@ def load_vae(config: ModelConfig, folder: Path = FOLDER) -> VAE:
     return _load(VAE(config.vae), folder / config.name / "vae.safetensors", config.weights.vae_sha256)
 
 
-def load_dit(config: ModelConfig, folder: Path = FOLDER) -> CausalDiT:
+def load_dit(config: MillraceConfig, folder: Path = FOLDER) -> CausalDiT:
     """The denoiser in float32, frozen.
 
     Raises:

@@ -143,7 +143,7 @@ class FakeDenoiser:
             if self._error is not None:
                 error, self._error = self._error, None
                 raise error
-            while (end := context.end_chunk(self._config.frames_per_chunk)) is None or index < end:
+            while (end := context.end_chunk(self._config.grid)) is None or index < end:
                 if left == 0:
                     raise StageUnavailable("denoiser: told to fail")
                 left = None if left is None else left - 1
@@ -151,7 +151,7 @@ class FakeDenoiser:
                     await self._gate.acquire()
                 await asyncio.sleep(self._delay_s)
                 latents = self._latents(context, index, suffix)
-                suffix = [*suffix, latents][-self._config.dit.window :]
+                suffix = [*suffix, latents][-self._config.context_chunks :]
                 self._chunks += 1
                 yield LatentChunk(index, latents, (DENOISE_TIMING,))
                 index += 1
@@ -159,12 +159,11 @@ class FakeDenoiser:
             self._open -= 1
 
     def _latents(self, context: SessionContext, index: int, suffix: list[Latents]) -> Latents:
-        dit = self._config.dit
         key = hashlib.sha256(f"{context.seed} {index} {context.num_steps} {context.embedding.prompt}".encode()).digest()
         for latents in suffix:
             key = hashlib.sha256(key + latents.tobytes()).digest()
         rng = np.random.default_rng(int.from_bytes(key))
-        return rng.standard_normal((dit.latent_channels, dit.latent_frames, dit.latent_height, dit.latent_width), dtype=np.float32)
+        return rng.standard_normal(self._config.latent_shape(index), dtype=np.float32)
 
 
 class FakeDecoder:
@@ -193,11 +192,11 @@ class FakeDecoder:
 
     def _decode(self, chunk: LatentChunk, context: SessionContext) -> FrameChunk:
         config = self._config
-        first = chunk.index * config.frames_per_chunk
-        count = config.frames_per_chunk if context.num_frames is None else min(config.frames_per_chunk, context.num_frames - first)
+        first, frames = config.grid.first_frame(chunk.index), config.grid.frames(chunk.index)
+        count = frames if context.num_frames is None else min(frames, context.num_frames - first)
         planes = np.clip(chunk.latents[:3] * 40 + 128, 0, 255).astype(np.uint8)  # [3, F, h, w]
-        scale = config.vae.spatial_factor
-        pixels = planes.transpose(1, 2, 3, 0).repeat(config.vae.temporal_factor, 0).repeat(scale, 1).repeat(scale, 2)[:count]
+        scale = config.height // config.latent_size[1]
+        pixels = planes.transpose(1, 2, 3, 0).repeat(config.grid.factor, 0).repeat(scale, 1).repeat(scale, 2)[:count]
         data = _encode(pixels, context.codec, first, config.fps)
         return FrameChunk(
             index=chunk.index, first_frame=first, num_frames=count, height=config.height, width=config.width,

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from model_core.config import DiTConfig, ModelConfig
+from model_core.config import DiTConfig, MillraceConfig
 from model_core.engine.engine import Engine
 from model_core.engine.session import EngineSession
 from model_core.nn.causal_dit import CausalDiT
@@ -22,7 +22,7 @@ SMALL_DIT = DiTConfig(
 )  # fmt: skip
 
 
-def small_config() -> ModelConfig:
+def small_config() -> MillraceConfig:
     return replace(millrace_64(), dit=SMALL_DIT)
 
 
@@ -36,7 +36,7 @@ def random_dit(config: DiTConfig = SMALL_DIT) -> CausalDiT:
     return model.eval().requires_grad_(requires_grad=False)
 
 
-def random_embedding(prompt: str, config: ModelConfig) -> TextEmbedding:
+def random_embedding(prompt: str, config: MillraceConfig) -> TextEmbedding:
     """Token features that depend on `prompt` alone, and as many real tokens as it has characters, up to T."""
     rng = np.random.default_rng(int.from_bytes(hashlib.sha256(prompt.encode()).digest()))
     mask = np.arange(config.text.max_tokens) < len(prompt)
@@ -44,7 +44,7 @@ def random_embedding(prompt: str, config: ModelConfig) -> TextEmbedding:
     return TextEmbedding(prompt, tokens, mask)
 
 
-def random_context(name: str, config: ModelConfig, chunks: int | None = 3, num_steps: int = 2, seed: int = 5) -> SessionContext:
+def random_context(name: str, config: MillraceConfig, chunks: int | None = 3, num_steps: int = 2, seed: int = 5) -> SessionContext:
     """A new session of `chunks` chunks, whose prompt is its name."""
     frames = None if chunks is None else chunks * config.frames_per_chunk
     return SessionContext(name, seed, num_steps, random_embedding(name, config), num_frames=frames)

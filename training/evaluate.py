@@ -17,7 +17,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from model_core.config import ModelConfig
+from model_core.config import MillraceConfig
 from model_core.diffusion.flow_match import chunk_noise
 from model_core.nn.causal_dit import CausalDiT, TextCondition
 from model_core.nn.vae import VAE
@@ -56,7 +56,7 @@ def _with_size_and_speed(scene: Scene, rng: random.Random) -> Scene:
 class Evaluator:
     """A model and `count` pairs of prompts: what is drawn, and what it is switched to."""
 
-    def __init__(self, config: ModelConfig, vae: VAE, dit: CausalDiT, embed: Embed, count: int, num_steps: int | None = None) -> None:
+    def __init__(self, config: MillraceConfig, vae: VAE, dit: CausalDiT, embed: Embed, count: int, num_steps: int | None = None) -> None:
         self.config, self.vae, self.dit, self.count = config, vae, dit, count
         self.num_steps = num_steps or config.num_steps
         rng = random.Random(2026)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from model_core.config import ModelConfig
+from model_core.config import MillraceConfig
 from model_core.nn.vae import VAE
 from training.captions import CaptionBank
 from training.world import SIZE, clip
@@ -37,7 +37,9 @@ class Batch:
 class Pool:
     """Half of the clips are fresh, and start within a pixel of the middle as a new session does; those from mid-stream start anywhere."""
 
-    def __init__(self, config: ModelConfig, bank: CaptionBank, vae: VAE, size: int, chunks: int, device: torch.device, seed: int) -> None:
+    def __init__(
+        self, config: MillraceConfig, bank: CaptionBank, vae: VAE, size: int, chunks: int, device: torch.device, seed: int
+    ) -> None:
         self.bank, self.chunks, self.device = bank, chunks, device
         self._frames_per_chunk = config.frames_per_chunk
         self._rng = random.Random(seed)

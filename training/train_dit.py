@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model_core.config import ModelConfig
+from model_core.config import MillraceConfig
 from model_core.diffusion.flow_match import add_noise
 from model_core.nn.causal_dit import MASKED, CausalDiT, KeyValue, TextCondition
 from model_core.nn.vae import VAE
@@ -70,7 +70,7 @@ def window_cache(slots: list[KeyValue], batch: int, window: int) -> tuple[list[K
 class DiTTrainer:
     """Learning rate: a short ramp, held for the share `hold` of the schedule, then cosine to almost zero."""
 
-    def __init__(self, out: Path, device: torch.device, options: Options, config: ModelConfig, embed: Embed) -> None:
+    def __init__(self, out: Path, device: torch.device, options: Options, config: MillraceConfig, embed: Embed) -> None:
         """Load what an earlier run left, embed the captions, and fill the pool.
 
         Raises:

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model_core.config import ModelConfig
+from model_core.config import MillraceConfig
 from model_core.nn.vae import VAE
 from model_core.presets import millrace_64
 from training.detect import read
@@ -44,7 +44,7 @@ class Options:
 class VAETrainer:
     """Learning rate: a short ramp, held for three tenths of the schedule, then cosine to almost zero."""
 
-    def __init__(self, out: Path, device: torch.device, options: Options, config: ModelConfig) -> None:
+    def __init__(self, out: Path, device: torch.device, options: Options, config: MillraceConfig) -> None:
         self.device, self.options, self.config = device, options, config
         torch.manual_seed(1)
         self.vae = VAE(config.vae).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload] # missing from torch's stubs

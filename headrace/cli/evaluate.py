@@ -54,9 +54,9 @@ def evaluate(
 
 
 def _evaluator(prompts: int, steps: int | None, long_chunks: int, threads: int) -> Evaluator:
-    from model_core.presets import DEFAULT_MODEL, model_config
+    from model_core.presets import millrace_64
 
-    config = model_config(DEFAULT_MODEL)
+    config = millrace_64()
     from training.evaluate import WINDOW_CHUNKS
 
     for name, value, low, high in (

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model_core.config import EngineConfig, ModelConfig
+from model_core.config import EngineConfig, MillraceConfig
 from model_core.diffusion.flow_match import euler_step
 from model_core.engine.batch import StepBatch, step_batch
 from model_core.engine.kv_cache import KVCache
@@ -63,7 +63,7 @@ class EngineStatistics:
 class Engine:
     """See the module's docstring."""
 
-    def __init__(self, model: CausalDiT, config: ModelConfig, engine: EngineConfig, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(self, model: CausalDiT, config: MillraceConfig, engine: EngineConfig, clock: Callable[[], float] = time.perf_counter) -> None:
         self.config, self.engine = config, engine
         self._model = model
         self._clock = clock
@@ -111,7 +111,7 @@ class Engine:
             try:
                 for chunk in self._run_commit([torch.tensor(latents)[None] for latents in context.suffix]):
                     self._cache.append(slot, chunk)
-                end = context.end_chunk(self.config.frames_per_chunk)
+                end = context.end_chunk(self.config.grid)
                 session = EngineSession(
                     context, slot, conditioning, end, self._latent_shape(),
                     opened_at=asked, chunk_s=self.config.chunk_seconds, patience_s=self.engine.job_patience_s,

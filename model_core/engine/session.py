@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model_core.config import ModelConfig
+from model_core.config import MillraceConfig
 from model_core.diffusion.flow_match import chunk_noise, timesteps
 from model_core.engine.step_scheduler import RowView
 from model_core.errors import FieldViolation, InvalidRequest
@@ -26,7 +26,7 @@ class Conditioning:
     steps: Modulation
 
 
-def check(config: ModelConfig, context: SessionContext) -> None:
+def check(config: MillraceConfig, context: SessionContext) -> None:
     """Refuse what the graphs have no shape for. A replica must not die of a context, or reopening would carry it to the next one.
 
     Raises:
@@ -49,7 +49,7 @@ def check(config: ModelConfig, context: SessionContext) -> None:
         raise InvalidRequest(broken)
 
 
-def prepare(model: CausalDiT, config: ModelConfig, context: SessionContext) -> Conditioning:
+def prepare(model: CausalDiT, config: MillraceConfig, context: SessionContext) -> Conditioning:
     """Run the condition graph in its one shape.
 
     That is one session and `max_steps` times, those past its own steps set to 1: matrices of few rows round differently in other shapes.

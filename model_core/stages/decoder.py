@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from model_core import media
-from model_core.config import ModelConfig
+from model_core.config import MillraceConfig
 from model_core.errors import StageUnavailable
 from model_core.nn.vae import VAE, Memory
 from model_core.stages.interface import Denoiser
@@ -41,7 +41,7 @@ class DecoderStatistics:
 class LocalDecoder:
     """A `Decoder` over an upstream `Denoiser`. The thread decodes chunk k while the denoiser makes k+1; nothing is buffered here."""
 
-    def __init__(self, vae: VAE, config: ModelConfig, upstream: Denoiser, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(self, vae: VAE, config: MillraceConfig, upstream: Denoiser, clock: Callable[[], float] = time.perf_counter) -> None:
         self._vae, self._config, self._upstream, self._clock = vae, config, upstream, clock
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="decoder")
         self._closed = False
@@ -111,7 +111,7 @@ class LocalDecoder:
     def _work(self, context: SessionContext, chunk: LatentChunk, memory: Memory, arrived: float) -> tuple[FrameChunk, Memory]:
         started = self._clock()
         pixels, memory = self._decode(chunk.latents, memory)
-        first_frame = chunk.index * self._config.frames_per_chunk
+        first_frame = self._config.grid.first_frame(chunk.index)
         if context.num_frames is not None:
             pixels = pixels[: context.num_frames - first_frame]
         data = self._code(context.codec, pixels, first_frame)

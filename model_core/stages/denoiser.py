@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from model_core.config import EngineConfig, ModelConfig
+from model_core.config import EngineConfig, MillraceConfig
 from model_core.engine.engine import Engine, ForwardProfile
 from model_core.engine.session import EngineSession, check
 from model_core.errors import EngineDead
@@ -67,7 +67,7 @@ class _Leg:
 class LocalDenoiser:
     """A `Denoiser`. `stream` may be called from any event loop."""
 
-    def __init__(self, model: CausalDiT, config: ModelConfig, engine: EngineConfig, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(self, model: CausalDiT, config: MillraceConfig, engine: EngineConfig, clock: Callable[[], float] = time.perf_counter) -> None:
         """Warm every graph in every bucket, then start the thread; blocks until it is ready."""
         self._engine = Engine(model, config, engine, clock)
         self._engine.warm_up()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from model_core.config import EngineConfig, ModelConfig
+from model_core.config import EngineConfig, MillraceConfig
 from model_core.diffusion.flow_match import chunk_noise
 from model_core.engine.engine import Engine, ForwardProfile
 from model_core.nn.causal_dit import CausalDiT
@@ -21,7 +21,7 @@ from tests.models import SMALL_DIT, Collector, make, random_context, random_dit,
 from training.rollout import rollout
 
 MODELS = {"millrace-64": (load_dit(millrace_64()), millrace_64()), "small": (random_dit(), small_config())}
-Rig = tuple[CausalDiT, ModelConfig]
+Rig = tuple[CausalDiT, MillraceConfig]
 SMALL = MODELS["small"]
 CHUNKS = SMALL_DIT.window + 3  # so that chunks leave the window
 
@@ -48,7 +48,7 @@ def assert_equal(made: list[Latents], expected: list[Latents]) -> None:
     assert [np.abs(a - b).max() for a, b in zip(made, expected, strict=True)] == [0.0] * len(expected)
 
 
-def crowd(config: ModelConfig) -> list[SessionContext]:
+def crowd(config: MillraceConfig) -> list[SessionContext]:
     """Seven others: other prompts, seeds, lengths, step counts; one of them in the middle of its life."""
     others = [random_context(f"other {i}" * (i + 1), config, chunks=5 + i, num_steps=2 + i, seed=i) for i in range(6)]
     shape = (config.dit.latent_channels, config.dit.latent_frames, config.dit.latent_height, config.dit.latent_width)

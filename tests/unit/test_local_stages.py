@@ -44,7 +44,7 @@ class Replay:
     async def stream(self, context: SessionContext) -> AsyncGenerator[LatentChunk, None]:
         self.open += 1
         try:
-            for index, latents in enumerate(self._log[context.next_chunk : context.end_chunk(FRAMES)], context.next_chunk):
+            for index, latents in enumerate(self._log[context.next_chunk : context.end_chunk(CONFIG.grid)], context.next_chunk):
                 await asyncio.sleep(0)
                 yield LatentChunk(index, latents, (StageTiming("denoiser", 1.0, 2.0, 3.0),))
             if self._error is not None:

@@ -64,7 +64,7 @@ async def test_a_new_leg_is_opened_with_the_last_window_of_chunks_and_no_more() 
     again = stages.denoiser.contexts[1]
     made = [event.latents for event in events if isinstance(event, FrameChunk)]
     assert again.next_chunk == 5
-    assert [latents.tobytes() for latents in again.suffix] == [latents.tobytes() for latents in made[5 - CONFIG.dit.window : 5]]
+    assert [latents.tobytes() for latents in again.suffix] == [latents.tobytes() for latents in made[5 - CONFIG.context_chunks : 5]]
 
 
 async def test_a_stage_that_stays_away_ends_the_session_after_the_policy_s_attempts() -> None:

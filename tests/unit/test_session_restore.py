@@ -16,7 +16,7 @@ from tests.fakes import FakeStages
 
 CONFIG = millrace_64()
 PER_CHUNK = CONFIG.frames_per_chunk
-WINDOW = CONFIG.dit.window
+WINDOW = CONFIG.context_chunks
 KEEP = 4
 SWITCH_AT = 7  # chunk
 CHUNKS = 12

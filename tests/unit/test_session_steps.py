@@ -43,7 +43,7 @@ async def test_steps_change_at_the_next_chunk_and_the_event_says_where() -> None
     assert [e.index for e in events if isinstance(e, FrameChunk)] == list(range(CHUNKS))
     assert events[SWITCH_AT] == StepsApplied(steps=2, first_frame=SWITCH_AT * CONFIG.frames_per_chunk)
     assert [(c.next_chunk, c.num_steps) for c in stages.denoiser.contexts] == [(0, 4), (SWITCH_AT, 2)]
-    assert len(stages.denoiser.contexts[1].suffix) == CONFIG.dit.window
+    assert len(stages.denoiser.contexts[1].suffix) == CONFIG.context_chunks
     assert stages.open_streams == 0
     undisturbed, _ = await play(await FakeStages().pipeline.open(request()), {})
     per_chunk = CONFIG.frames_per_chunk

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
-from model_core.config import ModelConfig, WeightsConfig
+from model_core.config import MillraceConfig, WeightsConfig
 from model_core.presets import millrace_64
 from model_core.weights import load_dit, load_vae
 from training import train_dit, train_vae
@@ -162,7 +162,7 @@ def test_a_bank_pairs_scenes_with_their_own_captions() -> None:
 def test_exported_weights_load_as_shipped_ones_do(trained_vae: Path) -> None:
     dit_trainer(trained_vae).run_state.save()
     digests = export(trained_vae, trained_vae / TINY.name)
-    config: ModelConfig = replace(TINY, weights=WeightsConfig(vae_sha256=digests["vae"], dit_sha256=digests["dit"]))
+    config: MillraceConfig = replace(TINY, weights=WeightsConfig(vae_sha256=digests["vae"], dit_sha256=digests["dit"]))
     vae, dit = load_vae(config, trained_vae), load_dit(config, trained_vae)
     for module, name in ((vae, "vae"), (dit, "dit")):
         averaged = load_checkpoint(trained_vae, name, CPU)["modules"]["ema"]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from model_core.config import ModelConfig
+from model_core.config import MillraceConfig
 from model_core.errors import WeightsError
 from model_core.nn.vae import VAE
 from model_core.presets import millrace_64
@@ -17,11 +17,11 @@ from model_core.weights import FOLDER, load_dit, load_vae
 from tests.models import SMALL_DIT
 
 CONFIG = millrace_64()
-Loader = Callable[[ModelConfig, Path], object]
+Loader = Callable[[MillraceConfig, Path], object]
 LOADERS: dict[str, Loader] = {"vae": load_vae, "dit": load_dit}
 
 
-def placed(folder: Path, name: str, data: bytes, *, pinned: bool = True) -> tuple[Path, ModelConfig]:
+def placed(folder: Path, name: str, data: bytes, *, pinned: bool = True) -> tuple[Path, MillraceConfig]:
     """`data` as the checkpoint `name` of the preset, and a preset that pins it if `pinned`."""
     path = folder / CONFIG.name / f"{name}.safetensors"
     path.parent.mkdir(parents=True)
