@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 
+import torch
 from torch import nn
 
 Inputs = tuple[object, ...]  # positional; tensors, or lists, tuples and named tuples of them
@@ -46,8 +47,9 @@ class GraphSpec:
         bucket: what its shapes follow from; with stage and name, the key.
         network: holds the weights. Graphs that share weights share the object.
         entry: method of `network` that is the graph.
-        inputs: makes inputs of exactly the shapes and types that are served, on the CPU. Their values should be plausible (finite, of
-            the usual size), because outputs are compared with them; equal calls give equal values.
+        inputs: given the type of the weights, makes inputs of exactly the shapes and types that are served, on the CPU. Latents, times and
+            masks are float32 whatever the weights are; what one graph makes for another is of the weights' type. Values should be
+            plausible (finite, of the usual size), because outputs are compared; equal calls give equal values.
     """
 
     stage: str
@@ -55,7 +57,7 @@ class GraphSpec:
     bucket: Bucket
     network: nn.Module
     entry: str
-    inputs: Callable[[], Inputs]
+    inputs: Callable[[torch.dtype], Inputs]
 
     @property
     def key(self) -> str:

@@ -166,6 +166,7 @@ class CausalDiT(nn.Module):
 
     def condition(self, tokens: Tensor, mask: Tensor) -> TextCondition:
         """Prompt features `[B, T, text_width]` and mask `[B, T]` (True: a token) → what `denoise` needs of the prompt."""
+        tokens = tokens.to(self.text_in.weight.dtype)
         weight = mask.to(tokens.dtype)[..., None]
         x = self.text_in(tokens) + self.text_position[: tokens.shape[1]]
         x = self.text_norm(self._text_layer(x, mask)) * weight
@@ -189,11 +190,11 @@ class CausalDiT(nn.Module):
             cache_mask: `[B, M]` additive, 0 or `MASKED`. None: every slot is in use, which lets a device take its fastest attention kernel.
 
         Returns:
-            `[B, C, F, H, W]` predicted clean latents.
+            `[B, C, F, H, W]` predicted clean latents, of the type of `x_t`.
         """
         cos, sin = self.rotary_cos, self.rotary_sin
         n = self.config.tokens_per_chunk
-        mask = None if cache_mask is None else F.pad(cache_mask, (0, n))[:, None, None]
+        mask = None if cache_mask is None else F.pad(cache_mask, (0, n))[:, None, None].to(self.position.dtype)
         text_mask = text.mask[:, None, None]
         x = self._patchify(x_t)
         for i, past in enumerate(cache):
@@ -210,7 +211,7 @@ class CausalDiT(nn.Module):
             x = x + block.text_out(attended)
             x = x + (1 + a2) * block.down(F.gelu(block.up(_modulate(x, s2, g2)), approximate="tanh"))
         shift, scale = (step.final + self.final_table)[:, :, None].unbind(1)
-        return self._unpatchify(self.unembed(_modulate(x, shift, scale)))
+        return self._unpatchify(self.unembed(_modulate(x, shift, scale))).to(x_t.dtype)
 
     def commit(self, x_0: Tensor) -> list[KeyValue]:
         """Keys and values `[B, N, D]` a layer of clean chunks `[B, C, F, H, W]`; every row is one chunk that sees only itself."""
@@ -257,7 +258,7 @@ class CausalDiT(nn.Module):
         b, c, f, h, w = x.shape
         p = self.config.patch
         x = x.reshape(b, c, f, h // p, p, w // p, p).permute(0, 2, 3, 5, 1, 4, 6).reshape(b, -1, c * p * p)
-        out: Tensor = self.embed(x) + self.position
+        out: Tensor = self.embed(x.to(self.position.dtype)) + self.position
         return out
 
     def _unpatchify(self, x: Tensor) -> Tensor:

@@ -40,47 +40,47 @@ def causal_denoiser_graphs(network: CausalDiT, config: MillraceConfig, batches: 
 def decoder_graphs(network: VAE, config: MillraceConfig) -> list[GraphSpec]:
     """Of the embedded model's decoder: one chunk of one session."""
     bucket = Bucket(1, config.dit.latent_frames, config.dit.latent_height, config.dit.latent_width)
-    return [GraphSpec(DECODER, "decode", bucket, network, "decode", partial(_decode_inputs, network, config))]
+    return [GraphSpec(DECODER, "decode", bucket, network, "render", partial(_decode_inputs, network, config))]
 
 
-def _noise(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+def _noise(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
 
-def _features_inputs(config: TextEncoderConfig) -> Inputs:
+def _features_inputs(config: TextEncoderConfig, _: torch.dtype) -> Inputs:
     """Any ids will do: the smallest vocabularies have more than these."""
     position = torch.arange(config.max_tokens)[None]
     return position * 7 % 500, (position < max(1, config.max_tokens // 4)).long()
 
 
-def _condition_inputs(config: MillraceConfig) -> Inputs:
+def _condition_inputs(config: MillraceConfig, _: torch.dtype) -> Inputs:
     length = config.text.max_tokens
     mask = torch.arange(length)[None] < max(1, length // 4)
     return _noise(1, length, config.dit.text_width) * mask[..., None], mask
 
 
-def _modulate_inputs(config: MillraceConfig) -> Inputs:
-    return torch.linspace(1, 0.1, config.max_steps), _noise(config.max_steps, config.dit.width)
+def _modulate_inputs(config: MillraceConfig, dtype: torch.dtype) -> Inputs:
+    return torch.linspace(1, 0.1, config.max_steps), _noise(config.max_steps, config.dit.width, dtype=dtype)
 
 
-def _denoise_inputs(config: MillraceConfig, rows: int) -> Inputs:
+def _denoise_inputs(config: MillraceConfig, rows: int, dtype: torch.dtype) -> Inputs:
     """Half the window in use, as in a session's first chunks."""
-    g = config.dit
+    g, length = config.dit, config.text.max_tokens
     span = g.window * g.tokens_per_chunk
+    noise = partial(_noise, rows, dtype=dtype)
     unused = torch.arange(span)[None].expand(rows, -1) < span // 2
-    step = Modulation(_noise(rows, 6, g.width, seed=1) * 0.1, _noise(rows, 2, g.width, seed=2) * 0.1)
-    words = [
-        KeyValue(_noise(rows, config.text.max_tokens, g.width, seed=3), _noise(rows, config.text.max_tokens, g.width, seed=4))
-    ] * g.depth
-    text = TextCondition(words, torch.zeros(rows, config.text.max_tokens), _noise(rows, g.width, seed=5))
-    past = [KeyValue(_noise(rows, span, g.width, seed=6), _noise(rows, span, g.width, seed=7))] * g.depth
-    return (*_commit_inputs(config, rows), step, text, past, torch.where(unused, MASKED, 0.0))
+    step = Modulation(noise(6, g.width, seed=1) * 0.1, noise(2, g.width, seed=2) * 0.1)
+    words = [KeyValue(noise(length, g.width, seed=3), noise(length, g.width, seed=4))] * g.depth
+    text = TextCondition(words, torch.zeros(rows, length, dtype=dtype), noise(g.width, seed=5))
+    past = [KeyValue(noise(span, g.width, seed=6), noise(span, g.width, seed=7))] * g.depth
+    return (*_commit_inputs(config, rows, dtype), step, text, past, torch.where(unused, MASKED, 0.0))
 
 
-def _commit_inputs(config: MillraceConfig, rows: int) -> Inputs:
+def _commit_inputs(config: MillraceConfig, rows: int, _: torch.dtype) -> Inputs:
     g = config.dit
     return (_noise(rows, g.latent_channels, g.latent_frames, g.latent_height, g.latent_width),)
 
 
-def _decode_inputs(network: VAE, config: MillraceConfig) -> Inputs:
-    return (*_commit_inputs(config, 1), network.new_memory(network.decoder, 1, config.height, config.width))
+def _decode_inputs(network: VAE, config: MillraceConfig, dtype: torch.dtype) -> Inputs:
+    memory = [frame.cpu().to(dtype) for frame in network.new_memory(network.decoder, 1, config.height, config.width)]
+    return (*_commit_inputs(config, 1, dtype), memory)

@@ -131,5 +131,10 @@ class VAE(nn.Module):
 
     def decode(self, latents: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
         """One chunk: normalised latents `[B, C, F, h, w]` and memory → frames `[B, 4F, 3, H, W]`, not clamped, and the memory after."""
-        frames, after = self.decoder(latents.transpose(1, 2), memory)
+        frames, after = self.decoder(latents.transpose(1, 2).to(self.latent_std.dtype), memory)
         return (frames + 1) / 2, after
+
+    def render(self, latents: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+        """As `decode`, to what a screen shows: uint8 `[B, 4F, H, W, 3]`."""
+        frames, after = self.decode(latents, memory)
+        return (frames.float().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 1, 3, 4, 2).contiguous(), after

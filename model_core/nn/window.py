@@ -1,0 +1,34 @@
+"""Keys and values of a session's last chunks, and how a batch of such windows is laid side by side.
+
+A window is a list of chunks, oldest first; a commit appends one and drops the oldest, which replaces references and copies nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from model_core.config import DiTConfig
+from model_core.nn.causal_dit import MASKED, KeyValue
+
+ChunkKeyValues = list[KeyValue]  # a layer each, `[1, N, D]`
+
+
+def gather(config: DiTConfig, windows: Sequence[Sequence[ChunkKeyValues]]) -> tuple[list[KeyValue], Tensor]:
+    """B windows as the fixed shape that the denoise graph reads.
+
+    A layer each `[B, M, D]`, and the additive mask `[B, M]`. Missing chunks lead, zero and masked.
+    """
+    span, tokens = config.window, config.tokens_per_chunk
+    mask = torch.zeros(len(windows), span * tokens)
+    for row, window in enumerate(windows):
+        mask[row, : (span - len(window)) * tokens] = MASKED
+    empty = torch.zeros(1, tokens, config.width)
+
+    def part(layer: int, index: int) -> Tensor:
+        rows = [torch.cat([*[empty] * (span - len(window)), *(chunk[layer][index] for chunk in window)], 1) for window in windows]
+        return torch.cat(rows, 0)
+
+    return [KeyValue(part(layer, 0), part(layer, 1)) for layer in range(config.depth)], mask
