@@ -126,20 +126,21 @@ class _Held:
 def _held(
     need: Counts, seen: Observation, config: ScalingConfig, state: State, now: float, causes: dict[Stage, Cause], *, first: bool
 ) -> _Held:
-    """`need` within the limits, and not below what the window or a recent panic holds."""
+    """`need` within the limits, and not below what was needed in the window, which does not end while a panic is fresh.
+
+    What a panic holds is need, never the target: denoisers that only fill nodes would be held, ask for nodes of their own, and fill those.
+    """
     counts: Counts = {}
     peaks: dict[Stage | str, Peak] = {}
+    window_s = math.inf if now < state.calm_from else config.down_window_s
     for stage in Stage:
         limits, target = config.limits[stage], seen.replicas[stage].target
         peak = state.peaks.get(stage, Peak())
         if first:  # what is there when the first decision falls was somebody's need
-            peak = peak.observe(now, target, config.down_window_s)
-        peak = peak.observe(now, need[stage], config.down_window_s)
-        wanted = max(need[stage], peak.value)
-        if wanted > need[stage]:
-            causes[stage] = Cause.WINDOW
-        if now < state.calm_from and wanted < target:
-            wanted, causes[stage] = target, Cause.PANIC_HOLD
+            peak = peak.observe(now, target, window_s)
+        peak = peak.observe(now, need[stage], window_s)
+        if (wanted := max(need[stage], peak.value)) > need[stage]:
+            causes[stage] = Cause.PANIC_HOLD if now < state.calm_from else Cause.WINDOW
         bounded = min(limits.max_replicas, max(limits.min_replicas, wanted))
         if bounded != wanted:
             causes[stage] = Cause.LIMIT
