@@ -14,7 +14,6 @@ class TextEncoderConfig:
     weights_sha256: str
     max_tokens: int
     width: int
-    cache_size: int = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,15 +10,14 @@ from __future__ import annotations
 import asyncio
 import secrets
 from contextlib import aclosing
-from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model_core.config import EngineConfig, MillraceConfig
+from model_core.config import EngineConfig, ModelConfig
+from model_core.families.registry import family
 from model_core.graphs import GraphSpec
-from model_core.nn.graphs import causal_denoiser_graphs, decoder_graphs, text_encoder_graphs
 from model_core.pipeline import SessionRequest, VideoPipeline
 from model_core.presets import model_config
 from model_core.stages.decoder import LocalDecoder
@@ -26,34 +25,29 @@ from model_core.stages.denoiser import LocalDenoiser
 from model_core.stages.interface import Denoiser
 from model_core.stages.text_encoder import LocalTextEncoder
 from model_core.types import FrameChunk
-from model_core.weights import load_dit, load_vae
 
 
-def build_text_encoder(config: MillraceConfig) -> LocalTextEncoder:
-    return LocalTextEncoder(config.text)
+def build_text_encoder(config: ModelConfig) -> LocalTextEncoder:
+    return LocalTextEncoder(family(config.family).embedder(config))
 
 
-def build_denoiser(config: MillraceConfig, engine: EngineConfig) -> LocalDenoiser:
-    return LocalDenoiser(load_dit(config), config, engine)
+def build_denoiser(config: ModelConfig, engine: EngineConfig) -> LocalDenoiser:
+    return LocalDenoiser(family(config.family).sampler(config, engine), config, engine)
 
 
-def build_decoder(config: MillraceConfig, denoiser: Denoiser) -> LocalDecoder:
-    return LocalDecoder(load_vae(config), config, denoiser)
+def build_decoder(config: ModelConfig, denoiser: Denoiser) -> LocalDecoder:
+    return LocalDecoder(family(config.family).painter(config), config, denoiser)
 
 
-def build_graphs(config: MillraceConfig, engine: EngineConfig) -> list[GraphSpec]:
+def build_graphs(config: ModelConfig, engine: EngineConfig) -> list[GraphSpec]:
     """Every graph that the stages above run, with its weights."""
-    return [
-        *text_encoder_graphs(LocalTextEncoder(config.text).network, config.text),
-        *causal_denoiser_graphs(load_dit(config), config, engine.batch_buckets),
-        *decoder_graphs(load_vae(config), config),
-    ]
+    return family(config.family).graphs(config, engine)
 
 
 class LocalPipeline:
     """The pipeline over local stages, and a blocking call for the simplest use."""
 
-    def __init__(self, config: MillraceConfig, engine: EngineConfig) -> None:
+    def __init__(self, config: ModelConfig, engine: EngineConfig) -> None:
         torch.set_num_threads(engine.threads)
         self.config = config
         self.encoder = build_text_encoder(config)
@@ -85,4 +79,4 @@ def load_pipeline(model: str = "", engine: EngineConfig | None = None) -> LocalP
         InvalidRequest: there is no such preset.
         WeightsError: weights are missing or not the ones pinned.
     """
-    return LocalPipeline(cast("MillraceConfig", model_config(model)), engine or EngineConfig())
+    return LocalPipeline(model_config(model), engine or EngineConfig())

@@ -9,9 +9,10 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from model_core.config import DiTConfig, MillraceConfig
+from model_core.config import DiTConfig, EngineConfig, MillraceConfig
 from model_core.engine.engine import Engine
 from model_core.engine.session import EngineSession
+from model_core.families.millrace import MillraceSampler
 from model_core.nn.causal_dit import CausalDiT
 from model_core.presets import millrace_64
 from model_core.types import LatentChunk, Latents, SessionContext, TextEmbedding
@@ -34,6 +35,12 @@ def random_dit(config: DiTConfig = SMALL_DIT) -> CausalDiT:
         scale = 0.2 if parameter.dim() < 2 else 1.5 * parameter.shape[-1] ** -0.5
         parameter.data.normal_(std=scale, generator=generator)
     return model.eval().requires_grad_(requires_grad=False)
+
+
+def new_engine(network: CausalDiT, config: MillraceConfig, settings: EngineConfig | None = None) -> Engine:
+    """An engine over the embedded model's family."""
+    settings = settings or EngineConfig()
+    return Engine(MillraceSampler(network, config, settings.batch_buckets), config, settings)
 
 
 def random_embedding(prompt: str, config: MillraceConfig) -> TextEmbedding:

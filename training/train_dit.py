@@ -23,7 +23,7 @@ from model_core.diffusion.flow_match import add_noise
 from model_core.nn.causal_dit import MASKED, CausalDiT, KeyValue, TextCondition
 from model_core.nn.vae import VAE
 from model_core.presets import millrace_64
-from model_core.stages.text_encoder import LocalTextEncoder
+from model_core.stages.text_encoder import SentenceEmbedder
 from training.captions import Embed, build_bank
 from training.detect import read
 from training.optim import make_optimizers
@@ -195,7 +195,7 @@ def main() -> None:
     torch.set_float32_matmul_precision("high")
     options = Options(a.minutes, a.last_step, batch=a.batch, lr=a.lr, hold=a.hold, context_noise=a.context_noise)
     config = millrace_64()
-    DiTTrainer(a.out, torch.device(a.device), options, config, LocalTextEncoder(config.text).embed).run()
+    DiTTrainer(a.out, torch.device(a.device), options, config, SentenceEmbedder(config.text).embed).run()
 
 
 if __name__ == "__main__":

@@ -70,12 +70,12 @@ def _evaluator(prompts: int, steps: int | None, long_chunks: int, threads: int) 
 
     import torch
 
-    from model_core.stages.text_encoder import LocalTextEncoder
+    from model_core.stages.text_encoder import SentenceEmbedder
     from model_core.weights import load_dit, load_vae
     from training.evaluate import Evaluator
 
     torch.set_num_threads(threads)
-    return Evaluator(config, load_vae(config), load_dit(config), LocalTextEncoder(config.text).embed, prompts, steps)
+    return Evaluator(config, load_vae(config), load_dit(config), SentenceEmbedder(config.text).embed, prompts, steps)
 
 
 def _write_sheet(evaluator: Evaluator, long_chunks: int, path: Path) -> None:

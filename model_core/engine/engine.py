@@ -4,8 +4,8 @@
     step     schedule → forward → update
     close    free the slot
 
-Frames never depend on who else is in the batch: rows do not mix, and the graphs round a row the same way in every bucket
-(a test asserts it on the machine it runs on).
+The forwards are a `Sampler`'s, of whatever family. Frames do not depend on who else is in the batch, as far as the family says so
+(for the embedded model a test asserts it, bit for bit, on the machine it runs on).
 """
 
 from __future__ import annotations
@@ -15,18 +15,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from model_core.config import EngineConfig, MillraceConfig
-from model_core.diffusion.flow_match import euler_step
-from model_core.engine.batch import StepBatch, step_batch
-from model_core.engine.kv_cache import KVCache
-from model_core.engine.session import EngineSession, prepare
+from model_core.config import EngineConfig, ModelConfig
+from model_core.engine.session import EngineSession
+from model_core.engine.slots import Slots
 from model_core.engine.step_scheduler import StepCosts, bucket_for, schedule
-from model_core.nn.causal_dit import CausalDiT, KeyValue
-from model_core.types import LatentChunk, SessionContext, TextEmbedding
+from model_core.families.interface import Sampler
+from model_core.types import LatentChunk, SessionContext
 
 _WARM_RUNS = 5  # other processes of the machine start at the same time
 _NEW_EVIDENCE = 0.1  # weight of the newest step in a bucket's time
@@ -63,11 +59,11 @@ class EngineStatistics:
 class Engine:
     """See the module's docstring."""
 
-    def __init__(self, model: CausalDiT, config: MillraceConfig, engine: EngineConfig, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(self, sampler: Sampler, config: ModelConfig, engine: EngineConfig, clock: Callable[[], float] = time.perf_counter) -> None:
         self.config, self.engine = config, engine
-        self._model = model
+        self._sampler = sampler
         self._clock = clock
-        self._cache = KVCache(config.dit, engine.slots)
+        self._slots = Slots(engine.slots)
         self._sessions: dict[int, EngineSession] = {}
         self._step_s = dict.fromkeys(engine.batch_buckets, 0.0)
         self._commit_s = dict.fromkeys(engine.batch_buckets, 0.0)
@@ -89,13 +85,13 @@ class Engine:
 
         started = self._clock()
         with torch.inference_mode():
-            x_next = self._forward(step_batch(rows, self._cache, self.engine.batch_buckets))
+            self._sampler.step([row.leg for row in rows])
         self._account(rows, self._step_s, self._profile.step_s, self._clock() - started)
 
         done = []
-        for row, x in zip(rows, x_next.split(1), strict=False):
+        for row in rows:
             self._turns += 1
-            row.x_t, row.step_index, row.last_turn = x, row.step_index + 1, self._turns
+            row.step_index, row.last_turn = row.step_index + 1, self._turns
             if row.step_index == row.context.num_steps:
                 self._finish_chunk(row, emit)
                 done.append(row)
@@ -106,19 +102,17 @@ class Engine:
         """Take a slot and rebuild the cache from `context.suffix`; ask `free_slots` first."""
         asked = self._clock()
         with torch.inference_mode():
-            conditioning = prepare(self._model, self.config, context)
-            slot = self._cache.acquire()
+            slot = self._slots.acquire()
             try:
-                for chunk in self._run_commit([torch.tensor(latents)[None] for latents in context.suffix]):
-                    self._cache.append(slot, chunk)
                 end = context.end_chunk(self.config.grid)
                 session = EngineSession(
-                    context, slot, conditioning, end, self._latent_shape(),
+                    context, slot, self._sampler.open(context), end,
                     opened_at=asked, chunk_s=self.config.chunk_seconds, patience_s=self.engine.job_patience_s,
                 )  # fmt: skip
                 session.start_chunk(context.next_chunk, self._clock())
+                self._sampler.start(session.leg, context.next_chunk)
             except BaseException:
-                self._cache.release(slot)
+                self._slots.release(slot)
                 raise
         self._sessions[slot] = session
         return session
@@ -133,26 +127,16 @@ class Engine:
         """Free the session's slot; closing twice is harmless."""
         if self._sessions.get(session.slot) is session:
             del self._sessions[session.slot]
-            self._cache.release(session.slot)
+            self._slots.release(session.slot)
 
     def warm_up(self) -> None:
         """Run every graph in each of its shapes, so that no request pays for the first time, and measure what each takes at best."""
-        g, text = self.config.dit, self.config.text
-        blank = TextEmbedding("", np.zeros((text.max_tokens, g.text_width), np.float32), np.ones(text.max_tokens, np.bool_))
-        session = self.open(SessionContext("warm-up", seed=0, num_steps=1, embedding=blank))
+        session = self.open(SessionContext("warm-up", seed=0, num_steps=self.config.num_steps, embedding=self._sampler.blank()))
         try:
             with torch.inference_mode():
                 for bucket in self.engine.batch_buckets:
-                    rows = [session] * bucket
-                    self._forward(step_batch(rows, self._cache, self.engine.batch_buckets))
-                    self._run_commit([row.x_t for row in rows])
-                    measured = []
-                    for _ in range(_WARM_RUNS):
-                        started = self._clock()
-                        self._forward(step_batch(rows, self._cache, self.engine.batch_buckets))
-                        stepped = self._clock()
-                        self._run_commit([row.x_t for row in rows])
-                        measured.append((stepped - started, self._clock() - stepped))
+                    self._step_and_commit(session, bucket)
+                    measured = [self._step_and_commit(session, bucket) for _ in range(_WARM_RUNS)]
                     self._step_s[bucket], self._commit_s[bucket] = (min(times) for times in zip(*measured, strict=True))
         finally:
             self.close(session)
@@ -165,11 +149,11 @@ class Engine:
 
     @property
     def free_slots(self) -> int:
-        return self._cache.free
+        return self._slots.free
 
     def statistics(self) -> EngineStatistics:
         return EngineStatistics(
-            len(self._sessions), self._cache.free, self._steps, self._rows, self._chunks, self._busy_s, self._expected_s, self._profile
+            len(self._sessions), self._slots.free, self._steps, self._rows, self._chunks, self._busy_s, self._expected_s, self._profile
         )
 
     def check_integrity(self) -> None:
@@ -178,19 +162,24 @@ class Engine:
         Raises:
             RuntimeError: one was lost.
         """
-        self._cache.check_integrity()
-        if self._cache.in_use != len(self._sessions):
-            raise RuntimeError(f"{self._cache.in_use} slots in use for {len(self._sessions)} sessions")
+        self._slots.check_integrity()
+        if self._slots.in_use != len(self._sessions):
+            raise RuntimeError(f"{self._slots.in_use} slots in use for {len(self._sessions)} sessions")
 
-    def _forward(self, batch: StepBatch) -> Tensor:
-        x0 = self._model.denoise(batch.x_t, batch.step, batch.text, batch.cache, batch.cache_mask)
-        return euler_step(batch.x_t, x0, batch.t, batch.t_next)
+    def _step_and_commit(self, session: EngineSession, rows: int) -> tuple[float, float]:
+        """Seconds of both, for a chunk in its first step."""
+        self._sampler.start(session.leg, session.chunk_index)
+        started = self._clock()
+        self._sampler.step([session.leg] * rows)
+        stepped = self._clock()
+        self._sampler.commit([session.leg] * rows)
+        return stepped - started, self._clock() - stepped
 
     def _finish_chunk(self, row: EngineSession, emit: Emit) -> None:
         now = self._clock()
         row.waiting_chunks += 1
         self._chunks += 1
-        emit(row, LatentChunk(row.chunk_index, row.x_t[0].numpy().copy(), (row.timing(now),)))
+        emit(row, LatentChunk(row.chunk_index, self._sampler.latents(row.leg), (row.timing(now),)))
         row.chunk_index += 1
 
     def _commit(self, rows: Sequence[EngineSession]) -> None:
@@ -199,25 +188,11 @@ class Engine:
             return
         started = self._clock()
         with torch.inference_mode():
-            chunks = self._run_commit([row.x_t for row in rows])
-            for row, chunk in zip(rows, chunks, strict=True):
-                self._cache.append(row.slot, chunk)
+            self._sampler.commit([row.leg for row in rows])
+            for row in rows:
+                self._sampler.start(row.leg, row.chunk_index)
                 row.start_chunk(row.chunk_index, started)
         self._account(rows, self._commit_s, self._profile.commit_s, self._clock() - started)
-
-    def _run_commit(self, latents: Sequence[Tensor]) -> list[list[KeyValue]]:
-        """The commit graph on chunks `[1, C, F, H, W]`, padded to a bucket; for each chunk its keys and values a layer."""
-        if not latents:
-            return []
-        largest = self.engine.batch_buckets[-1]
-        out: list[list[KeyValue]] = []
-        for start in range(0, len(latents), largest):
-            part = latents[start : start + largest]
-            filled = [*part, *[part[0]] * (bucket_for(len(part), self.engine.batch_buckets) - len(part))]
-            layers = self._model.commit(torch.cat(filled))
-            # Cloned, so that a slot does not keep the whole batch's memory alive.
-            out += [[KeyValue(k[i : i + 1].clone(), v[i : i + 1].clone()) for k, v in layers] for i in range(len(part))]
-        return out
 
     def _account(self, rows: Sequence[EngineSession], table: dict[int, float], profile: tuple[float, ...], seconds: float) -> None:
         bucket = bucket_for(len(rows), self.engine.batch_buckets)
@@ -228,7 +203,3 @@ class Engine:
         self._busy_s += seconds
         for row in rows:
             row.charge(seconds, len(rows))
-
-    def _latent_shape(self) -> tuple[int, ...]:
-        g = self.config.dit
-        return (g.latent_channels, g.latent_frames, g.latent_height, g.latent_width)

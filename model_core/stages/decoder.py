@@ -19,9 +19,9 @@ import torch
 from numpy.typing import NDArray
 
 from model_core import media
-from model_core.config import MillraceConfig
+from model_core.config import ModelConfig
 from model_core.errors import StageUnavailable
-from model_core.nn.vae import VAE, Memory
+from model_core.families.interface import Memory, Painter
 from model_core.stages.interface import Denoiser
 from model_core.types import Codec, FrameChunk, LatentChunk, Latents, SessionContext, StageTiming
 
@@ -41,15 +41,13 @@ class DecoderStatistics:
 class LocalDecoder:
     """A `Decoder` over an upstream `Denoiser`. The thread decodes chunk k while the denoiser makes k+1; nothing is buffered here."""
 
-    def __init__(self, vae: VAE, config: MillraceConfig, upstream: Denoiser, clock: Callable[[], float] = time.perf_counter) -> None:
-        self._vae, self._config, self._upstream, self._clock = vae, config, upstream, clock
+    def __init__(self, painter: Painter, config: ModelConfig, upstream: Denoiser, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._painter, self._config, self._upstream, self._clock = painter, config, upstream, clock
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="decoder")
         self._closed = False
         self._sessions = self._chunks = 0
         self._busy_s = 0.0
-        g = config.dit
-        blank = np.zeros((g.latent_channels, g.latent_frames, g.latent_height, g.latent_width), np.float32)
-        self._decode(blank, self._new_memory())  # warm up
+        self._decode(np.zeros(config.latent_shape(0), np.float32), self._fresh())  # warm up
 
     async def stream(self, context: SessionContext) -> AsyncGenerator[FrameChunk, None]:
         """See `Decoder.stream`.
@@ -62,7 +60,7 @@ class LocalDecoder:
         self._sessions += 1
         try:
             async with aclosing(self._upstream.stream(context)) as latents:
-                memory: Memory | None = None
+                memory: Memory = None
                 async for chunk in latents:
                     arrived = self._clock()
                     memory = memory if memory is not None else await rebuilding
@@ -103,7 +101,7 @@ class LocalDecoder:
     # -- device thread --------------------------------------------------------------------------------------------------------
 
     def _rebuild(self, suffix: tuple[Latents, ...]) -> Memory:
-        memory = self._new_memory()
+        memory = self._fresh()
         for latents in suffix:
             _, memory = self._decode(latents, memory)
         return memory
@@ -137,10 +135,8 @@ class LocalDecoder:
     def _decode(self, latents: Latents, memory: Memory) -> tuple[NDArray[np.uint8], Memory]:
         """One chunk `[C, F, H, W]` to pixels uint8 `[N, H, W, 3]`."""
         with torch.inference_mode():
-            frames, memory = self._vae.decode(torch.tensor(latents)[None], memory)
-            pixels = (frames[0].clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
-        return pixels.numpy(), memory
+            return self._painter.paint(latents, memory)
 
-    def _new_memory(self) -> Memory:
+    def _fresh(self) -> Memory:
         with torch.inference_mode():
-            return self._vae.new_memory(self._vae.decoder, 1, self._config.height, self._config.width)
+            return self._painter.fresh()

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from model_core.config import EngineConfig, MillraceConfig
+from model_core.config import EngineConfig, ModelConfig
 from model_core.engine.engine import Engine, ForwardProfile
 from model_core.engine.session import EngineSession, check
 from model_core.errors import EngineDead
-from model_core.nn.causal_dit import CausalDiT
+from model_core.families.interface import Sampler
 from model_core.types import LatentChunk, SessionContext
 
 
@@ -67,9 +67,10 @@ class _Leg:
 class LocalDenoiser:
     """A `Denoiser`. `stream` may be called from any event loop."""
 
-    def __init__(self, model: CausalDiT, config: MillraceConfig, engine: EngineConfig, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(self, sampler: Sampler, config: ModelConfig, engine: EngineConfig, clock: Callable[[], float] = time.perf_counter) -> None:
         """Warm every graph in every bucket, then start the thread; blocks until it is ready."""
-        self._engine = Engine(model, config, engine, clock)
+        self._engine = Engine(sampler, config, engine, clock)
+        self._sampler = sampler
         self._engine.warm_up()
         self._wake = threading.Condition()
         self._commands: deque[Callable[[], None]] = deque()
@@ -88,7 +89,7 @@ class LocalDenoiser:
             EngineDead: the engine has crashed, or the stage is closed.
         """
         self.check_health()
-        check(self._engine.config, context)
+        check(self._engine.config, self._sampler, context)
         leg = _Leg(context)
         self._command(lambda: self._enter(leg))
         try:

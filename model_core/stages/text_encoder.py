@@ -27,8 +27,10 @@ from transformers import AutoConfig, AutoModel
 
 from model_core.config import TextEncoderConfig
 from model_core.errors import StageUnavailable, WeightsError
+from model_core.families.interface import Embedder
 from model_core.types import TextEmbedding
 
+CACHE_SIZE = 1024
 EMBED_BATCH = 64  # prompts that `embed` runs at once; bounds its memory
 UNUSED_WEIGHTS = ("pooler.", "embeddings.position_ids")  # in the checkpoint, not in the network: only token features are wanted
 
@@ -73,13 +75,10 @@ class TextNetwork(nn.Module):
         return hidden * mask[..., None]
 
 
-class LocalTextEncoder:
-    """A `TextEncoder` with an LRU cache. Call `encode` from one event loop; the model runs in a thread of its own, so the loop never waits.
+class SentenceEmbedder:
+    """The `Embedder` of the embedded model."""
 
-    Concurrent equal prompts share one run. Work nobody waits for any more is dropped, so what is queued is bounded by the callers.
-    """
-
-    def __init__(self, config: TextEncoderConfig, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(self, config: TextEncoderConfig) -> None:
         """Load and verify the weights; blocks for as long as that takes.
 
         Raises:
@@ -89,6 +88,33 @@ class LocalTextEncoder:
         self.config = config
         self._tokenizer = _load_tokenizer(folder, config.max_tokens)
         self.network = TextNetwork(_load_model(folder, config))
+
+    def embed(self, prompts: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Embed many prompts at once, uncached, in the calling thread: tokens `[N, T, D]`, zero where padded, and mask `[N, T]`."""
+        count, length, width = len(prompts), self.config.max_tokens, self.config.width
+        tokens_ntd = np.empty((count, length, width), np.float32)
+        mask_nt = np.empty((count, length), np.bool_)
+        for start in range(0, count, EMBED_BATCH):
+            batch = slice(start, start + EMBED_BATCH)
+            # A lone surrogate is a valid Python string but no text; it becomes a question mark.
+            rows = self._tokenizer.encode_batch([p.encode("utf-8", "replace").decode("utf-8") for p in prompts[batch]])
+            ids = torch.tensor([row.ids for row in rows])
+            mask = torch.tensor([row.attention_mask for row in rows])
+            with torch.inference_mode():
+                tokens_ntd[batch] = self.network.features(ids, mask).numpy()
+            mask_nt[batch] = mask.numpy() != 0
+        return tokens_ntd, mask_nt
+
+
+class LocalTextEncoder:
+    """A `TextEncoder` with an LRU cache. Call `encode` from one event loop; the model runs in a thread of its own, so the loop never waits.
+
+    Concurrent equal prompts share one run. Work nobody waits for any more is dropped, so what is queued is bounded by the callers.
+    """
+
+    def __init__(self, embedder: Embedder, cache_size: int = CACHE_SIZE, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._embedder = embedder
+        self._cache_size = cache_size
         self._clock = clock
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="text-encoder")
         self._cache: OrderedDict[str, TextEmbedding] = OrderedDict()
@@ -128,22 +154,6 @@ class LocalTextEncoder:
                 if self._flights.get(prompt) is flight:
                     del self._flights[prompt]
 
-    def embed(self, prompts: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Embed many prompts at once, uncached, in the calling thread: tokens `[N, T, D]`, zero where padded, and mask `[N, T]`."""
-        count, length, width = len(prompts), self.config.max_tokens, self.config.width
-        tokens_ntd = np.empty((count, length, width), np.float32)
-        mask_nt = np.empty((count, length), np.bool_)
-        for start in range(0, count, EMBED_BATCH):
-            batch = slice(start, start + EMBED_BATCH)
-            # A lone surrogate is a valid Python string but no text; it becomes a question mark.
-            rows = self._tokenizer.encode_batch([p.encode("utf-8", "replace").decode("utf-8") for p in prompts[batch]])
-            ids = torch.tensor([row.ids for row in rows])
-            mask = torch.tensor([row.attention_mask for row in rows])
-            with torch.inference_mode():
-                tokens_ntd[batch] = self.network.features(ids, mask).numpy()
-            mask_nt[batch] = mask.numpy() != 0
-        return tokens_ntd, mask_nt
-
     def statistics(self) -> TextEncoderStatistics:
         """Where prompts were answered from, and what it cost."""
         return TextEncoderStatistics(
@@ -167,7 +177,7 @@ class LocalTextEncoder:
 
     def _embed_one(self, prompt: str) -> TextEmbedding:
         started = self._clock()
-        tokens_ntd, mask_nt = self.embed([prompt])
+        tokens_ntd, mask_nt = self._embedder.embed([prompt])
         for shared in (tokens_ntd, mask_nt):
             shared.flags.writeable = False  # many sessions hold the same cached arrays
         self._service_s += self._clock() - started
@@ -176,7 +186,7 @@ class LocalTextEncoder:
     def _remember(self, embedding: TextEmbedding) -> None:
         self._cache[embedding.prompt] = embedding
         self._cache.move_to_end(embedding.prompt)
-        while len(self._cache) > self.config.cache_size:
+        while len(self._cache) > self._cache_size:
             self._cache.popitem(last=False)
 
 

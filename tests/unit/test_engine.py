@@ -13,11 +13,13 @@ import torch
 from model_core.config import EngineConfig, MillraceConfig
 from model_core.diffusion.flow_match import chunk_noise
 from model_core.engine.engine import Engine, ForwardProfile
+from model_core.families.millrace import MillraceSampler
 from model_core.nn.causal_dit import CausalDiT
 from model_core.presets import millrace_64
 from model_core.types import Latents, SessionContext
 from model_core.weights import load_dit
 from tests.models import SMALL_DIT, Collector, make, random_context, random_dit, random_embedding, resumed, small_config
+from tests.models import new_engine as build
 from training.rollout import rollout
 
 MODELS = {"millrace-64": (load_dit(millrace_64()), millrace_64()), "small": (random_dit(), small_config())}
@@ -40,7 +42,7 @@ def rig(request: pytest.FixtureRequest) -> Rig:
 
 
 def new_engine(rig: Rig, buckets: tuple[int, ...] = (1, 2, 4, 8), slots: int = 16) -> Engine:
-    return Engine(*rig, EngineConfig(slots=slots, batch_buckets=buckets))
+    return build(*rig, EngineConfig(slots=slots, batch_buckets=buckets))
 
 
 def assert_equal(made: list[Latents], expected: list[Latents]) -> None:
@@ -166,7 +168,7 @@ def test_every_step_count_takes_that_many_forwards_a_chunk(num_steps: int) -> No
 
 @pytest.mark.parametrize("lead", [1, 2, 3])
 def test_a_session_whose_reader_is_slow_is_not_stepped(lead: int) -> None:
-    engine = Engine(*SMALL, EngineConfig(max_lead_chunks=lead))
+    engine = build(*SMALL, EngineConfig(max_lead_chunks=lead))
     collector = Collector(engine)
     held = collector.open(random_context("held", SMALL[1], chunks=None, num_steps=2))
     collector.held.add(held)
@@ -189,7 +191,8 @@ def test_a_session_whose_reader_is_slow_is_not_stepped(lead: int) -> None:
 def test_time_held_back_is_not_time_in_the_queue() -> None:
     """A manual clock: forwards take no time, and the reader lets 50 s pass."""
     now = [0.0]
-    collector = Collector(Engine(*SMALL, EngineConfig(max_lead_chunks=1), clock=lambda: now[0]))
+    sampler = MillraceSampler(*SMALL, EngineConfig().batch_buckets)
+    collector = Collector(Engine(sampler, SMALL[1], EngineConfig(max_lead_chunks=1), clock=lambda: now[0]))
     session = collector.open(random_context("a session", SMALL[1], chunks=3, num_steps=2))
     collector.held.add(session)
     now[0] = 1.0

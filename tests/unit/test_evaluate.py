@@ -19,9 +19,10 @@ from PIL import Image
 from headrace.cli import evaluate as command
 from model_core import weights
 from model_core.config import EngineConfig
+from model_core.families.millrace import MillraceSampler
 from model_core.presets import millrace_64
 from model_core.stages.denoiser import LocalDenoiser
-from model_core.stages.text_encoder import LocalTextEncoder
+from model_core.stages.text_encoder import SentenceEmbedder
 from model_core.types import SessionContext, TextEmbedding
 from model_core.weights import load_dit, load_vae
 from training.detect import read
@@ -38,7 +39,7 @@ def evaluator() -> Iterator[Evaluator]:
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     config = millrace_64()
-    yield Evaluator(config, load_vae(config), load_dit(config), LocalTextEncoder(config.text).embed, COUNT)
+    yield Evaluator(config, load_vae(config), load_dit(config), SentenceEmbedder(config.text).embed, COUNT)
     torch.set_num_threads(threads)
 
 
@@ -138,16 +139,16 @@ def test_a_model_that_ignores_its_prompt_fails(evaluator: Evaluator) -> None:
 
 
 def embed_same(evaluator: Evaluator, count: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    tokens, mask = LocalTextEncoder(evaluator.config.text).embed(["a red circle"])
+    tokens, mask = SentenceEmbedder(evaluator.config.text).embed(["a red circle"])
     return np.repeat(tokens, count, 0), np.repeat(mask, count, 0)
 
 
 async def test_the_denoise_stage_makes_the_same_latents(evaluator: Evaluator) -> None:
     """What is scored is what is served: four chunks, past the window, of one session."""
     config, prompt, seed = evaluator.config, evaluator.prompts[0], 5
-    tokens, mask = LocalTextEncoder(config.text).embed([prompt])
+    tokens, mask = SentenceEmbedder(config.text).embed([prompt])
     expected = evaluator.latents([prompt], [seed], chunks=5)
-    denoiser = LocalDenoiser(evaluator.dit, config, EngineConfig(slots=1, batch_buckets=(1,)))
+    denoiser = LocalDenoiser(MillraceSampler(evaluator.dit, config, (1,)), config, EngineConfig(slots=1, batch_buckets=(1,)))
     context = SessionContext("s", seed, config.num_steps, TextEmbedding(prompt, tokens[0], mask[0]), num_frames=5 * config.frames_per_chunk)
     try:
         served = [chunk.latents async for chunk in denoiser.stream(context)]

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from model_core.config import EngineConfig
-from model_core.engine.engine import Engine
 from model_core.errors import EngineDead, InvalidRequest
+from model_core.families.millrace import MillraceSampler
 from model_core.nn.causal_dit import CausalDiT, KeyValue, Modulation, TextCondition
 from model_core.stages.denoiser import LocalDenoiser
 from model_core.types import Latents, SessionContext, TextEmbedding
 from tests.fakes import eventually
-from tests.models import SMALL_DIT, make, random_context, random_dit, small_config
+from tests.models import SMALL_DIT, make, new_engine, random_context, random_dit, small_config
 
 CONFIG = small_config()
 TIMEOUT_S = 20.0
@@ -89,7 +89,9 @@ async def make_denoiser() -> AsyncIterator[MakeDenoiser]:
     made: list[LocalDenoiser] = []
 
     def build(model: CausalDiT | None = None, slots: int = 16, buckets: tuple[int, ...] = (1, 4)) -> LocalDenoiser:
-        made.append(LocalDenoiser(model or random_dit(), CONFIG, EngineConfig(slots=slots, batch_buckets=buckets)))
+        made.append(
+            LocalDenoiser(MillraceSampler(model or random_dit(), CONFIG, buckets), CONFIG, EngineConfig(slots=slots, batch_buckets=buckets))
+        )
         return made[-1]
 
     yield build
@@ -110,7 +112,7 @@ def context(name: str, chunks: int | None = 3) -> SessionContext:
 
 
 def expected(name: str, chunks: int = 3) -> list[Latents]:
-    return make(Engine(random_dit(), CONFIG, EngineConfig()), context(name, chunks))
+    return make(new_engine(random_dit(), CONFIG), context(name, chunks))
 
 
 async def idle(denoiser: LocalDenoiser, slots: int = 16) -> None:

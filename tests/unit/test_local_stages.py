@@ -17,6 +17,7 @@ from model_core import media
 from model_core.config import EngineConfig
 from model_core.diffusion.flow_match import chunk_noise
 from model_core.errors import EngineDead, StageUnavailable
+from model_core.families.millrace import MillracePainter
 from model_core.local import build_decoder, load_pipeline
 from model_core.pipeline import SessionRequest
 from model_core.presets import millrace_64
@@ -175,7 +176,7 @@ async def test_a_failure_upstream_reaches_the_reader_after_what_was_made(make_de
 
 async def test_cancelling_closes_upstream(make_decoder: MakeDecoder) -> None:
     endless = FakeDenoiser(CONFIG)
-    decoder = LocalDecoder(load_vae(CONFIG), CONFIG, endless)
+    decoder = LocalDecoder(MillracePainter(load_vae(CONFIG), CONFIG), CONFIG, endless)
     readers = [asyncio.create_task(frames(decoder, context(None))) for _ in range(5)]
     for reader in readers:
         await eventually(lambda: decoder.statistics().chunks > 3)

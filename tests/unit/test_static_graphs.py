@@ -14,13 +14,12 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from model_core.config import EngineConfig
-from model_core.engine.engine import Engine
 from model_core.nn.causal_dit import MASKED, CausalDiT, KeyValue, Modulation, TextCondition
 from model_core.nn.static_gate import static_faults
 from model_core.nn.vae import VAE
 from model_core.presets import millrace_64
 from model_core.types import Latents
-from tests.models import Collector, random_context, random_dit, resumed, small_config
+from tests.models import Collector, new_engine, random_context, random_dit, resumed, small_config
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -181,7 +180,7 @@ class Counting(CausalDiT):
 def test_sessions_that_come_and_go_need_no_graph_that_was_not_warm() -> None:
     """Any number of sessions, steps and chunks in the past: one graph a bucket for `denoise` and `commit`, one for the others."""
     config, model, buckets = small_config(), Counting(), (1, 3)
-    engine = Engine(model, config, EngineConfig(batch_buckets=buckets))
+    engine = new_engine(model, config, EngineConfig(batch_buckets=buckets))
     engine.warm_up()
     warm = {"condition": 1, "modulate": 1, "denoise": len(buckets), "commit": len(buckets)}
     assert model.compiled == warm

@@ -17,7 +17,7 @@ from model_core.config import TextEncoderConfig
 from model_core.errors import StageUnavailable, WeightsError
 from model_core.presets import millrace_64
 from model_core.stages.interface import TextEncoder
-from model_core.stages.text_encoder import LocalTextEncoder, weights_folder
+from model_core.stages.text_encoder import LocalTextEncoder, SentenceEmbedder, weights_folder
 
 CONFIG = millrace_64().text
 PROMPT = "a large red circle moves left over a blue background"
@@ -36,8 +36,13 @@ ODD_TEXTS = {
 
 
 @pytest.fixture(scope="module")
-def shared() -> Iterator[LocalTextEncoder]:
-    encoder = LocalTextEncoder(CONFIG)
+def embedder() -> SentenceEmbedder:
+    return SentenceEmbedder(CONFIG)
+
+
+@pytest.fixture(scope="module")
+def shared(embedder: SentenceEmbedder) -> Iterator[LocalTextEncoder]:
+    encoder = LocalTextEncoder(embedder)
     yield encoder
     asyncio.run(encoder.aclose())
 
@@ -76,19 +81,19 @@ async def test_any_text_gives_finite_features_of_the_static_shape(shared: LocalT
     assert np.abs(embedding.tokens[embedding.mask]).max(axis=1).min() > 0
 
 
-async def test_features_carry_meaning(shared: LocalTextEncoder) -> None:
+async def test_features_carry_meaning(shared: LocalTextEncoder, embedder: SentenceEmbedder) -> None:
     def sentence(tokens: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
         mean: NDArray[np.float32] = tokens.sum(0) / mask.sum()
         return mean / np.linalg.norm(mean)
 
-    tokens, mask = shared.embed(["a red circle moves left", "a crimson disc slides to the left", "quarterly tax returns"])
+    tokens, mask = embedder.embed(["a red circle moves left", "a crimson disc slides to the left", "quarterly tax returns"])
     circle, disc, tax = (sentence(t, m) for t, m in zip(tokens, mask, strict=True))
     assert circle @ disc > circle @ tax + 0.2
 
 
-async def test_many_at_once_agree_with_one_alone(shared: LocalTextEncoder) -> None:
+async def test_many_at_once_agree_with_one_alone(shared: LocalTextEncoder, embedder: SentenceEmbedder) -> None:
     prompts = [f"prompt number {i}" for i in range(70)]  # more than one internal batch
-    tokens, mask = shared.embed(prompts)
+    tokens, mask = embedder.embed(prompts)
     assert tokens.shape == (70, CONFIG.max_tokens, CONFIG.width)
     for i in (0, 63, 64, 69):
         alone = await shared.encode(prompts[i])
@@ -96,8 +101,8 @@ async def test_many_at_once_agree_with_one_alone(shared: LocalTextEncoder) -> No
         np.testing.assert_array_equal(mask[i], alone.mask)
 
 
-def test_no_prompts_give_no_rows(shared: LocalTextEncoder) -> None:
-    tokens, mask = shared.embed([])
+def test_no_prompts_give_no_rows(shared: LocalTextEncoder, embedder: SentenceEmbedder) -> None:
+    tokens, mask = embedder.embed([])
     assert tokens.shape == (0, CONFIG.max_tokens, CONFIG.width)
     assert mask.shape == (0, CONFIG.max_tokens)
 
@@ -109,7 +114,7 @@ async def test_cached_arrays_cannot_be_changed_by_one_of_their_readers(shared: L
 
 
 async def test_least_recently_used_prompt_is_forgotten_and_a_second_encoder_gives_the_same_bits(shared: LocalTextEncoder) -> None:
-    encoder: LocalTextEncoder = LocalTextEncoder(replace(CONFIG, cache_size=2))
+    encoder: LocalTextEncoder = LocalTextEncoder(SentenceEmbedder(CONFIG), cache_size=2)
     protocol: TextEncoder = encoder
     for prompt in ("a", "b", "a", "c", "a", "b"):
         embedding = await protocol.encode(prompt)
@@ -160,7 +165,7 @@ async def test_the_loop_runs_on_while_a_prompt_is_encoded(shared: LocalTextEncod
 
 
 async def test_closing_finishes_what_is_under_way_and_refuses_the_rest() -> None:
-    encoder = LocalTextEncoder(CONFIG)
+    encoder = LocalTextEncoder(SentenceEmbedder(CONFIG))
     prompts = [f"{i} under way or waiting" for i in range(4)]
     under_way = [asyncio.create_task(encoder.encode(prompt)) for prompt in prompts]
     await asyncio.sleep(0)
@@ -182,7 +187,7 @@ async def test_closing_finishes_what_is_under_way_and_refuses_the_rest() -> None
 def test_wrong_weights_are_refused(change: dict[str, str | int], message: str) -> None:
     config: TextEncoderConfig = replace(CONFIG, **change)  # type: ignore[arg-type]  # a table of changes of different types
     with pytest.raises(WeightsError, match=message):
-        LocalTextEncoder(config)
+        SentenceEmbedder(config)
 
 
 def test_an_incomplete_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,7 +195,7 @@ def test_an_incomplete_package_is_named(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "half_a_package" / "__init__.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(WeightsError, match=r"half_a_package/model/tokenizer\.json is missing"):
-        LocalTextEncoder(replace(CONFIG, package="half_a_package"))
+        SentenceEmbedder(replace(CONFIG, package="half_a_package"))
 
 
 def test_loading_and_encoding_touch_no_network() -> None:
@@ -201,8 +206,8 @@ def refuse(event, args):
         raise SystemExit(f"network used: {event} {args[1:]}")
 sys.addaudithook(refuse)
 from model_core.presets import millrace_64
-from model_core.stages.text_encoder import LocalTextEncoder
-print(asyncio.run(LocalTextEncoder(millrace_64().text).encode("circle")).mask.sum())
+from model_core.stages.text_encoder import LocalTextEncoder, SentenceEmbedder
+print(asyncio.run(LocalTextEncoder(SentenceEmbedder(millrace_64().text)).encode("circle")).mask.sum())
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100, check=False)
     assert (done.returncode, done.stdout) == (0, "3\n"), done.stderr

@@ -1,0 +1,179 @@
+"""The embedded model's family: our own networks in `model_core.nn`, with weights that come with the package."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model_core.config import EngineConfig, MillraceConfig, ModelConfig
+from model_core.diffusion.flow_match import chunk_noise, euler_step, timesteps
+from model_core.engine.step_scheduler import bucket_for
+from model_core.errors import FieldViolation
+from model_core.families.interface import Embedder, Painter, Sampler
+from model_core.graphs import GraphSpec
+from model_core.nn.causal_dit import CausalDiT, KeyValue, Modulation, TextCondition
+from model_core.nn.graphs import causal_denoiser_graphs, decoder_graphs, text_encoder_graphs
+from model_core.nn.vae import VAE, Memory
+from model_core.nn.window import ChunkKeyValues, gather
+from model_core.stages.text_encoder import SentenceEmbedder
+from model_core.types import Latents, SessionContext, TextEmbedding
+from model_core.weights import load_dit, load_vae
+
+T = TypeVar("T")
+
+
+def embedder(config: ModelConfig) -> Embedder:
+    return SentenceEmbedder(_own(config).text)
+
+
+def sampler(config: ModelConfig, engine: EngineConfig) -> Sampler:
+    return MillraceSampler(load_dit(_own(config)), _own(config), engine.batch_buckets)
+
+
+def painter(config: ModelConfig) -> Painter:
+    return MillracePainter(load_vae(_own(config)), _own(config))
+
+
+def graphs(config: ModelConfig, engine: EngineConfig) -> list[GraphSpec]:
+    own = _own(config)
+    return [
+        *text_encoder_graphs(SentenceEmbedder(own.text).network, own.text),
+        *causal_denoiser_graphs(load_dit(own), own, engine.batch_buckets),
+        *decoder_graphs(load_vae(own), own),
+    ]
+
+
+def _own(config: ModelConfig) -> MillraceConfig:
+    return cast("MillraceConfig", config)
+
+
+@dataclass(slots=True, eq=False)
+class MillraceLeg:
+    """One row of the graphs.
+
+    Attributes:
+        seed: of the noise.
+        text, times, steps: constants of the leg: the text, the times `[S + 1]` of its S steps, and a modulation for each step.
+        window: committed chunks, oldest first.
+        x_t: noisy latents `[1, C, F, H, W]`.
+        step: denoise steps done.
+    """
+
+    seed: int
+    text: TextCondition
+    times: Tensor
+    steps: Modulation
+    window: deque[ChunkKeyValues]
+    x_t: Tensor = field(default_factory=lambda: torch.empty(0))
+    step: int = 0
+
+
+class MillraceSampler:
+    """`CausalDiT` as a `Sampler`.
+
+    Frames never depend on who else is in the batch: rows do not mix, and the graphs round a row the same way in every bucket
+    (a test asserts it on the machine it runs on). Padding rows repeat the first row; their results are dropped.
+    """
+
+    def __init__(self, network: CausalDiT, config: MillraceConfig, buckets: Sequence[int]) -> None:
+        self.network = network
+        self._config = config
+        self._buckets = tuple(buckets)
+
+    def violations(self, context: SessionContext) -> tuple[FieldViolation, ...]:
+        shape = (self._config.text.max_tokens, self._config.dit.text_width)
+        tokens, mask = context.embedding.tokens.shape, context.embedding.mask.shape
+        rules = (("tokens", tokens, shape), ("mask", mask, shape[:1]))
+        return tuple(
+            FieldViolation(f"context.embedding.{name}", f"must be of shape {must}; got {got}") for name, got, must in rules if got != must
+        )
+
+    def blank(self) -> TextEmbedding:
+        tokens, width = self._config.text.max_tokens, self._config.dit.text_width
+        return TextEmbedding("", np.zeros((tokens, width), np.float32), np.ones(tokens, np.bool_))
+
+    def open(self, context: SessionContext) -> MillraceLeg:
+        """The condition graph runs in its one shape: one session and `max_steps` times, those past its own steps set to 1.
+
+        Matrices of few rows round differently in other shapes.
+        """
+        config, embedding = self._config, context.embedding
+        text = self.network.condition(torch.tensor(embedding.tokens)[None], torch.tensor(embedding.mask)[None])
+        times = torch.tensor(timesteps(context.num_steps, config.shift))
+        padded = F.pad(times[:-1], (0, config.max_steps - context.num_steps), value=1.0)
+        steps = self.network.modulate(padded, text.pooled.expand(config.max_steps, -1))
+        past = self._run_commit([torch.tensor(latents)[None] for latents in context.suffix])
+        return MillraceLeg(context.seed, text, times, steps, deque(past, maxlen=config.dit.window))
+
+    def start(self, leg: MillraceLeg, chunk: int) -> None:
+        leg.x_t, leg.step = chunk_noise(leg.seed, chunk, self._config.latent_shape(chunk))[None], 0
+
+    def group(self, leg: MillraceLeg) -> Hashable:
+        return None
+
+    def step(self, legs: Sequence[MillraceLeg]) -> None:
+        rows = _filled(legs, self._buckets)
+        modulation = Modulation(
+            torch.stack([leg.steps.blocks[leg.step] for leg in rows]),
+            torch.stack([leg.steps.final[leg.step] for leg in rows]),
+        )
+        layers, mask = gather(self._config.dit, [leg.window for leg in rows])
+        x_t = torch.cat([leg.x_t for leg in rows])
+        x_0 = self.network.denoise(x_t, modulation, _text([leg.text for leg in rows]), layers, mask)
+        t, t_next = (torch.stack([leg.times[leg.step + after] for leg in rows]) for after in (0, 1))
+        for leg, x in zip(legs, euler_step(x_t, x_0, t, t_next).split(1), strict=False):
+            leg.x_t = x
+            leg.step += 1
+
+    def latents(self, leg: MillraceLeg) -> Latents:
+        return cast("Latents", leg.x_t[0].numpy().copy())
+
+    def commit(self, legs: Sequence[MillraceLeg]) -> None:
+        for leg, chunk in zip(legs, self._run_commit([leg.x_t for leg in legs]), strict=True):
+            leg.window.append(chunk)
+
+    def _run_commit(self, latents: Sequence[Tensor]) -> list[ChunkKeyValues]:
+        """The commit graph on chunks `[1, C, F, H, W]`, padded to a bucket; for each chunk its keys and values a layer."""
+        largest = self._buckets[-1]
+        out: list[ChunkKeyValues] = []
+        for start in range(0, len(latents), largest):
+            part = latents[start : start + largest]
+            layers = self.network.commit(torch.cat(_filled(part, self._buckets)))
+            # Cloned, so that a chunk does not keep the whole batch's memory alive.
+            out += [[KeyValue(k[i : i + 1].clone(), v[i : i + 1].clone()) for k, v in layers] for i in range(len(part))]
+        return out
+
+
+class MillracePainter:
+    """`VAE`'s decoder as a `Painter`: one session, one shape."""
+
+    def __init__(self, vae: VAE, config: MillraceConfig) -> None:
+        self._vae, self._config = vae, config
+
+    def fresh(self) -> Memory:
+        return self._vae.new_memory(self._vae.decoder, 1, self._config.height, self._config.width)
+
+    def paint(self, latents: Latents, memory: Memory) -> tuple[NDArray[np.uint8], Memory]:
+        frames, memory = self._vae.decode(torch.tensor(latents)[None], memory)
+        pixels = (frames[0].clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+        return pixels.numpy(), memory
+
+
+def _filled(rows: Sequence[T], buckets: Sequence[int]) -> list[T]:
+    return [*rows, *[rows[0]] * (bucket_for(len(rows), buckets) - len(rows))]
+
+
+def _text(rows: Sequence[TextCondition]) -> TextCondition:
+    layers = [
+        KeyValue(torch.cat([r.layers[i].key for r in rows]), torch.cat([r.layers[i].value for r in rows]))
+        for i in range(len(rows[0].layers))
+    ]  # fmt: skip
+    return TextCondition(layers, torch.cat([r.mask for r in rows]), torch.cat([r.pooled for r in rows]))

@@ -1,0 +1,17 @@
+"""Families by name. A family is imported when it is first wanted: their libraries are heavy."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import cast
+
+from model_core.families.interface import Family
+
+MODULES = {
+    "millrace": "model_core.families.millrace",
+}
+
+
+def family(name: str) -> Family:
+    """The family called `name`: what `ModelConfig.family` says."""
+    return cast("Family", import_module(MODULES[name]))
