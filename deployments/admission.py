@@ -107,6 +107,11 @@ class AdmissionDesk:
         """The account of a caller who names itself so; one of a fixed set."""
         return self._config.tenant_name(named)
 
+    def level(self, steps: int) -> int:
+        """The brown-out level, 1 or more, that lowers a session to `steps`."""
+        tiers = self._config.brownout.tiers
+        return next((level for level, tier in enumerate(tiers, 1) if tier <= steps), max(1, len(tiers)))
+
     def statistics(self) -> ControlStatistics:
         return self._control.statistics()
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import errno
-import logging
 import random
 import secrets
 from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry
+from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from autoscaling.control import ControlStatistics
@@ -25,17 +24,16 @@ from deployments.pacing import Clock, MonotonicClock
 from deployments.process import numbers, process_statistics
 from deployments.remote import RemoteDecoder, RemoteDenoiser, RemoteTextEncoder
 from deployments.rpc_server import GrpcServer, TlsIdentity
+from deployments.scrape import Discovery, ReplicaMetrics, Target, announced, metrics_targets
 from deployments.session_keeper import KeeperPolicy, SessionKeeper
 from deployments.session_store import MemoryStore, SessionStore
 from model_core.pipeline import VideoPipeline
 from model_core.tasks import cancel_and_wait
-from observability.metrics import Metrics, start_metrics_server
+from observability.metrics import Metrics
 
 _TOKEN_BYTES = 24
 # Sessions at once where nothing is measured.
 _UNLIMITED = 1_000_000
-
-log = logging.getLogger(__name__)
 
 
 class FrontDoorReplica:
@@ -78,7 +76,7 @@ class FrontDoorReplica:
         )
         self._drain_s = settings.drain_seconds
         self._draining: asyncio.Task[None] | None = None
-        self._metrics_server, self._metrics_thread = _metrics_endpoint(registry, settings)
+        self._metrics = _replica_metrics(metrics, settings, text_encoder, denoiser, decoder)
         await self._server.start()
         self._measuring = None if capacity is None else asyncio.create_task(capacity.run())
 
@@ -86,6 +84,10 @@ class FrontDoorReplica:
         """Flat numbers: sessions that are open, run and wait, and those of the process (see `ProcessStatistics`)."""
         admission = numbers("front_door", self._desk.statistics())
         return {"front_door_open": float(self._service.open_sessions)} | admission | numbers("process", process_statistics())
+
+    async def metrics_target(self) -> Target:
+        """Where Prometheus reads this replica."""
+        return self._metrics.target()
 
     async def drain(self) -> None:
         """Refuse new sessions, end running ones before their next chunk, stop listening. Every caller waits for the one drain."""
@@ -99,8 +101,7 @@ class FrontDoorReplica:
         await self._keeper.aclose()
         if self._measuring is not None:
             await cancel_and_wait(self._measuring)
-        self._metrics_server.shutdown()
-        await asyncio.to_thread(self._metrics_thread.join)
+        await asyncio.to_thread(self._metrics.close)
 
 
 def session_keeper(settings: SessionStoreSettings, metrics: Metrics, clock: Clock) -> SessionKeeper:
@@ -146,13 +147,10 @@ def _identity(settings: FrontDoorSettings) -> TlsIdentity | None:
     return TlsIdentity(Path(settings.tls.certificate_file).read_bytes(), Path(settings.tls.key_file).read_bytes())
 
 
-def _metrics_endpoint(registry: CollectorRegistry, settings: FrontDoorSettings) -> tuple[Any, Any]:
-    """The configured port belongs to the first front door on a node; a further one takes a free port."""
-    try:
-        return start_metrics_server(registry, settings.metrics_port, settings.metrics_host)
-    except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            raise
-        server, thread = start_metrics_server(registry, 0, settings.metrics_host)
-        log.warning("metrics port %d is taken; this front door uses %d", settings.metrics_port, server.server_port)
-        return server, thread
+def _replica_metrics(metrics: Metrics, settings: FrontDoorSettings, *stages: DeploymentHandle[Any]) -> ReplicaMetrics:
+    """The configured port belongs to the first front door on a node. Each of them knows where all replicas are, the front doors too."""
+    me = serve.get_replica_context()
+    handles = (*stages, serve.get_deployment_handle(me.deployment, me.app_name))
+    discovery = Discovery([metrics_targets(handle) for handle in handles], announced, metrics.replicas_answering)
+    targets = discovery.from_thread(asyncio.get_running_loop())
+    return ReplicaMetrics(metrics.registry, settings.metrics_host, settings.metrics_port, targets)

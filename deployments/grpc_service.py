@@ -65,7 +65,6 @@ class VideoService:
         self._new_id = new_id
         self._new_seed = new_seed
         self._edge = RpcEdge(metrics, new_id)
-        self._metrics = metrics
         self._runner = SessionRunner(pipelines, desk, keeper, limits, metrics, clock)
         self._resumption = Resumption(pipelines, keeper, self._validator)
 
@@ -134,7 +133,7 @@ class VideoService:
                         if isinstance(event, FrameChunk):
                             await run_in_thread(writer.write, event.pixels())
                             usage.add(event)
-                            self._metrics.observe_chunk(event)
+                            place.meter.made(event)
             finally:
                 await run_in_thread(writer.close)
             mp4 = await run_in_thread(path.read_bytes)

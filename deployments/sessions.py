@@ -10,7 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from google.protobuf.message import Message
@@ -30,6 +30,7 @@ from model_core.pipeline import Paused, PromptApplied, Resumed, Session, Session
 from model_core.tasks import cancel_and_wait, run_in_thread
 from model_core.types import Codec, FrameChunk, StageTiming
 from observability.metrics import Metrics
+from observability.session_meter import SessionMeter
 
 _TICK_S = 1.0
 _OUTCOMES = {
@@ -124,7 +125,7 @@ class SessionRunner:
             ReaderStalled: `send` was blocked for too long.
         """
         async with self.admitted(order, call.tenant) as place:
-            serving = _Serving(order, reply, send, call, place, self._keeper, self._limits, self._metrics, self._clock)
+            serving = _Serving(order, reply, send, call, place, self._keeper, self._desk, self._limits, self._metrics, self._clock)
             await serving.serve(steer)
 
     @asynccontextmanager
@@ -138,20 +139,22 @@ class SessionRunner:
         if self._draining.is_set():
             raise StageUnavailable(DRAINING)
         arrived = self._clock.now()
-        with self._counted(), self._entered(order, self._desk.tenant(tenant)) as ticket:
+        account = self._desk.tenant(tenant)
+        with self._counted(), self._entered(order, account) as ticket:
             asked = self._clock.now()
             session = await open_session(self._pipelines[order.config.name], order)
-            encoding_s = self._clock.now() - asked
-            encoding = StageTiming("text_encoder", queue_s=0.0, service_s=encoding_s, device_s=encoding_s)
-            self._metrics.stage_service_seconds.labels(encoding.stage).observe(encoding.service_s)
+            encoding = _encoding(session, self._clock.now() - asked)
+            meter = SessionMeter(self._metrics, account, order.config.fps, paced=order.max_lead_s > 0)
+            meter.encoded(encoding)
             ticket.follow(session.set_steps)
             running = RunningSession(session, ticket, self._limits.max_unanswered_controls, whole=whole)
             if self._draining.is_set():
                 running.end(pb.END_REASON_SERVER_DRAINING)
             self._running.add(running)
             try:
-                yield Place(running, ticket, arrived, encoding)
+                yield Place(running, ticket, arrived, encoding, meter)
             finally:
+                meter.ended()
                 self._running.discard(running)
 
     @contextmanager
@@ -178,12 +181,21 @@ class SessionRunner:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A session with its ticket. `arrived` is when the call came, `encoding` what its first prompt took."""
+    """A session with its ticket and its meter. `arrived` is when the call came, `encoding` what its first prompt took."""
 
     running: RunningSession
     ticket: Ticket
     arrived: float
     encoding: StageTiming
+    meter: SessionMeter
+
+
+def _encoding(session: Session, elapsed_s: float) -> StageTiming:
+    """What the first prompt took: what the stage itself says, and the rest on the way; all in the stage if it says nothing."""
+    told = session.context().embedding.timing
+    if told is None:
+        return StageTiming("text_encoder", 0.0, elapsed_s, elapsed_s)
+    return replace(told, transfer_s=max(0.0, elapsed_s - told.queue_s - told.service_s))
 
 
 class _Serving:
@@ -197,6 +209,7 @@ class _Serving:
         call: Call,
         place: Place,
         keeper: SessionKeeper,
+        desk: AdmissionDesk,
         limits: Limits,
         metrics: Metrics,
         clock: Clock,
@@ -209,13 +222,16 @@ class _Serving:
         self._running = place.running
         self._keeper = keeper
         self._kept: Kept | None = None
+        self._desk = desk
         self._limits = limits
         self._metrics = metrics
+        self._meter = place.meter
         self._clock = clock
         self._pacer = Pacer(MediaTimeline(order.config.fps, order.max_lead_s), clock)
         self._usage = wire.Usage(frames=place.running.session.next_frame)
         self._write_lock = asyncio.Lock()
         self._admitted_at = place.arrived
+        self._before_chunks: tuple[StageTiming, ...] = (place.encoding,)  # of what was done between admission and the first chunk
         self._first_sent = False
         self._switched_at: float | None = None
         self._steps = order.request.num_steps  # as the caller has been told
@@ -263,6 +279,7 @@ class _Serving:
         self._metrics.admission_wait_seconds.observe(now - self._place.arrived if waited else 0.0)
         if waited:
             self._admitted_at = now
+            self._before_chunks = ()
         return True
 
     async def _deliver(self, event: SessionEvent) -> None:
@@ -277,6 +294,7 @@ class _Serving:
                 await self._tell_quality(steps, first_frame)
             case Paused(next_frame=next_frame):
                 self._pacer.pause()
+                self._meter.paused()
                 await self._send(paused=pb.Paused(next_frame=next_frame))
                 self._running.unanswered.release()
             case Resumed(next_frame=next_frame):
@@ -285,20 +303,22 @@ class _Serving:
                 self._running.unanswered.release()
 
     async def _deliver_frames(self, chunk: FrameChunk) -> None:
+        arrived = self._clock.now()
         self._usage.add(chunk)
         await self._send(frames=wire.frames(chunk, () if self._first_sent else (self._place.encoding,)))
         now = self._clock.now()
         if not self._first_sent:
             self._first_sent = True
-            first = self._metrics.ttff_seconds if self._order.resume is None else self._metrics.resume_seconds
-            first.observe(now - self._admitted_at)
+            if self._order.resume is None:
+                self._meter.first(now - self._admitted_at, (*self._before_chunks, *chunk.timings))
+            else:
+                self._meter.resumed(now - self._admitted_at)
         if self._switched_at is not None:
-            self._metrics.prompt_switch_seconds.observe(now - self._switched_at)
+            self._meter.switched(now - self._switched_at)
             self._switched_at = None
-        self._metrics.chunk_lateness_seconds.observe(self._pacer.sent(chunk.first_frame))
-        self._metrics.observe_chunk(chunk)
+        self._meter.sent(chunk, arrived, now, self._pacer.sent(chunk.first_frame))
         if self._steps < self._order.request.num_steps:
-            self._metrics.degraded_chunks_total.inc()
+            self._meter.degraded(self._desk.level(self._steps))
 
     async def _tell_quality(self, steps: int, first_frame: int) -> None:
         if steps != self._steps:

@@ -7,6 +7,7 @@ No stage may block the event loop: Serve's own work runs on it.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import sys
 from collections.abc import AsyncGenerator
@@ -15,16 +16,22 @@ from importlib import import_module
 from typing import Any, Protocol, TypeVar, cast
 
 import ray
+from prometheus_client import CollectorRegistry
 from ray.serve.handle import DeploymentHandle
 
+from autoscaling.estimate import Measured, decode_report, denoise_report, sessions_alone
 from deployments.config import AppConfig
 from deployments.drain import watch_serve
 from deployments.link import LinkServer, Ticket
 from deployments.process import numbers, process_statistics
 from deployments.remote import RemoteDenoiser
+from deployments.routing import SESSIONS
+from deployments.scrape import ReplicaMetrics, Target
 from model_core.config import EngineConfig, ModelConfig
+from model_core.events import ReportsForwards
 from model_core.stages.interface import Decoder, Denoiser, TextEncoder
 from model_core.types import FrameChunk, LatentChunk, SessionContext, TextEmbedding
+from observability.metrics import DenoiserMetrics, StatisticsCollector
 
 T = TypeVar("T")
 
@@ -78,10 +85,17 @@ class _Shell:
     def __init__(self, config: AppConfig, **stages: LocalStage) -> None:
         self._stages = stages
         self._name = float(secrets.randbits(52))  # a float holds it exactly
+        self._terms, self._measured = config.terms(), Measured()
         self._links = LinkServer(
             config.link_host or ray.util.get_node_ip_address(), config.link_window, silence_s=config.link_silence_seconds
         )
         self._drain = watch_serve(self._links.hand_over)
+        registry = CollectorRegistry()
+        registry.register(StatisticsCollector(self._stage_numbers))
+        for stage in stages.values():
+            if isinstance(stage, ReportsForwards):
+                stage.observe(DenoiserMetrics(registry).observe)
+        self._metrics = ReplicaMetrics(registry, config.front_door.metrics_host)
 
     async def ping(self) -> None:
         """Answer, if healthy."""
@@ -97,13 +111,31 @@ class _Shell:
 
         `replica` is a random number that tells this replica from others.
         """
-        flat = {"replica": self._name} | numbers("link", self._links.statistics()) | numbers("process", process_statistics())
+        own = {"replica": self._name} | numbers("link", self._links.statistics()) | numbers("process", process_statistics())
+        return own | self._stage_numbers()
+
+    async def metrics_target(self) -> Target:
+        """Where Prometheus reads this replica."""
+        return self._metrics.target()
+
+    def _stage_numbers(self) -> dict[str, float]:
+        flat: dict[str, float] = {}
         for name, stage in self._stages.items():
             flat |= numbers(name, stage.statistics())
         return flat
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
-        return await self.statistics()
+        return {"replica": self._name} | self._stage_numbers()
+
+    async def record_routing_stats(self) -> dict[str, float]:
+        """For `deployments.routing`: how many sessions this replica serves in real time, as far as it knows."""
+        numbers = await self.record_autoscaling_stats()
+        self._measured = self._measured.observe(
+            [denoise_report(numbers, 0)] if "denoiser_free_slots" in numbers else [],
+            [decode_report(numbers)] if "decoder_busy_s" in numbers else [],
+        )
+        sessions = sessions_alone(self._measured, self._terms.utilisation * self._terms.chunk_s, self._terms.steps)
+        return {} if sessions is None else {SESSIONS: float(sessions)}
 
     async def _linked(self, chunks: AsyncGenerator[T, None]) -> AsyncGenerator[Ticket | T, None]:
         """`chunks` as a linked stream, which ends at a chunk boundary when the replica drains."""
@@ -118,6 +150,7 @@ class _Shell:
         await self._links.aclose()
         for stage in self._stages.values():
             await stage.aclose()
+        await asyncio.to_thread(self._metrics.close)
 
 
 class TextEncoderReplica(_Shell):

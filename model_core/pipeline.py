@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, suppress
@@ -21,7 +22,7 @@ from model_core.errors import StageUnavailable
 from model_core.session_log import PromptEntry, SessionLog, SessionRecord, model_fingerprint
 from model_core.stages.interface import Decoder, TextEncoder
 from model_core.tasks import cancel_and_wait
-from model_core.types import Codec, FrameChunk, SessionContext, TextEmbedding
+from model_core.types import Codec, FrameChunk, SessionContext, TextEmbedding, received
 
 
 @dataclass(frozen=True, slots=True)
@@ -389,4 +390,6 @@ class Session:
     async def _pull(self, leg: AsyncGenerator[FrameChunk, None], pace: Pace | None) -> FrameChunk | None:
         if pace is not None:
             await pace.wait(self.next_frame)
-        return await anext(leg, None)
+        asked_at = time.time()
+        chunk = await anext(leg, None)
+        return None if chunk is None else received(chunk, asked_at, time.time())

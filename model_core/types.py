@@ -6,8 +6,9 @@ B batch · C latent channels · F latent frames of a chunk · N pixel frames of 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from model_core.config import ChunkGrid
 
 Latents = NDArray[np.float32]
+Chunk = TypeVar("Chunk", bound="LatentChunk | FrameChunk")
 
 
 class Codec(Enum):
@@ -33,11 +35,13 @@ class TextEmbedding:
         prompt: the text it was made from.
         tokens: float32 `[T, D]`, token features, zero where `mask` is False.
         mask: bool `[T]`, True for real tokens.
+        timing: what the text stage took for the call that this answers; None if it does not say.
     """
 
     prompt: str
     tokens: NDArray[np.float32]
     mask: NDArray[np.bool_]
+    timing: StageTiming | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +87,16 @@ class StageTiming:
         queue_s: ready to be worked on, but waiting: for the device, or for its turn among other sessions.
         service_s: on the device. A forward shared with other sessions counts in full.
         device_s: on the device, shared forwards divided by the sessions in them: what it costs.
+        transfer_s: on its way to whoever pulled the stage, as far as that one was waiting for it; whoever pulled it fills this in.
+        left_at: when the stage was done, on the wall clock, because its reader may be on another machine; None if unknown.
     """
 
     stage: str
     queue_s: float
     service_s: float
     device_s: float
+    transfer_s: float = 0.0
+    left_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,3 +143,15 @@ class FrameChunk:
             raise ValueError(f"pixels() needs RAW_RGB frames, this chunk is {self.codec.value}")
         flat = np.frombuffer(b"".join(self.data), dtype=np.uint8)
         return flat.reshape(self.num_frames, self.height, self.width, 3)
+
+
+def received(chunk: Chunk, asked_at: float, now: float) -> Chunk:
+    """`chunk` with the transfer time of the stage that it left last, for a reader that asked for it and got it at these moments.
+
+    Moments are the wall clock's. What was done before it was asked for is counted from the question on: until then nobody waited. So no
+    disagreement of clocks makes it negative, or longer than the wait.
+    """
+    if not chunk.timings or (left_at := chunk.timings[-1].left_at) is None:
+        return chunk
+    last = replace(chunk.timings[-1], transfer_s=max(0.0, now - max(asked_at, left_at)))
+    return replace(chunk, timings=(*chunk.timings[:-1], last))

@@ -1,101 +1,162 @@
-"""Every metric of Headrace: name, unit, labels, buckets. Nothing else in the code base names one.
-
-Objectives stand on bucket edges, so that the share that meets one is a plain ratio of two counters: first frame within
-1 s (`le="1.0"`), chunks on time (`le="0.0"`). No label takes a caller's words: the number of series is fixed.
-"""
+"""The metrics of the catalogue as objects to count with, a bundle for each process, on the registry given."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterable
-from wsgiref.simple_server import WSGIServer
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
 
-from model_core.types import FrameChunk
+from model_core.events import Forward
+from observability import catalogue as c
+from observability.catalogue import CATALOGUE, Kind, Metric
 
-PREFIX = "headrace"
 
-TTFF_OBJECTIVE_S = 1.0
-LATENESS_OBJECTIVE_S = 0.0
+def histogram(metric: Metric, registry: CollectorRegistry) -> Histogram:
+    return Histogram(metric.full, metric.text, _names(metric), buckets=metric.buckets, registry=registry)
 
-TTFF_BUCKETS_S = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, TTFF_OBJECTIVE_S, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0)
-CHUNK_BUCKETS_S = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0, 2.0, 5.0)
-LATENESS_BUCKETS_S = (LATENESS_OBJECTIVE_S, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
-STAGE_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
-WAIT_BUCKETS_S = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0)
+
+def counter(metric: Metric, registry: CollectorRegistry) -> Counter:
+    return Counter(metric.full, metric.text, _names(metric), registry=registry)
+
+
+def gauge(metric: Metric, registry: CollectorRegistry) -> Gauge:
+    return Gauge(metric.full, metric.text, _names(metric), registry=registry)
+
+
+def _names(metric: Metric) -> tuple[str, ...]:
+    return tuple(label.name for label in metric.labels)
+
+
+@dataclass(frozen=True, slots=True)
+class StageSeries:
+    """What is counted of one stage, its label looked up once."""
+
+    queue: Histogram
+    service: Histogram
+    transfer: Histogram
 
 
 class Metrics:
-    """The front door's metrics, on the registry given."""
+    """A front door's."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
+        self.ttff_seconds = histogram(c.TTFF, registry)
+        parts = histogram(c.TTFF_PART, registry)
+        self.ttff_parts = {part: parts.labels(part) for part in c.PART.values}
+        self.chunk_lateness_seconds = histogram(c.LATENESS, registry)
+        self.interframe_gap_seconds = histogram(c.GAP, registry)
+        self.jitter_seconds = histogram(c.JITTER, registry)
+        self.stall_seconds_total = counter(c.STALL_SECONDS, registry)
+        played = counter(c.PLAYED, registry)
+        self.sessions_played = {continuous: played.labels("yes" if continuous else "no") for continuous in (True, False)}
+        self.prompt_switch_seconds = histogram(c.PROMPT_SWITCH, registry)
+        self.resume_seconds = histogram(c.RESUME, registry)
 
-        def histogram(name: str, text: str, buckets: Iterable[float], labels: tuple[str, ...] = ()) -> Histogram:
-            return Histogram(f"{PREFIX}_{name}", text, labels, buckets=tuple(buckets), registry=registry)
+        self.sessions_live = gauge(c.SESSIONS_LIVE, registry)
+        self.sessions_waiting = gauge(c.SESSIONS_WAITING, registry)
+        self.sessions_degraded = gauge(c.SESSIONS_DEGRADED, registry)
+        self.capacity_sessions = gauge(c.CAPACITY, registry)
+        self.brownout_level = gauge(c.BROWNOUT, registry)
+        self.sessions_total = counter(c.SESSIONS, registry)
+        self.admissions_total = counter(c.ADMISSIONS, registry)
+        self.admission_wait_seconds = histogram(c.ADMISSION_WAIT, registry)
+        self.session_store_errors_total = counter(c.STORE_ERRORS, registry)
 
-        def gauge(name: str, text: str) -> Gauge:
-            return Gauge(f"{PREFIX}_{name}", text, registry=registry)
+        frames = counter(c.FRAMES, registry)
+        self.frames = {codec: frames.labels(codec) for codec in c.CODEC.values}
+        self.video_seconds_total = counter(c.VIDEO_SECONDS, registry)
+        self.accelerator_seconds_total = counter(c.ACCELERATOR_SECONDS, registry)
+        self.degraded_chunks_total = counter(c.DEGRADED_CHUNKS, registry)
 
-        self.ttff_seconds = histogram("ttff_seconds", "From admission to the first frame sent.", TTFF_BUCKETS_S)
-        self.chunk_latency_seconds = histogram("chunk_latency_seconds", "Queue and service time of a chunk, all stages.", CHUNK_BUCKETS_S)
-        self.chunk_lateness_seconds = histogram(
-            "chunk_lateness_seconds", "How long after its playout deadline a chunk was sent; 0 for one on time.", LATENESS_BUCKETS_S
-        )
-        self.prompt_switch_seconds = histogram(
-            "prompt_switch_seconds", "From a new prompt's arrival to the first frame sent that was made for it.", TTFF_BUCKETS_S
-        )
-        self.resume_seconds = histogram(
-            "resume_seconds", "From the arrival of a resumed session to the first frame sent that it had missed.", TTFF_BUCKETS_S
-        )
-        self.admission_wait_seconds = histogram("admission_wait_seconds", "Wait for a slot; 0 for none.", WAIT_BUCKETS_S)
-        self.stage_queue_seconds = histogram(
-            "stage_queue_seconds", "Time a chunk waited in a stage before work on it began.", STAGE_BUCKETS_S, ("stage",)
-        )
-        self.stage_service_seconds = histogram(
-            "stage_service_seconds", "Time a stage worked on a chunk, or on a prompt.", STAGE_BUCKETS_S, ("stage",)
-        )
-        self.sessions_live = gauge("sessions_live", "Sessions that hold a slot.")
-        self.sessions_waiting = gauge("sessions_waiting", "Sessions that wait for a slot.")
-        self.sessions_total = Counter(
-            f"{PREFIX}_sessions_total", "Calls ended, by RPC and how they ended.", ("rpc", "outcome"), registry=registry
-        )
-        self.session_store_errors_total = Counter(
-            f"{PREFIX}_session_store_errors_total",
-            "Calls of the session store that failed or took too long.",
-            ("operation",),
-            registry=registry,
-        )
-        self.sessions_degraded = gauge("sessions_degraded", "Sessions that run with fewer steps than they asked for.")
-        self.capacity_sessions = gauge("capacity_sessions", "Paced sessions of default quality that the stages serve in real time.")
-        self.brownout_level = gauge("brownout_level", "0: full quality.")
-        self.admissions_total = Counter(
-            f"{PREFIX}_admissions_total",
-            "Requests, by tenant (a configured one, default or other) and answer: admitted, degraded, waiting, refused.",
-            ("tenant", "answer"),
-            registry=registry,
-        )
-        self.degraded_chunks_total = Counter(
-            f"{PREFIX}_degraded_chunks_total", "Chunks made with fewer steps than were asked for.", registry=registry
-        )
-        self.frames_total = Counter(f"{PREFIX}_frames_total", "Frames sent, by codec.", ("codec",), registry=registry)
-
-    def observe_chunk(self, chunk: FrameChunk) -> None:
-        """Where the time of a chunk went, from its own timings, and its frames."""
-        for timing in chunk.timings:
-            self.stage_queue_seconds.labels(timing.stage).observe(timing.queue_s)
-            self.stage_service_seconds.labels(timing.stage).observe(timing.service_s)
-        self.chunk_latency_seconds.observe(sum(timing.queue_s + timing.service_s for timing in chunk.timings))
-        self.frames_total.labels(chunk.codec.value).inc(chunk.num_frames)
+        self.chunk_latency_seconds = histogram(c.CHUNK_LATENCY, registry)
+        queue, service, transfer = (histogram(metric, registry) for metric in (c.STAGE_QUEUE, c.STAGE_SERVICE, c.STAGE_TRANSFER))
+        self.stages = {s: StageSeries(queue.labels(s), service.labels(s), transfer.labels(s)) for s in c.STAGES}
+        overhead = histogram(c.OVERHEAD, registry)
+        self.overhead_first_frame, self.overhead_chunk = (overhead.labels(of) for of in c.OF.values)
+        self.replicas_answering = gauge(c.REPLICAS, registry)
 
 
-def start_metrics_server(registry: CollectorRegistry, port: int, host: str = "127.0.0.1") -> tuple[WSGIServer, threading.Thread]:
-    """Serve `registry` at `http://host:port/metrics`; port 0 takes a free one, told by `server.server_port`.
+class DenoiserMetrics:
+    """A denoise replica's forwards. `observe` runs in the engine's thread after each."""
 
-    Ends with `server.shutdown()` and `thread.join()`.
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._seconds = histogram(c.STEP_TIME, registry)
+        self._occupancy = histogram(c.OCCUPANCY, registry)
+        self._slack = histogram(c.SLACK, registry)
+        self._series: dict[tuple[str, int], tuple[Histogram, Histogram]] = {}
 
-    Raises:
-        OSError: the port is taken.
+    def observe(self, forward: Forward) -> None:
+        key = (forward.work, forward.bucket)
+        series = self._series.get(key)
+        if series is None:
+            series = self._series[key] = (self._seconds.labels(forward.work, str(forward.bucket)), self._occupancy.labels(forward.work))
+        series[0].observe(forward.seconds)
+        series[1].observe(forward.rows / forward.bucket)
+        for slack_s in forward.slack_s:
+            self._slack.observe(slack_s)
+
+
+class AutoscalerMetrics:
+    """The policy's."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.decisions_total = counter(c.AUTOSCALER_DECISIONS, registry)
+        self.target_replicas = gauge(c.AUTOSCALER_TARGET, registry)
+        self.decision_seconds = histogram(c.AUTOSCALER_TIME, registry)
+
+
+# Metrics that are numbers of a stage's own statistics, read when they are scraped: they cost nothing until then.
+# Metric, values of its labels, and the number's name in the flat statistics of a replica.
+_FROM_STATISTICS: tuple[tuple[Metric, tuple[str, ...], str], ...] = (
+    (c.CACHE_SLOTS, ("used",), "denoiser_sessions"),
+    (c.CACHE_SLOTS, ("free",), "denoiser_free_slots"),
+    (c.DENOISER_WAITING, (), "denoiser_waiting"),
+    (c.UNDELIVERED, (), "denoiser_undelivered"),
+    (c.DENOISER_BUSY, (), "denoiser_busy_s"),
+    (c.EXPECTED_SECONDS, (), "denoiser_expected_s"),
+    (c.DENOISER_CHUNKS, (), "denoiser_chunks"),
+    (c.DECODER_BUSY, (), "decoder_busy_s"),
+    (c.DECODER_CHUNKS, (), "decoder_chunks"),
+    (c.DECODER_SESSIONS, (), "decoder_sessions"),
+    (c.ENCODER_BUSY, (), "text_encoder_service_s"),
+    (c.PROMPTS, ("cache",), "text_encoder_hits"),
+    (c.PROMPTS, ("joined",), "text_encoder_joined"),
+    (c.PROMPTS, ("model",), "text_encoder_misses"),
+)
+
+
+class StatisticsCollector(Collector):
+    """Metrics out of statistics that are kept anyway. What a stage does not keep is left out.
+
+    Args:
+        read: the flat numbers of this replica's stages; called from the thread that serves a scrape.
     """
-    return start_http_server(port, addr=host, registry=registry)
+
+    def __init__(self, read: Callable[[], Mapping[str, float]]) -> None:
+        self._read = read
+
+    def describe(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
+        """None: a registry that has these asks for no statistics before the first scrape."""
+        return iter(())
+
+    def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
+        numbers = self._read()
+        families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
+        for metric, values, name in _FROM_STATISTICS:
+            if name in numbers:
+                kind = CounterMetricFamily if metric.kind is Kind.COUNTER else GaugeMetricFamily
+                family = families.setdefault(metric.name, kind(metric.full, metric.text, labels=_names(metric)))
+                family.add_metric(values, numbers[name])
+        return iter(families.values())
+
+
+def shown_on_ray(registry: CollectorRegistry) -> Iterator[tuple[Metric, dict[str, str], float]]:
+    """Samples, with their labels, of those metrics that Ray's own are to show too."""
+    wanted = {metric.full: metric for metric in CATALOGUE if metric.on_ray}
+    for family in registry.collect():
+        for sample in family.samples if family.name in wanted else ():
+            yield wanted[family.name], dict(sample.labels), sample.value

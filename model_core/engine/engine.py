@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Literal
 
 import torch
 
@@ -21,6 +22,7 @@ from model_core.config import EngineConfig, ModelConfig
 from model_core.engine.session import EngineSession
 from model_core.engine.slots import Slots
 from model_core.engine.step_scheduler import StepCosts, bucket_for, schedule
+from model_core.events import Forward, Observer
 from model_core.families.interface import Sampler
 from model_core.types import LatentChunk, SessionContext
 
@@ -70,6 +72,7 @@ class Engine:
         self._turns = self._steps = self._rows = self._chunks = 0
         self._busy_s = self._expected_s = 0.0
         self._profile = ForwardProfile()
+        self.observer: Observer | None = None
 
     def step(self, emit: Emit) -> bool:
         """One forward for as many ready sessions as fit the largest bucket; `emit` gets each chunk that it finishes.
@@ -86,7 +89,7 @@ class Engine:
         started = self._clock()
         with torch.inference_mode():
             self._sampler.step([row.leg for row in rows])
-        self._account(rows, self._step_s, self._profile.step_s, self._clock() - started)
+        self._account("step", rows, self._clock() - started, started)
 
         done = []
         for row in rows:
@@ -98,8 +101,11 @@ class Engine:
         self._commit([row for row in done if not row.finished])
         return True
 
-    def open(self, context: SessionContext) -> EngineSession:
-        """Take a slot and rebuild the cache from `context.suffix`; ask `free_slots` first."""
+    def open(self, context: SessionContext, waiting_since: float | None = None) -> EngineSession:
+        """Take a slot and rebuild the cache from `context.suffix`; ask `free_slots` first.
+
+        Its first chunk's queue time counts from `waiting_since`, and what is done here belongs to its service time.
+        """
         asked = self._clock()
         with torch.inference_mode():
             slot = self._slots.acquire()
@@ -109,7 +115,8 @@ class Engine:
                     context, slot, self._sampler.open(context), end,
                     opened_at=asked, chunk_s=self.config.chunk_seconds, patience_s=self.engine.job_patience_s,
                 )  # fmt: skip
-                session.start_chunk(context.next_chunk, self._clock())
+                session.start_chunk(context.next_chunk, asked if waiting_since is None else waiting_since)
+                session.charge(self._clock() - asked, 1)
                 self._sampler.start(session.leg, context.next_chunk)
             except BaseException:
                 self._slots.release(slot)
@@ -192,10 +199,16 @@ class Engine:
             for row in rows:
                 self._sampler.start(row.leg, row.chunk_index)
                 row.start_chunk(row.chunk_index, started)
-        self._account(rows, self._commit_s, self._profile.commit_s, self._clock() - started)
+        self._account("commit", rows, self._clock() - started, started)
 
-    def _account(self, rows: Sequence[EngineSession], table: dict[int, float], profile: tuple[float, ...], seconds: float) -> None:
+    def _account(self, work: Literal["step", "commit"], rows: Sequence[EngineSession], seconds: float, started: float) -> None:
+        """Rows are as they were when the forward `started`."""
+        table, profile = (self._step_s, self._profile.step_s) if work == "step" else (self._commit_s, self._profile.commit_s)
         bucket = bucket_for(len(rows), self.engine.batch_buckets)
+        if self.observer is not None:
+            begun = [row for row in rows if row.step_index == 0 and row.context.due_s is not None] if work == "step" else []
+            slack_s = tuple(row.due - started - row.context.num_steps * self._step_s[self.engine.batch_buckets[0]] for row in begun)
+            self.observer(Forward(work, bucket, len(rows), seconds, slack_s))
         self._expected_s += profile[self.engine.batch_buckets.index(bucket)] if profile else seconds
         table[bucket] += _NEW_EVIDENCE * (seconds - table[bucket]) if table[bucket] else seconds
         self._steps += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,7 +91,8 @@ class EngineSession:
 
     def timing(self, now: float) -> StageTiming:
         """Where the time of the chunk that ends now went."""
-        return StageTiming("denoiser", max(0.0, now - self.ready_since - self.service_s), self.service_s, self.device_s)
+        queue_s = max(0.0, now - self.ready_since - self.service_s)
+        return StageTiming("denoiser", queue_s, self.service_s, self.device_s, left_at=time.time())
 
     def start_chunk(self, index: int, now: float) -> None:
         """Begin at its first step."""

@@ -23,7 +23,7 @@ from model_core.config import ModelConfig
 from model_core.errors import StageUnavailable
 from model_core.families.interface import Memory, Painter
 from model_core.stages.interface import Denoiser
-from model_core.types import Codec, FrameChunk, LatentChunk, Latents, SessionContext, StageTiming
+from model_core.types import Codec, FrameChunk, LatentChunk, Latents, SessionContext, StageTiming, received
 
 JPEG_QUALITY = 90
 Result = TypeVar("Result")
@@ -61,11 +61,14 @@ class LocalDecoder:
         try:
             async with aclosing(self._upstream.stream(context)) as latents:
                 memory: Memory = None
-                async for chunk in latents:
+                asked_at = time.time()
+                async for item in latents:
                     arrived = self._clock()
+                    chunk = received(item, asked_at, time.time())
                     memory = memory if memory is not None else await rebuilding
                     frames, memory = await self._submit(self._work, context, chunk, memory, arrived)
                     yield frames
+                    asked_at = time.time()
         finally:
             rebuilding.cancel()
             self._sessions -= 1
@@ -116,7 +119,7 @@ class LocalDecoder:
         seconds = self._clock() - started
         self._chunks += 1
         self._busy_s += seconds
-        timing = StageTiming("decoder", started - arrived, seconds, seconds)
+        timing = StageTiming("decoder", started - arrived, seconds, seconds, left_at=time.time())
         frames = FrameChunk(
             index=chunk.index, first_frame=first_frame, num_frames=len(pixels), height=pixels.shape[1], width=pixels.shape[2],
             codec=context.codec, data=data, latents=chunk.latents, timings=(*chunk.timings, timing),

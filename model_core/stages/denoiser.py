@@ -20,6 +20,7 @@ from model_core.config import EngineConfig, ModelConfig
 from model_core.engine.engine import Engine, ForwardProfile
 from model_core.engine.session import EngineSession, check
 from model_core.errors import EngineDead
+from model_core.events import Observer
 from model_core.families.interface import Sampler
 from model_core.types import LatentChunk, SessionContext
 
@@ -52,8 +53,9 @@ class DenoiserStatistics:
 class _Leg:
     """One `stream` call, between its event loop and the engine's thread. `inbox` is bounded by the engine's lead."""
 
-    def __init__(self, context: SessionContext) -> None:
+    def __init__(self, context: SessionContext, since: float) -> None:
         self.context = context
+        self.since = since
         self.session: EngineSession | None = None
         self._loop = asyncio.get_running_loop()
         self.inbox: asyncio.Queue[LatentChunk | EngineDead | None] = asyncio.Queue()
@@ -67,11 +69,14 @@ class _Leg:
 class LocalDenoiser:
     """A `Denoiser`. `stream` may be called from any event loop."""
 
-    def __init__(self, sampler: Sampler, config: ModelConfig, engine: EngineConfig, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self, sampler: Sampler, config: ModelConfig, engine: EngineConfig, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
         """Warm every graph in every bucket, then start the thread; blocks until it is ready."""
         self._engine = Engine(sampler, config, engine, clock)
         self._sampler = sampler
         self._engine.warm_up()
+        self._clock = clock
         self._wake = threading.Condition()
         self._commands: deque[Callable[[], None]] = deque()
         self._waiting: deque[_Leg] = deque()
@@ -90,7 +95,7 @@ class LocalDenoiser:
         """
         self.check_health()
         check(self._engine.config, self._sampler, context)
-        leg = _Leg(context)
+        leg = _Leg(context, self._clock())
         self._command(lambda: self._enter(leg))
         try:
             while (item := await leg.inbox.get()) is not None:
@@ -100,6 +105,10 @@ class LocalDenoiser:
                 yield item
         finally:
             self._command(lambda: self._close(leg))
+
+    def observe(self, observer: Observer) -> None:
+        """See `ReportsForwards.observe`."""
+        self._engine.observer = observer
 
     def statistics(self) -> DenoiserStatistics:
         """Counts; exact between steps."""
@@ -148,7 +157,7 @@ class LocalDenoiser:
     def _admit(self) -> None:
         while self._waiting and self._engine.free_slots:
             leg = self._waiting[0]  # it stays there until its session is open, so that `_die` finds it if that fails
-            leg.session = self._engine.open(leg.context)
+            leg.session = self._engine.open(leg.context, leg.since)
             self._legs[leg.session] = self._waiting.popleft()
             if leg.session.finished:
                 leg.deliver(None)

@@ -13,7 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from transformers import AutoConfig, AutoModel
 from model_core.config import TextEncoderConfig
 from model_core.errors import StageUnavailable, WeightsError
 from model_core.families.interface import Embedder
-from model_core.types import TextEmbedding
+from model_core.types import StageTiming, TextEmbedding
 
 CACHE_SIZE = 1024
 EMBED_BATCH = 64  # prompts that `embed` runs at once; bounds its memory
@@ -106,6 +106,7 @@ class SentenceEmbedder:
         return tokens_ntd, mask_nt
 
 
+
 class LocalTextEncoder:
     """A `TextEncoder` with an LRU cache. Call `encode` from one event loop; the model runs in a thread of its own, so the loop never waits.
 
@@ -134,11 +135,11 @@ class LocalTextEncoder:
         if cached is not None:
             self._hits += 1
             self._cache.move_to_end(prompt)
-            return cached
+            return replace(cached, timing=StageTiming("text_encoder", 0.0, 0.0, 0.0))
         flight = self._flights.get(prompt)
         if flight is None:
             self._misses += 1
-            flight = _Flight(asyncio.get_running_loop().run_in_executor(self._thread, self._embed_one, prompt))
+            flight = _Flight(asyncio.get_running_loop().run_in_executor(self._thread, self._embed_one, prompt, self._clock()))
             self._flights[prompt] = flight
         else:
             self._joined += 1
@@ -175,13 +176,14 @@ class LocalTextEncoder:
         self._closed = True
         await asyncio.to_thread(self._thread.shutdown)
 
-    def _embed_one(self, prompt: str) -> TextEmbedding:
+    def _embed_one(self, prompt: str, asked: float) -> TextEmbedding:
         started = self._clock()
         tokens_ntd, mask_nt = self._embedder.embed([prompt])
         for shared in (tokens_ntd, mask_nt):
             shared.flags.writeable = False  # many sessions hold the same cached arrays
-        self._service_s += self._clock() - started
-        return TextEmbedding(prompt, tokens_ntd[0], mask_nt[0])
+        seconds = self._clock() - started
+        self._service_s += seconds
+        return TextEmbedding(prompt, tokens_ntd[0], mask_nt[0], StageTiming("text_encoder", started - asked, seconds, seconds))
 
     def _remember(self, embedding: TextEmbedding) -> None:
         self._cache[embedding.prompt] = embedding

@@ -75,7 +75,7 @@ async def test_full_quality_then_fewer_steps_for_all_then_a_refusal_and_back() -
         assert served.metric("admissions_total", tenant="default", answer="admitted") == 2
         assert served.metric("admissions_total", tenant="default", answer="degraded") == 2
         assert served.metric("admissions_total", tenant="default", answer="refused") == 1
-        assert served.metric("degraded_chunks_total") > 0
+        assert served.metric("degraded_chunks_total", level="2") > 0
 
 
 async def refused_at_once(served: Served) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import datetime as dt
 import ipaddress
-import urllib.request
 from typing import Any
 
 import grpc
@@ -15,12 +14,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from prometheus_client import CollectorRegistry
 
 from deployments.grpc_service import SERVICE_NAME
 from deployments.rpc_server import TlsIdentity
 from headrace.client import ClientError, HeadraceClient
-from observability.metrics import Metrics, start_metrics_server
 from tests.served import answers, serving
 
 
@@ -132,19 +129,3 @@ async def test_tls_serves_those_who_trust_the_certificate_and_nobody_in_plain_te
             assert await client.list_models()
         with pytest.raises(ClientError):
             await served.client.list_models(timeout_s=5)
-
-
-def test_the_metrics_server_serves_the_registry_given() -> None:
-    registry = CollectorRegistry()
-    Metrics(registry).ttff_seconds.observe(0.4)
-    server, thread = start_metrics_server(registry, port=0)
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}/metrics") as answer:
-            text = answer.read().decode()
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-    assert 'headrace_ttff_seconds_bucket{le="1.0"} 1.0' in text
-    assert 'headrace_chunk_lateness_seconds_bucket{le="0.0"} 0.0' in text

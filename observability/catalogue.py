@@ -1,0 +1,257 @@
+"""Every metric of Headrace: name, unit, labels, buckets, and the process that has it. Nothing else in the code base names one.
+
+Objectives stand on bucket edges, so that the share that meets one is a plain ratio of two counters: first frame within
+1 s (`le="1.0"`), chunks on time (`le="0.0"`). No label takes a caller's words: each names the closed set that its values come from, so the
+number of series is fixed. To add a metric, add a constant here; documents, dashboards and checks look at `CATALOGUE`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+PREFIX = "headrace"
+
+TTFF_OBJECTIVE_S = 1.0
+LATENESS_OBJECTIVE_S = 0.0
+SWITCH_OBJECTIVE_S = 1.0
+
+FIRST_FRAME_BUCKETS_S = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.75, TTFF_OBJECTIVE_S, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0)
+SWITCH_BUCKETS_S = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.75, SWITCH_OBJECTIVE_S, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0)
+CHUNK_BUCKETS_S = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0, 2.0, 5.0)
+LATENESS_BUCKETS_S = (LATENESS_OBJECTIVE_S, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+GAP_BUCKETS_S = (0.01, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.75, 1.0, 1.5, 2.0, 5.0, 10.0)
+JITTER_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+SLACK_BUCKETS_S = (-2.0, -1.0, -0.5, -0.2, -0.1, -0.05, 0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
+STAGE_BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
+STEP_BUCKETS_S = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
+WAIT_BUCKETS_S = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0)
+DECISION_BUCKETS_S = (0.0001, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
+SHARE_BUCKETS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
+
+
+class Kind(StrEnum):
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+class Process(StrEnum):
+    """Whose metric it is: the Serve deployment, or the controller, in which the autoscaling policy runs."""
+
+    FRONT_DOOR = "FrontDoor"
+    TEXT_ENCODER = "TextEncoder"
+    DENOISER = "Denoiser"
+    DECODER = "Decoder"
+    CONTROLLER = "Controller"
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """Its name, and the values it can have: `values`, or the closed set that `bound` describes."""
+
+    name: str
+    values: tuple[str, ...] = ()
+    bound: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric.
+
+    Attributes:
+        name: without the prefix; ends in its unit, and in `_total` for a counter.
+        kind: what Prometheus calls its type.
+        text: what is measured, and from where to where.
+        process: who has it. A fused replica has those of all three stages.
+        labels: in the order of values given to `labels()`.
+        buckets: of a histogram, without infinity.
+        on_ray: also shown among Ray's own metrics.
+        eventful: has data only after something out of the ordinary, such as an error; a healthy system may have none.
+    """
+
+    name: str
+    kind: Kind
+    text: str
+    process: Process
+    labels: tuple[Label, ...] = ()
+    buckets: tuple[float, ...] = ()
+    on_ray: bool = False
+    eventful: bool = False
+
+    @property
+    def full(self) -> str:
+        """As Prometheus knows it."""
+        return f"{PREFIX}_{self.name}"
+
+    @property
+    def series(self) -> str:
+        """A name that has samples: a histogram's own has none."""
+        return f"{self.full}_count" if self.kind is Kind.HISTOGRAM else self.full
+
+
+STAGES = ("text_encoder", "denoiser", "decoder")
+
+TENANT = Label("tenant", bound="tenants of the configuration, `default` and `other`")
+STAGE = Label("stage", STAGES)
+DEPLOYMENT = Label("deployment", bound="deployments of the application")
+RPC = Label("rpc", ("Generate", "Stream", "Live", "ListModels"))
+OUTCOME = Label(
+    "outcome",
+    ("completed", "stopped", "draining", "cancelled", "invalid", "refused", "unavailable", "unknown", "moved", "stalled", "internal"),
+)
+ANSWER = Label("answer", ("admitted", "degraded", "waiting", "refused"))
+CODEC = Label("codec", ("raw", "jpeg", "fmp4"))
+OPERATION = Label("operation", ("get", "claim", "write", "read"))
+LEVEL = Label("level", bound="brown-out levels of the configuration, from 1")
+CONTINUOUS = Label("continuous", ("yes", "no"))
+PART = Label("part", ("queue", "service", "transfer", "overhead"))
+OF = Label("of", ("first_frame", "chunk"))
+BATCH = Label("batch", bound="batch buckets of the engine's configuration")
+WORK = Label("work", ("step", "commit"))
+SLOT_STATE = Label("state", ("used", "free"))
+PROMPT_SOURCE = Label("source", ("cache", "joined", "model"))
+DIRECTION = Label("direction", ("up", "down", "hold"))
+
+_DOOR = Process.FRONT_DOOR
+
+# -- what a viewer feels: measured where frames leave ------------------------------------------------------------------------
+TTFF = Metric("ttff_seconds", Kind.HISTOGRAM, "From admission to the first frame sent.", _DOOR, (), FIRST_FRAME_BUCKETS_S)
+TTFF_PART = Metric(
+    "ttff_part_seconds", Kind.HISTOGRAM,
+    "Where the time to a session's first frame went. queue: waiting inside the stages; service: stage compute; transfer: on the way "
+    "between processes and threads while somebody waited for it; overhead: everything else. The four sum to ttff_seconds.",
+    _DOOR, (PART,), STAGE_BUCKETS_S,
+)  # fmt: skip
+LATENESS = Metric(
+    "chunk_lateness_seconds", Kind.HISTOGRAM, "How long after its playout deadline a chunk was sent; 0 for one on time. Paced sessions.",
+    _DOOR, (), LATENESS_BUCKETS_S,
+)  # fmt: skip
+GAP = Metric(
+    "interframe_gap_seconds", Kind.HISTOGRAM,
+    "Between frames sent one after the other in different chunks; pauses left out. Frames of one chunk leave together.",
+    _DOOR, (), GAP_BUCKETS_S,
+)  # fmt: skip
+JITTER = Metric(
+    "jitter_seconds", Kind.HISTOGRAM,
+    "By how much the gap before a chunk differs from the length of the chunk before it, either way. Paced sessions.",
+    _DOOR, (), JITTER_BUCKETS_S,
+)  # fmt: skip
+STALL_SECONDS = Metric(
+    "stall_seconds_total", Kind.COUNTER,
+    "Seconds that a viewer's picture stood still because a chunk was sent after it was due; a stall moves everything after it.",
+    _DOOR,
+)  # fmt: skip
+PLAYED = Metric(
+    "sessions_played_total", Kind.COUNTER, "Paced sessions that showed a frame and have ended; continuous: whether none of them stalled.",
+    _DOOR, (CONTINUOUS,),
+)  # fmt: skip
+PROMPT_SWITCH = Metric(
+    "prompt_switch_seconds", Kind.HISTOGRAM, "From a new prompt's arrival to the first frame sent that was made for it.",
+    _DOOR, (), SWITCH_BUCKETS_S,
+)  # fmt: skip
+RESUME = Metric(
+    "resume_seconds", Kind.HISTOGRAM, "From the arrival of a resumed session to the first frame sent that it had missed.",
+    _DOOR, (), FIRST_FRAME_BUCKETS_S, eventful=True,
+)  # fmt: skip
+
+# -- sessions and admission --------------------------------------------------------------------------------------------------
+SESSIONS_LIVE = Metric("sessions_live", Kind.GAUGE, "Sessions that hold a slot.", _DOOR, on_ray=True)
+SESSIONS_WAITING = Metric("sessions_waiting", Kind.GAUGE, "Sessions that wait for a slot.", _DOOR, on_ray=True)
+SESSIONS_DEGRADED = Metric("sessions_degraded", Kind.GAUGE, "Sessions that run with fewer steps than they asked for.", _DOOR, on_ray=True)
+CAPACITY = Metric(
+    "capacity_sessions", Kind.GAUGE, "Paced sessions of default quality that the stages serve in real time.", _DOOR, on_ray=True
+)
+BROWNOUT = Metric("brownout_level", Kind.GAUGE, "0: full quality.", _DOOR, on_ray=True)
+SESSIONS = Metric("sessions_total", Kind.COUNTER, "Calls ended, by RPC and how they ended.", _DOOR, (RPC, OUTCOME))
+ADMISSIONS = Metric("admissions_total", Kind.COUNTER, "Requests, by tenant and answer.", _DOOR, (TENANT, ANSWER))
+ADMISSION_WAIT = Metric("admission_wait_seconds", Kind.HISTOGRAM, "Wait for a slot; 0 for none.", _DOOR, (), WAIT_BUCKETS_S)
+STORE_ERRORS = Metric(
+    "session_store_errors_total", Kind.COUNTER, "Calls of the session store that failed or took too long.",
+    _DOOR, (OPERATION,), eventful=True,
+)  # fmt: skip
+
+# -- what was made, and what it cost -----------------------------------------------------------------------------------------
+FRAMES = Metric("frames_total", Kind.COUNTER, "Frames sent, by codec.", _DOOR, (CODEC,))
+VIDEO_SECONDS = Metric("video_seconds_total", Kind.COUNTER, "Seconds of video sent, by tenant.", _DOOR, (TENANT,))
+ACCELERATOR_SECONDS = Metric(
+    "accelerator_seconds_total", Kind.COUNTER,
+    "Device time of chunks sent, shared forwards divided by the sessions in them, by tenant and stage.", _DOOR, (TENANT, STAGE),
+)  # fmt: skip
+DEGRADED_CHUNKS = Metric(
+    "degraded_chunks_total", Kind.COUNTER, "Chunks sent that were made with fewer steps than were asked for, by brown-out level.",
+    _DOOR, (LEVEL,), eventful=True,
+)  # fmt: skip
+
+# -- where a chunk's time went: carried by the chunk, counted when it is sent ------------------------------------------------
+CHUNK_LATENCY = Metric(
+    "chunk_latency_seconds", Kind.HISTOGRAM, "Queue and service time of a chunk, all stages.", _DOOR, (), CHUNK_BUCKETS_S
+)
+STAGE_QUEUE = Metric(
+    "stage_queue_seconds", Kind.HISTOGRAM, "Time a chunk, or a prompt, waited in a stage before work on it began.",
+    _DOOR, (STAGE,), STAGE_BUCKETS_S,
+)  # fmt: skip
+STAGE_SERVICE = Metric(
+    "stage_service_seconds", Kind.HISTOGRAM, "Time a stage worked on a chunk, or on a prompt.", _DOOR, (STAGE,), STAGE_BUCKETS_S
+)
+STAGE_TRANSFER = Metric(
+    "stage_transfer_seconds", Kind.HISTOGRAM,
+    "Time that whoever pulled the stage waited for a result that was already on its way. Between hosts as exact as their clocks agree.",
+    _DOOR, (STAGE,), STAGE_BUCKETS_S,
+)  # fmt: skip
+OVERHEAD = Metric(
+    "framework_overhead_seconds", Kind.HISTOGRAM,
+    "End to end less stage compute and queueing. first_frame: from admission to the first frame sent; chunk: its transfers, and from its "
+    "arrival at the front door until gRPC has taken it, a slow reader's flow control included.",
+    _DOOR, (OF,), STAGE_BUCKETS_S,
+)  # fmt: skip
+REPLICAS = Metric(
+    "replicas_answering", Kind.GAUGE, "Replicas that answered when Prometheus last asked for its targets, by deployment.",
+    _DOOR, (DEPLOYMENT,), on_ray=True,
+)  # fmt: skip
+
+# -- inside the stages: each replica its own ---------------------------------------------------------------------------------
+STEP_TIME = Metric(
+    "step_seconds", Kind.HISTOGRAM, "One forward of the denoiser: a denoise step or a commit, by batch bucket.",
+    Process.DENOISER, (WORK, BATCH), STEP_BUCKETS_S,
+)  # fmt: skip
+OCCUPANCY = Metric(
+    "batch_occupancy_ratio", Kind.HISTOGRAM, "Rows of a forward that belonged to a session, of those in its bucket.",
+    Process.DENOISER, (WORK,), SHARE_BUCKETS,
+)  # fmt: skip
+SLACK = Metric(
+    "dispatch_slack_seconds", Kind.HISTOGRAM,
+    "Time that a paced session's chunk had to spare when its first step was dispatched; below 0 it cannot be denoised in time.",
+    Process.DENOISER, (), SLACK_BUCKETS_S,
+)  # fmt: skip
+CACHE_SLOTS = Metric("cache_slots", Kind.GAUGE, "Slots of the session cache.", Process.DENOISER, (SLOT_STATE,), on_ray=True)
+DENOISER_WAITING = Metric("denoiser_waiting_sessions", Kind.GAUGE, "Sessions that wait for a cache slot.", Process.DENOISER, on_ray=True)
+UNDELIVERED = Metric("undelivered_chunks", Kind.GAUGE, "Denoised chunks that nobody has pulled yet.", Process.DENOISER)
+EXPECTED_SECONDS = Metric(
+    "expected_busy_seconds_total", Kind.COUNTER, "What the denoiser's forwards should have taken, by the profile it measured at its start.",
+    Process.DENOISER,
+)  # fmt: skip
+DENOISER_BUSY = Metric("denoiser_busy_seconds_total", Kind.COUNTER, "Device time of a denoise replica.", Process.DENOISER)
+DENOISER_CHUNKS = Metric("denoiser_chunks_total", Kind.COUNTER, "Chunks denoised, also those that were dropped.", Process.DENOISER)
+DECODER_BUSY = Metric("decoder_busy_seconds_total", Kind.COUNTER, "Device time of a decode replica.", Process.DECODER)
+DECODER_CHUNKS = Metric("decoder_chunks_total", Kind.COUNTER, "Chunks decoded, also those that were dropped.", Process.DECODER)
+DECODER_SESSIONS = Metric("decoder_sessions", Kind.GAUGE, "Sessions that a decode replica serves.", Process.DECODER, on_ray=True)
+ENCODER_BUSY = Metric("text_encoder_busy_seconds_total", Kind.COUNTER, "Time in tokenizer and model.", Process.TEXT_ENCODER)
+PROMPTS = Metric(
+    "prompts_total", Kind.COUNTER, "Prompts embedded: from the cache, joined to an equal one under way, or by the model.",
+    Process.TEXT_ENCODER, (PROMPT_SOURCE,),
+)  # fmt: skip
+
+# -- the autoscaling policy --------------------------------------------------------------------------------------------------
+AUTOSCALER_DECISIONS = Metric(
+    "autoscaler_decisions_total", Kind.COUNTER, "Decisions of the policy about a deployment.", Process.CONTROLLER, (DEPLOYMENT, DIRECTION)
+)
+AUTOSCALER_TARGET = Metric(
+    "autoscaler_target_replicas", Kind.GAUGE, "Replicas that the policy wants.", Process.CONTROLLER, (DEPLOYMENT,), on_ray=True
+)
+AUTOSCALER_TIME = Metric(
+    "autoscaler_decision_seconds", Kind.HISTOGRAM, "One run of the policy; it runs in Serve's control loop.",
+    Process.CONTROLLER, (), DECISION_BUCKETS_S,
+)  # fmt: skip
+
+CATALOGUE: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))

@@ -1,0 +1,14 @@
+"""The trace that the work at hand belongs to, for exemplars and log lines. Set at the edge by whoever knows it; empty where nobody does."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+
+TRACE_ID: ContextVar[str] = ContextVar("headrace_trace_id", default="")
+"""32 hexadecimal digits, as in W3C trace context; empty for none."""
+
+
+def exemplar() -> dict[str, str] | None:
+    """What a histogram's `observe` takes, so that a slow one can be looked up; None without a trace."""
+    trace_id = TRACE_ID.get()
+    return {"trace_id": trace_id} if trace_id else None
