@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +107,39 @@ class ChunkGrid:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeConfig:
+    """What a stage runs on. All of it that can change a frame is part of `repr`, and so of the model's fingerprint.
+
+    Attributes:
+        name: `cpu`, `cuda` or `neuron`.
+        dtype: of weights and activations, `float32` or `bfloat16`.
+        compiled: whether graphs are compiled; always, on `neuron`.
+        target: the chip, such as `trn2` or `NVIDIA H100 80GB HBM3`: chips of other kinds round otherwise. It must be the one that is
+            found. Empty, which `neuron` refuses: whatever is there, and replicas of unlike chips may not share sessions.
+        cores: that a replica owns; 0 where they are not counted.
+        cache: folder of compiled graphs and their manifests; the same for all replicas, or sooner or later one compiles.
+        require_warm: start only if the manifest there says that everything is compiled.
+    """
+
+    name: str = "cpu"
+    dtype: str = "float32"
+    compiled: bool = False
+    target: str = ""
+    cores: int = 0
+    cache: str = field(default="", repr=False)
+    require_warm: bool = field(default=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Execution:
+    """What each stage of a model runs on."""
+
+    text_encoder: RuntimeConfig = RuntimeConfig()
+    denoiser: RuntimeConfig = RuntimeConfig()
+    decoder: RuntimeConfig = RuntimeConfig()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig(ABC):
     """One servable model, as everything but its own family sees it. `fps` is the media rate its frames are meant to be played at."""
 
@@ -117,6 +150,7 @@ class ModelConfig(ABC):
     width: int
     num_steps: int
     max_steps: int
+    execution: Execution = Execution()
 
     @property
     @abstractmethod

@@ -6,6 +6,8 @@
     ├── StageUnavailable      a stage died or is not ready; the session can be reopened      (UNAVAILABLE)
     │   ├── EngineDead        the denoise loop crashed; the replica must be replaced
     │   └── StageDraining     the replica has been told to stop; reopen at once, another one is there
+    ├── ShapeNotServed        a graph was run in a shape that it is not compiled for: a bug  (kills the engine)
+    ├── RuntimeUnavailable    the device, its package or its compiled graphs are not there   (start-up only)
     └── WeightsError          a checkpoint is missing, damaged or not the one pinned         (start-up only)
 
 The gRPC status in brackets is applied at the front door, nowhere else.
@@ -60,6 +62,14 @@ class EngineDead(StageUnavailable):
 
 class StageDraining(StageUnavailable):
     """This replica is about to stop, in order, and others serve: the session goes on there, without waiting."""
+
+
+class ShapeNotServed(HeadraceError):
+    """Nothing is compiled inside a request; sizes that callers choose are refused before they reach a graph."""
+
+
+class RuntimeUnavailable(HeadraceError):
+    """A stage cannot run on what its configuration names: no such device, package, setting, or manifest of compiled graphs."""
 
 
 class WeightsError(HeadraceError):

@@ -1,0 +1,114 @@
+"""What the runtimes share: networks on a device, entry points by name, and the shapes that they are warm in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from model_core.errors import ShapeNotServed
+from model_core.graphs import GraphSpec
+from model_core.runtimes.interface import Capabilities, Ticket, Tree
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+Call = Callable[..., Any]
+Signature = tuple[tuple[tuple[int, ...], torch.dtype], ...]
+
+
+def signature(inputs: tuple[Any, ...]) -> Signature:
+    """Shapes and types of all tensors in `inputs`: what a compiled graph is good for."""
+    return tuple((tuple(leaf.shape), leaf.dtype) for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor))
+
+
+def fix_shapes(graphs: Sequence[GraphSpec]) -> None:
+    """Tell PyTorch's compiler that each bucket is a shape of its own, and how many there are. Call before compiling."""
+    settings: Any = torch._dynamo.config  # noqa: SLF001  its documented place
+    settings.automatic_dynamic_shapes = False
+    settings.recompile_limit = max(settings.recompile_limit, 2 * len(graphs))
+
+
+class Done:
+    """A ticket of a device that works while it is called."""
+
+    __slots__ = ("state",)
+
+    def __init__(self, state: Any) -> None:
+        self.state = state
+
+    def wait(self) -> None: ...
+
+    def result(self) -> Any:
+        return pytree.tree_map_only(Tensor, Tensor.cpu, self.state)
+
+
+class HostProgram:
+    """Graphs as plain calls on the CPU; whoever runs it holds `torch.inference_mode`."""
+
+    def __init__(self, graphs: Sequence[GraphSpec]) -> None:
+        self._calls: dict[str, Call] = {g.name: getattr(g.network, g.entry) for g in graphs}
+
+    def put(self, value: Tree) -> Tree:
+        return value
+
+    def fetch(self, value: Tree) -> Tree:
+        return value
+
+    def run(self, graph: str, *inputs: Any) -> Done:
+        return Done(self._calls[graph](*inputs))
+
+
+class CompiledProgram:
+    """Graphs compiled for their buckets, and for nothing else.
+
+    Args:
+        graphs: of one stage; one name may come in several buckets.
+        capabilities: of the runtime.
+        compile_call: what makes a compiled graph of an entry point; it compiles at the first call with new shapes.
+    """
+
+    def __init__(self, graphs: Sequence[GraphSpec], capabilities: Capabilities, compile_call: Callable[[Call], Call]) -> None:
+        self._capabilities = capabilities
+        examples = [(g.name, g.inputs(capabilities.dtype)) for g in graphs]  # while the networks are on the host
+        for network in {id(g.network): g.network for g in graphs}.values():
+            network.to(device=capabilities.device, dtype=capabilities.dtype).eval()
+        entries = {g.name: getattr(g.network, g.entry) for g in graphs}
+        self._calls = {name: compile_call(entry) for name, entry in entries.items()}
+        self._warm: set[tuple[str, Signature]] = set()
+        with torch.inference_mode():
+            for name, inputs in examples:
+                self._warm_up(name, self.put(inputs))
+
+    def put(self, value: Tree) -> Tree:
+        device = self._capabilities.device
+        moved: Tree = pytree.tree_map_only(Tensor, lambda t: t.to(device, non_blocking=True), value)
+        return moved
+
+    def fetch(self, value: Tree) -> Tree:
+        moved: Tree = pytree.tree_map_only(Tensor, Tensor.cpu, value)
+        return moved
+
+    def run(self, graph: str, *inputs: Any) -> Ticket:
+        shapes = signature(inputs)
+        if (graph, shapes) not in self._warm:
+            warm = [list(s) for name, s in self._warm if name == graph]
+            raise ShapeNotServed(
+                f"graph {graph!r} is compiled for shapes {warm}, not for {list(shapes)}; nothing is compiled while serving"
+            )
+        with self._refusing():
+            return self._start(graph, inputs, shapes)
+
+    def _start(self, graph: str, inputs: tuple[Any, ...], shapes: Signature) -> Ticket:
+        return Done(self._calls[graph](*inputs))
+
+    def _warm_up(self, graph: str, inputs: tuple[Any, ...]) -> None:
+        self._calls[graph](*inputs)
+        self._warm.add((graph, signature(inputs)))
+
+    def _refusing(self) -> AbstractContextManager[None]:
+        """A second net: shapes alone do not show every reason for which a compiler starts again."""
+        stance: AbstractContextManager[None] = torch.compiler.set_stance("fail_on_recompile")
+        return stance if self._capabilities.compiled else nullcontext()
