@@ -1,0 +1,221 @@
+"""Nodes and replicas: placement, cold starts, nodes that come late and go when idle, and whom Serve stops first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from autoscaling.scaling import Stage
+from autoscaling.simulator.workload import Rng
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hardware:
+    """What the cluster is made of. Start times are lognormal with these means and `start_cv`.
+
+    Attributes:
+        units: that a replica of each stage takes of a node's `node_units`.
+        node_start_s: from the request of a node to its first replica's start.
+        replica_start_s: from there, or from a replica's request on a node that is up, to its first session.
+        idle_s: a node without replicas goes after so long.
+        spread: replicas go to the emptiest node, as Serve does by default; else to the fullest that has room.
+        node_cost_per_h: for the report.
+    """
+
+    units: Mapping[Stage, int] = field(default_factory=lambda: {Stage.TEXT_ENCODER: 1, Stage.DENOISER: 8, Stage.DECODER: 2})
+    node_units: int = 32
+    max_nodes: int = 64
+    node_start_s: float = 150.0
+    replica_start_s: Mapping[Stage, float] = field(
+        default_factory=lambda: {Stage.TEXT_ENCODER: 15.0, Stage.DENOISER: 30.0, Stage.DECODER: 20.0}
+    )
+    start_cv: float = 0.2
+    idle_s: float = 60.0
+    spread: bool = False
+    node_cost_per_h: float = 1.0
+
+
+class Phase(Enum):
+    """Of a replica: wanted and without a place, starting, serving, emptying."""
+
+    PENDING = auto()
+    STARTING = auto()
+    RUNNING = auto()
+    DRAINING = auto()
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """One machine, paid for from `asked_at` on. `leaving_at`: when it will be taken back."""
+
+    key: int
+    asked_at: float
+    up_at: float
+    units: int
+    free: int
+    replicas: int = 0
+    idle_since: float = math.inf
+    leaving_at: float = math.inf
+
+
+@dataclass(slots=True, eq=False)
+class Replica:
+    """`plane`: its number in the data plane; `sessions`: that it holds, in the order in which they came."""
+
+    key: int
+    stage: Stage
+    phase: Phase = Phase.PENDING
+    node: Node | None = None
+    ready_at: float = math.inf
+    drain_since: float = math.inf
+    plane: int = -1
+    sessions: dict[int, None] = field(default_factory=dict)
+
+
+class Cluster:
+    """One owner: the simulation. It tells it targets and the time, and takes the replicas that became ready."""
+
+    def __init__(self, hardware: Hardware, rng: Rng) -> None:
+        self.hardware = hardware
+        self._rng = rng
+        self._keys = 0
+        self.nodes: dict[int, Node] = {}
+        self.replicas: dict[Stage, dict[int, Replica]] = {stage: {} for stage in Stage}
+        self.floor = 0
+        self.node_s = 0.0
+        self.replica_s = dict.fromkeys(Stage, 0.0)
+
+    def running(self, stage: Stage) -> list[Replica]:
+        return [r for r in self.replicas[stage].values() if r.phase is Phase.RUNNING]
+
+    def wanted(self, stage: Stage) -> int:
+        """Replicas that are not on their way out."""
+        return sum(r.phase is not Phase.DRAINING for r in self.replicas[stage].values())
+
+    def charge(self, seconds: float, now: float) -> None:
+        """The last `seconds` cost this."""
+        self.node_s += seconds * len(self.nodes)
+        for stage, replicas in self.replicas.items():
+            self.replica_s[stage] += seconds * sum(r.ready_at <= now or r.phase is Phase.DRAINING for r in replicas.values())
+
+    def scale(self, targets: Mapping[Stage, int], floor: int | None, now: float) -> None:
+        """Ask for so many of each, and for at least `floor` nodes."""
+        self.floor = min(floor or 0, self.hardware.max_nodes)
+        for stage, target in targets.items():
+            excess = self.wanted(stage) - target
+            if excess > 0:
+                for replica in self.victims(stage)[:excess]:
+                    self.drain(replica, now)
+            for _ in range(-excess):
+                self._keys += 1
+                self.replicas[stage][self._keys] = Replica(self._keys, stage)
+
+    def victims(self, stage: Stage) -> list[Replica]:
+        """Those that stay, in the order in which Serve would stop them: not yet running, on the emptiest node, newest first."""
+        here = [r for r in self.replicas[stage].values() if r.phase is not Phase.DRAINING]
+        return sorted(here, key=lambda r: (r.phase is Phase.RUNNING, r.node.replicas if r.node else 0, -r.key))
+
+    def drain(self, replica: Replica, now: float) -> None:
+        """It takes no more sessions; one that has none yet goes at once."""
+        if replica.phase is Phase.RUNNING:
+            replica.phase, replica.drain_since = Phase.DRAINING, now
+        elif replica.phase is not Phase.DRAINING:
+            self.remove(replica, now)
+
+    def remove(self, replica: Replica, now: float) -> None:
+        """It is gone."""
+        if self.replicas[replica.stage].pop(replica.key, None) is None:
+            return
+        if (node := replica.node) is not None:
+            node.free += self.hardware.units[replica.stage]
+            node.replicas -= 1
+            if not node.replicas:
+                node.idle_since = now
+
+    def advance(self, now: float) -> list[Replica]:
+        """Place, buy, start, release. Returns the replicas that run from now on."""
+        self._place(now)
+        self._buy(now)
+        self._release(now)
+        ready = [r for stage in Stage for r in self.replicas[stage].values() if r.phase is Phase.STARTING and r.ready_at <= now]
+        for replica in ready:
+            replica.phase = Phase.RUNNING
+        return ready
+
+    def prewarm(self, targets: Mapping[Stage, int]) -> list[Replica]:
+        """Targets and their nodes at once, before anything else happens."""
+        self.scale(targets, 0, 0.0)
+        while any(r.node is None for stage in Stage for r in self.replicas[stage].values()):
+            if len(self.nodes) >= self.hardware.max_nodes and not self._room():
+                break
+            self._add_node(0.0, 0.0)
+            self._place(0.0)
+        for stage in Stage:
+            for replica in self.replicas[stage].values():
+                replica.ready_at = 0.0
+        return self.advance(0.0)
+
+    def withdraw(self, luck: float, now: float, notice_s: float) -> Node | None:
+        """Somebody takes back the node that `luck` picks; its replicas are to drain. None if there is none."""
+        up = [n for n in self.nodes.values() if n.up_at <= now and n.leaving_at == math.inf]
+        if not up:
+            return None
+        node = up[int(luck * len(up))]
+        node.leaving_at = now + notice_s
+        return node
+
+    def lose(self, node: Node, now: float) -> list[Replica]:
+        """It is gone, with these replicas on it."""
+        lost = [r for stage in Stage for r in self.replicas[stage].values() if r.node is node]
+        for replica in lost:
+            self.remove(replica, now)
+        self.nodes.pop(node.key, None)
+        return lost
+
+    def _room(self) -> bool:
+        return any(n.free >= min(self.hardware.units.values()) for n in self.nodes.values())
+
+    def _start_s(self, mean_s: float) -> float:
+        return float(mean_s * self._rng.lognormal(-(self.hardware.start_cv**2) / 2, self.hardware.start_cv))
+
+    def _place(self, now: float) -> None:
+        pending = [r for stage in Stage for r in self.replicas[stage].values() if r.phase is Phase.PENDING]
+        units = self.hardware.units
+        for replica in sorted(pending, key=lambda r: r.key):  # first asked for, first placed
+            able = [n for n in self.nodes.values() if n.up_at <= now and n.leaving_at == math.inf and n.free >= units[replica.stage]]
+            if not able:
+                continue
+            sign = -1 if self.hardware.spread else 1
+            node = min(able, key=lambda n: (sign * n.free, n.key))
+            node.free -= units[replica.stage]
+            node.replicas += 1
+            node.idle_since = math.inf
+            replica.node, replica.phase = node, Phase.STARTING
+            replica.ready_at = now + self._start_s(self.hardware.replica_start_s[replica.stage])
+
+    def _buy(self, now: float) -> None:
+        """Nodes for what has no place, beyond those on their way."""
+        units, coming = self.hardware.units, [n.units for n in self.nodes.values() if n.up_at > now]
+        pending = [r for stage in Stage for r in self.replicas[stage].values() if r.phase is Phase.PENDING]
+        for replica in sorted(pending, key=lambda r: -units[r.stage]):
+            fits = next((k for k, free in enumerate(coming) if free >= units[replica.stage]), None)
+            if fits is None and len(self.nodes) < self.hardware.max_nodes:
+                self._add_node(now, now + self._start_s(self.hardware.node_start_s))
+                coming.append(self.hardware.node_units)
+                fits = len(coming) - 1
+            if fits is not None:
+                coming[fits] -= units[replica.stage]
+        while len(self.nodes) < self.floor:
+            self._add_node(now, now + self._start_s(self.hardware.node_start_s))
+
+    def _add_node(self, asked_at: float, up_at: float) -> None:
+        self._keys += 1
+        units = self.hardware.node_units
+        self.nodes[self._keys] = Node(self._keys, asked_at, up_at, units, units, idle_since=up_at)
+
+    def _release(self, now: float) -> None:
+        idle = [n for n in self.nodes.values() if not n.replicas and now - n.idle_since >= self.hardware.idle_s]
+        for node in idle[: max(0, len(self.nodes) - self.floor)]:
+            del self.nodes[node.key]

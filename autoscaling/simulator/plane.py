@@ -1,0 +1,120 @@
+"""What the control plane of the simulator asks of a data plane, and the physics that both data planes share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from autoscaling.profile import StepProfile
+from autoscaling.simulator.kernel import RING, Floats, Ints, Params
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageTimes:
+    """How long things take, in seconds.
+
+    Attributes:
+        profile: a denoise step and a commit by batch bucket.
+        encode_s, decode_s: a prompt; a chunk.
+        hop_s: a message between stages.
+        open_s, reopen_s: from the decision until a leg's first chunk can be worked on; a reopened one commits its suffix besides.
+        chunk_s: what a chunk plays.
+        steps: denoise steps of a chunk at full quality.
+        suffix_chunks: at most so many are committed when a leg reopens.
+        noise: coefficient of variation, about, of each forward and each decode.
+        slots, max_lead_chunks, comfort_s: of an engine; see `model_core.config.EngineConfig`.
+        lead_s: how far ahead of playback a chunk may be sent.
+        ahead_chunks: how many the links between the stages take beyond what the front door has asked for.
+    """
+
+    profile: StepProfile
+    encode_s: float = 0.02
+    decode_s: float = 0.04
+    hop_s: float = 0.003
+    open_s: float = 0.02
+    reopen_s: float = 0.02
+    chunk_s: float = 0.5
+    steps: int = 4
+    suffix_chunks: int = 3
+    noise: float = 0.05
+    slots: int = 16
+    max_lead_chunks: int = 2
+    comfort_s: float = 0.5
+    lead_s: float = 1.0
+    ahead_chunks: int = 2
+
+    def __post_init__(self) -> None:
+        if self.max_lead_chunks + self.ahead_chunks > RING // 2:
+            most = RING // 2
+            raise ValueError(f"max_lead_chunks + ahead_chunks must be at most {most}; got {self.max_lead_chunks} + {self.ahead_chunks}")
+
+    def params(self, seed: int, bin_s: float) -> Params:
+        """For the data plane."""
+        profile = self.profile
+        return Params(
+            np.array(profile.buckets), np.array(profile.step_s), np.array(profile.commit_s), self.decode_s, self.hop_s, self.chunk_s,
+            self.lead_s, self.comfort_s, self.max_lead_chunks, self.ahead_chunks, self.noise, seed, bin_s,
+        )  # fmt: skip
+
+    def suffix_commit_s(self, next_chunk: int) -> float:
+        """Device seconds that opening a leg at `next_chunk` takes."""
+        chunks = min(self.suffix_chunks, next_chunk)
+        buckets = self.profile.buckets
+        index = next((k for k, b in enumerate(buckets) if b >= chunks), len(buckets) - 1)
+        return self.profile.commit_s[index] if chunks else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """What became of the chunks, by time bin, and events: forwards, chunks taken, chunks decoded."""
+
+    on_time: Ints
+    late: Ints
+    degraded: Ints
+    events: int
+
+
+class DataPlane(Protocol):
+    """Denoisers and decoders at work. Sessions and replicas are small integers; a replica's may be used again once it is removed."""
+
+    def add_engine(self, key: int, now: float) -> int: ...
+
+    def remove_engine(self, engine: int) -> None:
+        """Its sessions must be gone."""
+        ...
+
+    def add_decoder(self, key: int, now: float) -> int: ...
+
+    def open(self, session: int, engine: int, decoder: int, steps: int, now: float, ready_at: float) -> None:
+        """A leg, the session's first or another one in place of it; what was made ahead of the viewer is made anew.
+
+        Raises:
+            ValueError: the engine has no free slot.
+        """
+        ...
+
+    def close(self, session: int, now: float) -> None: ...
+
+    def advance(self, until: float) -> list[tuple[float, int]]:
+        """Sessions whose last chunk has a time of sending now, with it; a leg that reopens before then takes it back."""
+        ...
+
+    def finished(self, session: int) -> bool:
+        """Whether it has sent, or will send without fail, its last chunk."""
+        ...
+
+    def first_frames(self) -> Floats:
+        """By session: when its first frame was sent; infinity if it was not."""
+        ...
+
+    def work(self, engine: int) -> tuple[float, float]:
+        """Seconds that the engine was busy, and what its profile says they should have been."""
+        ...
+
+    def decoding(self, decoder: int) -> tuple[float, float]:
+        """Chunks decoded and seconds that took."""
+        ...
+
+    def played(self) -> Played: ...
