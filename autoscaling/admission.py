@@ -6,6 +6,7 @@ Paced sessions need the accelerator in real time. Jobs, which have no playback t
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -77,7 +78,7 @@ class View:
     Attributes:
         capacity: of the stages.
         level: of brown-out.
-        running: steps asked for by the paced sessions that run.
+        running: paced sessions that run, by the steps that they asked for.
         jobs: jobs that run.
         ahead: how many of its kind are in line before it.
         waiting: how many are in line in all.
@@ -88,7 +89,7 @@ class View:
 
     capacity: Capacity
     level: int = 0
-    running: tuple[int, ...] = ()
+    running: Mapping[int, int] = field(default_factory=dict)
     jobs: int = 0
     ahead: int = 0
     waiting: int = 0
@@ -150,13 +151,14 @@ def decide(ask: Ask, view: View, config: AdmissionConfig, jitter: float) -> Deci
 def _level_for(ask: Ask, view: View, config: AdmissionConfig) -> int | None:
     """The first level, from the present one down, at which there is room for `ask`; None where there is none."""
     capacity, brownout = view.capacity, config.brownout
-    taken = len(view.running) + view.jobs + capacity.others
+    running = sum(view.running.values())
+    taken = running + view.jobs + capacity.others
     if taken >= capacity.slots:
         return None
     if not ask.paced:
         reserved = min(capacity.slots - 1, capacity.sessions(_lowest_steps(config))) if capacity.measured else 0
-        return view.level if view.jobs + max(len(view.running) + capacity.others, reserved) < capacity.slots else None
-    asked = [*view.running, ask.steps, *[config.default_steps] * capacity.others]
+        return view.level if view.jobs + max(running + capacity.others, reserved) < capacity.slots else None
+    asked = Counter(view.running) + Counter({ask.steps: 1}) + Counter({config.default_steps: capacity.others})
     return next((level for level in range(view.level, brownout.lowest + 1) if brownout.fits(capacity, asked, level)), None)
 
 

@@ -6,7 +6,8 @@ Level 0 is what each session asked for. Level n caps it at `tiers[n - 1]` steps.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from autoscaling.profile import Capacity
@@ -44,11 +45,14 @@ class BrownOutConfig:
         """Steps that a session which asked for `asked` gets at `level`."""
         return asked if level == 0 else min(asked, self.tiers[level - 1])
 
-    def load(self, capacity: Capacity, asked: Sequence[int], level: int) -> float:
-        """Share of `capacity` that sessions which asked for `asked` take at `level`."""
-        return capacity.load([self.steps(n, level) for n in asked])
+    def load(self, capacity: Capacity, asked: Mapping[int, int], level: int) -> float:
+        """Share of `capacity` that sessions take at `level`; `asked` has how many asked for which number of steps."""
+        given: Counter[int] = Counter()
+        for steps, number in asked.items():
+            given[self.steps(steps, level)] += number
+        return capacity.load(given)
 
-    def fits(self, capacity: Capacity, asked: Sequence[int], level: int) -> bool:
+    def fits(self, capacity: Capacity, asked: Mapping[int, int], level: int) -> bool:
         """Whether they are all in real time at `level`."""
         return self.load(capacity, asked, level) <= 1 + _ROUNDING
 
@@ -64,11 +68,11 @@ class BrownOut:
         """At `level`, if that is further down."""
         return BrownOut(level, now) if level > self.level else self
 
-    def observe(self, config: BrownOutConfig, capacity: Capacity, running: Sequence[int], waiting: int, now: float) -> BrownOut:
+    def observe(self, config: BrownOutConfig, capacity: Capacity, running: Mapping[int, int], waiting: int, now: float) -> BrownOut:
         """What the load calls for: as far down as it needs at once, or one level up after the dwell time.
 
         Args:
-            running: steps asked for by the sessions that run.
+            running: sessions that run, by the steps that they asked for.
             waiting: sessions in line; while there are any, nothing is recovered.
         """
         level = self.level
@@ -79,7 +83,7 @@ class BrownOut:
         if self.level == 0 or waiting or now - self.since < config.dwell_s:
             return self
         better = self.level - 1
-        one_more = [*running, max(running, default=config.tiers[0])]
+        one_more = Counter(running) + Counter([max(running, default=config.tiers[0])])
         if config.load(capacity, running, better) <= config.recover and config.fits(capacity, one_more, better):
             return BrownOut(better, now)
         return self

@@ -11,7 +11,7 @@ simulator drive the same object.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 
 from autoscaling.admission import AdmissionConfig, Admit, Ask, Decision, Reject, View, Wait, decide
@@ -73,6 +73,7 @@ class AdmissionControl:
         self._brownout = BrownOut()
         self._shares = FairShares()
         self._running: dict[int, _Session] = {}
+        self._kinds: Counter[tuple[Ask, int]] = Counter()  # of those that run, by what they asked for and the steps that they have
         self._line: dict[int, _Session] = {}  # in order of arrival
         self._changes: list[Change] = []
         self._ended = 1.0
@@ -102,7 +103,9 @@ class AdmissionControl:
         """It ended, or gave up in line."""
         self._advance(now)
         if self._line.pop(key, None) is None:
-            self._departures += self._running.pop(key).ask.paced
+            session = self._running.pop(key)
+            self._count(session, -1)
+            self._departures += session.ask.paced
             self._ended += 1
         self._settle()
 
@@ -122,15 +125,14 @@ class AdmissionControl:
         return {key: place for paced in (True, False) for place, key in enumerate(self._order(paced=paced), start=1)}
 
     def statistics(self) -> ControlStatistics:
-        degraded = sum(s.steps < s.ask.steps for s in self._running.values())
         full = self._capacity.sessions(self._config.default_steps)
         return ControlStatistics(
             live=len(self._running),
-            degraded=degraded,
+            degraded=sum(n for (ask, steps), n in self._kinds.items() if steps < ask.steps),
             waiting=len(self._line),
             level=self._brownout.level,
             capacity=full,
-            live_jobs=sum(not s.ask.paced for s in self._running.values()),
+            live_jobs=self._jobs(),
             waiting_jobs=sum(not s.ask.paced for s in self._line.values()),
             arrivals=self._arrivals,
             departures=self._departures,
@@ -143,9 +145,8 @@ class AdmissionControl:
         # The prior stays: without it one early end would count for everything.
         self._ended = 1 + (self._ended - 1) * decay
         self._exposure_s = _PRIOR_SESSION_S + (self._exposure_s - _PRIOR_SESSION_S) * decay + elapsed * len(self._running)
-        for session in self._running.values():
-            tenant = session.ask.tenant
-            self._shares.charge(tenant, elapsed * self._share(session.steps), self._config.tenant(tenant).weight)
+        for (ask, steps), number in self._kinds.items():
+            self._shares.charge(ask.tenant, elapsed * number * self._share(steps), self._config.tenant(ask.tenant).weight)
 
     def _settle(self) -> None:
         """Admit from the line while there is room, then let the level follow the load."""
@@ -165,6 +166,13 @@ class AdmissionControl:
         session = self._line.pop(key)
         session.steps = decision.steps
         self._running[key] = session
+        self._count(session, 1)
+
+    def _count(self, session: _Session, change: int) -> None:
+        kind = session.ask, session.steps
+        self._kinds[kind] += change
+        if not self._kinds[kind]:
+            del self._kinds[kind]
 
     def _move_to(self, brownout: BrownOut) -> None:
         if brownout.level == self._brownout.level:
@@ -172,7 +180,9 @@ class AdmissionControl:
         self._brownout = brownout
         for key, session in self._running.items():
             if session.ask.paced and (steps := self._config.brownout.steps(session.ask.steps, brownout.level)) != session.steps:
+                self._count(session, -1)
                 session.steps = steps
+                self._count(session, 1)
                 self._changes.append(Change(key, steps, admitted=False))
 
     def _view(self, key: int, ask: Ask, ahead: int) -> View:
@@ -183,23 +193,28 @@ class AdmissionControl:
             capacity=self._capacity,
             level=self._brownout.level,
             running=self._paced(others=False),
-            jobs=sum(not s.ask.paced for s in self._running.values()),
+            jobs=self._jobs(),
             ahead=ahead,
             waiting=len(others),
-            tenant_sessions=in_line + sum(s.ask.tenant == ask.tenant for s in self._running.values()),
+            tenant_sessions=in_line + sum(n for (kind, _), n in self._kinds.items() if kind.tenant == ask.tenant),
             tenant_waiting=in_line,
             departures_per_s=(len(self._running) + self._capacity.others) / self._session_s(),
         )
 
-    def _paced(self, *, others: bool) -> tuple[int, ...]:
-        """Steps asked for by paced sessions that run, with those of other front doors or without."""
-        mine = tuple(s.ask.steps for s in self._running.values() if s.ask.paced)
-        return mine + (self._config.default_steps,) * (self._capacity.others if others else 0)
+    def _jobs(self) -> int:
+        return sum(n for (ask, _), n in self._kinds.items() if not ask.paced)
+
+    def _paced(self, *, others: bool) -> Counter[int]:
+        """Paced sessions that run, by the steps that they asked for, with those of other front doors or without."""
+        asked: Counter[int] = Counter()
+        for (ask, _), number in self._kinds.items():
+            asked[ask.steps] += number * ask.paced
+        return asked + Counter({self._config.default_steps: self._capacity.others if others else 0})
 
     def _order(self, *, paced: bool) -> list[int]:
         outstanding: defaultdict[str, float] = defaultdict(float)
-        for session in self._running.values():
-            outstanding[session.ask.tenant] += self._share(session.steps) * self._session_s()
+        for (ask, steps), number in self._kinds.items():
+            outstanding[ask.tenant] += number * self._share(steps) * self._session_s()
         line = [
             Waiter(key, s.ask.tenant, self._share(s.ask.steps) * self._session_s()) for key, s in self._line.items() if s.ask.paced == paced
         ]
@@ -207,7 +222,7 @@ class AdmissionControl:
         return [waiter.key for waiter in self._shares.order(line, outstanding, weights)]
 
     def _present(self) -> set[str]:
-        return {s.ask.tenant for s in (*self._running.values(), *self._line.values())}
+        return {ask.tenant for ask, _ in self._kinds} | {s.ask.tenant for s in self._line.values()}
 
     def _share(self, steps: int) -> float:
         """Accelerators that a session of `steps` steps occupies: accelerator-seconds a second."""

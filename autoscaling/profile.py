@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
 
@@ -126,9 +126,9 @@ class Capacity:
             self._known[steps] = max(1, min(self.slots, denoise, decode))
         return self._known[steps]
 
-    def load(self, steps: Sequence[int]) -> float:
-        """Share of the capacity that sessions of these step counts take; above 1 they are late. Mixtures are interpolated."""
-        return sum(1.0 / self.sessions(n) for n in steps)
+    def load(self, sessions: Mapping[int, int]) -> float:
+        """Share of the capacity that `sessions`, numbers by step count, take; above 1 they are late. Mixtures are interpolated."""
+        return sum(number / self.sessions(steps) for steps, number in sessions.items())
 
 
 def decode_capacity(chunk_decode_s: float | None, budget_s: float, replicas: int) -> int | None:

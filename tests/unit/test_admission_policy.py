@@ -1,5 +1,6 @@
 """The pure policy: single decisions, and the books over long random histories."""
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -24,7 +25,7 @@ def capacity(at_one_step: float = 24, ceiling: int = 64, others: int = 0) -> Cap
 
 
 CONFIG = AdmissionConfig(BrownOutConfig((3, 2), dwell_s=10), max_waiting=4, max_wait_s=10)
-FULL = View(capacity(), level=2, running=(4,) * 12, departures_per_s=0.5)
+FULL = View(capacity(), level=2, running={4: 12}, departures_per_s=0.5)
 
 
 @pytest.mark.parametrize(
@@ -32,7 +33,7 @@ FULL = View(capacity(), level=2, running=(4,) * 12, departures_per_s=0.5)
     [(0, 0, Admit(4, 0)), (5, 0, Admit(4, 0)), (6, 0, Admit(3, 1)), (8, 0, Admit(2, 2)), (8, 1, Admit(2, 2)), (3, 1, Admit(3, 1))],
 )
 def test_quality_gives_way_before_anyone_waits(running: int, level: int, admitted: Admit) -> None:
-    assert decide(LIVE, View(capacity(), level=level, running=(4,) * running), CONFIG, 0.0) == admitted
+    assert decide(LIVE, View(capacity(), level=level, running={4: running}), CONFIG, 0.0) == admitted
 
 
 def test_when_quality_has_given_all_one_waits_as_long_as_the_bound_allows() -> None:
@@ -60,7 +61,7 @@ def test_nobody_overtakes_the_line() -> None:
 
 
 def test_jobs_take_what_real_time_leaves_and_wait_without_a_bound() -> None:
-    roomy = View(capacity(ceiling=16), running=(4,) * 6)
+    roomy = View(capacity(ceiling=16), running={4: 6})
     assert decide(JOB, replace(roomy, jobs=3), CONFIG, 0.0) == Admit(4, 0)  # 12 of 16 slots are kept for paced sessions
     assert decide(JOB, replace(roomy, jobs=4), CONFIG, 0.0) == Wait(1)
     assert decide(JOB, replace(FULL, capacity=capacity(ceiling=16), level=2, jobs=0), CONFIG, 0.0) == Admit(4, 2)
@@ -93,7 +94,7 @@ views = st.builds(
     View,
     capacity=st.builds(capacity, st.floats(1, 80), st.integers(1, 64), st.integers(0, 5)),
     level=st.integers(0, 2),
-    running=st.lists(st.integers(1, 16), max_size=20).map(tuple),
+    running=st.lists(st.integers(1, 16), max_size=20).map(Counter),
     jobs=st.integers(0, 5),
     ahead=st.integers(0, 5),
     waiting=st.integers(0, 5),
@@ -106,10 +107,10 @@ asks = st.builds(Ask, st.just("default"), st.integers(1, 16), st.booleans())
 def test_never_over_capacity(ask: Ask, view: View) -> None:
     decision = decide(ask, view, CONFIG, 0.0)
     if isinstance(decision, Admit):
-        assert len(view.running) + view.jobs + view.capacity.others < view.capacity.slots
+        assert sum(view.running.values()) + view.jobs + view.capacity.others < view.capacity.slots
         if ask.paced:
             assert decision.steps <= ask.steps
-            asked = [*view.running, ask.steps, *[CONFIG.default_steps] * view.capacity.others]
+            asked = Counter(view.running) + Counter({ask.steps: 1}) + Counter({CONFIG.default_steps: view.capacity.others})
             assert CONFIG.brownout.load(view.capacity, asked, decision.level) <= 1 + 1e-6
 
 
@@ -267,11 +268,11 @@ class Books(RuleBasedStateMachine):
         """The first in line does not fit, even at the lowest quality."""
         if not hasattr(self, "control"):
             return
-        running = [self.asks[key].steps for key in self.running if self.asks[key].paced]
+        running = Counter(self.asks[key].steps for key in self.running if self.asks[key].paced)
         for key, place in self.control.positions().items():
             if place == 1 and self.asks[key].paced and len(self.running) < self.capacity.slots:
                 brownout = self.config.brownout
-                assert not brownout.fits(self.capacity, [*running, self.asks[key].steps], brownout.lowest)
+                assert not brownout.fits(self.capacity, running + Counter({self.asks[key].steps: 1}), brownout.lowest)
 
 
 Books.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

@@ -75,7 +75,7 @@ def test_a_cluster_holds_what_its_scarcest_stage_holds() -> None:
     assert two.sessions(4) == 8
     assert Capacity((replica, replica), 0.090, ceiling=64, decode_sessions=decode_capacity(0.020, 0.090, 1)).sessions(4) == 4
     assert Capacity((replica, replica), 0.090, ceiling=3).sessions(4) == 3
-    assert two.load([4, 4]) == pytest.approx(0.25)
+    assert two.load({4: 2}) == pytest.approx(0.25)
     assert decode_capacity(None, 0.1, 1) is None
 
 
