@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar, cast
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model_core.config import EngineConfig, MillraceConfig, ModelConfig
-from model_core.diffusion.flow_match import chunk_noise, euler_step, timesteps
+from model_core.diffusion.flow_match import chunk_noise, timesteps
 from model_core.engine.step_scheduler import bucket_for
 from model_core.errors import FieldViolation
 from model_core.families.interface import Embedder, Painter, Sampler
@@ -23,6 +24,7 @@ from model_core.nn.causal_dit import CausalDiT, KeyValue, Modulation, TextCondit
 from model_core.nn.graphs import causal_denoiser_graphs, decoder_graphs, text_encoder_graphs
 from model_core.nn.vae import VAE, Memory
 from model_core.nn.window import ChunkKeyValues, gather
+from model_core.runtimes.load import load_program
 from model_core.stages.text_encoder import SentenceEmbedder
 from model_core.types import Latents, SessionContext, TextEmbedding
 from model_core.weights import load_dit, load_vae
@@ -31,7 +33,7 @@ T = TypeVar("T")
 
 
 def embedder(config: ModelConfig) -> Embedder:
-    return SentenceEmbedder(_own(config).text)
+    return SentenceEmbedder(_own(config).text, partial(load_program, config))
 
 
 def sampler(config: ModelConfig, engine: EngineConfig) -> Sampler:
@@ -84,9 +86,12 @@ class MillraceSampler:
     """
 
     def __init__(self, network: CausalDiT, config: MillraceConfig, buckets: Sequence[int]) -> None:
-        self.network = network
+        """Warm every graph in every bucket; blocks for as long as that takes."""
         self._config = config
         self._buckets = tuple(buckets)
+        self._program = load_program(config, causal_denoiser_graphs(network, config, buckets))
+        empty = torch.zeros(1, config.dit.tokens_per_chunk, config.dit.width, dtype=self._program.capabilities.dtype)
+        self._empty = self._program.put(empty)
 
     def violations(self, context: SessionContext) -> tuple[FieldViolation, ...]:
         shape = (self._config.text.max_tokens, self._config.dit.text_width)
@@ -105,16 +110,17 @@ class MillraceSampler:
 
         Matrices of few rows round differently in other shapes.
         """
-        config, embedding = self._config, context.embedding
-        text = self.network.condition(torch.tensor(embedding.tokens)[None], torch.tensor(embedding.mask)[None])
+        config, embedding, program = self._config, context.embedding, self._program
+        tokens, mask = program.put((torch.tensor(embedding.tokens)[None], torch.tensor(embedding.mask)[None]))
+        text: TextCondition = program.run("condition", tokens, mask).state
         times = torch.tensor(timesteps(context.num_steps, config.shift))
         padded = F.pad(times[:-1], (0, config.max_steps - context.num_steps), value=1.0)
-        steps = self.network.modulate(padded, text.pooled.expand(config.max_steps, -1))
-        past = self._run_commit([torch.tensor(latents)[None] for latents in context.suffix])
+        steps: Modulation = program.run("modulate", program.put(padded), text.pooled.expand(config.max_steps, -1)).state
+        past = self._run_commit([program.put(torch.tensor(latents)[None]) for latents in context.suffix])
         return MillraceLeg(context.seed, text, times, steps, deque(past, maxlen=config.dit.window))
 
     def start(self, leg: MillraceLeg, chunk: int) -> None:
-        leg.x_t, leg.step = chunk_noise(leg.seed, chunk, self._config.latent_shape(chunk))[None], 0
+        leg.x_t, leg.step = self._program.put(chunk_noise(leg.seed, chunk, self._config.latent_shape(chunk))[None]), 0
 
     def group(self, leg: MillraceLeg) -> Hashable:
         return None
@@ -125,16 +131,18 @@ class MillraceSampler:
             torch.stack([leg.steps.blocks[leg.step] for leg in rows]),
             torch.stack([leg.steps.final[leg.step] for leg in rows]),
         )
-        layers, mask = gather(self._config.dit, [leg.window for leg in rows])
+        layers, mask = gather(self._config.dit, [leg.window for leg in rows], self._empty)
         x_t = torch.cat([leg.x_t for leg in rows])
-        x_0 = self.network.denoise(x_t, modulation, _text([leg.text for leg in rows]), layers, mask)
-        t, t_next = (torch.stack([leg.times[leg.step + after] for leg in rows]) for after in (0, 1))
-        for leg, x in zip(legs, euler_step(x_t, x_0, t, t_next).split(1), strict=False):
+        times = (torch.stack([leg.times[leg.step + after] for leg in rows]) for after in (0, 1))
+        t, t_next, mask = self._program.put((*times, mask))
+        ticket = self._program.run("denoise", x_t, t, t_next, modulation, _text([leg.text for leg in rows]), layers, mask)
+        ticket.wait()  # the engine measures what a step takes
+        for leg, x in zip(legs, ticket.state.split(1), strict=False):
             leg.x_t = x
             leg.step += 1
 
     def latents(self, leg: MillraceLeg) -> Latents:
-        return cast("Latents", leg.x_t[0].numpy().copy())
+        return cast("Latents", self._program.fetch(leg.x_t)[0].numpy().copy())
 
     def commit(self, legs: Sequence[MillraceLeg]) -> None:
         for leg, chunk in zip(legs, self._run_commit([leg.x_t for leg in legs]), strict=True):
@@ -146,9 +154,10 @@ class MillraceSampler:
         out: list[ChunkKeyValues] = []
         for start in range(0, len(latents), largest):
             part = latents[start : start + largest]
-            layers = self.network.commit(torch.cat(_filled(part, self._buckets)))
+            ticket = self._program.run("commit", torch.cat(_filled(part, self._buckets)))
+            ticket.wait()
             # Cloned, so that a chunk does not keep the whole batch's memory alive.
-            out += [[KeyValue(k[i : i + 1].clone(), v[i : i + 1].clone()) for k, v in layers] for i in range(len(part))]
+            out += [[KeyValue(k[i : i + 1].clone(), v[i : i + 1].clone()) for k, v in ticket.state] for i in range(len(part))]
         return out
 
 
@@ -157,14 +166,14 @@ class MillracePainter:
 
     def __init__(self, vae: VAE, config: MillraceConfig) -> None:
         self._vae, self._config = vae, config
+        self._program = load_program(config, decoder_graphs(vae, config))
 
     def fresh(self) -> Memory:
         return self._vae.new_memory(self._vae.decoder, 1, self._config.height, self._config.width)
 
     def paint(self, latents: Latents, memory: Memory) -> tuple[NDArray[np.uint8], Memory]:
-        frames, memory = self._vae.decode(torch.tensor(latents)[None], memory)
-        pixels = (frames[0].clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
-        return pixels.numpy(), memory
+        pixels, after = self._program.run("decode", self._program.put(torch.tensor(latents)[None]), memory).state
+        return self._program.fetch(pixels)[0].numpy(), after
 
 
 def _filled(rows: Sequence[T], buckets: Sequence[int]) -> list[T]:

@@ -1,7 +1,7 @@
-"""Causal diffusion transformer, one chunk at a time, in three graphs of static shapes.
+"""Causal diffusion transformer, one chunk at a time, in a few graphs of static shapes.
 
     condition   prompt features, schedule              → text keys and values a layer, a modulation a step   (once a prompt)
-    denoise     noisy chunk, cache, text, modulation   → predicted clean chunk                               (once a step)
+    advance     noisy chunk, cache, text, modulation   → predicted clean chunk, and the way to it            (once a step)
     commit      clean chunk                            → keys and values a layer: one chunk of the cache     (once a chunk)
 
 `commit` lets a chunk see only itself and no text. So a slot is a function of that chunk's clean latents alone: a cache can be rebuilt
@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model_core.config import DiTConfig
+from model_core.diffusion.flow_match import euler_step
 
 MASKED = -1e4  # additive; -inf breaks on rows that are all masked and on bf16 hardware
 
@@ -128,7 +129,7 @@ class Block(nn.Module):
 
 
 class CausalDiT(nn.Module):
-    """See the module's docstring. Three entry points, no `forward`: a graph is always named."""
+    """See the module's docstring. No `forward`: a graph is always named."""
 
     rotary_cos: Tensor
     rotary_sin: Tensor
@@ -212,6 +213,19 @@ class CausalDiT(nn.Module):
             x = x + (1 + a2) * block.down(F.gelu(block.up(_modulate(x, s2, g2)), approximate="tanh"))
         shift, scale = (step.final + self.final_table)[:, :, None].unbind(1)
         return self._unpatchify(self.unembed(_modulate(x, shift, scale))).to(x_t.dtype)
+
+    def advance(
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        t_next: Tensor,
+        step: Modulation,
+        text: TextCondition,
+        cache: list[KeyValue],
+        cache_mask: Tensor | None,
+    ) -> Tensor:
+        """One denoise step, from times `t` `[B]` to `t_next` `[B]`: `denoise`, and the way to its answer. Nothing in it needs the host."""
+        return euler_step(x_t, self.denoise(x_t, step, text, cache, cache_mask), t, t_next)
 
     def commit(self, x_0: Tensor) -> list[KeyValue]:
         """Keys and values `[B, N, D]` a layer of clean chunks `[B, C, F, H, W]`; every row is one chunk that sees only itself."""

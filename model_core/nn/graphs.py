@@ -31,7 +31,7 @@ def causal_denoiser_graphs(network: CausalDiT, config: MillraceConfig, batches: 
     for rows in batches:
         bucket = Bucket(rows, g.latent_frames, g.latent_height, g.latent_width)
         graphs += [
-            GraphSpec(DENOISER, "denoise", bucket, network, "denoise", partial(_denoise_inputs, config, rows)),
+            GraphSpec(DENOISER, "denoise", bucket, network, "advance", partial(_denoise_inputs, config, rows)),
             GraphSpec(DENOISER, "commit", bucket, network, "commit", partial(_commit_inputs, config, rows)),
         ]
     return graphs
@@ -50,7 +50,7 @@ def _noise(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> to
 def _features_inputs(config: TextEncoderConfig, _: torch.dtype) -> Inputs:
     """Any ids will do: the smallest vocabularies have more than these."""
     position = torch.arange(config.max_tokens)[None]
-    return position * 7 % 500, (position < max(1, config.max_tokens // 4)).long()
+    return (position * 7 % 500).int(), (position < max(1, config.max_tokens // 4)).int()
 
 
 def _condition_inputs(config: MillraceConfig, _: torch.dtype) -> Inputs:
@@ -73,7 +73,8 @@ def _denoise_inputs(config: MillraceConfig, rows: int, dtype: torch.dtype) -> In
     words = [KeyValue(noise(length, g.width, seed=3), noise(length, g.width, seed=4))] * g.depth
     text = TextCondition(words, torch.zeros(rows, length, dtype=dtype), noise(g.width, seed=5))
     past = [KeyValue(noise(span, g.width, seed=6), noise(span, g.width, seed=7))] * g.depth
-    return (*_commit_inputs(config, rows, dtype), step, text, past, torch.where(unused, MASKED, 0.0))
+    t, t_next = torch.linspace(1, 0.5, rows), torch.linspace(0.8, 0.2, rows)
+    return (*_commit_inputs(config, rows, dtype), t, t_next, step, text, past, torch.where(unused, MASKED, 0.0))
 
 
 def _commit_inputs(config: MillraceConfig, rows: int, _: torch.dtype) -> Inputs:

@@ -16,16 +16,15 @@ from model_core.nn.causal_dit import MASKED, KeyValue
 ChunkKeyValues = list[KeyValue]  # a layer each, `[1, N, D]`
 
 
-def gather(config: DiTConfig, windows: Sequence[Sequence[ChunkKeyValues]]) -> tuple[list[KeyValue], Tensor]:
+def gather(config: DiTConfig, windows: Sequence[Sequence[ChunkKeyValues]], empty: Tensor) -> tuple[list[KeyValue], Tensor]:
     """B windows as the fixed shape that the denoise graph reads.
 
-    A layer each `[B, M, D]`, and the additive mask `[B, M]`. Missing chunks lead, zero and masked.
+    A layer each `[B, M, D]`, and on the host the additive mask `[B, M]`. Missing chunks lead, masked; `empty` `[1, N, D]` stands for them.
     """
     span, tokens = config.window, config.tokens_per_chunk
     mask = torch.zeros(len(windows), span * tokens)
     for row, window in enumerate(windows):
         mask[row, : (span - len(window)) * tokens] = MASKED
-    empty = torch.zeros(1, tokens, config.width)
 
     def part(layer: int, index: int) -> Tensor:
         rows = [torch.cat([*[empty] * (span - len(window)), *(chunk[layer][index] for chunk in window)], 1) for window in windows]

@@ -25,9 +25,5 @@ class CpuRuntime:
             return HostProgram(graphs)
         fix_shapes(graphs)
         compiled = self._config.compiled
-        return CompiledProgram(
-            graphs, self.capabilities(), lambda call: torch.compile(call, fullgraph=True, dynamic=False) if compiled else call
-        )
-
-    def capabilities(self) -> Capabilities:
-        return Capabilities(torch.device("cpu"), DTYPES[self._config.dtype], compiled=self._config.compiled, asynchronous=False)
+        capabilities = Capabilities(torch.device("cpu"), DTYPES[self._config.dtype], compiled=compiled, asynchronous=False)
+        return CompiledProgram(graphs, capabilities, lambda call: torch.compile(call, fullgraph=True, dynamic=False) if compiled else call)

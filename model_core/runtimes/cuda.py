@@ -51,12 +51,8 @@ class CudaRuntime:
     def load(self, graphs: Sequence[GraphSpec]) -> Program:
         fix_shapes(graphs)
         compiled = self._config.compiled
-        return CudaProgram(
-            graphs, self.capabilities(), lambda call: torch.compile(call, fullgraph=True, dynamic=False) if compiled else call
-        )
-
-    def capabilities(self) -> Capabilities:
-        return Capabilities(torch.device("cuda"), DTYPES[self._config.dtype], compiled=self._config.compiled, asynchronous=True)
+        capabilities = Capabilities(torch.device("cuda"), DTYPES[self._config.dtype], compiled=compiled, asynchronous=True)
+        return CudaProgram(graphs, capabilities, lambda call: torch.compile(call, fullgraph=True, dynamic=False) if compiled else call)
 
 
 class Recording:
@@ -80,13 +76,16 @@ class Recording:
 
 
 class CudaProgram(CompiledProgram):
-    """Graphs on a stream of their own, so that stages in one process overlap."""
+    """Graphs on a stream of their own, so that stages in one process overlap.
+
+    The stream becomes that of the calling thread, because what a stage does between its graphs must stand in the same line.
+    """
 
     def __init__(self, graphs: Sequence[GraphSpec], capabilities: Capabilities, compile_call: Callable[[Call], Call]) -> None:
         self._stream = torch.cuda.Stream()
         self._recordings: dict[tuple[str, Signature], Recording] = {}
-        with torch.cuda.stream(self._stream):
-            super().__init__(graphs, capabilities, compile_call)
+        self._enter()
+        super().__init__(graphs, capabilities, compile_call)
         self._stream.synchronize()
 
     def put(self, value: Tree) -> Tree:
@@ -94,10 +93,10 @@ class CudaProgram(CompiledProgram):
 
         def move(tensor: Tensor) -> Tensor:
             pinned = tensor if tensor.is_cuda else tensor.pin_memory()
-            return pinned.to(self._capabilities.device, non_blocking=True)
+            return pinned.to(self.capabilities.device, non_blocking=True)
 
-        with torch.cuda.stream(self._stream):
-            moved: Tree = pytree.tree_map_only(Tensor, move, value)
+        self._enter()
+        moved: Tree = pytree.tree_map_only(Tensor, move, value)
         return moved
 
     def fetch(self, value: Tree) -> Tree:
@@ -106,16 +105,20 @@ class CudaProgram(CompiledProgram):
         def move(tensor: Tensor) -> Tensor:
             return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)
 
-        with torch.cuda.stream(self._stream):
-            moved: Tree = pytree.tree_map_only(Tensor, move, value)
+        self._enter()
+        moved: Tree = pytree.tree_map_only(Tensor, move, value)
         self._stream.synchronize()
         return moved
 
+    def _enter(self) -> None:
+        if torch.cuda.current_stream() != self._stream:
+            torch.cuda.set_stream(self._stream)
+
     def _start(self, graph: str, inputs: tuple[Any, ...], shapes: Signature) -> Launched:
-        with torch.cuda.stream(self._stream):
-            outputs = self._recordings.get((graph, shapes), self._calls[graph])(*inputs)
-            event = torch.cuda.Event()
-            event.record()
+        self._enter()
+        outputs = self._recordings.get((graph, shapes), self._calls[graph])(*inputs)
+        event = torch.cuda.Event()
+        event.record()
         return Launched(outputs, event, self.fetch)
 
     def _warm_up(self, graph: str, inputs: tuple[Any, ...]) -> None:

@@ -4,7 +4,7 @@
     load           graphs → a program: networks on the device, every graph warm in every bucket
     put, fetch     host ↔ device; what a graph returns stays on the device until it is fetched
     run            → a ticket, at once where the device works by itself
-    capabilities   what it is
+    capabilities   where a program runs, and how
 
 A program that compiles refuses a shape that was not warmed: nothing is ever compiled while somebody waits for a frame.
 """
@@ -24,7 +24,7 @@ Tree = TypeVar("Tree")  # a tensor, or lists, tuples and named tuples of tensors
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a runtime is.
+    """Where a program runs, and how.
 
     Attributes:
         device, dtype: where networks stand and what their weights are.
@@ -56,7 +56,10 @@ class Ticket(Protocol):
 
 
 class Program(Protocol):
-    """A stage's graphs, loaded and warm. Called from one thread at a time."""
+    """A stage's graphs, loaded and warm. Called from one thread at a time, and after loading always from the same."""
+
+    @property
+    def capabilities(self) -> Capabilities: ...
 
     def put(self, value: Tree) -> Tree:
         """Host → device; types are kept."""
@@ -87,5 +90,3 @@ class Runtime(Protocol):
     def load(self, graphs: Sequence[GraphSpec]) -> Program:
         """Move the networks of one stage's graphs to the device, in place, and warm every graph."""
         ...
-
-    def capabilities(self) -> Capabilities: ...

@@ -52,9 +52,6 @@ class NeuronRuntime:
         fix_shapes(graphs)
         return CompiledProgram(
             graphs,
-            self.capabilities(),
+            Capabilities(torch.device("neuron"), DTYPES[self._config.dtype], compiled=True, asynchronous=True),
             lambda call: torch.compile(call, backend="neuron", fullgraph=True, dynamic=False, options=self._options),
         )
-
-    def capabilities(self) -> Capabilities:
-        return Capabilities(torch.device("neuron"), DTYPES[self._config.dtype], compiled=True, asynchronous=True)

@@ -46,7 +46,9 @@ class Done:
 
 
 class HostProgram:
-    """Graphs as plain calls on the CPU; whoever runs it holds `torch.inference_mode`."""
+    """Graphs as plain calls on the CPU, in any shape; whoever runs it holds `torch.inference_mode`."""
+
+    capabilities = Capabilities(torch.device("cpu"), torch.float32, compiled=False, asynchronous=False)
 
     def __init__(self, graphs: Sequence[GraphSpec]) -> None:
         self._calls: dict[str, Call] = {g.name: getattr(g.network, g.entry) for g in graphs}
@@ -71,7 +73,7 @@ class CompiledProgram:
     """
 
     def __init__(self, graphs: Sequence[GraphSpec], capabilities: Capabilities, compile_call: Callable[[Call], Call]) -> None:
-        self._capabilities = capabilities
+        self.capabilities = capabilities
         examples = [(g.name, g.inputs(capabilities.dtype)) for g in graphs]  # while the networks are on the host
         for network in {id(g.network): g.network for g in graphs}.values():
             network.to(device=capabilities.device, dtype=capabilities.dtype).eval()
@@ -83,7 +85,7 @@ class CompiledProgram:
                 self._warm_up(name, self.put(inputs))
 
     def put(self, value: Tree) -> Tree:
-        device = self._capabilities.device
+        device = self.capabilities.device
         moved: Tree = pytree.tree_map_only(Tensor, lambda t: t.to(device, non_blocking=True), value)
         return moved
 
@@ -111,4 +113,4 @@ class CompiledProgram:
     def _refusing(self) -> AbstractContextManager[None]:
         """A second net: shapes alone do not show every reason for which a compiler starts again."""
         stance: AbstractContextManager[None] = torch.compiler.set_stance("fail_on_recompile")
-        return stance if self._capabilities.compiled else nullcontext()
+        return stance if self.capabilities.compiled else nullcontext()

@@ -28,6 +28,10 @@ from transformers import AutoConfig, AutoModel
 from model_core.config import TextEncoderConfig
 from model_core.errors import StageUnavailable, WeightsError
 from model_core.families.interface import Embedder
+from model_core.graphs import GraphSpec
+from model_core.nn.graphs import text_encoder_graphs
+from model_core.runtimes.interface import Program
+from model_core.runtimes.program import HostProgram
 from model_core.types import StageTiming, TextEmbedding
 
 CACHE_SIZE = 1024
@@ -62,6 +66,9 @@ class _Flight:
     waiters: int = 0
 
 
+Load = Callable[[Sequence[GraphSpec]], Program]
+
+
 class TextNetwork(nn.Module):
     """The encoder's one graph."""
 
@@ -78,8 +85,8 @@ class TextNetwork(nn.Module):
 class SentenceEmbedder:
     """The `Embedder` of the embedded model."""
 
-    def __init__(self, config: TextEncoderConfig) -> None:
-        """Load and verify the weights; blocks for as long as that takes.
+    def __init__(self, config: TextEncoderConfig, load: Load = HostProgram) -> None:
+        """Load and verify the weights, and `load` the graph; blocks for as long as that takes.
 
         Raises:
             WeightsError: the package is not installed, incomplete, or not the one pinned.
@@ -88,9 +95,13 @@ class SentenceEmbedder:
         self.config = config
         self._tokenizer = _load_tokenizer(folder, config.max_tokens)
         self.network = TextNetwork(_load_model(folder, config))
+        self._program = load(text_encoder_graphs(self.network, config))
 
     def embed(self, prompts: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Embed many prompts at once, uncached, in the calling thread: tokens `[N, T, D]`, zero where padded, and mask `[N, T]`."""
+        """Embed many prompts, uncached, in the calling thread: tokens `[N, T, D]`, zero where padded, and mask `[N, T]`.
+
+        Several prompts go at once, which only an eager program takes.
+        """
         count, length, width = len(prompts), self.config.max_tokens, self.config.width
         tokens_ntd = np.empty((count, length, width), np.float32)
         mask_nt = np.empty((count, length), np.bool_)
@@ -98,13 +109,12 @@ class SentenceEmbedder:
             batch = slice(start, start + EMBED_BATCH)
             # A lone surrogate is a valid Python string but no text; it becomes a question mark.
             rows = self._tokenizer.encode_batch([p.encode("utf-8", "replace").decode("utf-8") for p in prompts[batch]])
-            ids = torch.tensor([row.ids for row in rows])
-            mask = torch.tensor([row.attention_mask for row in rows])
+            ids = torch.tensor([row.ids for row in rows], dtype=torch.int32)
+            mask = torch.tensor([row.attention_mask for row in rows], dtype=torch.int32)
             with torch.inference_mode():
-                tokens_ntd[batch] = self.network.features(ids, mask).numpy()
+                tokens_ntd[batch] = self._program.run("features", *self._program.put((ids, mask))).result().float().numpy()
             mask_nt[batch] = mask.numpy() != 0
         return tokens_ntd, mask_nt
-
 
 
 class LocalTextEncoder:

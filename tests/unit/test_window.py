@@ -9,6 +9,7 @@ from model_core.nn.window import gather
 from tests.models import SMALL_DIT
 
 TOKENS, WIDTH, WINDOW = SMALL_DIT.tokens_per_chunk, SMALL_DIT.width, SMALL_DIT.window
+EMPTY = torch.zeros(1, TOKENS, WIDTH)
 
 
 def chunk(value: float) -> list[KeyValue]:
@@ -27,7 +28,7 @@ def by_chunk(rows: torch.Tensor) -> list[list[float]]:
 
 
 def test_an_empty_window_is_zero_and_masked() -> None:
-    layers, mask = gather(SMALL_DIT, [[]])
+    layers, mask = gather(SMALL_DIT, [[]], EMPTY)
     assert len(layers) == SMALL_DIT.depth
     assert layers[0].key.shape == layers[0].value.shape == (1, WINDOW * TOKENS, WIDTH)
     assert mask.shape == (1, WINDOW * TOKENS)
@@ -37,7 +38,7 @@ def test_an_empty_window_is_zero_and_masked() -> None:
 
 def test_chunks_stand_at_the_right_oldest_first() -> None:
     full = deque((chunk(value) for value in (20, 30, 40, 50)), maxlen=WINDOW)
-    layers, mask = gather(SMALL_DIT, [full, [], [chunk(10)], full])
+    layers, mask = gather(SMALL_DIT, [full, [], [chunk(10)], full], EMPTY)
 
     for i, layer in enumerate(layers):
         assert by_chunk(layer.key) == [[30 + i, 40 + i, 50 + i], [0, 0, 0], [0, 0, 10 + i], [30 + i, 40 + i, 50 + i]]
