@@ -4,12 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 REQUIREMENTS := requirements.txt requirements-dev.txt requirements-weights.txt
-CODE := headrace deployments observability autoscaling model_core bench training tests
+CODE := headrace deployments observability autoscaling model_core bench training tests deploy
 # Only errors are printed.
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install fmt lint types imports layout check test test-unit test-ray proto demo realtime eval overload serve faults cancels clean
+.PHONY: help install fmt lint types imports layout check test test-unit test-ray proto kuberay demo realtime eval overload serve faults cancels clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -56,6 +56,9 @@ test-ray: $(STAMP) ## tests on a real local Ray cluster, in a process of their o
 
 proto: $(STAMP) ## regenerate the stubs in headrace/v1 from the .proto
 	$(BIN)/python -m grpc_tools.protoc --proto_path=proto --python_out=. --pyi_out=. --grpc_python_out=. proto/headrace/v1/video.proto
+
+kuberay: $(STAMP) ## put serve.yaml into the manifest for Kubernetes
+	$(BIN)/python deploy/kuberay/embed.py
 
 demo: $(STAMP) ## stream video over gRPC from a local cluster, switch the prompt once, write an MP4
 	$(BIN)/headrace demo

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,9 @@ import pytest
 import yaml
 from ray._private.accelerators.neuron import AWS_NEURON_INSTANCE_MAP
 from ray.autoscaler._private.util import prepare_config, validate_config
+from ray.serve.schema import ServeDeploySchema
+
+from deployments.cluster import FUSED_CONFIG, STAGED_CONFIG
 
 ROOT = Path(__file__).parents[2]
 
@@ -21,10 +26,65 @@ def _config() -> dict[str, Any]:
     return loaded
 
 
+def with_variants() -> dict[str, Any]:
+    """The file with the pools that stand in comments."""
+    text = (ROOT / "cluster.yaml").read_text()
+    uncommented, count = re.subn(r"^  # (trn2-\w+:| {2}.*)$", r"  \1", text, flags=re.MULTILINE)
+    assert count > 10
+    loaded: dict[str, Any] = yaml.safe_load(uncommented)
+    return loaded
+
+
 def test_ray_accepts_it(config: dict[str, Any]) -> None:
     prepared = prepare_config(copy.deepcopy(config))
     validate_config(prepared)
     assert set(prepared["available_node_types"]) == {"head", "cpu", "trn2"}
+
+
+def test_ray_accepts_the_pools_that_stand_in_comments() -> None:
+    config = with_variants()
+    validate_config(prepare_config(copy.deepcopy(config)))
+    types = config["available_node_types"]
+    assert set(types) == {"head", "cpu", "trn2", "trn2-spot", "trn2-block"}
+    assert types["trn2-spot"]["node_config"]["InstanceType"] == types["trn2"]["node_config"]["InstanceType"]
+    assert types["trn2-spot"]["node_config"]["InstanceMarketOptions"]["MarketType"] == "spot"
+
+
+def test_a_trainium_pool_can_be_asked_for_by_name() -> None:
+    """See autoscaling/scaling/pools.py."""
+    types = with_variants()["available_node_types"]
+    pools = [name for name, node in types.items() if "neuron_cores" in node["resources"]]
+    assert len(pools) == 3
+    for name in pools:
+        assert [other for other, node in types.items() if node["resources"].get(name) == 1] == [name]
+
+
+@pytest.mark.parametrize("path", [STAGED_CONFIG, FUSED_CONFIG])
+def test_every_replica_fits_a_pool(config: dict[str, Any], path: Path) -> None:
+    document = yaml.safe_load(path.read_text())
+    ServeDeploySchema.model_validate(document)
+    pools = [node["resources"] for node in config["available_node_types"].values()]
+    for block in document["applications"][0]["deployments"]:
+        options = block["ray_actor_options"]
+        asked = {"CPU": options.get("num_cpus", 1), **options.get("resources", {})}
+        assert any(all(pool.get(key, 0) >= n for key, n in asked.items()) for pool in pools), block["name"]
+    advised = re.findall(r"^ *# resources: (\{.*\})$", path.read_text(), re.MULTILINE)
+    for resources in map(yaml.safe_load, advised):
+        assert any(all(pool.get(key, 0) >= n for key, n in resources.items()) for pool in pools), resources
+
+
+def test_the_head_refuses_what_was_not_filled_in(config: dict[str, Any], tmp_path: Path) -> None:
+    (check,) = [command for command in config["head_setup_commands"] if "REPLAC" in command]
+    bootstrap = tmp_path / "ray_bootstrap_config.yaml"
+    check = check.replace("/home/ubuntu/ray_bootstrap_config.yaml", str(bootstrap))
+    assert str(bootstrap) in check
+    bootstrap.write_text(yaml.safe_dump(config))
+    refused = subprocess.run(["bash", "-c", check], capture_output=True, text=True, check=False)  # noqa: S607 - as Ray runs it
+    assert refused.returncode == 1
+    assert "ami-REPLACE" in refused.stdout
+    assert "fill these in" in refused.stdout
+    bootstrap.write_text(re.sub(r"(ami|subnet)-REPLACE", r"\1-0123", yaml.safe_dump(config)))
+    assert subprocess.run(["bash", "-c", check], check=False).returncode == 0  # noqa: S607
 
 
 def test_ray_would_refuse_a_misspelt_field(config: dict[str, Any]) -> None:

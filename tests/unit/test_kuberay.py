@@ -1,0 +1,154 @@
+"""deploy/kuberay: pods against Kubernetes' own schema, worker groups as Ray's autoscaler reads them, the application against serve.yaml.
+
+The RayService definition of the operator is not to be had from a package index, so its own fields are checked against the list below.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+import runpy
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr as derive
+from ray.autoscaler._private.util import validate_config
+from ray.serve.schema import ServeDeploySchema
+
+from deployments.cluster import STAGED_CONFIG
+from deployments.config import AppConfig
+
+ROOT = Path(__file__).parents[2]
+MANIFEST = ROOT / "deploy/kuberay/rayservice.yaml"
+DOCKERFILE = ROOT / "deploy/kuberay/Dockerfile"
+KUBERNETES = "1.35"
+
+# Fields of RayService (ray.io/v1) down to the pod templates, as KubeRay's API reference lists them; only those used here.
+FIELDS: dict[str, Any] = {
+    "apiVersion": str, "kind": str, "metadata": {"name": str, "namespace": str},
+    "spec": {
+        "serveConfigV2": str,
+        "rayClusterConfig": {
+            "rayVersion": str, "enableInTreeAutoscaling": bool,
+            "autoscalerOptions": {"version": str, "idleTimeoutSeconds": int, "env": list},
+            "headGroupSpec": {"rayStartParams": dict, "template": dict},
+            "workerGroupSpecs": [
+                {"groupName": str, "replicas": int, "minReplicas": int, "maxReplicas": int, "rayStartParams": dict, "template": dict}
+            ],
+        },
+    },
+}  # fmt: skip
+
+
+@pytest.fixture(name="manifests")
+def _manifests() -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all(MANIFEST.read_text()))
+
+
+@pytest.fixture(name="service")
+def _service(manifests: list[dict[str, Any]]) -> dict[str, Any]:
+    (found,) = [m for m in manifests if m["kind"] == "RayService"]
+    return found
+
+
+def pods(service: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    cluster = service["spec"]["rayClusterConfig"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        template = group["template"]
+        yield {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod", **template.get("metadata", {})}, "spec": template["spec"]}
+
+
+def misfits(value: Any, wanted: Any, path: str = "") -> list[str]:
+    """Fields that are not in `wanted`, missing, or of another type."""
+    if isinstance(wanted, dict) and isinstance(value, dict):
+        unknown = [f"{path}.{key}: unknown" for key in value.keys() - wanted.keys()]
+        missing = [f"{path}.{key}: missing" for key in wanted.keys() - value.keys()]
+        return unknown + missing + [m for key in value.keys() & wanted.keys() for m in misfits(value[key], wanted[key], f"{path}.{key}")]
+    if isinstance(wanted, list) and isinstance(value, list):
+        return [m for n, item in enumerate(value) for m in misfits(item, wanted[0], f"{path}[{n}]")]
+    return [] if isinstance(wanted, type) and type(value) is wanted else [f"{path}: {type(value).__name__}"]
+
+
+def test_kubernetes_accepts_every_object_and_every_pod(manifests: list[dict[str, Any]], service: dict[str, Any]) -> None:
+    objects = [m for m in manifests if m is not service] + list(pods(service))
+    assert len(objects) == 4 + 3
+    for each in objects:
+        kubernetes_validate.validate(each, KUBERNETES, strict=True)
+
+
+def test_kubernetes_would_refuse_a_misspelt_field(service: dict[str, Any]) -> None:
+    pod = next(pods(service))
+    pod["spec"]["containers"][0]["imagePolicy"] = "Always"
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(pod, KUBERNETES, strict=True)
+
+
+def test_the_service_has_the_fields_that_kuberay_knows(service: dict[str, Any]) -> None:
+    assert misfits(service, FIELDS) == []
+    assert (service["apiVersion"], service["kind"]) == ("ray.io/v1", "RayService")
+    wrong = copy.deepcopy(service)
+    wrong["spec"]["rayClusterConfig"]["workerGroupSpecs"][1]["maxReplica"] = 3
+    assert misfits(wrong, FIELDS) == [".spec.rayClusterConfig.workerGroupSpecs[1].maxReplica: unknown"]
+
+
+def node_types(service: Mapping[str, Any]) -> dict[str, Any]:
+    """As Ray's autoscaler understands the groups."""
+    cluster = {"metadata": service["metadata"], "spec": service["spec"]["rayClusterConfig"]}
+    config = derive(cluster)
+    validate_config(config)
+    types: dict[str, Any] = config["available_node_types"]
+    return types
+
+
+def test_rays_autoscaler_reads_the_groups(service: dict[str, Any]) -> None:
+    types = node_types(service)
+    offered = {name: {key: n for key, n in t["resources"].items() if key != "memory"} for name, t in types.items()}
+    assert offered == {"headgroup": {"CPU": 0}, "cpu": {"CPU": 8}, "trn2": {"CPU": 10, "neuron_cores": 4, "trn2": 1}}
+    assert (types["trn2"]["min_workers"], types["trn2"]["max_workers"]) == (0, 8)
+
+
+def test_every_replica_fits_a_group(service: dict[str, Any]) -> None:
+    document = yaml.safe_load(service["spec"]["serveConfigV2"])
+    groups = [t["resources"] for t in node_types(service).values()]
+    for block in document["applications"][0]["deployments"]:
+        options = block["ray_actor_options"]
+        asked = {"CPU": options["num_cpus"], **options.get("resources", {})}
+        assert any(all(group.get(key, 0) >= n for key, n in asked.items()) for group in groups), block["name"]
+
+
+def test_the_application_is_that_of_serve_yaml(service: dict[str, Any]) -> None:
+    embed = runpy.run_path(str(ROOT / "deploy/kuberay/embed.py"))
+    assert MANIFEST.read_text() == embed["rendered"](), "run `make kuberay`"
+    document = yaml.safe_load(service["spec"]["serveConfigV2"])
+    ServeDeploySchema.model_validate(document)
+    AppConfig.model_validate(document["applications"][0]["args"])
+    assert document["applications"][0]["args"]["model"] == yaml.safe_load(STAGED_CONFIG.read_text())["applications"][0]["args"]["model"]
+    assert document["applications"][0]["args"]["front_door"]["host"] == "0.0.0.0"  # noqa: S104 - a pod's own network
+
+
+def test_versions_are_those_of_the_requirements(service: dict[str, Any]) -> None:
+    pinned = re.search(r"^ray\[serve\]==(\S+)", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
+    assert pinned is not None
+    assert service["spec"]["rayClusterConfig"]["rayVersion"] == pinned.group(1)
+    assert f"FROM rayproject/ray:{pinned.group(1)}-py312" in DOCKERFILE.read_text()
+    release = re.search(r'^version = "(\S+)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert release is not None
+    for pod in pods(service):
+        image = pod["spec"]["containers"][0]["image"]
+        assert image.removesuffix("-neuron") == f"registry.invalid/headrace:{release.group(1)}"
+    named = set(re.findall(r"requirements[a-z-]*\.txt", DOCKERFILE.read_text()))
+    assert {name for name in named if not (ROOT / name).is_file()} == set()
+
+
+def test_front_doors_are_where_the_load_balancer_looks(manifests: list[dict[str, Any]], service: dict[str, Any]) -> None:
+    front_door = AppConfig.model_validate(yaml.safe_load(service["spec"]["serveConfigV2"])["applications"][0]["args"]).front_door
+    (balancer,) = [m for m in manifests if m["kind"] == "Service" and m["spec"].get("type") == "LoadBalancer"]
+    behind = [pod for pod in pods(service) if balancer["spec"]["selector"].items() <= pod["metadata"].get("labels", {}).items()]
+    assert len(behind) == 1
+    ports = {port["name"]: port["containerPort"] for port in behind[0]["spec"]["containers"][0]["ports"]}
+    assert (ports["grpc"], ports["metrics"]) == (front_door.port, front_door.metrics_port)
+    assert balancer["spec"]["ports"][0]["targetPort"] == "grpc"
