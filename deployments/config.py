@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from autoscaling.admission import OTHER_TENANT, AdmissionConfig, Tenant
 from autoscaling.brownout import BrownOutConfig
 from deployments.validation import Limits
-from model_core.config import EngineConfig, ModelConfig
+from model_core.config import EngineConfig, Execution, ModelConfig, RuntimeConfig
 from model_core.errors import InvalidRequest
 from model_core.pipeline import ReopenPolicy
 from model_core.presets import DEFAULT_MODEL, MODELS
@@ -23,10 +23,43 @@ from model_core.presets import model_config as preset_config
 Port = Annotated[int, Field(ge=0, le=65535)]
 TenantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 Threads = Annotated[int, Field(ge=1, le=256)]
+NEURON_TARGETS = ("trn2", "trn3")
 
 
 class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RuntimeSettings(_Settings):
+    """What a stage runs on; see `model_core.config.RuntimeConfig`. The replica's resources in `deployments` must fit it."""
+
+    name: Literal["cpu", "cuda", "neuron"] = "cpu"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    compiled: bool = False
+    target: str = ""
+    cores: Annotated[int, Field(ge=0, le=128)] = 0
+    cache: str = ""
+    require_warm: bool = False
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        neuron = self.name == "neuron"
+        rules = (
+            (not neuron or self.target in NEURON_TARGETS, "target", f"must be one of: {', '.join(NEURON_TARGETS)}", self.target),
+            (not neuron or self.cores >= 1, "cores", "must be the neuron_cores of a replica, 1 or more", self.cores),
+            (neuron or self.cores == 0, "cores", f"must be 0 with runtime {self.name}", self.cores),
+            (not neuron or self.compiled, "compiled", "must be true with runtime neuron, which runs nothing else", self.compiled),
+            (self.name != "cpu" or not self.target, "target", "must be empty with runtime cpu", self.target),
+            (not self.require_warm or bool(self.cache), "cache", "must be a folder where require_warm is on", self.cache),
+            (not self.require_warm or self.compiled, "require_warm", "must be false where nothing is compiled", self.require_warm),
+        )
+        for kept, field, limit, value in rules:
+            if not kept:
+                raise ValueError(f"{field} {limit}; got {value!r}")
+        return self
+
+    def runtime_config(self) -> RuntimeConfig:
+        return RuntimeConfig(**self.model_dump())
 
 
 class EngineSettings(_Settings):
@@ -36,6 +69,7 @@ class EngineSettings(_Settings):
     batch_buckets: tuple[Annotated[int, Field(ge=1)], ...] = (1, 2, 4, 8)
     max_lead_chunks: Annotated[int, Field(ge=1, le=64)] = 2
     threads: Threads = 1
+    runtime: RuntimeSettings = RuntimeSettings()
 
     @field_validator("batch_buckets")
     @classmethod
@@ -53,6 +87,7 @@ class TextEncoderSettings(_Settings):
 
     threads: Threads = 1
     max_prompts: Annotated[int, Field(ge=1, le=4096)] = 64
+    runtime: RuntimeSettings = RuntimeSettings()
 
 
 class DecoderSettings(_Settings):
@@ -60,6 +95,7 @@ class DecoderSettings(_Settings):
 
     threads: Threads = 1
     slots: Annotated[int, Field(ge=1, le=4096)] = 16
+    runtime: RuntimeSettings = RuntimeSettings()
 
 
 class TlsSettings(_Settings):
@@ -240,4 +276,12 @@ class AppConfig(_Settings):
     def preset(self) -> ModelConfig:
         """The model's configuration as it is served."""
         preset = preset_config(self.model)
-        return preset if self.fps is None else replace(preset, fps=self.fps)
+        return replace(preset, fps=self.fps or preset.fps, execution=self.execution())
+
+    def execution(self) -> Execution:
+        """What each stage runs on."""
+        return Execution(
+            text_encoder=self.text_encoder.runtime.runtime_config(),
+            denoiser=self.engine.runtime.runtime_config(),
+            decoder=self.decoder.runtime.runtime_config(),
+        )

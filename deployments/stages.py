@@ -8,6 +8,7 @@ No stage may block the event loop: Serve's own work runs on it.
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import sys
 from collections.abc import AsyncGenerator
@@ -27,7 +28,8 @@ from deployments.process import numbers, process_statistics
 from deployments.remote import RemoteDenoiser
 from deployments.routing import SESSIONS
 from deployments.scrape import ReplicaMetrics, Target
-from model_core.config import EngineConfig, ModelConfig
+from model_core.config import EngineConfig, ModelConfig, RuntimeConfig
+from model_core.runtimes.environment import set_environment
 from model_core.events import ReportsForwards
 from model_core.stages.interface import Decoder, Denoiser, TextEncoder
 from model_core.types import FrameChunk, LatentChunk, SessionContext, TextEmbedding
@@ -71,8 +73,13 @@ class StageFactory(Protocol):
     def build_decoder(self, config: ModelConfig, denoiser: Denoiser) -> LocalDecoder: ...
 
 
-def stage_factory(config: AppConfig, threads: int) -> StageFactory:
-    """Import the stages; if that brought torch, give it `threads` before it does any work."""
+def stage_factory(config: AppConfig, threads: int, *runtimes: RuntimeConfig) -> StageFactory:
+    """Set what `runtimes` need in the environment and import the stages; if that brought torch, give it `threads` before it does any work.
+
+    Raises:
+        RuntimeUnavailable: it is too late for that.
+    """
+    set_environment(runtimes, os.environ)
     factory = import_module(config.stages)
     if (torch := sys.modules.get("torch")) is not None:
         torch.set_num_threads(threads)
@@ -155,7 +162,7 @@ class _Shell:
 
 class TextEncoderReplica(_Shell):
     def __init__(self, config: AppConfig) -> None:
-        self._encoder = stage_factory(config, config.text_encoder.threads).build_text_encoder(config.preset())
+        self._encoder = stage_factory(config, config.text_encoder.threads, config.execution().text_encoder).build_text_encoder(config.preset())
         super().__init__(config, text_encoder=self._encoder)
 
     async def encode(self, prompt: str) -> TextEmbedding:
@@ -165,7 +172,7 @@ class TextEncoderReplica(_Shell):
 class DenoiserReplica(_Shell):
     def __init__(self, config: AppConfig) -> None:
         engine = config.engine.engine_config()
-        self._denoiser = stage_factory(config, engine.threads).build_denoiser(config.preset(), engine)
+        self._denoiser = stage_factory(config, engine.threads, config.execution().denoiser).build_denoiser(config.preset(), engine)
         super().__init__(config, denoiser=self._denoiser)
 
     async def stream(self, context: SessionContext) -> AsyncGenerator[Ticket | LatentChunk, None]:
@@ -177,7 +184,7 @@ class DenoiserReplica(_Shell):
 class DecoderReplica(_Shell):
     def __init__(self, config: AppConfig, denoiser: DeploymentHandle[Any]) -> None:
         upstream = RemoteDenoiser(denoiser, "denoiser", config.open_timeout_seconds)
-        self._decoder = stage_factory(config, config.decoder.threads).build_decoder(config.preset(), upstream)
+        self._decoder = stage_factory(config, config.decoder.threads, config.execution().decoder).build_decoder(config.preset(), upstream)
         super().__init__(config, decoder=self._decoder)
 
     async def stream(self, context: SessionContext) -> AsyncGenerator[Ticket | FrameChunk, None]:
@@ -192,7 +199,8 @@ class FusedReplica(_Shell):
     def __init__(self, config: AppConfig) -> None:
         engine = config.engine.engine_config()
         preset = config.preset()
-        factory = stage_factory(config, engine.threads)
+        execution = config.execution()
+        factory = stage_factory(config, engine.threads, execution.text_encoder, execution.denoiser, execution.decoder)
         self._encoder = factory.build_text_encoder(preset)
         denoiser = factory.build_denoiser(preset, engine)
         self._decoder = factory.build_decoder(preset, denoiser)

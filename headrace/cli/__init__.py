@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from headrace.cli import compile as compile_command
 from headrace.cli import demo, evaluate, generate, live, models, serve, status
 from headrace.cli.console import note
 
@@ -22,6 +23,7 @@ app.command()(serve.serve)
 app.command()(generate.generate)
 app.command()(live.live)
 app.command()(demo.demo)
+app.command("compile")(compile_command.compile_)
 app.command("eval")(evaluate.evaluate)
 app.command()(models.models)
 app.command()(status.status)

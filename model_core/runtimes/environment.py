@@ -16,7 +16,7 @@ LOGICAL_CORES = 2  # physical cores in a logical one: the default of Trainium 2 
 def environment(config: RuntimeConfig) -> Mapping[str, str]:
     """Variables that must be set, and to what, before torch is imported."""
     if config.name != "neuron":
-        return {}
+        return {"TORCHINDUCTOR_CACHE_DIR": str(Path(config.cache) / "inductor")} if config.compiled and config.cache else {}
     folder = Path(config.cache or "/tmp/headrace-neff")  # noqa: S108  without a shared folder, one for each machine
     return {
         "TORCH_NEURONX_NEFF_CACHE_DIR": str(folder / "neff"),
@@ -40,7 +40,7 @@ def set_environment(
             if environ.get(name) != value:
                 raise RuntimeUnavailable(f"{name} must be {value!r} before torch is imported; it is {environ.get(name)!r}")
     environ.update(wanted)
-    if not wanted:
+    if all(runtime.name != "neuron" for runtime in runtimes):
         environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
 
 

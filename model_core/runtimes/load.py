@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from model_core.config import ModelConfig, RuntimeConfig
 from model_core.graphs import GraphSpec
@@ -40,9 +39,10 @@ def load_program(config: ModelConfig, graphs: Sequence[GraphSpec]) -> Program:
     Raises:
         RuntimeUnavailable: that is not there, or `require_warm` is on and not everything has been compiled.
     """
-    runtime_config: RuntimeConfig = getattr(config.execution, graphs[0].stage)
+    stage = graphs[0].stage
+    runtime_config: RuntimeConfig = getattr(config.execution, stage)
     if runtime_config.require_warm:
-        check_warm(Path(runtime_config.cache), runtime_config, model_fingerprint(config), [g.key for g in graphs])
+        check_warm(stage, runtime_config, model_fingerprint(config), [g.key for g in graphs])
     runtime = make_runtime(runtime_config)
     runtime.prepare()
     return runtime.load(graphs)

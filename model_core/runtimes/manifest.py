@@ -78,22 +78,22 @@ def versions() -> dict[str, str]:
     return found
 
 
-def manifest_path(root: Path, config: RuntimeConfig, with_versions: dict[str, str]) -> Path:
-    """Where the manifest of one runtime, chip and set of versions lies: several may share a folder."""
+def manifest_path(root: Path, stage: str, config: RuntimeConfig, with_versions: dict[str, str]) -> Path:
+    """Where the manifest of one stage, runtime, chip and set of versions lies: several may share a folder."""
     chip = "-".join(part.replace(" ", "_") for part in (config.name, config.target, config.dtype) if part)
     if config.name == "neuron":
         chip += f"-lnc{LOGICAL_CORES}"
-    return root / chip / ("_".join(f"{name}{version}" for name, version in with_versions.items())) / "manifest.json"
+    return root / chip / ("_".join(f"{name}{version}" for name, version in with_versions.items())) / f"{stage}.json"
 
 
-def check_warm(root: Path, config: RuntimeConfig, fingerprint: str, keys: Sequence[str]) -> None:
+def check_warm(stage: str, config: RuntimeConfig, fingerprint: str, keys: Sequence[str]) -> None:
     """Refuse to start cold.
 
     Raises:
         RuntimeUnavailable: the manifest is missing, was made for another model or runtime, or lacks a graph of `keys`.
     """
     here = versions()
-    path = manifest_path(root, config, here)
+    path = manifest_path(Path(config.cache), stage, config, here)
     manifest = Manifest.read(path)
     for name, found, wanted in (
         ("versions", manifest.versions, here), ("runtime", manifest.runtime, repr(config)), ("model", manifest.fingerprint, fingerprint),
