@@ -9,7 +9,7 @@ CODE := headrace deployments observability autoscaling model_core bench training
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install fmt lint types imports layout check test test-unit test-ray proto kuberay demo realtime eval overload serve faults cancels clean
+.PHONY: help install fmt lint types imports layout check test test-unit test-ray test-cluster proto observability observe observe-check kuberay demo realtime eval overload serve faults cancels clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -62,6 +62,15 @@ kuberay: $(STAMP) ## put serve.yaml into the manifest for Kubernetes
 
 demo: $(STAMP) ## stream video over gRPC from a local cluster, switch the prompt once, write an MP4
 	$(BIN)/headrace demo
+
+observability: $(STAMP) ## regenerate rules, dashboards and docs/metrics.md from the catalogue of metrics
+	$(BIN)/python -m observability
+
+observe: $(STAMP) ## run the demo load under Debian's Prometheus until Ctrl-C; prints the addresses
+	$(BIN)/python -m bench.observe
+
+observe-check: $(STAMP) ## check that every metric and panel has data, and that an injected slow stage fires its alert
+	$(BIN)/python -m bench.observe --check
 
 realtime: $(STAMP) ## measure first frame, real time, capacity and prompt switches on this machine
 	$(BIN)/python -m bench.realtime

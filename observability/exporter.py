@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
-from prometheus_client import CollectorRegistry, make_wsgi_app
+from prometheus_client import CollectorRegistry, disable_created_metrics, make_wsgi_app
 from prometheus_client.exposition import ThreadingWSGIServer
 
 METRICS_PATH = "/metrics"
@@ -38,6 +38,7 @@ class Exporter:
     def __init__(
         self, registry: CollectorRegistry, host: str = "127.0.0.1", port: int = 0, targets: Callable[[], Targets] | None = None
     ) -> None:
+        disable_created_metrics()  # a third of all series, and of no use to any rule or panel here
         self._metrics = make_wsgi_app(registry)
         self._targets = targets
         self._server = make_server(host, port, self._answer, ThreadingWSGIServer, handler_class=_Quiet)
@@ -52,17 +53,17 @@ class Exporter:
         self._thread.join()
 
     def _answer(self, environ: dict[str, Any], start: Any) -> Iterable[bytes]:
-        match environ.get("PATH_INFO", ""):
-            case "/" | "/metrics":
-                answer: Iterable[bytes] = self._metrics(environ, start)
-                return answer
-            case "/targets" if self._targets is not None:
-                try:
-                    body = json.dumps(self._targets()).encode()
-                except Exception as error:  # noqa: BLE001 - whatever it is, Prometheus keeps the targets that it knows
-                    start("503 Service Unavailable", [("Content-Type", "text/plain")])
-                    return [f"{type(error).__name__}\n".encode()]
-                start("200 OK", [("Content-Type", "application/json")])
-                return [body]
+        path = environ.get("PATH_INFO", "")
+        if path == METRICS_PATH:
+            answer: Iterable[bytes] = self._metrics(environ, start)
+            return answer
+        if path == TARGETS_PATH and self._targets is not None:
+            try:
+                body = json.dumps(self._targets()).encode()
+            except Exception as error:  # noqa: BLE001 - whatever it is, Prometheus keeps the targets that it knows
+                start("503 Service Unavailable", [("Content-Type", "text/plain")])
+                return [f"{type(error).__name__}\n".encode()]
+            start("200 OK", [("Content-Type", "application/json")])
+            return [body]
         start("404 Not Found", [("Content-Type", "text/plain")])
         return [b"not found\n"]
