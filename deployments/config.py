@@ -16,9 +16,9 @@ from autoscaling.brownout import BrownOutConfig
 from deployments.validation import Limits
 from model_core.config import EngineConfig, Execution, ModelConfig, RuntimeConfig
 from model_core.errors import InvalidRequest
-from model_core.pipeline import ReopenPolicy
 from model_core.presets import DEFAULT_MODEL, MODELS
 from model_core.presets import model_config as preset_config
+from model_core.reopen import ReopenPolicy
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 TenantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
@@ -186,7 +186,7 @@ class AdmissionSettings(_Settings):
 
 
 class ReopenSettings(_Settings):
-    """How long a session keeps trying after a stage died; see `model_core.pipeline.ReopenPolicy`."""
+    """How long a session keeps trying after a stage died; see `model_core.reopen.ReopenPolicy`."""
 
     attempts: Annotated[int, Field(ge=1)] = 60
     backoff_seconds: Annotated[float, Field(ge=0)] = 0.05

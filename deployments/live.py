@@ -61,7 +61,8 @@ class LiveControls:
             match action:
                 case "prompt":
                     running.prompts_at.append(arrived)
-                    await session.set_prompt(message.prompt.prompt, message.prompt.request_id)
+                    replace_from = message.prompt.replace_from if message.prompt.HasField("replace_from") else None
+                    await session.set_prompt(message.prompt.prompt, message.prompt.request_id, replace_from)
                 case "pause":
                     session.pause()
                 case "resume":

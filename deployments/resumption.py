@@ -11,7 +11,7 @@ from deployments.validation import Order, ResumePoint, Validator
 from headrace.v1 import video_pb2 as pb
 from model_core.errors import FieldViolation, InvalidRequest
 from model_core.pipeline import Session, SessionRequest, VideoPipeline
-from model_core.session_log import PromptEntry, SessionRecord
+from model_core.session_log import PromptEntry, SessionRecord, Told, reconcile
 
 
 class Resumption:
@@ -56,14 +56,18 @@ class Resumption:
             served = ", ".join(sorted(self._pipelines))
             other = "" if pipeline is None else " of another version"
             raise SessionMismatch(f"{path}resume.token: the session is of model {record.model}{other}; this server serves {served}")
-        resume, path = message.resume, f"{path}resume."
-        first, last = pipeline.restorable(record)
+        resume, path, grid = message.resume, f"{path}resume.", pipeline.config.grid
+        prompts = (PromptEntry(grid.chunk_of(ack.first_frame), ack.prompt, ack.change) for ack in resume.acknowledged)
+        steps = ((grid.chunk_of(change.first_frame), change.steps) for change in resume.quality_changes)
+        story = reconcile(record, grid.chunk_from(resume.next_frame), Told(tuple(prompts), tuple(steps)))
+        next_frame = min(resume.next_frame, grid.first_frame(story.chunk))
+        first, last = pipeline.restorable(story.record)
         problems = []
         if not live and record.num_frames is None:
             problems.append(FieldViolation(f"{path}token", "must be of a session with an end, or be resumed by Live; got one without"))
-        if not first <= resume.next_frame <= last:
-            problems.append(FieldViolation(f"{path}next_frame", f"must be from {first} to {last}; got {resume.next_frame}"))
-        grid = pipeline.config.grid
+        if not first <= next_frame <= last:
+            superseded = "" if next_frame == resume.next_frame else f", of which those from {next_frame} on were superseded unheard"
+            problems.append(FieldViolation(f"{path}next_frame", f"must be from {first} to {last}; got {resume.next_frame}{superseded}"))
         furthest = grid.first_frame(grid.chunk_from(last) + 1)
         told = [("acknowledged", ack.first_frame) for ack in resume.acknowledged]
         told += [("quality_changes", change.first_frame) for change in resume.quality_changes]
@@ -77,12 +81,7 @@ class Resumption:
             problems.append(FieldViolation(f"{path}quality_changes.steps", f"must be from 1 to {most}; got {bad_steps[0]}"))
         if problems:
             raise InvalidRequest(tuple(problems))
-        return pipeline, ResumePoint(
-            record,
-            resume.next_frame,
-            tuple((ack.first_frame, ack.prompt) for ack in resume.acknowledged),
-            tuple((change.first_frame, change.steps) for change in resume.quality_changes),
-        )
+        return pipeline, ResumePoint(story, next_frame)
 
 
 async def open_session(pipeline: VideoPipeline, order: Order) -> Session:
@@ -94,7 +93,4 @@ async def open_session(pipeline: VideoPipeline, order: Order) -> Session:
     point = order.resume
     if point is None:
         return await pipeline.open(order.request)
-    grid = pipeline.config.grid
-    prompts = [PromptEntry(grid.chunk_of(frame), prompt) for frame, prompt in point.prompts]
-    steps = [(grid.chunk_of(frame), number) for frame, number in point.steps]
-    return await pipeline.restore(point.record, point.next_frame, prompts, steps)
+    return await pipeline.restore(point.story.record, point.next_frame)

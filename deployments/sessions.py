@@ -27,6 +27,7 @@ from headrace.v1 import video_pb2 as pb
 from model_core.errors import CapacityExceeded, StageUnavailable
 from model_core.media import fmp4_init_segment
 from model_core.pipeline import Paused, PromptApplied, Resumed, Session, SessionEvent, StepsApplied, VideoPipeline
+from model_core.session_log import Reconciled
 from model_core.tasks import cancel_and_wait, run_in_thread
 from model_core.types import Codec, FrameChunk, StageTiming
 from observability.metrics import Metrics
@@ -244,10 +245,13 @@ class _Serving:
             if await self._wait_for_slot():
                 async with self._keeper.keeping(self._order.token, self._order.holder, self._running.session) as self._kept:
                     header = await self._codec_header()
-                    self._steps = self._running.session.steps
+                    resume = self._order.resume
+                    self._steps = self._running.session.steps if resume is None else resume.steps_told
                     await self._send(started=wire.started(self._order.request, self._order.config, self._steps, header, self._order.token))
                     if steer is not None:
                         helpers.append(asyncio.create_task(self._guarded(self._tick())))
+                    if resume is not None:
+                        await self._tell_again(resume.story)
                     async with aclosing(self._running.session.events(self._pacer)) as events:
                         async for event in events:
                             await self._deliver(event)
@@ -286,9 +290,10 @@ class _Serving:
         match event:
             case FrameChunk():
                 await self._deliver_frames(event)
-            case PromptApplied(prompt=prompt, first_frame=first_frame, request_id=request_id):
+            case PromptApplied(prompt=prompt, first_frame=first_frame, request_id=request_id, change=change):
                 self._switched_at = self._running.prompts_at.popleft()
-                await self._send(prompt_ack=pb.PromptAck(prompt=prompt, first_frame=first_frame, request_id=request_id))
+                self._usage.supersede(event.superseded)
+                await self._send(prompt_ack=pb.PromptAck(prompt=prompt, first_frame=first_frame, request_id=request_id, change=change))
                 self._running.unanswered.release()
             case StepsApplied(steps=steps, first_frame=first_frame):
                 await self._tell_quality(steps, first_frame)
@@ -319,6 +324,17 @@ class _Serving:
         self._meter.sent(chunk, arrived, now, self._pacer.sent(chunk.first_frame))
         if self._steps < self._order.request.num_steps:
             self._meter.degraded(self._desk.level(self._steps))
+
+    async def _tell_again(self, story: Reconciled) -> None:
+        """What got lost on its way to the caller when its last connection broke."""
+        grid = self._order.config.grid
+        if self._reply is pb.LiveResponse:
+            for entry in story.prompts:
+                ack = pb.PromptAck(prompt=entry.prompt, first_frame=grid.first_frame(entry.chunk), request_id=entry.request_id)
+                ack.change = entry.change
+                await self._send(prompt_ack=ack)
+        for chunk, steps in story.steps:
+            await self._tell_quality(steps, grid.first_frame(chunk))
 
     async def _tell_quality(self, steps: int, first_frame: int) -> None:
         if steps != self._steps:

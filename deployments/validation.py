@@ -16,7 +16,7 @@ from headrace.v1 import video_pb2 as pb
 from model_core.config import ModelConfig
 from model_core.errors import FieldViolation, InvalidRequest
 from model_core.pipeline import SessionRequest
-from model_core.session_log import SessionRecord
+from model_core.session_log import Reconciled
 from model_core.types import Codec
 
 T = TypeVar("T")
@@ -61,12 +61,16 @@ class Catalogue:
 
 @dataclass(frozen=True, slots=True)
 class ResumePoint:
-    """Where to go on: the record, the next frame, and the prompts and steps, by frame, that the caller knows to be in force."""
+    """Where to go on: the story, as record and caller know it together, and the next frame."""
 
-    record: SessionRecord
+    story: Reconciled
     next_frame: int
-    prompts: tuple[tuple[int, str], ...]
-    steps: tuple[tuple[int, int], ...]
+
+    @property
+    def steps_told(self) -> int:
+        """Denoise steps in force by what the caller knows."""
+        known = [steps for entry in self.story.record.steps if entry not in self.story.steps for _, steps in [entry]]
+        return known[-1] if known else self.story.record.num_steps
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,9 +89,10 @@ def frames(chunk: FrameChunk, before: tuple[StageTiming, ...] = ()) -> pb.Frames
 
 @dataclass(slots=True)
 class Usage:
-    """What a session has used so far: frames, and its own share of device time."""
+    """What a session has used so far: frames, those that were superseded apart, and its own share of device time."""
 
     frames: int = 0
+    superseded: int = 0
     denoise_s: float = 0.0
     decode_s: float = 0.0
 
@@ -103,7 +104,16 @@ class Usage:
             elif timing.stage == "decoder":
                 self.decode_s += timing.device_s
 
+    def supersede(self, frames: int) -> None:
+        """So many of the newest frames are to be sent again."""
+        self.frames -= frames
+        self.superseded += frames
+
     def tick(self, fps: int) -> pb.UsageTick:
         return pb.UsageTick(
-            frames_sent=self.frames, video_seconds=self.frames / fps, denoise_seconds=self.denoise_s, decode_seconds=self.decode_s
+            frames_sent=self.frames,
+            video_seconds=self.frames / fps,
+            denoise_seconds=self.denoise_s,
+            decode_seconds=self.decode_s,
+            frames_superseded=self.superseded,
         )

@@ -12,14 +12,15 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from model_core.config import ModelConfig
 from model_core.errors import StageUnavailable
-from model_core.session_log import PromptEntry, SessionLog, SessionRecord, model_fingerprint
+from model_core.reopen import ReopenPolicy
+from model_core.session_log import SessionLog, SessionRecord, model_fingerprint
 from model_core.stages.interface import Decoder, TextEncoder
 from model_core.tasks import cancel_and_wait
 from model_core.types import Codec, FrameChunk, SessionContext, TextEmbedding, received
@@ -39,11 +40,18 @@ class SessionRequest:
 
 @dataclass(frozen=True, slots=True)
 class PromptApplied:
-    """The new prompt is in force from `first_frame` on."""
+    """The new prompt is in force from `first_frame` on.
+
+    Attributes:
+        change: see `PromptEntry`.
+        superseded: so many frames, from `first_frame` on, had been handed out for another prompt; they come again.
+    """
 
     prompt: str
     first_frame: int
     request_id: int
+    change: int = 0
+    superseded: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,30 +84,6 @@ class Pace(Protocol):
 
     def due_s(self, frame: int) -> float | None:
         """Seconds until `frame` is due on screen; None for no deadline."""
-
-
-@dataclass(frozen=True, slots=True)
-class ReopenPolicy:
-    """How a running session keeps trying after a stage died.
-
-    The first retry is immediate, because a spare replica may be running. Then delays double from `backoff_s` to `max_backoff_s`; each is
-    shortened at random by up to a half, so that the sessions of a dead replica do not come back in step.
-
-    Attributes:
-        attempts: in a row without result, after which the session fails.
-        backoff_s, max_backoff_s: first and longest delay.
-    """
-
-    attempts: int = 20
-    backoff_s: float = 0.05
-    max_backoff_s: float = 1.0
-
-    def delay(self, failures: int, chance: float) -> float:
-        """Seconds to wait after `failures` in a row, 1 or more; `chance` is a random number from 0 to 1."""
-        if failures <= 1:
-            return 0.0
-        longest = min(self.max_backoff_s, self.backoff_s * 2.0 ** min(failures - 2, 60))
-        return longest * (1.0 - chance / 2)
 
 
 class VideoPipeline:
@@ -138,13 +122,10 @@ class VideoPipeline:
         end = last if record.num_frames is None else record.num_frames
         return grid.first_frame(record.first_restorable(self.config.context_chunks)), min(last, end)
 
-    async def restore(
-        self, record: SessionRecord, next_frame: int, told: Sequence[PromptEntry] = (), told_steps: Sequence[tuple[int, int]] = ()
-    ) -> Session:
+    async def restore(self, record: SessionRecord, next_frame: int) -> Session:
         """The session of `record`, to be pulled from `next_frame` on; for FMP4 from the chunk that holds it.
 
-        `told` are prompts, and `told_steps` (chunk, steps), that the viewer knows to be in force. Those that the record is too old for are
-        put back.
+        What its viewer was told and the record does not know is to be brought in first, by `reconcile`.
 
         Raises:
             ValueError: the record is another model's, or `next_frame` is not restorable.
@@ -157,14 +138,7 @@ class VideoPipeline:
         if record.codec is Codec.FMP4_H264 and next_frame != record.num_frames:
             next_frame = grid.first_frame(grid.chunk_of(next_frame))
         chunk = min(grid.chunk_of(next_frame), record.next_chunk)
-        timeline = record.timeline
-        for entry in (entry for entry in told if entry.chunk >= record.next_chunk):
-            timeline = (*(e for e in timeline if e.chunk < entry.chunk), entry)
-        steps = record.steps
-        for switch, number in (entry for entry in told_steps if entry[0] >= record.next_chunk):
-            steps = (*(e for e in steps if e[0] < switch), (switch, number))
-        record = replace(record, timeline=timeline, steps=steps)
-        prompts = [(entry.chunk, await self._encoder.encode(entry.prompt)) for entry in timeline]
+        prompts = [await self._encoder.encode(entry.prompt) for entry in record.timeline]
         log = SessionLog.restore(record, chunk, prompts, window, self._keep_chunks)
         request = SessionRequest(
             session_id=record.session_id, prompt=log.prompt.prompt, seed=record.seed, num_steps=record.num_steps,
@@ -237,18 +211,25 @@ class Session:
             num_frames=r.num_frames, codec=r.codec, first_chunk=first_chunk, latents=latents, timeline=timeline, steps=steps,
         )  # fmt: skip
 
-    async def set_prompt(self, prompt: str, request_id: int = 0) -> None:
+    async def set_prompt(self, prompt: str, request_id: int = 0, replace_from: int | None = None) -> None:
         """Steer: chunks not yet handed out are made anew for `prompt`. The old prompt plays on while the new one is embedded.
 
-        A chunk of which the viewer saw a part before the session was restored keeps its prompt.
+        With `replace_from`, so are chunks that have been handed out and begin with that frame or later, as far back as the log reaches.
+        Otherwise a chunk of which the viewer saw a part before the session was restored keeps its prompt.
 
         Raises:
             StageUnavailable: the text encoder stayed away for the whole of the reopen policy.
         """
         embedding = await self._embed(prompt)
         chunk = self._next_unseen_chunk()
-        self._log.change_prompt(embedding, chunk)
-        self._apply(PromptApplied(prompt, self._grid.first_frame(chunk), request_id))
+        if replace_from is not None:
+            chunk = min(chunk, max(self._log.first_rewindable, self._grid.chunk_from(replace_from)))
+        first_frame = self._grid.first_frame(chunk)
+        handed_out = self.next_frame if self.request.num_frames is None else min(self.next_frame, self.request.num_frames)
+        superseded = max(0, handed_out - first_frame)
+        entry = self._log.change_prompt(embedding, chunk, supersedes=superseded > 0, request_id=request_id)
+        self._seen_frames = min(self._seen_frames, first_frame)
+        self._apply(PromptApplied(prompt, first_frame, request_id, entry.change, superseded))
 
     @property
     def steps(self) -> int:
@@ -331,12 +312,16 @@ class Session:
         self._interrupt.set()
 
     def _answer(self, control: Control) -> Control:
-        """A pause at the frame where it takes effect: it may have come while an earlier chunk was still to be handed out."""
+        """A pause at the frame where it takes effect: it may have come while an earlier chunk was still to be handed out.
+
+        What is to be superseded by an acknowledgement that comes later has not been superseded yet.
+        """
         match control:
             case PromptApplied() | StepsApplied():
                 return control
             case Paused() | Resumed():
-                return replace(control, next_frame=self.next_frame)
+                later = sum(other.superseded for other in self._unanswered if isinstance(other, PromptApplied))
+                return replace(control, next_frame=self.next_frame + later)
 
     def _next_unseen_chunk(self) -> int:
         """The first chunk of which the viewer has seen nothing."""

@@ -1,7 +1,7 @@
 """The latent log of one session: its tail of clean latents, and which prompt and how many steps are in force from which chunk on.
 
 `SessionLog` is what a running session appends to. `SessionRecord` is a frozen copy, with the session's constants, that can be written
-down, read in another process and continued there. Neither needs torch.
+down, read in another process and continued there. `reconcile` brings a record and its viewer to the same story. None needs torch.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import struct
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,10 +25,20 @@ _FLOAT = np.dtype("<f4")
 
 @dataclass(frozen=True, slots=True)
 class PromptEntry:
-    """`prompt` is in force from `chunk` on, until the next entry."""
+    """`prompt` is in force from `chunk` on, until the next entry.
+
+    Attributes:
+        change: counts the changes of prompt that the session has had; 0 for the prompt that it began with. Of two accounts of a session the
+            one with the higher count is the newer one.
+        supersedes: chunks from `chunk` on had been handed out for another prompt.
+        request_id: to be acknowledged with.
+    """
 
     chunk: int
     prompt: str
+    change: int = 0
+    supersedes: bool = False
+    request_id: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +77,18 @@ class SessionRecord:
         """The first chunk that can be made anew from the latents here."""
         return self.first_chunk + window if self.first_chunk else 0
 
+    def changed(self, entry: PromptEntry) -> SessionRecord:
+        """With a newer prompt in force; chunks that it supersedes are dropped."""
+        latents = self.latents[: max(0, entry.chunk - self.first_chunk)]
+        return replace(self, latents=latents, timeline=(*(e for e in self.timeline if e.chunk < entry.chunk), entry))
+
     def to_bytes(self) -> bytes:
         """A JSON header and the raw latents."""
         header = {
             "model": self.model, "fingerprint": self.fingerprint, "session_id": self.session_id, "seed": self.seed,
             "num_steps": self.num_steps, "num_frames": self.num_frames, "codec": self.codec.value, "first_chunk": self.first_chunk,
             "chunks": len(self.latents), "shape": self.latents[0].shape if self.latents else [],
-            "timeline": [[entry.chunk, entry.prompt] for entry in self.timeline], "steps": self.steps,
+            "timeline": [[e.chunk, e.prompt, e.change, e.supersedes, e.request_id] for e in self.timeline], "steps": self.steps,
         }  # fmt: skip
         text = json.dumps(header).encode()
         return b"".join(
@@ -99,11 +114,62 @@ class SessionRecord:
                 model=header["model"], fingerprint=header["fingerprint"], session_id=header["session_id"], seed=int(header["seed"]),
                 num_steps=int(header["num_steps"]), num_frames=None if header["num_frames"] is None else int(header["num_frames"]),
                 codec=Codec(header["codec"]), first_chunk=int(header["first_chunk"]), latents=latents,
-                timeline=tuple(PromptEntry(int(chunk), prompt) for chunk, prompt in header["timeline"]),
+                timeline=tuple(PromptEntry(int(c), p, int(n), bool(s), int(r)) for c, p, n, s, r in header["timeline"]),
                 steps=tuple((int(chunk), int(steps)) for chunk, steps in header["steps"]),
             )  # fmt: skip
         except (ValueError, KeyError, TypeError, struct.error) as error:
             raise ValueError(f"no session record: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a viewer knows of its session: the newest changes of prompt and of steps (chunk, steps), in the order in which it was told."""
+
+    prompts: tuple[PromptEntry, ...] = ()
+    steps: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciled:
+    """One story of a session, to go on with at `chunk`, or within the chunk before it where the viewer stands there.
+
+    `prompts` and `steps` are what the viewer has still to be told first.
+    """
+
+    record: SessionRecord
+    chunk: int
+    prompts: tuple[PromptEntry, ...]
+    steps: tuple[tuple[int, int], ...]
+
+
+def reconcile(record: SessionRecord, chunk: int, told: Told) -> Reconciled:
+    """Bring together a record and a viewer that has seen nothing from `chunk` on, whichever of them knows more.
+
+    A record may lag: it then takes over what the viewer was told. Or acknowledgements were lost on their way to the viewer: they are given
+    again, and where they superseded chunks that the viewer has seen, it goes back to the first of those.
+    """
+    newest = record.timeline[-1].change
+    known = max((entry.change for entry in told.prompts), default=0)
+    for entry in sorted((entry for entry in told.prompts if entry.change > newest), key=lambda entry: entry.change):
+        record = record.changed(entry)
+    told_steps = told.steps if known >= newest else ()
+    steps = record.steps
+    for change in (change for change in told_steps if change[0] >= record.next_chunk):
+        steps = with_change(steps, change)
+    unknown = [entry for entry in record.timeline if entry.change > known]
+    # Without superseding, a change is told before the frames that it is in force for: who has those knows of it.
+    chunk = min([chunk, *(entry.chunk for entry in unknown if entry.supersedes)])
+    story: tuple[tuple[int, int], ...] = ()
+    for change in told_steps:
+        story = with_change(story, change)
+    ahead = tuple(change for change in steps if change[0] >= chunk and change != (0, record.num_steps))
+    news = () if ahead == tuple(change for change in story if change[0] >= chunk) else ahead
+    return Reconciled(replace(record, steps=steps), chunk, tuple(entry for entry in unknown if entry.chunk >= chunk), news)
+
+
+def with_change(steps: tuple[tuple[int, int], ...], change: tuple[int, int]) -> tuple[tuple[int, int], ...]:
+    """Steps by chunk, with a newer change, which drops what was settled for its chunk and for later ones."""
+    return (*(entry for entry in steps if entry[0] < change[0]), change)
 
 
 def model_fingerprint(config: ModelConfig) -> str:
@@ -126,8 +192,8 @@ class SessionLog:
         self._latents: deque[Latents] = deque(maxlen=window + keep)
         self._next_chunk = 0
         # At most one entry for each chunk held, one in force before them, and what `restore` was given beyond.
-        self._timeline: list[tuple[int, TextEmbedding]] = [(0, embedding)]
-        self._steps: list[tuple[int, int]] = [(0, steps)]
+        self._timeline: list[tuple[PromptEntry, TextEmbedding]] = [(PromptEntry(0, embedding.prompt), embedding)]
+        self._steps: tuple[tuple[int, int], ...] = ((0, steps),)
 
     @property
     def next_chunk(self) -> int:
@@ -136,7 +202,7 @@ class SessionLog:
     @property
     def prompt(self) -> TextEmbedding:
         """In force for the next chunk."""
-        return next(embedding for chunk, embedding in reversed(self._timeline) if chunk <= self._next_chunk)
+        return next(embedding for entry, embedding in reversed(self._timeline) if entry.chunk <= self._next_chunk)
 
     @property
     def steps(self) -> int:
@@ -151,25 +217,43 @@ class SessionLog:
     @property
     def next_switch(self) -> int | None:
         """The first chunk after the next one from which another prompt, or number of steps, is in force, if that is settled already."""
-        return min((chunk for chunk, _ in (*self._timeline, *self._steps) if chunk > self._next_chunk), default=None)
+        switches = (*(entry.chunk for entry, _ in self._timeline), *(chunk for chunk, _ in self._steps))
+        return min((chunk for chunk in switches if chunk > self._next_chunk), default=None)
+
+    @property
+    def first_rewindable(self) -> int:
+        """The earliest chunk that can be made anew from what is held."""
+        first = self._next_chunk - len(self._latents)
+        return min(self._next_chunk, first + self._window) if first else 0
 
     def append(self, latents: Latents) -> None:
         """The next chunk is made."""
         self._latents.append(latents)
         self._next_chunk += 1
         first = self._next_chunk - len(self._latents)
-        while len(self._timeline) > 1 and self._timeline[1][0] <= first:
+        while len(self._timeline) > 1 and self._timeline[1][0].chunk <= first:
             del self._timeline[0]
         while len(self._steps) > 1 and self._steps[1][0] <= first:
-            del self._steps[0]
+            self._steps = self._steps[1:]
 
-    def change_prompt(self, embedding: TextEmbedding, chunk: int) -> None:
-        """From `chunk`, the next one or later, on; what was settled for it or for later ones is dropped."""
-        self._timeline = [entry for entry in self._timeline if entry[0] < chunk] + [(chunk, embedding)]
+    def change_prompt(self, embedding: TextEmbedding, chunk: int, *, supersedes: bool = False, request_id: int = 0) -> PromptEntry:
+        """From `chunk` on, which is `first_rewindable` or later; what was settled or made for it or for later ones is dropped.
+
+        Args:
+            supersedes: chunks from `chunk` on have been handed out.
+        """
+        change = self._timeline[-1][0].change + 1
+        dropped = [entry for entry, _ in self._timeline if entry.chunk >= chunk]
+        entry = PromptEntry(chunk, embedding.prompt, change, supersedes or any(e.supersedes for e in dropped), request_id)
+        self._timeline = [*(kept for kept in self._timeline if kept[0].chunk < chunk), (entry, embedding)]
+        while self._next_chunk > chunk:
+            self._latents.pop()
+            self._next_chunk -= 1
+        return entry
 
     def change_steps(self, steps: int, chunk: int) -> None:
-        """As `change_prompt`."""
-        self._steps = [entry for entry in self._steps if entry[0] < chunk] + [(chunk, steps)]
+        """From `chunk`, the next one or later, on; what was settled for it or for later ones is dropped."""
+        self._steps = with_change(self._steps, (chunk, steps))
 
     def suffix(self) -> tuple[Latents, ...]:
         """Latents of the last `window` chunks, oldest first."""
@@ -177,18 +261,16 @@ class SessionLog:
 
     def tail(self) -> tuple[int, tuple[Latents, ...], tuple[PromptEntry, ...], tuple[tuple[int, int], ...]]:
         """All that is held: the first chunk, latents, and the prompts and steps in force since then."""
-        prompts = tuple(PromptEntry(c, e.prompt) for c, e in self._timeline)
-        return self._next_chunk - len(self._latents), tuple(self._latents), prompts, tuple(self._steps)
+        prompts = tuple(entry for entry, _ in self._timeline)
+        return self._next_chunk - len(self._latents), tuple(self._latents), prompts, self._steps
 
     @classmethod
-    def restore(
-        cls, record: SessionRecord, next_chunk: int, prompts: Iterable[tuple[int, TextEmbedding]], window: int, keep: int
-    ) -> SessionLog:
+    def restore(cls, record: SessionRecord, next_chunk: int, prompts: Iterable[TextEmbedding], window: int, keep: int) -> SessionLog:
         """The log as it stood before `next_chunk` was made, at most `record.next_chunk`; `prompts` is the timeline, embedded."""
-        timeline = list(prompts)
+        timeline = list(zip(record.timeline, prompts, strict=True))
         log = cls(timeline[0][1], record.num_steps, window, keep)
         log._latents.extend(record.latents[: next_chunk - record.first_chunk])
         log._next_chunk = next_chunk
         log._timeline = timeline
-        log._steps = list(record.steps)
+        log._steps = record.steps
         return log

@@ -18,8 +18,9 @@ import numpy as np
 from model_core.config import ModelConfig
 from model_core.errors import StageUnavailable
 from model_core.media import Frames, fmp4_fragment, jpeg
-from model_core.pipeline import ReopenPolicy, VideoPipeline
+from model_core.pipeline import VideoPipeline
 from model_core.presets import millrace_64
+from model_core.reopen import ReopenPolicy
 from model_core.stages.interface import Denoiser
 from model_core.types import Codec, FrameChunk, LatentChunk, Latents, SessionContext, StageTiming, TextEmbedding
 

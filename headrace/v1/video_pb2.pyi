@@ -137,12 +137,14 @@ class LiveStart(_message.Message):
     def __init__(self, spec: _Optional[_Union[VideoSpec, _Mapping]] = ..., codec: _Optional[_Union[Codec, str]] = ..., max_lead_seconds: _Optional[float] = ..., resume: _Optional[_Union[SessionResume, _Mapping]] = ...) -> None: ...
 
 class PromptChange(_message.Message):
-    __slots__ = ("prompt", "request_id")
+    __slots__ = ("prompt", "request_id", "replace_from")
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    REPLACE_FROM_FIELD_NUMBER: _ClassVar[int]
     prompt: str
     request_id: int
-    def __init__(self, prompt: _Optional[str] = ..., request_id: _Optional[int] = ...) -> None: ...
+    replace_from: int
+    def __init__(self, prompt: _Optional[str] = ..., request_id: _Optional[int] = ..., replace_from: _Optional[int] = ...) -> None: ...
 
 class Pause(_message.Message):
     __slots__ = ()
@@ -251,26 +253,30 @@ class StageTiming(_message.Message):
     def __init__(self, stage: _Optional[str] = ..., queue_seconds: _Optional[float] = ..., service_seconds: _Optional[float] = ..., device_seconds: _Optional[float] = ...) -> None: ...
 
 class PromptAck(_message.Message):
-    __slots__ = ("prompt", "first_frame", "request_id")
+    __slots__ = ("prompt", "first_frame", "request_id", "change")
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     FIRST_FRAME_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    CHANGE_FIELD_NUMBER: _ClassVar[int]
     prompt: str
     first_frame: int
     request_id: int
-    def __init__(self, prompt: _Optional[str] = ..., first_frame: _Optional[int] = ..., request_id: _Optional[int] = ...) -> None: ...
+    change: int
+    def __init__(self, prompt: _Optional[str] = ..., first_frame: _Optional[int] = ..., request_id: _Optional[int] = ..., change: _Optional[int] = ...) -> None: ...
 
 class UsageTick(_message.Message):
-    __slots__ = ("frames_sent", "video_seconds", "denoise_seconds", "decode_seconds")
+    __slots__ = ("frames_sent", "video_seconds", "denoise_seconds", "decode_seconds", "frames_superseded")
     FRAMES_SENT_FIELD_NUMBER: _ClassVar[int]
     VIDEO_SECONDS_FIELD_NUMBER: _ClassVar[int]
     DENOISE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     DECODE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    FRAMES_SUPERSEDED_FIELD_NUMBER: _ClassVar[int]
     frames_sent: int
     video_seconds: float
     denoise_seconds: float
     decode_seconds: float
-    def __init__(self, frames_sent: _Optional[int] = ..., video_seconds: _Optional[float] = ..., denoise_seconds: _Optional[float] = ..., decode_seconds: _Optional[float] = ...) -> None: ...
+    frames_superseded: int
+    def __init__(self, frames_sent: _Optional[int] = ..., video_seconds: _Optional[float] = ..., denoise_seconds: _Optional[float] = ..., decode_seconds: _Optional[float] = ..., frames_superseded: _Optional[int] = ...) -> None: ...
 
 class Paused(_message.Message):
     __slots__ = ("next_frame",)

@@ -8,7 +8,7 @@ import pytest
 from deployments.drain import DrainWatch, must_hand_over
 from deployments.link import CreditLine, LinkServer, Ticket
 from model_core.errors import StageDraining
-from model_core.pipeline import ReopenPolicy
+from model_core.reopen import ReopenPolicy
 from tests.fakes import eventually
 
 Changed = Callable[[frozenset[str]], None]

@@ -7,8 +7,9 @@ from contextlib import aclosing
 import pytest
 
 from model_core.errors import StageUnavailable
-from model_core.pipeline import Paused, PromptApplied, ReopenPolicy, Resumed, Session, SessionEvent, SessionRequest, VideoPipeline
+from model_core.pipeline import Paused, PromptApplied, Resumed, Session, SessionEvent, SessionRequest, VideoPipeline
 from model_core.presets import millrace_64
+from model_core.reopen import ReopenPolicy
 from model_core.types import FrameChunk, SessionContext
 from tests.fakes import FakeDenoiser, FakeEncoder, FakeStages, eventually
 
@@ -122,7 +123,7 @@ async def test_a_new_prompt_takes_effect_at_the_acknowledged_frame() -> None:
             if isinstance(event, FrameChunk) and event.index == 2:
                 await session.set_prompt("a blue square", request_id=5)
 
-    assert got[3] == PromptApplied("a blue square", first_frame=24, request_id=5)
+    assert got[3] == PromptApplied("a blue square", first_frame=24, request_id=5, change=1)
     assert pixels(got)[:3] == (await undisturbed())[:3]
     assert pixels(got)[3:] != (await undisturbed())[3:]
     assert [c.embedding.prompt for c in stages.denoiser.contexts] == ["a red circle", "a blue square"]
@@ -140,7 +141,7 @@ async def test_a_new_prompt_interrupts_the_chunk_being_made() -> None:
         await session.set_prompt("a blue square", request_id=1)
 
         # No permit was given: the acknowledgement does not wait for a chunk of the old prompt.
-        assert await waiting == PromptApplied("a blue square", first_frame=8, request_id=1)
+        assert await waiting == PromptApplied("a blue square", first_frame=8, request_id=1, change=1)
         gate.release()
         chunk = await anext(events)
     assert isinstance(chunk, FrameChunk)
@@ -191,7 +192,7 @@ async def test_every_control_is_answered_once_and_in_order() -> None:
 
     events = await play(session)
 
-    assert events[:5] == [Paused(0), Paused(0), Resumed(0), PromptApplied("one", 0, 1), PromptApplied("two", 0, 2)]
+    assert events[:5] == [Paused(0), Paused(0), Resumed(0), PromptApplied("one", 0, 1, 1), PromptApplied("two", 0, 2, 2)]
     assert len(pixels(events)) == 2
 
 
@@ -241,7 +242,7 @@ async def test_pace_is_asked_before_each_chunk_and_a_control_does_not_wait_for_i
         waiting = asyncio.ensure_future(anext(events))
         await asyncio.sleep(0.01)
         await session.set_prompt("a blue square", 3)
-        assert await waiting == PromptApplied("a blue square", 16, 3)
+        assert await waiting == PromptApplied("a blue square", 16, 3, 1)
         hold.set()
         rest = [event async for event in events]
 

@@ -10,7 +10,7 @@ import pytest
 
 from model_core.pipeline import Paused, PromptApplied, Session, SessionEvent, SessionRequest
 from model_core.presets import millrace_64
-from model_core.session_log import PromptEntry, SessionRecord, model_fingerprint
+from model_core.session_log import PromptEntry, SessionRecord, Told, model_fingerprint, reconcile
 from model_core.types import Codec, FrameChunk
 from tests.fakes import FakeStages
 
@@ -20,6 +20,7 @@ WINDOW = CONFIG.context_chunks
 KEEP = 4
 SWITCH_AT = 7  # chunk
 CHUNKS = 12
+SWITCHED = PromptEntry(SWITCH_AT, "a blue square", change=1, request_id=1)
 TAIL = 3  # frames of the last, shorter chunk
 
 
@@ -51,7 +52,9 @@ def frames(events: Sequence[SessionEvent]) -> list[bytes]:
 
 async def disturbed(record: SessionRecord, next_frame: int, told: tuple[PromptEntry, ...] = ()) -> list[SessionEvent]:
     other = stages()
-    events, _ = await play(await other.pipeline.restore(SessionRecord.from_bytes(record.to_bytes()), next_frame, told))
+    story = reconcile(SessionRecord.from_bytes(record.to_bytes()), CONFIG.grid.chunk_from(next_frame), Told(told))
+    assert story.chunk == CONFIG.grid.chunk_from(next_frame)
+    events, _ = await play(await other.pipeline.restore(story.record, next_frame))
     assert other.open_streams == 0
     return events
 
@@ -71,7 +74,7 @@ async def test_any_frame_within_reach_of_any_record_is_the_next_one(whole: Whole
     for record in records:
         first, last = stages().pipeline.restorable(record)
         # A record made before the switch needs to be told of it, unless the viewer has not come so far.
-        told = (PromptEntry(SWITCH_AT, "a blue square"),)
+        told = (SWITCHED,)
         for next_frame in {first, first + 1, (first + last) // 2, max(first, last - 5), last}:
             rest = await disturbed(record, next_frame, told)
             assert frames(rest) == all_frames[next_frame:]
@@ -84,7 +87,7 @@ async def test_any_frame_within_reach_of_any_record_is_the_next_one(whole: Whole
 async def test_a_prompt_that_the_record_knows_of_needs_no_telling_wherever_the_viewer_stands(whole: Whole) -> None:
     events, records = whole
     record = records[SWITCH_AT + 2]
-    assert record.timeline == (PromptEntry(0, "a red circle"), PromptEntry(SWITCH_AT, "a blue square"))
+    assert record.timeline == (PromptEntry(0, "a red circle"), SWITCHED)
     for chunk in range(SWITCH_AT - 1, SWITCH_AT + 3):
         assert frames(await disturbed(record, chunk * PER_CHUNK)) == frames(events)[chunk * PER_CHUNK :]
 
@@ -92,11 +95,11 @@ async def test_a_prompt_that_the_record_knows_of_needs_no_telling_wherever_the_v
 async def test_the_record_stays_bounded_and_forgets_prompts_that_no_chunk_it_holds_was_made_for(whole: Whole) -> None:
     _, records = whole
     assert max(len(record.latents) for record in records) == WINDOW + KEEP
-    assert records[-1].timeline == (PromptEntry(SWITCH_AT, "a blue square"),) or records[-1].first_chunk < SWITCH_AT
+    assert records[-1].timeline == (SWITCHED,) or records[-1].first_chunk < SWITCH_AT
     session = await stages().pipeline.open(request())
     for n in range(100):
         await session.set_prompt(f"prompt {n}")
-    assert session.record().timeline == (PromptEntry(0, "prompt 99"),)
+    assert session.record().timeline == (PromptEntry(0, "prompt 99", 100),)
 
 
 async def test_frames_out_of_reach_are_refused_with_the_reach(whole: Whole) -> None:
@@ -138,7 +141,7 @@ async def test_a_new_prompt_waits_for_the_first_chunk_of_which_nothing_was_seen(
     session = await stages().pipeline.restore(records[3], next_frame)
     await session.set_prompt("a green square", 9)
     got, after = await play(session)
-    assert got[0] == PromptApplied("a green square", 6 * PER_CHUNK, 9)
+    assert got[0] == PromptApplied("a green square", 6 * PER_CHUNK, 9, 1)
     assert frames(got)[: PER_CHUNK - 3] == frames(events)[next_frame : 6 * PER_CHUNK]
     assert frames(got)[PER_CHUNK - 3 :] != frames(events)[6 * PER_CHUNK :]
     # What it shows is one function of the timeline: a third process sees the same.
@@ -164,7 +167,7 @@ async def test_a_restored_session_survives_a_dead_stage_while_it_catches_up(whol
 
     events, records = whole
     shaky = FakeStages(FakeDenoiser(CONFIG, fail_after=(1, 0, 1)), keep_chunks=KEEP)
-    got, _ = await play(await shaky.pipeline.restore(records[1], 3 * PER_CHUNK + 1, (PromptEntry(SWITCH_AT, "a blue square"),)))
+    got, _ = await play(await shaky.pipeline.restore(records[1].changed(SWITCHED), 3 * PER_CHUNK + 1))
     assert frames(got) == frames(events)[3 * PER_CHUNK + 1 :]
     assert len(asyncio.all_tasks()) == 1
 
