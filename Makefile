@@ -49,19 +49,19 @@ check: lint types imports layout ## all static checks
 test: check test-unit test-ray ## what CI runs: checks, unit tests, tests on a real local cluster
 
 test-unit: $(STAMP) ## tests that need no cluster
-	$(BIN)/pytest -m "not ray"
+	$(BIN)/pytest -m "not ray and not cluster"
 
 test-ray: $(STAMP) ## tests on a real local Ray cluster, in a process of their own
 	$(BIN)/pytest -m ray
+
+test-cluster: $(STAMP) ## nodes that come and go under Ray's autoscaler, on a fake cloud; prints a timeline; not part of `test`
+	RAY_AUTH_MODE=token RAY_AUTH_TOKEN=$$($(BIN)/python -c "import secrets; print(secrets.token_hex(32))") $(BIN)/pytest -m cluster tests/cluster
 
 proto: $(STAMP) ## regenerate the stubs in headrace/v1 from the .proto
 	$(BIN)/python -m grpc_tools.protoc --proto_path=proto --python_out=. --pyi_out=. --grpc_python_out=. proto/headrace/v1/video.proto
 
 kuberay: $(STAMP) ## put serve.yaml into the manifest for Kubernetes
 	$(BIN)/python deploy/kuberay/embed.py
-
-demo: $(STAMP) ## stream video over gRPC from a local cluster, switch the prompt once, write an MP4
-	$(BIN)/headrace demo
 
 observability: $(STAMP) ## regenerate rules, dashboards and docs/metrics.md from the catalogue of metrics
 	$(BIN)/python -m observability
@@ -71,6 +71,9 @@ observe: $(STAMP) ## run the demo load under Debian's Prometheus until Ctrl-C; p
 
 observe-check: $(STAMP) ## check that every metric and panel has data, and that an injected slow stage fires its alert
 	$(BIN)/python -m bench.observe --check
+
+demo: $(STAMP) ## stream video over gRPC from a local cluster, switch the prompt once, write an MP4
+	$(BIN)/headrace demo
 
 realtime: $(STAMP) ## measure first frame, real time, capacity and prompt switches on this machine
 	$(BIN)/python -m bench.realtime
