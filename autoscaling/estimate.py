@@ -128,6 +128,19 @@ class CapacityEstimator:
         return self.capacity
 
 
+def sessions_alone(measured: Measured, budget_s: float, steps: int) -> int | None:
+    """Sessions of `steps` steps that one replica, which alone reported, serves in real time; None where it has measured nothing yet."""
+    counts = [
+        DenoiseReplica(report.slots, report.profile, measured.correction[name].value).sessions(steps, budget_s)
+        for name, report in measured.denoise.items()
+        if report.profile is not None
+    ]
+    per_chunk = None if measured.chunk_decode is None else measured.chunk_decode.value
+    if (decoded := decode_capacity(per_chunk, budget_s, len(measured.decode))) is not None:
+        counts.append(decoded)
+    return max(1, min(counts)) if counts else None
+
+
 def denoise_report(numbers: Mapping[str, float], slots: int) -> DenoiseReport:
     """From the flat numbers that a replica exports; what it does not export is taken for unknown, its slots for `slots`."""
 

@@ -10,26 +10,31 @@ from ray import serve
 from ray.serve import Application
 from ray.serve.config import RequestRouterConfig
 
-from deployments.config import AppConfig
+from autoscaling.scaling import Stage
+from deployments.config import FRONT_DOOR, STAGE_DEPLOYMENTS, AppConfig
 from deployments.front_door import FrontDoorReplica
 from deployments.stages import DecoderReplica, DenoiserReplica, FusedReplica, TextEncoderReplica
 
 APP_NAME = "headrace"
-FRONT_DOOR = "FrontDoor"
 
 # Health probes and statistics are calls too; they must get through when every slot is taken.
 _SPARE_CALLS = 16
 # A stage that stops waits for its streams a little longer than the front door takes to end them.
 _STOP_MARGIN_S = 2.0
 
+# How often a replica says how many sessions it can serve; that changes slowly.
+_ROUTING_STATS_EVERY_S = 2.0
+
 
 def build(args: AppConfig) -> Application:
     """The Serve application for `args`. What `serve.yaml` states for a deployment overrides what is set here."""
     match args.mode:
         case "staged":
-            text_encoder = _deployment(TextEncoderReplica, "TextEncoder", args, args.text_encoder.max_prompts).bind(args)
-            denoiser = _deployment(DenoiserReplica, "Denoiser", args, args.engine.slots).bind(args)
-            decoder = _deployment(DecoderReplica, "Decoder", args, args.decoder.slots).bind(args, denoiser)
+            text_encoder = _deployment(TextEncoderReplica, STAGE_DEPLOYMENTS[Stage.TEXT_ENCODER], args, args.text_encoder.max_prompts).bind(
+                args
+            )
+            denoiser = _deployment(DenoiserReplica, STAGE_DEPLOYMENTS[Stage.DENOISER], args, args.engine.slots).bind(args)
+            decoder = _deployment(DecoderReplica, STAGE_DEPLOYMENTS[Stage.DECODER], args, args.decoder.slots).bind(args, denoiser)
         case "fused":
             text_encoder = denoiser = decoder = _deployment(
                 FusedReplica, "FusedPipeline", args, args.engine.slots + args.text_encoder.max_prompts
@@ -45,5 +50,7 @@ def _deployment(shell: Callable[..., Any], name: str, args: AppConfig, slots: in
         health_check_timeout_s=10.0,
         graceful_shutdown_timeout_s=args.front_door.drain_seconds + _STOP_MARGIN_S,
         graceful_shutdown_wait_loop_s=0.2,
-        request_router_config=RequestRouterConfig.model_validate({"request_router_class": "deployments.routing:AskingRouter"}),
+        request_router_config=RequestRouterConfig.model_validate(
+            {"request_router_class": "deployments.routing:AskingRouter", "request_routing_stats_period_s": _ROUTING_STATS_EVERY_S}
+        ),
     )(shell)

@@ -33,11 +33,13 @@ from ray.serve.schema import ServeDeploySchema
 
 from deployments.app import APP_NAME
 from deployments.config import AppConfig, FrontDoorSettings
+from deployments.scaling_config import ScalingSettings, violations
 from model_core.errors import FieldViolation, InvalidRequest, StageUnavailable
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGED_CONFIG = ROOT / "serve.yaml"
 FUSED_CONFIG = ROOT / "serve-fused.yaml"
+POLICY = "deployments.autoscaler:PipelinePolicy"
 
 READY_WITHIN_S = 180.0
 _ASK_EVERY_S = 0.1
@@ -62,6 +64,7 @@ class Overrides:
         args: merged over the application's `args`, mappings key by key.
         deployments: by deployment name, merged over its block.
         env: for the replicas, merged over `runtime_env.env_vars`.
+        scaling: merged over the scaling policy's arguments; None takes the policy away, which leaves Ray's own.
     """
 
     grpc_port: int | None = None
@@ -72,6 +75,7 @@ class Overrides:
     args: Mapping[str, Any] = field(default_factory=dict)
     deployments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
+    scaling: Mapping[str, Any] | None = field(default_factory=dict)
 
 
 class RunningApp:
@@ -146,8 +150,8 @@ def load(path: Path, overrides: Overrides) -> tuple[dict[str, Any], AppConfig]:
     try:
         config = AppConfig.model_validate(app["args"])
     except ValidationError as error:
-        problems = tuple(FieldViolation(".".join(["args", *map(str, p["loc"])]), _sentence(p)) for p in error.errors())
-        raise InvalidRequest(problems) from None
+        raise InvalidRequest(violations("args", error)) from None
+    _set_policy(app, overrides)
     if overrides.fused and config.mode != "fused":
         raise _invalid("args.mode", f"must be 'fused' when a fused application is asked for; {path} has {config.mode!r}")
     runtime_env = app.setdefault("runtime_env", {})
@@ -158,6 +162,20 @@ def load(path: Path, overrides: Overrides) -> tuple[dict[str, Any], AppConfig]:
             raise _invalid("deployments", f"must be among: {', '.join(sorted(blocks))}; got {name!r}")
         blocks[name].update(block)
     return document, config
+
+
+def _set_policy(app: dict[str, Any], overrides: Overrides) -> None:
+    """The scaling policy with its arguments, checked here: Serve makes it in its controller, where a wrong one would only be logged."""
+    if overrides.scaling is None:
+        app.pop("autoscaling_policy", None)
+    policy = app.get("autoscaling_policy") or {}
+    if policy.get("policy_function") != POLICY:
+        return
+    policy["policy_kwargs"] = _merged(policy.get("policy_kwargs") or {}, overrides.scaling or {})
+    try:
+        ScalingSettings.model_validate(policy["policy_kwargs"])
+    except ValidationError as error:
+        raise InvalidRequest(violations("autoscaling_policy.policy_kwargs", error)) from None
 
 
 def _arguments(args: Mapping[str, Any], overrides: Overrides) -> dict[str, Any]:
@@ -305,10 +323,6 @@ def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
         old = merged.get(key)
         merged[key] = _merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
     return merged
-
-
-def _sentence(problem: Mapping[str, Any]) -> str:
-    return f"{problem['msg']}; got {str(problem['input'])[:64]!r}"
 
 
 def _invalid(field_path: str, sentence: str) -> InvalidRequest:

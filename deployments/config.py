@@ -13,12 +13,16 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from autoscaling.admission import OTHER_TENANT, AdmissionConfig, Tenant
 from autoscaling.brownout import BrownOutConfig
+from autoscaling.scaling import Stage, Terms
 from deployments.validation import Limits
 from model_core.config import EngineConfig, Execution, ModelConfig, RuntimeConfig
 from model_core.errors import InvalidRequest
 from model_core.presets import DEFAULT_MODEL, MODELS
 from model_core.presets import model_config as preset_config
 from model_core.reopen import ReopenPolicy
+
+FRONT_DOOR = "FrontDoor"
+STAGE_DEPLOYMENTS = {Stage.TEXT_ENCODER: "TextEncoder", Stage.DENOISER: "Denoiser", Stage.DECODER: "Decoder"}
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 TenantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
@@ -232,6 +236,8 @@ class AppConfig(_Settings):
         open_timeout_seconds: how long a stage may take to accept a leg before the leg counts as failed.
         call_timeout_seconds: how long the text encoder may take for a prompt, and any stage to say that it is healthy.
         link_silence_seconds: after how long without a beat the other end of a stream counts as cut off.
+        scale_to_zero: a denoiser or decoder without replicas counts as able to serve, for deployments whose `min_replicas` is 0: the next
+            session starts one, and is held meanwhile, as long as `reopen` says.
         link_host: address that stages accept each other's credit on; empty: the node's address.
     """
 
@@ -243,6 +249,7 @@ class AppConfig(_Settings):
     open_timeout_seconds: Annotated[float, Field(gt=0)] = 2.5
     call_timeout_seconds: Annotated[float, Field(gt=0)] = 10.0
     link_silence_seconds: Annotated[float, Field(gt=0)] = 1.0
+    scale_to_zero: bool = False
     link_host: str = ""
     engine: EngineSettings = EngineSettings()
     text_encoder: TextEncoderSettings = TextEncoderSettings()
@@ -272,6 +279,12 @@ class AppConfig(_Settings):
         if tiers and tiers[0] >= steps:
             raise ValueError(f"admission.tiers must be below the {steps} steps of {self.model}; got {list(tiers)}")
         return self
+
+    def terms(self) -> Terms:
+        """What scaling must know of the application."""
+        preset, admission = self.preset(), self.admission
+        tiers = admission.policy(preset.num_steps).brownout.tiers
+        return Terms(preset.chunk_seconds, preset.num_steps, admission.utilisation, tiers)
 
     def preset(self) -> ModelConfig:
         """The model's configuration as it is served."""

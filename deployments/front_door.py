@@ -24,6 +24,7 @@ from deployments.pacing import Clock, MonotonicClock
 from deployments.process import numbers, process_statistics
 from deployments.remote import RemoteDecoder, RemoteDenoiser, RemoteTextEncoder
 from deployments.rpc_server import GrpcServer, TlsIdentity
+from deployments.scoreboard import Scoreboard
 from deployments.scrape import Discovery, ReplicaMetrics, Target, announced, metrics_targets
 from deployments.session_keeper import KeeperPolicy, SessionKeeper
 from deployments.session_store import MemoryStore, SessionStore
@@ -44,13 +45,14 @@ class FrontDoorReplica:
     ) -> None:
         settings = config.front_door
         timeouts_s = (config.open_timeout_seconds, config.call_timeout_seconds)
+        idle = config.scale_to_zero
         encoder = RemoteTextEncoder(text_encoder, "text_encoder", *timeouts_s)
-        frames = RemoteDecoder(decoder, "decoder", *timeouts_s)
+        frames = RemoteDecoder(decoder, "decoder", *timeouts_s, may_be_idle=idle)
         registry = CollectorRegistry()
         metrics = Metrics(registry)
 
         model, clock = config.preset(), MonotonicClock()
-        latents = RemoteDenoiser(denoiser, "denoiser", *timeouts_s)
+        latents = RemoteDenoiser(denoiser, "denoiser", *timeouts_s, may_be_idle=idle)
         self._desk, capacity = _admission(config, metrics, clock, latents, frames)
         self._keeper = session_keeper(config.session_store, metrics, clock)
         keep_chunks = config.session_store.keep_chunks(model)
@@ -74,6 +76,8 @@ class FrontDoorReplica:
         self._server = GrpcServer(
             self._service, monitor, f"{settings.host}:{settings.port}", _identity(settings), with_reflection=settings.reflection
         )
+        self._scoreboard = Scoreboard(metrics)
+        self._terms = numbers("terms", config.terms())
         self._drain_s = settings.drain_seconds
         self._draining: asyncio.Task[None] | None = None
         self._metrics = _replica_metrics(metrics, settings, text_encoder, denoiser, decoder)
@@ -84,6 +88,11 @@ class FrontDoorReplica:
         """Flat numbers: sessions that are open, run and wait, and those of the process (see `ProcessStatistics`)."""
         admission = numbers("front_door", self._desk.statistics())
         return {"front_door_open": float(self._service.open_sessions)} | admission | numbers("process", process_statistics())
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """What the scaling policy goes by: numbers of admission, totals of what viewers saw, and the application's terms."""
+        admission = self._desk.statistics()
+        return numbers("front_door", admission) | numbers("front_door", self._scoreboard.read(admission.arrivals)) | self._terms
 
     async def metrics_target(self) -> Target:
         """Where Prometheus reads this replica."""

@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 
 import grpc
 from ray.exceptions import RayError, RayTaskError
-from ray.serve.exceptions import RayServeException
+from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from deployments.link import CreditLine, Ticket
@@ -62,21 +62,38 @@ def _summary(error: BaseException) -> str:
 
 
 class _RemoteStage:
-    """`open_timeout_s` bounds the time until a stream is accepted, `call_timeout_s` a unary call."""
+    """`open_timeout_s` bounds the time until a stream is accepted, `call_timeout_s` a unary call.
 
-    def __init__(self, handle: DeploymentHandle[Any], stage: str, open_timeout_s: float, call_timeout_s: float = 10.0) -> None:
+    `may_be_idle`: that it has no replica is no fault, for one is started when it is called.
+    """
+
+    def __init__(
+        self, handle: DeploymentHandle[Any], stage: str, open_timeout_s: float, call_timeout_s: float = 10.0, *, may_be_idle: bool = False
+    ) -> None:
         self._handle = handle
         self._stage = stage
         self._open_timeout_s = open_timeout_s
         self._call_timeout_s = call_timeout_s
+        self._may_be_idle = may_be_idle
 
     async def ping(self) -> None:
-        """Return when a replica answers.
+        """Return when a replica answers, or when the stage is idle.
 
         Raises:
             StageUnavailable: none did in time.
         """
-        await self._call("ping")
+        if not (self._may_be_idle and await self._is_idle()):
+            await self._call("ping")
+
+    async def _is_idle(self) -> bool:
+        """Whether it has no replica. To call it in order to find out would start one."""
+        try:
+            await self._handle.broadcast("ping").results_async(timeout_s=self._call_timeout_s, return_exceptions=True)
+        except DeploymentUnavailableError:
+            return True
+        except (RayError, RayServeException, TimeoutError):
+            return False
+        return False
 
     async def statistics(self) -> list[dict[str, float]]:
         """Flat numbers of every replica that answers.

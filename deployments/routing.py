@@ -1,17 +1,96 @@
-"""How Serve chooses a replica for a leg."""
+"""How Serve chooses a replica for a leg.
+
+Replicas that Serve would stop last are filled first, as far as they measure themselves able to. When the policy then asks for fewer, those
+that go are empty or nearly so, and few sessions have to be handed over.
+"""
 
 from __future__ import annotations
 
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ray.serve._private.request_router.common import PendingRequest
 from ray.serve._private.request_router.pow_2_router import PowerOfTwoChoicesRequestRouter
+from ray.serve._private.request_router.replica_wrapper import RunningReplica
+
+SESSIONS = "sessions"  # in a replica's routing statistics: how many it serves in real time
+
+# Replicas asked for one leg: all of them in a small deployment, a sample of a large one.
+_ASKED = 8
+# Beyond this share of what it can serve, a replica counts as full while another has room.
+_FULL = 0.85
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A replica that answered.
+
+    Attributes:
+        busy: sessions on it, or on their way to it.
+        sessions: that it serves in real time; None where it does not say.
+        place: 0 for the one that Serve would stop last.
+    """
+
+    busy: int
+    sessions: int | None
+    place: int
+
+    @property
+    def has_room(self) -> bool:
+        return self.sessions is not None and self.busy + 1 <= max(1.0, _FULL * self.sessions)
+
+    @property
+    def load(self) -> float:
+        return self.busy / max(1, self.sessions or 1)
+
+
+def preferred(candidates: Sequence[Candidate]) -> int | None:
+    """Index of the one to take: of those with room, the one that is stopped last; without any, the least loaded."""
+    if not candidates:
+        return None
+    indices = range(len(candidates))
+    if roomy := [n for n in indices if candidates[n].has_room]:
+        return min(roomy, key=lambda n: candidates[n].place)
+    return min(indices, key=lambda n: (candidates[n].load, candidates[n].place))
 
 
 class AskingRouter(PowerOfTwoChoicesRequestRouter):
-    """The less busy of two replicas, by their own answer.
+    """Asks replicas how busy they are each time, and takes the `preferred` one of those that answer.
 
     Serve's default goes by what it remembers of them for up to ten seconds, and so keeps sending sessions to a replica that was cut
-    off. Here both are asked each time, and one that does not answer at once is not chosen. Legs are opened rarely.
+    off. Here one that does not answer at once is not chosen. Legs are opened rarely.
     """
 
     def initialize_state(self, **_: object) -> None:
         """Called by Serve once the router is made."""
         self._use_replica_queue_len_cache = False
+
+    async def choose_replicas(
+        self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
+    ) -> list[list[RunningReplica]]:
+        """Whom to ask."""
+        if not candidate_replicas:
+            return []
+        return [random.sample(candidate_replicas, min(_ASKED, len(candidate_replicas)))]
+
+    async def _select_from_candidate_replicas(self, candidates: list[RunningReplica], backoff_index: int) -> RunningReplica | None:
+        answers = await self._probe_queue_lens(candidates, backoff_index)
+        free = [(replica, busy) for replica, busy in answers if busy is not None and busy < replica.max_ongoing_requests]
+        places = self._places()
+        chosen = preferred([Candidate(busy, _sessions(replica), places.get(replica.replica_id, len(places))) for replica, busy in free])
+        # It may have gone while it was asked; then another is chosen.
+        return None if chosen is None else self._replicas.get(free[chosen][0].replica_id)
+
+    def _places(self) -> dict[object, int]:
+        """Serve stops those on the node with the fewest first, of them the newest; it lists them in the order in which they came up."""
+        replicas = list(self._replicas.values())
+        there = Counter(replica.node_id for replica in replicas)
+        order = sorted(range(len(replicas)), key=lambda n: (-there[replicas[n].node_id], n))
+        return {replicas[n].replica_id: place for place, n in enumerate(order)}
+
+
+def _sessions(replica: RunningReplica) -> int | None:
+    told = replica.routing_stats.get(SESSIONS)
+    return None if told is None else int(told)

@@ -29,8 +29,8 @@ from deployments.remote import RemoteDenoiser
 from deployments.routing import SESSIONS
 from deployments.scrape import ReplicaMetrics, Target
 from model_core.config import EngineConfig, ModelConfig, RuntimeConfig
-from model_core.runtimes.environment import set_environment
 from model_core.events import ReportsForwards
+from model_core.runtimes.environment import set_environment
 from model_core.stages.interface import Decoder, Denoiser, TextEncoder
 from model_core.types import FrameChunk, LatentChunk, SessionContext, TextEmbedding
 from observability.metrics import DenoiserMetrics, StatisticsCollector
@@ -136,10 +136,9 @@ class _Shell:
 
     async def record_routing_stats(self) -> dict[str, float]:
         """For `deployments.routing`: how many sessions this replica serves in real time, as far as it knows."""
-        numbers = await self.record_autoscaling_stats()
+        told = await self.record_autoscaling_stats()
         self._measured = self._measured.observe(
-            [denoise_report(numbers, 0)] if "denoiser_free_slots" in numbers else [],
-            [decode_report(numbers)] if "decoder_busy_s" in numbers else [],
+            [denoise_report(told, 0)] if "denoiser_free_slots" in told else [], [decode_report(told)] if "decoder_busy_s" in told else []
         )
         sessions = sessions_alone(self._measured, self._terms.utilisation * self._terms.chunk_s, self._terms.steps)
         return {} if sessions is None else {SESSIONS: float(sessions)}
@@ -162,7 +161,9 @@ class _Shell:
 
 class TextEncoderReplica(_Shell):
     def __init__(self, config: AppConfig) -> None:
-        self._encoder = stage_factory(config, config.text_encoder.threads, config.execution().text_encoder).build_text_encoder(config.preset())
+        self._encoder = stage_factory(config, config.text_encoder.threads, config.execution().text_encoder).build_text_encoder(
+            config.preset()
+        )
         super().__init__(config, text_encoder=self._encoder)
 
     async def encode(self, prompt: str) -> TextEmbedding:

@@ -7,9 +7,21 @@ A controller on a cluster and a simulator call the same function; neither is kno
 
 from autoscaling.scaling.planner import plan
 from autoscaling.scaling.state import State
-from autoscaling.scaling.types import Cause, Demand, NodeShape, Observation, Plan, Reason, ScalingConfig, Stage, StageLimits, StageReplicas
+from autoscaling.scaling.types import (
+    Cause,
+    Demand,
+    NodeShape,
+    Observation,
+    Plan,
+    Reason,
+    ScalingConfig,
+    Stage,
+    StageLimits,
+    StageReplicas,
+    Terms,
+)
 
 __all__ = [
     "Cause", "Demand", "NodeShape", "Observation", "Plan", "Reason", "ScalingConfig",
-    "Stage", "StageLimits", "StageReplicas", "State", "plan",
+    "Stage", "StageLimits", "StageReplicas", "State", "Terms", "plan",
 ]  # fmt: skip

@@ -64,6 +64,16 @@ class Observation:
 
 
 @dataclass(frozen=True, slots=True)
+class Terms:
+    """What admission and scaling must agree on: a chunk's playback seconds, the steps of full quality, utilisation, brown-out levels."""
+
+    chunk_s: float
+    steps: int
+    utilisation: float
+    tiers: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class StageLimits:
     """Bounds of one stage. A `min_replicas` of 0 lets it scale to zero.
 

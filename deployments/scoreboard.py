@@ -1,0 +1,44 @@
+"""Totals of what viewers saw, out of the front door's own metrics: one count of each thing, for Prometheus and for scaling."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from prometheus_client import Histogram
+
+from observability.catalogue import LATENESS_OBJECTIVE_S, TTFF_OBJECTIVE_S
+from observability.metrics import Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Counts since the start of this front door; see `autoscaling.scaling.Observation`."""
+
+    prompts: float
+    chunks: float
+    late_chunks: float
+    first_frames: float
+    late_first_frames: float
+
+
+class Scoreboard:
+    """Reads `metrics`; writes nothing."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def read(self, arrivals: int) -> Score:
+        """Now, after `arrivals` sessions, each of which has a prompt to embed."""
+        chunks, late = _counted(self._metrics.chunk_lateness_seconds, LATENESS_OBJECTIVE_S)
+        firsts, slow = _counted(self._metrics.ttff_seconds, TTFF_OBJECTIVE_S)
+        switches, _ = _counted(self._metrics.prompt_switch_seconds, math.inf)
+        return Score(arrivals + switches, chunks, late, firsts, slow)
+
+
+def _counted(histogram: Histogram, objective: float) -> tuple[float, float]:
+    """Observations, and those beyond `objective`, which is an edge of a bucket."""
+    buckets = {
+        float(sample.labels["le"]): sample.value for family in histogram.collect() for sample in family.samples if "le" in sample.labels
+    }
+    return buckets[math.inf], buckets[math.inf] - buckets[objective]
