@@ -32,6 +32,10 @@ def every_rule() -> list[dict[str, Any]]:
     return [rule for group in rules()["groups"] for rule in group["rules"]]
 
 
+def openmetrics(registry: CollectorRegistry) -> str:
+    return str(generate_latest(registry).decode())  # type: ignore[no-untyped-call]
+
+
 def everything() -> CollectorRegistry:
     """A registry with what all processes have together."""
     registry = CollectorRegistry()
@@ -64,7 +68,7 @@ def test_objectives_stand_on_bucket_edges() -> None:
     assert c.TTFF_OBJECTIVE_S in c.TTFF.buckets
     assert c.LATENESS_OBJECTIVE_S in c.LATENESS.buckets
     assert c.SWITCH_OBJECTIVE_S in c.PROMPT_SWITCH.buckets
-    text = generate_latest(everything()).decode()
+    text = openmetrics(everything())
     told = json.dumps(rules()) + json.dumps([query for _, _, query in queries()])
     edges = set(re.findall(r'(headrace_\w+_bucket)\{le=\\+"([^"\\]+)\\+"\}', told))
     assert len(edges) >= 3
@@ -116,13 +120,13 @@ def test_an_exemplar_carries_the_trace_id_and_only_where_there_is_one() -> None:
     registry = CollectorRegistry()
     meter = SessionMeter(Metrics(registry), "default", 24, paced=True)
     meter.switched(0.2)
-    assert "trace_id" not in generate_latest(registry).decode()
+    assert "trace_id" not in openmetrics(registry)
     token = TRACE_ID.set("0af7651916cd43dd8448eb211c80319c")
     try:
         meter.switched(0.3)
     finally:
         TRACE_ID.reset(token)
-    lines = [line for line in generate_latest(registry).decode().splitlines() if "trace_id" in line]
+    lines = [line for line in openmetrics(registry).splitlines() if "trace_id" in line]
     assert len(lines) == 1
     assert lines[0].startswith("headrace_prompt_switch_seconds_bucket")
     assert "0af7651916cd43dd8448eb211c80319c" in lines[0]

@@ -1,0 +1,215 @@
+"""The demo load under a real Prometheus: `python -m bench.observe`, until Ctrl-C; `--check` proves that there is something to see.
+
+    metrics    every metric of the catalogue has data; one that needs an event may have had none
+    panels     every query of every dashboard gives a number
+    alert      a decoder made slow fires HeadraceChunksLate, which goes out again when it is fast
+
+For the check the rules' windows are a sixtieth as long (an hour is a minute), everything else in them is what is shipped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import sys
+import tempfile
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+
+import grpc.aio
+
+from bench.prometheus import Prometheus, prometheus
+from bench.slowed import FILE_VARIABLE, slower
+from deployments.cluster import ROOT, Overrides, RunningApp, start_local
+from headrace.client import Busy, ClientError, HeadraceClient
+from headrace.v1 import video_pb2 as pb
+from headrace.v1 import video_pb2_grpc
+from model_core.tasks import cancel_and_wait
+from observability.catalogue import CATALOGUE, STAGE_SERVICE
+from observability.dashboards import WINDOW, queries
+from observability.rules import runbook
+
+PROMPTS = ("a large yellow star moving right on a navy background", "a small green square rising on a cream background")
+ALERT = "HeadraceChunksLate"
+SCALE = 1 / 60
+SLOW_BY_S = 1.0
+FIRES_WITHIN_S = 180.0
+_LEAD_S = 0.5
+_CHECK_WINDOW = "30s"
+_SERVICE = f"sum by (stage) (rate({STAGE_SERVICE.full}_sum[10s])) / sum by (stage) (rate({STAGE_SERVICE.full}_count[10s]))"
+
+Visit = Callable[[HeadraceClient, str, int], Awaitable[None]]
+
+
+async def watch(client: HeadraceClient, _: str, seed: int) -> None:
+    """A paced stream."""
+    async for _event in client.stream(PROMPTS[0], seconds=4.0, seed=seed, codec=pb.CODEC_JPEG, max_lead_s=_LEAD_S):
+        pass
+
+
+async def glance(client: HeadraceClient, _: str, seed: int) -> None:
+    """A paced stream that is on time on almost any machine: one step a chunk, and a second in hand."""
+    async for _event in client.stream(PROMPTS[0], seconds=4.0, seed=seed, steps=1, codec=pb.CODEC_JPEG, max_lead_s=1.0):
+        pass
+
+
+async def steer(client: HeadraceClient, _: str, seed: int) -> None:
+    """A live session that changes its prompt every other second of video, and pauses once."""
+    async with client.live(PROMPTS[0], seconds=8.0, seed=seed, codec=pb.CODEC_RAW_RGB, max_lead_s=_LEAD_S) as session:
+        changes = itertools.cycle(PROMPTS[::-1])
+        async for event in session:
+            if isinstance(event, pb.Frames) and event.chunk_index % 6 == 5:
+                await session.set_prompt(next(changes))
+            if isinstance(event, pb.Frames) and event.chunk_index == 8:
+                await session.pause()
+                await session.resume()
+
+
+async def make(client: HeadraceClient, _: str, seed: int) -> None:
+    """A job."""
+    await client.generate(PROMPTS[1], seconds=1.0, seed=seed)
+
+
+async def come_back(_: HeadraceClient, address: str, seed: int) -> None:
+    """A stream whose connection breaks, and the rest of it on another."""
+    token, seen = "", 0
+    async with grpc.aio.insecure_channel(address) as channel:
+        stub = video_pb2_grpc.VideoServiceStub(channel)
+        spec = pb.VideoSpec(prompt=PROMPTS[1], seconds=4.0, seed=seed)
+        call = stub.Stream(pb.StreamRequest(spec=spec, codec=pb.CODEC_RAW_RGB, max_lead_seconds=_LEAD_S))
+        async for event in call:
+            token = event.started.resume_token or token
+            seen = event.frames.first_frame + event.frames.frame_count if event.HasField("frames") else seen
+            if seen > 24:
+                call.cancel()
+                break
+        await asyncio.sleep(0.2)
+        async for _event in stub.Stream(pb.StreamRequest(resume=pb.SessionResume(token=token, next_frame=seen))):
+            pass
+
+
+VISITS: tuple[tuple[Visit, str], ...] = ((watch, ""), (watch, "somebody"), (steer, ""), (make, ""), (come_back, ""))
+
+
+@asynccontextmanager
+async def load(address: str, visits: Sequence[tuple[Visit, str]]) -> AsyncGenerator[None, None]:
+    """Visitors of each kind, one after the other, for as long as the context lasts."""
+
+    async def visitor(visit: Visit, tenant: str, number: int) -> None:
+        async with HeadraceClient(address, tenant=tenant) as client:
+            for seed in itertools.count(number * 1000):
+                try:
+                    await visit(client, address, seed)
+                except Busy as error:
+                    await asyncio.sleep(min(2.0, error.retry_after_s or 1.0))
+                except (ClientError, grpc.aio.AioRpcError) as error:
+                    print(f"{visit.__name__}: {error}", file=sys.stderr)
+                    await asyncio.sleep(1.0)
+
+    visitors = [asyncio.create_task(visitor(visit, tenant, n)) for n, (visit, tenant) in enumerate(visits)]
+    try:
+        yield
+    finally:
+        await cancel_and_wait(*visitors)
+
+
+async def check(address: str, seen: Prometheus, slowed: Path, seconds: float) -> int:
+    """Print the tables. Returns how many things are not as they should be."""
+    async with load(address, VISITS):
+        await asyncio.sleep(seconds)
+        wrong = await asyncio.to_thread(check_metrics, seen) + await asyncio.to_thread(check_panels, seen)
+    async with load(address, ((glance, ""),)):
+        return wrong + await check_alert(seen, slowed)
+
+
+def check_metrics(seen: Prometheus) -> int:
+    """One line for each metric."""
+    wrong = 0
+    print(f"{'metric':44} {'process':14} series")
+    for metric in CATALOGUE:
+        series = len(seen.query(f"{metric.series} > 0 or {metric.series}"))
+        wrong += not (series or metric.eventful)
+        print(f"{metric.full:44} {metric.process:14} {series or ('no event' if metric.eventful else 'MISSING')}")
+    print(f"{len(CATALOGUE)} metrics, {wrong} missing\n")
+    return wrong
+
+
+def check_panels(seen: Prometheus) -> int:
+    """One line for each query without a number."""
+    wrong = total = 0
+    for title, panel, query in queries():
+        total += 1
+        if not seen.has_data(query.replace(WINDOW, _CHECK_WINDOW)):
+            wrong += not panel.eventful
+            print(f"{'no event' if panel.eventful else 'EMPTY':9} {title}, {panel.title}: {query}")
+    print(f"{total} queries of dashboards, {wrong} empty\n")
+    return wrong
+
+
+async def check_alert(seen: Prometheus, slowed: Path) -> int:
+    """Make the decoder slow, and watch the alert come and go."""
+    firing = f'ALERTS{{alertname="{ALERT}",alertstate="firing",window="1h"}}'
+    if await _until(lambda: not seen.query(firing)) is None:
+        print(f"{ALERT} fires before anything was done: this machine is too slow for a single session")
+        return 1
+    with slower(slowed, SLOW_BY_S):
+        fired_s = await _until(lambda: bool(seen.query(firing)))
+        stages = await asyncio.to_thread(seen.query, _SERVICE)
+    resolved_s = None if fired_s is None else await _until(lambda: not seen.query(firing))
+    windows = f"page, windows 1 h and 5 m at {SCALE:.3g} of their length"
+    print(f"decoder slower by {SLOW_BY_S:g} s a chunk: {ALERT} ({windows}) fired after {fired_s} s")
+    served = ", ".join(f"{sample['metric']['stage']} {float(sample['value'][1]):.3f} s" for sample in stages)
+    print(f"as {runbook(ALERT)} says, mean service time by stage meanwhile: {served}")
+    print(f"decoder as before: it went out after {resolved_s} s")
+    return (fired_s is None) + (resolved_s is None)
+
+
+async def _until(condition: Callable[[], bool]) -> float | None:
+    """Seconds until it holds; None if it does not in time."""
+    started = time.monotonic()
+    while (passed_s := time.monotonic() - started) < FIRES_WITHIN_S:
+        if await asyncio.to_thread(condition):
+            return round(passed_s, 1)
+        await asyncio.sleep(0.5)
+    return None
+
+
+async def show(address: str) -> None:
+    async with load(address, VISITS):
+        await asyncio.Event().wait()
+
+
+@contextmanager
+def observed(folder: Path, *, checking: bool) -> Iterator[tuple[RunningApp, Prometheus]]:
+    """A cluster whose decoder can be slowed, and a Prometheus that watches it."""
+    env = {"PYTHONPATH": str(ROOT), FILE_VARIABLE: str(folder / "slowed")}
+    overrides = Overrides(grpc_port=0, metrics_port=0, args={"stages": "bench.slowed"}, env=env)
+    with start_local(None, overrides) as app:
+        every_s, scale = (1.0, SCALE) if checking else (5.0, 1.0)
+        with prometheus(app.metrics_address, folder, every_s, scale) as seen:
+            yield app, seen
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="check, print tables, and end with 1 if something is missing")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of load before the check")
+    a = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="hr-observe-") as name, suppress(KeyboardInterrupt):
+        folder = Path(name)
+        print("starting a local cluster and Prometheus", flush=True)
+        with observed(folder, checking=a.check) as (app, seen):
+            print(f"Prometheus  {seen.url}/graph", f"alerts      {seen.url}/alerts", f"targets     {seen.url}/targets", sep="\n")
+            print(f"metrics     http://{app.metrics_address}/metrics", f"server      {app.address}", sep="\n")
+            print(f"dashboards  {ROOT / 'observability' / 'dashboards'}/*.json, for Grafana with this Prometheus", flush=True)
+            if a.check:
+                sys.exit(1 if asyncio.run(check(app.address, seen, folder / "slowed", a.seconds)) else 0)
+            print("Ctrl-C ends it", flush=True)
+            asyncio.run(show(app.address))
+
+
+if __name__ == "__main__":
+    main()
