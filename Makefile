@@ -9,7 +9,7 @@ CODE := headrace deployments observability autoscaling model_core bench training
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install fmt lint types imports layout check test test-unit test-ray test-cluster proto observability observe observe-check kuberay demo realtime eval overload serve faults cancels clean
+.PHONY: help install fmt lint types imports layout check test test-unit test-ray test-cluster proto observability observe observe-check kuberay demo realtime bench bench-quick streams eval overload serve faults cancels clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -77,6 +77,15 @@ demo: $(STAMP) ## stream video over gRPC from a local cluster, switch the prompt
 
 realtime: $(STAMP) ## measure first frame, real time, capacity and prompt switches on this machine
 	$(BIN)/python -m bench.realtime
+
+bench: $(STAMP) ## measure Headrace beside its peers, with the same model on the same cores; some 20 minutes
+	$(BIN)/python -m bench.compare
+
+bench-quick: $(STAMP) ## compare what serving costs, as ratios to the bare pipeline, with bench/baseline.json
+	$(BIN)/python -m bench.quick
+
+streams: $(STAMP) ## 2,000 open streams on one front door: memory, errors, first frames of live ones among them
+	$(BIN)/python -m bench.streams
 
 eval: $(STAMP) ## measure how well the default model draws what it is told
 	$(BIN)/headrace eval

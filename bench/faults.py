@@ -26,7 +26,7 @@ from pathlib import Path
 
 from bench.harness import FaultCluster
 from bench.nodes import Nodes, with_cluster_environment
-from bench.realtime import quantile
+from bench.tally import quantile
 from bench.viewers import Programme, Reference, Seen, Verdict, judge, reference, watch
 from headrace.client import ClientError
 from model_core.presets import millrace_64

@@ -13,46 +13,20 @@ import argparse
 import asyncio
 import json
 import os
-import random
-import time
 from collections.abc import Sequence
-from contextlib import aclosing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from bench.realtime import FPS, PROMPT, load, quantile
+from bench.load import Arrival, Heard, Mix, offer, poisson, together
+from bench.realtime import MODEL, play
+from bench.tally import lateness, quantile, stall_s
+from bench.wires import GrpcWire
 from deployments.cluster import Overrides, start_local
-from headrace.client import Busy, ClientError, HeadraceClient
-from headrace.v1 import video_pb2 as pb
+from headrace.client import HeadraceClient
 
 SLOTS = 64
 SILENCE_S = 20.0
-LEAST_S = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class Visit:
-    """One arrival of the trace: when, in seconds from its start, and for how many seconds of video."""
-
-    at_s: float
-    seconds: float
-    seed: int
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What one visitor met. Times are in seconds, from the call on."""
-
-    result: str = "cut off"  # by the end of the run; else completed, refused, hung or an error
-    waited: bool = False
-    refused_after_s: float = 0.0
-    retry_after_s: float | None = None
-    ttff_s: float | None = None
-    chunks: int = 0
-    on_time: int = 0
-    max_late_s: float = 0.0
-    degraded_chunks: int = 0
-    changes: int = 0
+LEAD_S = 1.0
 
 
 @dataclass(slots=True)
@@ -82,79 +56,18 @@ class Report:
     load_average: float = field(default_factory=lambda: round(os.getloadavg()[0], 2))
 
 
-def trace(seed: int, seconds: float, concurrent: float, mean_s: float) -> list[Visit]:
+def trace(seed: int, seconds: float, concurrent: float, mean_s: float) -> list[Arrival]:
     """Arrivals over `seconds` that would keep `concurrent` sessions of `mean_s` on average running, if all were served at once."""
-    rng = random.Random(seed)
-    visits: list[Visit] = []
-    at_s = rng.expovariate(concurrent / mean_s)
-    while at_s < seconds:
-        length = LEAST_S + rng.expovariate(1.0 / (mean_s - LEAST_S))
-        visits.append(Visit(at_s, min(length, 4 * mean_s), rng.getrandbits(32)))
-        at_s += rng.expovariate(concurrent / mean_s)
-    return visits
+    return poisson(seed, seconds, concurrent / mean_s, Mix(mean_s=mean_s))
 
 
-async def visit(client: HeadraceClient, v: Visit, outcome: Outcome) -> None:
-    """One live session from its call to its end."""
-    began, degraded = time.monotonic(), False
-    try:
-        async with client.live(PROMPT, seconds=v.seconds, seed=v.seed) as session, aclosing(aiter(session)) as events:  # type: ignore[type-var]
-            while True:
-                async with asyncio.timeout(SILENCE_S):
-                    event = await anext(events, None)
-                now = time.monotonic() - began
-                match event:
-                    case None:
-                        break
-                    case pb.QueuePosition():
-                        outcome.waited = True
-                    case pb.Started(degraded=degraded):
-                        pass
-                    case pb.QualityChange(reason=reason):
-                        degraded = reason == pb.QUALITY_REASON_LOAD or degraded
-                        outcome.changes += 1
-                    case pb.Frames(first_frame=frame):
-                        arrived(outcome, frame, now, degraded)
-        outcome.result = "completed"
-    except TimeoutError:
-        outcome.result = "hung"
-    except Busy as busy:
-        outcome.result, outcome.refused_after_s, outcome.retry_after_s = "refused", time.monotonic() - began, busy.retry_after_s
-    except ClientError as error:
-        outcome.result = f"{error.code.name}: {error}"
-
-
-def arrived(outcome: Outcome, frame: int, now: float, degraded: bool) -> None:
-    """A chunk that begins with `frame` came `now` seconds after the call."""
-    if outcome.ttff_s is None:
-        outcome.ttff_s = now
-    late_s = now - (outcome.ttff_s + frame / FPS)
-    outcome.chunks += 1
-    outcome.on_time += late_s <= 0
-    outcome.max_late_s = max(outcome.max_late_s, late_s)
-    outcome.degraded_chunks += degraded
-
-
-async def offer(client: HeadraceClient, visits: Sequence[Visit], grace_s: float) -> list[Outcome]:
-    """Play the trace; what still runs `grace_s` after its last arrival is cut off."""
-    outcomes = [Outcome() for _ in visits]
-    tasks: list[asyncio.Task[None]] = []
-    began = time.monotonic()
-    for v, outcome in zip(visits, outcomes, strict=True):
-        await asyncio.sleep(max(0.0, began + v.at_s - time.monotonic()))
-        tasks.append(asyncio.create_task(visit(client, v, outcome)))
-    _, running = await asyncio.wait(tasks, timeout=grace_s)
-    for task in running:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    return outcomes
-
-
-def summed(outcomes: Sequence[Outcome]) -> Report:
+def summed(outcomes: Sequence[Heard]) -> Report:
     """The figures of a run."""
     refused = [o for o in outcomes if o.result == "refused"]
     played = [o for o in outcomes if o.ttff_s is not None]
-    chunks = sum(o.chunks for o in played)
+    late = [[value > 0 for value in lateness(o, MODEL.fps)] for o in played]
+    chunks = sum(map(len, late))
+    degraded = [sum(chunk.degraded for chunk in o.chunks) for o in played]
     known = {"completed", "cut off", "refused", "hung"}
     first = [o.ttff_s or 0.0 for o in played] or [0.0]
     answers = [1000 * o.refused_after_s for o in refused] or [0.0]
@@ -164,23 +77,23 @@ def summed(outcomes: Sequence[Outcome]) -> Report:
         errors=sorted({o.result for o in outcomes} - known), waited=sum(o.waited for o in outcomes),
         refused_p50_ms=round(quantile(answers, 0.5), 1), refused_max_ms=round(max(answers), 1),
         refused_with_retry_delay=sum(bool(o.retry_after_s) for o in refused), chunks=chunks,
-        on_time_share=round(sum(o.on_time for o in played) / max(1, chunks), 5),
-        sessions_all_on_time=sum(o.on_time == o.chunks for o in played),
-        max_late_s=round(max((o.max_late_s for o in played), default=0.0), 3),
+        on_time_share=round(1 - sum(map(sum, late)) / max(1, chunks), 5),
+        sessions_all_on_time=sum(not any(session) for session in late),
+        max_late_s=round(max((stall_s(o, MODEL.fps) for o in played), default=0.0), 3),
         ttff_p50_s=round(quantile(first, 0.5), 3), ttff_max_s=round(max(first), 3),
-        degraded_sessions=sum(o.degraded_chunks > 0 for o in played), degraded_chunks=sum(o.degraded_chunks for o in played),
+        degraded_sessions=sum(map(bool, degraded)), degraded_chunks=sum(degraded),
         quality_changes=sum(o.changes for o in played),
     )  # fmt: skip
 
 
 async def capacity(client: HeadraceClient, seconds: float, most: int) -> int:
-    """Simultaneous sessions of full quality without a late frame; the search stops at the first number that has some."""
-    await load(client, 1, 2.0, 1.0)
+    """Simultaneous sessions of full quality without a late chunk; the search stops at the first number that has one."""
+    await play(client, together(1, 2.0, "job"))
     sessions = 1
     while sessions < most:
-        result = await load(client, sessions + 1, seconds, 1.0)
-        print(f"  {sessions + 1} sessions: {result.late_frames} of {result.frames} frames late")
-        if result.late_frames:
+        result = await play(client, together(sessions + 1, seconds), LEAD_S)
+        print(f"  {sessions + 1} sessions: {result.on_time_share:.2%} of {result.chunks} chunks on time")
+        if result.on_time_share < 1:
             break
         sessions += 1
     return sessions
@@ -192,11 +105,11 @@ def overrides(mode: str) -> Overrides:
     return Overrides(grpc_port=0, metrics_port=0, args=args)
 
 
-async def run(address: str, visits: Sequence[Visit], grace_s: float) -> Report:
+async def run(address: str, visits: Sequence[Arrival], grace_s: float) -> Report:
     """One server, one trace."""
     async with HeadraceClient(address) as client:
-        await load(client, 1, 2.0, 1.0)
-        return summed(await offer(client, visits, grace_s))
+        await play(client, together(1, 2.0, "job"))
+        return summed(await offer(visits, GrpcWire(client, LEAD_S, SILENCE_S), grace_s))
 
 
 async def measure(address: str, a: argparse.Namespace) -> int:
@@ -227,7 +140,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     a = parser.parse_args()
     fits, reports = 0, {}
-    visits: list[Visit] = []
+    visits: list[Arrival] = []
     for mode in a.modes:
         with start_local(None, overrides(mode)) as app:
             if not fits:

@@ -2,10 +2,10 @@
 
     first frame    repeated short streams on a warm server, one after the other: p50, p99, max
     real time      one paced session for a minute: frame rate of the unpaced maker behind it, late frames, longest gap
-    capacity       more and more simultaneous paced sessions, until frames come late
+    capacity       more and more simultaneous paced sessions, until chunks come late
     prompt switch  from the new prompt's message to its acknowledgement and to its first frame's arrival, among 1 and 8 live sessions
 
-A frame is late when it arrives after the moment it is due on a screen that began to play at the first frame's arrival. Client and server
+A chunk is late when it arrives after its first frame is due on a screen that began to play at the first frame's arrival. Client and server
 share the machine. Absolute figures say something about this machine only, so the load average is recorded with them.
 """
 
@@ -17,57 +17,25 @@ import json
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
+from bench.load import PROMPT, Arrival, offer, together
+from bench.tally import Figures, chunk_ms, figures, quantile
+from bench.wires import GrpcWire
 from deployments.cluster import Overrides, start_local
 from headrace.client import HeadraceClient
-from headrace.playout import PlayoutClock, PlayoutStats
 from headrace.v1 import video_pb2 as pb
+from model_core.presets import millrace_64
 
-PROMPT = "a large yellow star moving right on a navy background"
 PROMPTS = (PROMPT, "a large white ring circling on a maroon background", "a small green square rising on a cream background")
-FPS = 24
+MODEL = millrace_64()
+GRACE_S = 120.0
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
-    """`sessions` at once for `seconds` each; late frames and longest gap over all of them."""
-
-    sessions: int
-    seconds: float
-    frames: int
-    late_frames: int
-    max_late_s: float
-    max_gap_s: float
-    ttff_p50_s: float
-    ttff_max_s: float
-
-
-def quantile(values: Sequence[float], q: float) -> float:
-    """Nearest-rank quantile."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(q * len(ordered)))]
-
-
-async def play(client: HeadraceClient, seconds: float, seed: int, max_lead_s: float) -> PlayoutStats:
-    """One `Stream` of raw frames, read at once."""
-    clock = PlayoutClock(time.monotonic)
-    async for event in client.stream(PROMPT, seconds=seconds, seed=seed, codec=pb.CODEC_RAW_RGB, max_lead_s=max_lead_s):
-        if isinstance(event, pb.Frames):
-            clock.arrived(event.first_frame, event.frame_count, FPS)
-    return clock.stats()
-
-
-async def load(client: HeadraceClient, sessions: int, seconds: float, lead_s: float) -> Load:
-    """`sessions` paced streams, started together."""
-    played = await asyncio.gather(*(play(client, seconds, seed, lead_s) for seed in range(sessions)))
-    first = [p.ttff_s or 0.0 for p in played]
-    return Load(
-        sessions=sessions, seconds=seconds, frames=sum(p.frames for p in played), late_frames=sum(p.late_frames for p in played),
-        max_late_s=round(max(p.max_late_s for p in played), 4), max_gap_s=round(max(p.max_gap_s for p in played), 4),
-        ttff_p50_s=round(quantile(first, 0.5), 4), ttff_max_s=round(max(first), 4),
-    )  # fmt: skip
+async def play(client: HeadraceClient, arrivals: Sequence[Arrival], lead_s: float = 0.0) -> Figures:
+    """What they met, as figures."""
+    return figures(await offer(arrivals, GrpcWire(client, lead_s), GRACE_S), MODEL.fps)
 
 
 async def steer(client: HeadraceClient, seed: int, switches: int, steps: int) -> list[tuple[float, float]]:
@@ -108,25 +76,25 @@ async def measure(address: str, a: argparse.Namespace) -> dict[str, object]:
     """The three parts, in order; prints each as it is known."""
     report: dict[str, object] = {"load_average_before": os.getloadavg()[0]}
     async with HeadraceClient(address) as client:
-        await play(client, 2.0, 0, 0.0)
-        first = [(await play(client, 0.3, seed, 0.0)).ttff_s or 0.0 for seed in range(a.runs)]
-        report["ttff_s"] = {"runs": a.runs, "p50": quantile(first, 0.5), "p99": quantile(first, 0.99), "max": max(first)}
-        print("first frame  ", {k: round(v, 4) for k, v in report["ttff_s"].items()})  # type: ignore[attr-defined]
-        fast = await play(client, 10.0, 1, 0.0)
-        print(f"unpaced       {fast.fps:.1f} frames a second over {fast.frames} frames")
-        report["unpaced_fps"] = fast.fps
-        single = await load(client, 1, a.seconds, a.lead)
+        await play(client, together(1, 2.0, "job"))
+        first = [(await play(client, [Arrival(0.0, "job", 0.3, seed)])).ttff_p50_ms for seed in range(a.runs)]
+        report["ttff_ms"] = {"runs": a.runs, "p50": quantile(first, 0.5), "p99": quantile(first, 0.99), "max": max(first)}
+        print("first frame  ", report["ttff_ms"])
+        fast = chunk_ms(await offer(together(1, 10.0, "job"), GrpcWire(client, 0.0), GRACE_S))
+        report["unpaced_fps"] = round(1000 * MODEL.frames_per_chunk / fast, 1)
+        print(f"unpaced       {report['unpaced_fps']} frames a second")
+        single = await play(client, together(1, a.seconds), a.lead)
         print("one session  ", single)
         report["one_session"] = asdict(single)
         steps = []
         for sessions in a.sessions:
-            steps.append(await load(client, sessions, a.step_seconds, a.lead))
+            steps.append(await play(client, together(sessions, a.step_seconds), a.lead))
             print("sessions     ", steps[-1])
-            if steps[-1].late_frames:
+            if steps[-1].on_time_share < 1:
                 break
         report["capacity"] = [asdict(step) for step in steps]
-        report["sessions_without_late_frames"] = max((s.sessions for s in steps if not s.late_frames), default=0)
-        print("sessions without a late frame:", report["sessions_without_late_frames"])
+        report["sessions_without_late_chunks"] = max((s.sessions for s in steps if s.on_time_share == 1), default=0)
+        print("sessions without a late chunk:", report["sessions_without_late_chunks"])
         report["switch"] = [await switching(client, 1, a.switches, 4), await switching(client, 8, a.switches, 2)]
         for row in report["switch"]:  # type: ignore[attr-defined]
             print("prompt switch", {k: round(v, 4) for k, v in row.items()})
