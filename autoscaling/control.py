@@ -212,6 +212,8 @@ class AdmissionControl:
         return asked + Counter({self._config.default_steps: self._capacity.others if others else 0})
 
     def _order(self, *, paced: bool) -> list[int]:
+        if not self._line:
+            return []
         outstanding: defaultdict[str, float] = defaultdict(float)
         for (ask, steps), number in self._kinds.items():
             outstanding[ask.tenant] += number * self._share(steps) * self._session_s()

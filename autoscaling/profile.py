@@ -99,6 +99,7 @@ class Capacity:
         ceiling: sessions that may run here whatever the profile says.
         decode_sessions: sessions that the decode stage holds in real time; None where that is not known yet.
         others: sessions on these replicas that others have admitted.
+        slots: sessions that may run at once, in real time or not.
     """
 
     replicas: tuple[DenoiseReplica, ...]
@@ -106,12 +107,11 @@ class Capacity:
     ceiling: int
     decode_sessions: int | None = None
     others: int = 0
+    slots: int = field(init=False)
     _known: dict[int, int] = field(default_factory=dict, repr=False, compare=False)
 
-    @property
-    def slots(self) -> int:
-        """Sessions that may run at once, in real time or not."""
-        return min(self.ceiling, sum(replica.slots for replica in self.replicas))
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "slots", min(self.ceiling, sum(replica.slots for replica in self.replicas)))
 
     @property
     def measured(self) -> bool:

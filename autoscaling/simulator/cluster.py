@@ -182,14 +182,18 @@ class Cluster:
 
     def _place(self, now: float) -> None:
         pending = [r for stage in Stage for r in self.replicas[stage].values() if r.phase is Phase.PENDING]
-        units = self.hardware.units
+        open_nodes = [n for n in self.nodes.values() if n.up_at <= now and n.leaving_at == math.inf]
+        sign, full = -1 if self.hardware.spread else 1, math.inf
         for replica in sorted(pending, key=lambda r: r.key):  # first asked for, first placed
-            able = [n for n in self.nodes.values() if n.up_at <= now and n.leaving_at == math.inf and n.free >= units[replica.stage]]
-            if not able:
+            units = self.hardware.units[replica.stage]
+            if units >= full:
                 continue
-            sign = -1 if self.hardware.spread else 1
+            able = [n for n in open_nodes if n.free >= units]
+            if not able:
+                full = units
+                continue
             node = min(able, key=lambda n: (sign * n.free, n.key))
-            node.free -= units[replica.stage]
+            node.free -= units
             node.replicas += 1
             node.idle_since = math.inf
             replica.node, replica.phase = node, Phase.STARTING

@@ -17,7 +17,7 @@ def _sessions(chunks: Ints, steps: int) -> Sessions:
     n = chunks.size
     return Sessions(
         engine=np.full(n, -1), decoder=np.full(n, -1), steps=np.full(n, steps), asked=np.full(n, steps), end=chunks.astype(np.int64),
-        leg=_zeros(n), base=_zeros(n), made=_zeros(n), taken=_zeros(n),
+        base=_zeros(n), made=_zeros(n), taken=_zeros(n),
         sent=_zeros(n), step=_zeros(n), turn=np.full(n, -1), due=np.zeros(n), ready_at=np.zeros(n),
         origin=np.full(n, np.inf), made_at=np.zeros((n, RING)), sent_at=np.zeros((n, RING)),
     )  # fmt: skip
@@ -26,7 +26,7 @@ def _sessions(chunks: Ints, steps: int) -> Sessions:
 def _engines(n: int, slots: int) -> Engines:
     return Engines(
         rows=np.full((n, slots), -1), held=_zeros(n), key=_zeros(n), turns=_zeros(n),
-        forwards=_zeros(n), free_at=np.zeros(n), busy_s=np.zeros(n), expected_s=np.zeros(n),
+        forwards=_zeros(n), free_at=np.zeros(n), owed_s=np.zeros(n), busy_s=np.zeros(n), expected_s=np.zeros(n),
     )  # fmt: skip
 
 
@@ -48,16 +48,17 @@ class FastPlane:
         self._e = _engines(engines, times.slots)
         self._d = Decoders(_zeros(decoders), _zeros(decoders), np.zeros(decoders), np.zeros(decoders))
         room = engines * times.slots * (times.max_lead_chunks + times.ahead_chunks + 1)
-        self._out = Taken(np.zeros(room), _zeros(room), _zeros(room), _zeros(room), _zeros(1))
+        self._out = Taken(np.zeros(room), _zeros(room), _zeros(room), _zeros(1))
         self._tally = Tally(_zeros(bins), _zeros(bins), _zeros(bins), _zeros(max(1, chunks.size)), _zeros(1), _zeros(3))
         self._free_engines = list(range(engines))[::-1]
+        self._slots: dict[int, int] = {}
         self._decoders = 0
 
     def add_engine(self, key: int, now: float) -> int:
         if not self._free_engines:
             raise ValueError(f"at most {self._e.held.size} denoise replicas at once")
         r, e = self._free_engines.pop(), self._e
-        e.key[r], e.free_at[r], e.busy_s[r], e.expected_s[r], e.turns[r], e.forwards[r] = key, now, 0, 0, 0, 0
+        e.key[r], e.free_at[r], e.owed_s[r], e.busy_s[r], e.expected_s[r], e.turns[r], e.forwards[r] = key, now, 0, 0, 0, 0, 0
         return r
 
     def remove_engine(self, engine: int) -> None:
@@ -74,25 +75,23 @@ class FastPlane:
     def open(self, session: int, engine: int, decoder: int, steps: int, now: float, ready_at: float) -> None:
         i, s, e = session, self._s, self._e
         next_chunk = self._leave(i, now) if s.engine[i] >= 0 else int(s.sent[i])
-        slots = np.flatnonzero(e.rows[engine] < 0)
-        if not slots.size:
+        slot = int(e.rows[engine].argmin())
+        if e.rows[engine, slot] >= 0:
             raise ValueError(f"engine {engine} has no free slot")
-        e.rows[engine, slots[0]] = i
+        e.rows[engine, slot] = i
+        self._slots[i] = slot
         e.held[engine] += 1
         s.engine[i], s.decoder[i], s.steps[i], s.turn[i], s.step[i] = engine, decoder, steps, -1, 0
         s.base[i] = s.made[i] = s.taken[i] = next_chunk
-        s.leg[i] += 1
         s.ready_at[i] = ready_at
         s.due[i] = ready_at if s.origin[i] == np.inf else s.origin[i] + next_chunk * self._times.chunk_s
         if next_chunk:
-            commit_s = self._times.suffix_commit_s(next_chunk)
-            e.free_at[engine] = max(e.free_at[engine], now) + commit_s
+            e.owed_s[engine] += self._times.suffix_commit_s(next_chunk)
 
     def close(self, session: int, now: float) -> None:
         if self._s.engine[session] >= 0:
             self._leave(session, now)
             self._s.engine[session] = -1
-            self._s.leg[session] += 1
 
     def advance(self, until: float) -> list[tuple[float, int]]:
         tally = self._tally
@@ -120,6 +119,6 @@ class FastPlane:
     def _leave(self, i: int, now: float) -> int:
         """Free its slot; the next chunk that its viewer lacks."""
         e, r = self._e, self._s.engine[i]
-        e.rows[r, e.rows[r] == i] = -1
+        e.rows[r, self._slots.pop(i)] = -1
         e.held[r] -= 1
         return int(kernel.sent_by(self._p, self._s, i, now, self._tally))

@@ -45,6 +45,7 @@ class _Engine:
     forwards: int = 0
     busy_s: float = 0.0
     expected_s: float = 0.0
+    owed_s: float = 0.0  # commits of suffixes, before the next forward
     wake_at: float = -math.inf  # the last event that was planned for the end of its work
 
 
@@ -99,7 +100,7 @@ class FinePlane:
         s.ready_at = ready_at
         s.due = s.origin + s.base * self._times.chunk_s if s.base else ready_at
         if s.base:
-            e.free_at = max(e.free_at, now) + self._times.suffix_commit_s(s.base)
+            e.owed_s += self._times.suffix_commit_s(s.base)
         self._push(ready_at, _ENGINE, engine)
 
     def close(self, session: int, now: float) -> None:
@@ -163,7 +164,8 @@ class FinePlane:
         slots = schedule(views, self._costs, times.max_lead_chunks, times.comfort_s, now)
         if not slots:
             return None
-        end, done = now + self._account(e, self._costs.of(len(slots))), []
+        end, done = now + e.owed_s + self._account(e, self._costs.of(len(slots))), []
+        e.owed_s = 0.0
         for slot in slots:
             s = e.rows[slot]
             assert s is not None  # noqa: S101 - the scheduler names rows that it was given
@@ -225,12 +227,12 @@ class FinePlane:
 
     def _decode(self, d: _Decoder, now: float) -> None:
         arrived, s, chunk, leg = d.queue.popleft()
-        if leg != s.leg:
-            return
         seconds = self._times.decode_s * float(noise_factor(self._seed, d.key, d.chunks, self._times.noise))
         d.free_at = max(d.free_at, arrived) + seconds
         d.busy_s += seconds
         d.chunks += 1
+        if leg != s.leg:
+            return
         at = max(d.free_at + self._times.hop_s, self._asked_at(s, chunk))
         if s.origin == math.inf:
             s.origin = at - chunk * self._times.chunk_s

@@ -24,16 +24,16 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 F = TypeVar("F", bound=Callable[..., Any])
 
-RING = 16
+RING = 16  # a power of two
 EPSILON_S = 1e-9
 
 
 def _compiled(function: F) -> F:
-    return cast("F", numba.njit(cache=True)(function))
+    return cast("F", numba.njit(cache=True, error_model="numpy")(function))
 
 
 class Params(NamedTuple):
-    """Constants of a run. `buckets`, `step_s`, `commit_s`: see `autoscaling.profile.StepProfile`; `bin_s`: see `Tally`."""
+    """Constants of a run. `buckets`, `step_s`, `commit_s`: as of `StepProfile`; `steps`: most of a session; `bin_s`: of `Tally`."""
 
     buckets: Ints
     step_s: Floats
@@ -43,6 +43,7 @@ class Params(NamedTuple):
     chunk_s: float
     lead_s: float
     comfort_s: float
+    steps: int
     max_lead: int
     ahead: int
     noise: float
@@ -58,7 +59,6 @@ class Sessions(NamedTuple):
     steps: Ints
     asked: Ints
     end: Ints
-    leg: Ints
     base: Ints
     made: Ints
     taken: Ints
@@ -73,7 +73,7 @@ class Sessions(NamedTuple):
 
 
 class Engines(NamedTuple):
-    """By denoise replica. `rows`: sessions by slot, -1 for none; `held`: how many; `free_at`: end of the forward under way."""
+    """By denoise replica. `rows`: sessions by slot, or -1; `free_at`: end of the forward; `owed_s`: of suffixes to commit first."""
 
     rows: Ints
     held: Ints
@@ -81,6 +81,7 @@ class Engines(NamedTuple):
     turns: Ints
     forwards: Ints
     free_at: Floats
+    owed_s: Floats
     busy_s: Floats
     expected_s: Floats
 
@@ -100,7 +101,6 @@ class Taken(NamedTuple):
     at: Floats
     session: Ints
     chunk: Ints
-    leg: Ints
     filled: Ints
 
 
@@ -117,20 +117,16 @@ class Tally(NamedTuple):
 
 @_compiled
 def noise_factor(seed: int, key: int, count: int, sigma: float) -> float:
-    """Lognormal with mean 1, a function of its arguments alone (SplitMix64, Steele et al. 2014; Box and Muller 1958)."""
+    """Of mean 1 and standard deviation `sigma`, triangular: a function of its arguments alone (SplitMix64, Steele et al. 2014)."""
     if sigma <= 0.0:
         return 1.0
-    x = np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(key) * np.uint64(0xD1B54A32D192ED03) + np.uint64(count)
-    u = np.empty(2)
-    for k in range(2):
-        x += np.uint64(0x9E3779B97F4A7C15)
-        z = x
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        z ^= z >> np.uint64(31)
-        u[k] = (float(z >> np.uint64(11)) + 0.5) / 9007199254740992.0
-    normal = math.sqrt(-2.0 * math.log(u[0])) * math.cos(2.0 * math.pi * u[1])
-    return math.exp(sigma * normal - 0.5 * sigma * sigma)
+    z = np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(key) * np.uint64(0xD1B54A32D192ED03) + np.uint64(count)
+    z = z * np.uint64(0x9E3779B97F4A7C15) + np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    z ^= z >> np.uint64(31)
+    u, v = float(z >> np.uint64(32)), float(z & np.uint64(0xFFFFFFFF))
+    return 1.0 + sigma * math.sqrt(6.0) * ((u + v + 1.0) / 4294967296.0 - 1.0)
 
 
 @_compiled
@@ -151,7 +147,7 @@ def _asked_at(p: Params, s: Sessions, i: int, chunk: int) -> float:
         return float(pace)
     if s.sent[i] < chunk:
         return np.inf
-    return float(max(pace, s.sent_at[i, (chunk - 1) % RING]))
+    return float(max(pace, s.sent_at[i, (chunk - 1) & (RING - 1)]))
 
 
 @_compiled
@@ -160,7 +156,7 @@ def _take_at(p: Params, s: Sessions, i: int) -> float:
     chunk = s.taken[i]
     if chunk >= s.made[i]:
         return np.inf
-    return float(max(s.made_at[i, chunk % RING], _asked_at(p, s, i, chunk - p.ahead)))
+    return float(max(s.made_at[i, chunk & (RING - 1)], _asked_at(p, s, i, chunk - p.ahead)))
 
 
 @_compiled
@@ -168,7 +164,7 @@ def _take(p: Params, s: Sessions, i: int, now: float, out: Taken) -> None:
     at = _take_at(p, s, i)
     while at <= now:
         n = out.filled[0]
-        out.at[n], out.session[n], out.chunk[n], out.leg[n] = at, i, s.taken[i], s.leg[i]
+        out.at[n], out.session[n], out.chunk[n] = at, i, s.taken[i]
         out.filled[0] = n + 1
         s.taken[i] += 1
         at = _take_at(p, s, i)
@@ -181,35 +177,45 @@ def _slack(p: Params, s: Sessions, i: int, now: float, step_s: float) -> float:
 
 
 @_compiled
-def _before(p: Params, s: Sessions, a: int, b: int, now: float) -> bool:
-    """The order of `model_core.engine.step_scheduler.schedule`. Turns differ, but for rows that had none yet; those stay by slot."""
-    alone = p.step_s[0]
-    x, y = min(_slack(p, s, a, now, alone), p.comfort_s), min(_slack(p, s, b, now, alone), p.comfort_s)
-    return x < y or (x == y and s.turn[a] < s.turn[b])
+def _schedule(p: Params, s: Sessions, e: Engines, r: int, now: float, chosen: Ints, slacks: Floats, out: Taken) -> int:
+    """As `model_core.engine.step_scheduler.schedule`: fills `chosen`, best first, and returns how many.
+
+    Rows are met by slot, so that equal ones stay in that order. A row whose chunks wait may have them taken by `now`.
+    """
+    ready, alone = 0, p.step_s[0]
+    for slot in range(e.rows.shape[1]):
+        i = e.rows[r, slot]
+        if i < 0 or s.ready_at[i] > now or s.made[i] >= s.end[i]:
+            continue
+        if s.made[i] - s.taken[i] >= p.max_lead:
+            _take(p, s, i, now, out)
+            if s.made[i] - s.taken[i] >= p.max_lead:
+                continue
+        slack = _slack(p, s, i, now, alone)
+        key, turn, k = min(slack, p.comfort_s), s.turn[i], ready
+        while k > 0:
+            before = min(slacks[k - 1], p.comfort_s)
+            if before < key or (before == key and s.turn[chosen[k - 1]] <= turn):
+                break
+            chosen[k], slacks[k] = chosen[k - 1], slacks[k - 1]
+            k -= 1
+        chosen[k], slacks[k] = i, slack
+        ready += 1
+    return _joined(p, s, now, chosen, slacks, min(ready, p.buckets[-1]))
 
 
 @_compiled
-def _schedule(p: Params, s: Sessions, e: Engines, r: int, now: float, chosen: Ints) -> int:
-    """As `step_scheduler.schedule`: fills `chosen`, best first, and returns how many."""
-    ready = 0
-    for slot in range(e.rows.shape[1]):
-        i = e.rows[r, slot]
-        if i < 0 or s.ready_at[i] > now or s.made[i] >= s.end[i] or s.made[i] - s.taken[i] >= p.max_lead:
-            continue
-        k = ready
-        while k > 0 and _before(p, s, i, chosen[k - 1], now):
-            chosen[k] = chosen[k - 1]
-            k -= 1
-        chosen[k] = i
-        ready += 1
-    ready = min(ready, p.buckets[-1])
-    alone = p.step_s[0]
+def _joined(p: Params, s: Sessions, now: float, chosen: Ints, slacks: Floats, ready: int) -> int:
+    """How many of the rows in order join before one would make another, on time until then, late."""
+    # The first has the least slack, or as much as any that matters: if the largest batch does not make it late, all join.
+    if ready and min(slacks[0], p.comfort_s) >= p.steps * (p.step_s[-1] - p.step_s[0]):
+        return ready
     for n in range(1, ready):
         step_s = p.step_s[_bucket(p, n + 1)]
         for k in range(n):
-            if _slack(p, s, chosen[k], now, alone) >= 0.0 > _slack(p, s, chosen[k], now, step_s):
+            if slacks[k] >= 0.0 > _slack(p, s, chosen[k], now, step_s):
                 return n
-    return int(ready)
+    return ready
 
 
 @_compiled
@@ -224,7 +230,8 @@ def _account(p: Params, e: Engines, r: int, expected_s: float) -> float:
 @_compiled
 def _forward(p: Params, s: Sessions, e: Engines, r: int, now: float, chosen: Ints, n: int) -> float:
     """One step for `n` rows, and the commit of those whose chunk it finished. Returns its end."""
-    now += _account(p, e, r, p.step_s[_bucket(p, n)])
+    now = now + e.owed_s[r] + _account(p, e, r, p.step_s[_bucket(p, n)])
+    e.owed_s[r] = 0.0
     done = 0
     for k in range(n):
         i = chosen[k]
@@ -232,7 +239,7 @@ def _forward(p: Params, s: Sessions, e: Engines, r: int, now: float, chosen: Int
         s.turn[i] = e.turns[r]
         s.step[i] += 1
         if s.step[i] >= s.steps[i]:
-            s.made_at[i, s.made[i] % RING] = now
+            s.made_at[i, s.made[i] & (RING - 1)] = now
             s.made[i] += 1
             s.step[i] = 0
             done += s.made[i] < s.end[i]
@@ -256,14 +263,11 @@ def _next_ready(p: Params, s: Sessions, e: Engines, r: int, now: float) -> float
 
 
 @_compiled
-def _run_engine(p: Params, s: Sessions, e: Engines, r: int, until: float, chosen: Ints, out: Taken) -> int:
+def _run_engine(p: Params, s: Sessions, e: Engines, r: int, until: float, chosen: Ints, slacks: Floats, out: Taken) -> int:
     """Forwards that begin before `until`. Returns how many."""
     now, forwards = e.free_at[r], 0
     while now < until:
-        for slot in range(e.rows.shape[1]):
-            if e.rows[r, slot] >= 0:
-                _take(p, s, e.rows[r, slot], now, out)
-        n = _schedule(p, s, e, r, now, chosen)
+        n = _schedule(p, s, e, r, now, chosen, slacks, out)
         if n:
             now = _forward(p, s, e, r, now, chosen, n)
             forwards += 1
@@ -309,8 +313,6 @@ def tally_chunk(p: Params, s: Sessions, i: int, chunk: int, at: float, tally: Ta
 def _decode(p: Params, s: Sessions, d: Decoders, out: Taken, tally: Tally) -> None:
     for place in _in_order(out):
         i, chunk = out.session[place], out.chunk[place]
-        if out.leg[place] != s.leg[i]:
-            continue
         k = s.decoder[i]
         seconds = p.decode_s * noise_factor(p.seed, d.key[k], d.chunks[k], p.noise)
         d.free_at[k] = max(d.free_at[k], out.at[place] + p.hop_s) + seconds
@@ -319,7 +321,7 @@ def _decode(p: Params, s: Sessions, d: Decoders, out: Taken, tally: Tally) -> No
         at = max(d.free_at[k] + p.hop_s, _asked_at(p, s, i, chunk))
         if s.origin[i] == np.inf:
             s.origin[i] = at - chunk * p.chunk_s
-        s.sent_at[i, chunk % RING] = at
+        s.sent_at[i, chunk & (RING - 1)] = at
         s.sent[i] = chunk + 1
         tally_chunk(p, s, i, chunk, at, tally, 1)
         if chunk == s.end[i] - 1:
@@ -330,11 +332,11 @@ def _decode(p: Params, s: Sessions, d: Decoders, out: Taken, tally: Tally) -> No
 @_compiled
 def advance(p: Params, s: Sessions, e: Engines, d: Decoders, until: float, out: Taken, tally: Tally) -> None:
     """Move every replica on to `until`."""
-    chosen = np.empty(e.rows.shape[1], np.int64)
+    chosen, slacks = np.empty(e.rows.shape[1], np.int64), np.empty(e.rows.shape[1])
     out.filled[0] = 0
     for r in range(e.held.size):
         if e.held[r]:
-            tally.events[0] += _run_engine(p, s, e, r, until, chosen, out)
+            tally.events[0] += _run_engine(p, s, e, r, until, chosen, slacks, out)
     tally.events[1] += out.filled[0]
     tally.events[2] += out.filled[0]
     _decode(p, s, d, out, tally)
@@ -343,9 +345,9 @@ def advance(p: Params, s: Sessions, e: Engines, d: Decoders, until: float, out: 
 @_compiled
 def sent_by(p: Params, s: Sessions, i: int, now: float, tally: Tally) -> int:
     """Take back what was to be sent after `now`, which a leg that closes now will not send. Returns the next chunk to send."""
-    while s.sent[i] > s.base[i] and s.sent_at[i, (s.sent[i] - 1) % RING] > now:
+    while s.sent[i] > s.base[i] and s.sent_at[i, (s.sent[i] - 1) & (RING - 1)] > now:
         s.sent[i] -= 1
-        tally_chunk(p, s, i, s.sent[i], s.sent_at[i, s.sent[i] % RING], tally, -1)
+        tally_chunk(p, s, i, s.sent[i], s.sent_at[i, s.sent[i] & (RING - 1)], tally, -1)
         if s.sent[i] == 0:
             s.origin[i] = np.inf
     return int(s.sent[i])

@@ -23,7 +23,7 @@ class StageTimes:
         chunk_s: what a chunk plays.
         steps: denoise steps of a chunk at full quality.
         suffix_chunks: at most so many are committed when a leg reopens.
-        noise: coefficient of variation, about, of each forward and each decode.
+        noise: coefficient of variation of each forward and each decode; at most 0.4.
         slots, max_lead_chunks, comfort_s: of an engine; see `model_core.config.EngineConfig`.
         lead_s: how far ahead of playback a chunk may be sent.
         ahead_chunks: how many the links between the stages take beyond what the front door has asked for.
@@ -46,6 +46,8 @@ class StageTimes:
     ahead_chunks: int = 2
 
     def __post_init__(self) -> None:
+        if not 0.0 <= self.noise <= 0.4:
+            raise ValueError(f"noise must be from 0 to 0.4; got {self.noise:g}")
         if self.max_lead_chunks + self.ahead_chunks > RING // 2:
             most = RING // 2
             raise ValueError(f"max_lead_chunks + ahead_chunks must be at most {most}; got {self.max_lead_chunks} + {self.ahead_chunks}")
@@ -55,7 +57,7 @@ class StageTimes:
         profile = self.profile
         return Params(
             np.array(profile.buckets), np.array(profile.step_s), np.array(profile.commit_s), self.decode_s, self.hop_s, self.chunk_s,
-            self.lead_s, self.comfort_s, self.max_lead_chunks, self.ahead_chunks, self.noise, seed, bin_s,
+            self.lead_s, self.comfort_s, self.steps, self.max_lead_chunks, self.ahead_chunks, self.noise, seed, bin_s,
         )  # fmt: skip
 
     def suffix_commit_s(self, next_chunk: int) -> float:
