@@ -7,7 +7,7 @@ import sys
 import typer
 
 from headrace.cli import compile as compile_command
-from headrace.cli import demo, evaluate, generate, live, models, serve, status
+from headrace.cli import demo, evaluate, generate, live, models, serve, simulate, status
 from headrace.cli.console import note
 
 # Plain messages: an error is a line that a person and a script can both read.
@@ -26,6 +26,7 @@ app.command()(demo.demo)
 app.command("compile")(compile_command.compile_)
 app.command("eval")(evaluate.evaluate)
 app.command()(models.models)
+app.command()(simulate.simulate)
 app.command()(status.status)
 
 
