@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from model_core.errors import ShapeNotServed
@@ -24,11 +24,24 @@ def signature(inputs: tuple[Any, ...]) -> Signature:
     return tuple((tuple(leaf.shape), leaf.dtype) for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor))
 
 
+def _contiguous(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A compiler takes strides for a part of the shape; an expanded view would be compiled for again."""
+    plain: tuple[Any, ...] = pytree.tree_map_only(Tensor, Tensor.contiguous, inputs)
+    return plain
+
+
 def fix_shapes(graphs: Sequence[GraphSpec]) -> None:
     """Tell PyTorch's compiler that each bucket is a shape of its own, and how many there are. Call before compiling."""
     settings: Any = torch._dynamo.config  # noqa: SLF001  its documented place
     settings.automatic_dynamic_shapes = False
     settings.recompile_limit = max(settings.recompile_limit, 2 * len(graphs))
+
+
+def _move(network: nn.Module, to: Capabilities) -> None:
+    """In place, unless its weights were made there."""
+    floats = [t for t in (*network.parameters(), *network.buffers()) if t.is_floating_point()]
+    if any(t.device.type != to.device.type or t.dtype != to.dtype for t in floats):
+        network.to(device=to.device, dtype=to.dtype)
 
 
 class Done:
@@ -76,7 +89,7 @@ class CompiledProgram:
         self.capabilities = capabilities
         examples = [(g.name, g.inputs(capabilities.dtype)) for g in graphs]  # while the networks are on the host
         for network in {id(g.network): g.network for g in graphs}.values():
-            network.to(device=capabilities.device, dtype=capabilities.dtype).eval()
+            _move(network.eval(), capabilities)
         entries = {g.name: getattr(g.network, g.entry) for g in graphs}
         self._calls = {name: compile_call(entry) for name, entry in entries.items()}
         self._warm: set[tuple[str, Signature]] = set()
@@ -101,13 +114,13 @@ class CompiledProgram:
                 f"graph {graph!r} is compiled for shapes {warm}, not for {list(shapes)}; nothing is compiled while serving"
             )
         with self._refusing():
-            return self._start(graph, inputs, shapes)
+            return self._start(graph, _contiguous(inputs), shapes)
 
     def _start(self, graph: str, inputs: tuple[Any, ...], shapes: Signature) -> Ticket:
         return Done(self._calls[graph](*inputs))
 
     def _warm_up(self, graph: str, inputs: tuple[Any, ...]) -> None:
-        self._calls[graph](*inputs)
+        self._calls[graph](*_contiguous(inputs))
         self._warm.add((graph, signature(inputs)))
 
     def _refusing(self) -> AbstractContextManager[None]:
