@@ -25,6 +25,7 @@ from bench.tally import Figures, chunk_ms, figures, quantile
 from bench.wires import GrpcWire
 from deployments.cluster import Overrides, start_local
 from headrace.client import HeadraceClient
+from headrace.playout import PlayoutClock
 from headrace.v1 import video_pb2 as pb
 from model_core.presets import millrace_64
 
@@ -38,10 +39,13 @@ async def play(client: HeadraceClient, arrivals: Sequence[Arrival], lead_s: floa
     return figures(await offer(arrivals, GrpcWire(client, lead_s), GRACE_S), MODEL.fps)
 
 
-async def steer(client: HeadraceClient, seed: int, switches: int, steps: int) -> list[tuple[float, float]]:
-    """Seconds from each prompt change to its acknowledgement and to the arrival of the first frame under it; a change every 1.5 s."""
-    out: list[tuple[float, float]] = []
-    async with client.live(PROMPTS[0], seed=seed, codec=pb.CODEC_RAW_RGB, steps=steps, max_lead_s=0.5) as session:
+async def steer(client: HeadraceClient, seed: int, switches: int, steps: int, lead_s: float) -> list[tuple[float, float, float]]:
+    """Seconds from each prompt change to its acknowledgement, to the arrival of its first frame and to that on screen; one every 1.5 s."""
+    out: list[tuple[float, float, float]] = []
+    clock = PlayoutClock(time.monotonic)
+    async with client.live(
+        PROMPTS[0], seed=seed, codec=pb.CODEC_RAW_RGB, steps=steps, max_lead_s=lead_s, replaceable=clock.replaceable
+    ) as session:
         sent = acknowledged = 0.0
         first_frame: int | None = None
         changed_at = time.monotonic()
@@ -49,9 +53,11 @@ async def steer(client: HeadraceClient, seed: int, switches: int, steps: int) ->
             now = time.monotonic()
             if isinstance(event, pb.PromptAck):
                 acknowledged, first_frame = now - sent, event.first_frame
+                clock.superseded(first_frame)
             elif isinstance(event, pb.Frames):
+                due = clock.arrived(event.first_frame, event.frame_count, MODEL.fps)
                 if first_frame is not None and event.first_frame >= first_frame:
-                    out.append((acknowledged, now - sent))
+                    out.append((acknowledged, now - sent, max(due, now) - sent))
                     first_frame, changed_at, sent = None, now, 0.0
                 if len(out) == switches:
                     break
@@ -61,14 +67,15 @@ async def steer(client: HeadraceClient, seed: int, switches: int, steps: int) ->
     return out
 
 
-async def switching(client: HeadraceClient, sessions: int, switches: int, steps: int) -> dict[str, float]:
+async def switching(client: HeadraceClient, sessions: int, switches: int, steps: int, lead_s: float) -> dict[str, float]:
     """Quantiles over all switches of `sessions` live sessions at once."""
-    seen = [pair for one in await asyncio.gather(*(steer(client, seed, switches, steps) for seed in range(sessions))) for pair in one]
-    acknowledged, received = [pair[0] for pair in seen], [pair[1] for pair in seen]
+    played = await asyncio.gather(*(steer(client, seed, switches, steps, lead_s) for seed in range(sessions)))
+    seen = [switch for one in played for switch in one]
+    acknowledged, received, shown = ([switch[part] for switch in seen] for part in range(3))
     return {
         "sessions": sessions, "steps": steps, "switches": len(seen), "ack_p50_s": quantile(acknowledged, 0.5),
         "ack_p99_s": quantile(acknowledged, 0.99), "first_new_frame_p50_s": quantile(received, 0.5),
-        "first_new_frame_p99_s": quantile(received, 0.99),
+        "first_new_frame_p99_s": quantile(received, 0.99), "shown_p50_s": quantile(shown, 0.5), "shown_p99_s": quantile(shown, 0.99),
     }  # fmt: skip
 
 
@@ -95,7 +102,7 @@ async def measure(address: str, a: argparse.Namespace) -> dict[str, object]:
         report["capacity"] = [asdict(step) for step in steps]
         report["sessions_without_late_chunks"] = max((s.sessions for s in steps if s.on_time_share == 1), default=0)
         print("sessions without a late chunk:", report["sessions_without_late_chunks"])
-        report["switch"] = [await switching(client, 1, a.switches, 4), await switching(client, 8, a.switches, 2)]
+        report["switch"] = [await switching(client, 1, a.switches, 4, a.lead), await switching(client, 8, a.switches, 2, a.lead)]
         for row in report["switch"]:  # type: ignore[attr-defined]
             print("prompt switch", {k: round(v, 4) for k, v in row.items()})
     report["load_average_after"] = os.getloadavg()[0]

@@ -15,6 +15,7 @@ import torch
 
 from deployments.config import AppConfig
 from headrace.client import HeadraceClient, Reconnect
+from headrace.playout import PlayoutClock
 from headrace.v1 import video_pb2 as pb
 from model_core import local
 from model_core.config import EngineConfig, MillraceConfig
@@ -60,6 +61,11 @@ class Seen:
     timeline: list[tuple[int, str]] = field(default_factory=list)
     error: str = ""
 
+    def supersede(self, first_frame: int) -> None:
+        """What arrived, or was told, for `first_frame` and later is replaced."""
+        self.frames = [(index, data) for index, data in self.frames if index < first_frame]
+        self.timeline = [(index, text) for index, text in self.timeline if index < first_frame]
+
     def add(self, chunk: pb.Frames, now: float) -> None:
         self.arrivals.append((now, chunk.first_frame))
         self.frames += [(chunk.first_frame + n, digest(data)) for n, data in enumerate(chunk.data)]
@@ -76,6 +82,7 @@ async def watch(client: HeadraceClient, programme: Programme, config: MillraceCo
     first = prompt(next(numbers))
     seen.timeline.append((0, first))
     seconds = config.grid.first_frame(programme.chunks) / config.fps
+    playout, furthest = PlayoutClock(clock), -1
     live = client.live(
         first,
         seconds=seconds,
@@ -84,15 +91,21 @@ async def watch(client: HeadraceClient, programme: Programme, config: MillraceCo
         codec=pb.CODEC_RAW_RGB,
         max_lead_s=programme.lead_s,
         reconnect=Reconnect(),
+        replaceable=playout.replaceable,
     )
     async with live as session:
         async for event in session:
             if isinstance(event, pb.Frames):
                 seen.add(event, clock())
+                playout.arrived(event.first_frame, event.frame_count, config.fps)
+                again, furthest = event.chunk_index <= furthest, max(furthest, event.chunk_index)
                 last = event.chunk_index >= programme.chunks - 2
-                if programme.switch_every and not last and event.chunk_index % programme.switch_every == programme.switch_every - 1:
+                turn = programme.switch_every and event.chunk_index % programme.switch_every == programme.switch_every - 1
+                if turn and not last and not again:
                     await session.set_prompt(prompt(next(numbers)))
             elif isinstance(event, pb.PromptAck):
+                seen.supersede(event.first_frame)
+                playout.superseded(event.first_frame)
                 seen.timeline.append((event.first_frame, event.prompt))
 
 

@@ -23,7 +23,7 @@ import grpc.aio
 from grpc_health.v1 import health_pb2
 
 from headrace.errors import BadRequest, Busy, ClientError, Unavailable, Violation, client_error
-from headrace.live import LiveEvent, LiveMethod, LiveSession
+from headrace.live import LiveEvent, LiveMethod, LiveSession, Replaceable
 from headrace.reconnect import Arrived, Reconnect, cancel_asked_for, resuming
 from headrace.v1 import video_pb2 as pb
 
@@ -41,6 +41,8 @@ _HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 _MAX_MESSAGE_BYTES = 256 * 1024 * 1024
 _CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
+    # Otherwise all clients in a process share a connection, and its flow control.
+    ("grpc.use_local_subchannel_pool", 1),
     # A server that vanished without closing its connections is noticed by an unanswered ping. Servers allow them every 5 s.
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
@@ -172,16 +174,20 @@ class HeadraceClient:
         codec: pb.Codec = pb.CODEC_RAW_RGB,
         max_lead_s: float = 0.0,
         reconnect: Reconnect | None = None,
+        replaceable: Replaceable | None = None,
     ) -> LiveSession:
         """A steerable session; enter it to start it. `seconds` 0 plays until stopped, `max_lead_s` 0 is the server's default.
 
-        `reconnect` as in `stream`; controls given meanwhile wait.
+        `reconnect` as in `stream`; controls given meanwhile wait. `replaceable` is asked with each change of prompt and tells the first
+        frame that can still be replaced on the screen, None for none; `PlayoutClock.replaceable` knows. Frames from a PromptAck's
+        `first_frame` on that have arrived before it are then superseded, and come again.
 
         Raises:
             ValueError: as in `generate`.
         """
         spec = _spec(prompt, seconds, seed, model, width, height, steps)
-        return LiveSession(self._live, pb.LiveStart(spec=spec, codec=codec, max_lead_seconds=max_lead_s), self._metadata, reconnect)
+        start = pb.LiveStart(spec=spec, codec=codec, max_lead_seconds=max_lead_s)
+        return LiveSession(self._live, start, self._metadata, reconnect, replaceable)
 
     async def list_models(self, timeout_s: float | None = 10.0) -> list[pb.Model]:
         """What is served, with the limits that requests are checked against.

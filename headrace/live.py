@@ -20,6 +20,8 @@ LiveEvent = pb.Started | pb.QueuePosition | pb.PromptAck | pb.Frames | pb.Qualit
 LiveMethod = grpc.aio.StreamStreamMultiCallable[pb.LiveRequest, pb.LiveResponse]
 LiveCall = grpc.aio.StreamStreamCall[pb.LiveRequest, pb.LiveResponse]
 
+Replaceable = Callable[[], int | None]
+
 _MAX_UNANSWERED = 256
 
 
@@ -46,7 +48,8 @@ class Unanswered:
         """Note an answer. False for one that the caller has had already."""
         match event:
             case pb.PromptAck():
-                return self._take(lambda control: control.HasField("prompt") and control.prompt.request_id == event.request_id)
+                # Given twice when it got lost with a connection and the prompt was sent again: then the later one is in force.
+                self._take(lambda control: control.HasField("prompt") and control.prompt.request_id == event.request_id)
             case pb.Paused():
                 if self._said_again:
                     self._said_again = 0
@@ -77,12 +80,18 @@ class LiveSession:
     """
 
     def __init__(
-        self, method: LiveMethod, start: pb.LiveStart, metadata: tuple[tuple[str, str], ...] = (), reconnect: Reconnect | None = None
+        self,
+        method: LiveMethod,
+        start: pb.LiveStart,
+        metadata: tuple[tuple[str, str], ...] = (),
+        reconnect: Reconnect | None = None,
+        replaceable: Replaceable | None = None,
     ) -> None:
         self._method = method
         self._metadata = metadata
         self._start = start
         self._reconnect = reconnect
+        self._replaceable = replaceable
         self._arrived = Arrived()
         self._unanswered = Unanswered()
         self._call: LiveCall | None = None
@@ -178,7 +187,7 @@ class LiveSession:
             start = pb.LiveStart(resume=resume, max_lead_seconds=self._start.max_lead_seconds)
             with suppress(ClientError):  # reading from the call tells why
                 for message in (pb.LiveRequest(start=start), *self._unanswered.again()):
-                    await _write(call, message)
+                    await _write(call, self._timed(message))
         if self._over:  # the context was left meanwhile
             call.cancel()
         return call
@@ -198,13 +207,22 @@ class LiveSession:
         await self._accepted(self._entered())
         async with self._write_lock:
             if self._reconnect is None:
-                await _write(self._entered(), control)
+                await _write(self._entered(), self._timed(control))
                 return
             if self._over:
                 raise ClientError(grpc.StatusCode.FAILED_PRECONDITION, "the session is over")
             self._unanswered.add(control)
             with suppress(ClientError):  # whoever reads the events connects again, or is told that it is over
-                await _write(self._entered(), control)
+                await _write(self._entered(), self._timed(control))
+
+    def _timed(self, control: pb.LiveRequest) -> pb.LiveRequest:
+        """A prompt goes out with what can be replaced at this moment."""
+        if self._replaceable is not None and control.HasField("prompt"):
+            if (frame := self._replaceable()) is None:
+                control.prompt.ClearField("replace_from")
+            else:
+                control.prompt.replace_from = frame
+        return control
 
 
 async def _write(call: LiveCall, request: pb.LiveRequest) -> None:

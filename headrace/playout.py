@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 Clock = Callable[[], float]
+
+# A new prompt's first chunk takes about so long to arrive; frames that are due sooner are better left as they are.
+REPLACE_GUARD_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +18,7 @@ class PlayoutStats:
 
     Attributes:
         ttff_s: from the request to the first frame's arrival; None before it.
-        frames: frames that arrived.
+        frames: frames that arrived and were not superseded.
         fps: rate at which frames arrived after the first batch, pauses left out; with one batch only, frames over `wall_s`.
         late_frames: frames that arrived after the moment they were due on screen.
         max_late_s: by how much the worst of them missed it.
@@ -44,6 +48,8 @@ class PlayoutClock:
         self._last_arrival = self._requested
         self._origin: float | None = None  # when frame 0 was, or would have been, on screen
         self._frames = 0
+        self._next_frame = 0
+        self._fps = 1.0
         self._timed_frames = 0
         self._timed_s = 0.0
         self._late = 0
@@ -69,8 +75,23 @@ class PlayoutClock:
                 self._late += 1
                 self._max_late_s = max(self._max_late_s, late_s)
         self._frames += count
+        self._next_frame = first_frame + count
+        self._fps = fps
         self._last_arrival = now
         return due
+
+    def superseded(self, first_frame: int) -> int:
+        """Frames from `first_frame` on come again. Returns how many of them had arrived."""
+        count = max(0, self._next_frame - first_frame)
+        self._frames -= count
+        self._next_frame -= count
+        return count
+
+    def replaceable(self, guard_s: float = REPLACE_GUARD_S) -> int | None:
+        """The first frame that is due later than `guard_s` from now; None while nothing plays."""
+        if self._origin is None:
+            return None
+        return max(0, math.floor((self._now() + guard_s - self._origin) * self._fps) + 1)
 
     def paused(self) -> None:
         """The stream stands still on purpose until the next frame arrives."""

@@ -68,6 +68,7 @@ class Arrived:
                 self._next_frame = event.first_frame + event.frame_count
             case pb.PromptAck():
                 _latest(self._prompts, event)
+                self._next_frame = min(self._next_frame, event.first_frame)  # later ones are superseded
             case pb.QualityChange():
                 _latest(self._qualities, event)
         return True
@@ -82,8 +83,8 @@ Change = TypeVar("Change", pb.PromptAck, pb.QualityChange)
 
 
 def _latest(changes: deque[Change], change: Change) -> None:
-    """Of several for one frame the last is in force."""
-    if changes and changes[-1].first_frame == change.first_frame:
+    """The last is in force from its frame on, whatever was told for later ones."""
+    while changes and changes[-1].first_frame >= change.first_frame:
         changes.pop()
     changes.append(change)
 

@@ -107,13 +107,15 @@ async def record(client: HeadraceClient, seconds: float, now: Callable[[], float
     sent_at: float | None = None
     acknowledged_at = 0.0
     switch: Switch | None = None
-    async with client.live(FIRST_PROMPT, seconds=seconds, seed=7) as session:
+    async with client.live(FIRST_PROMPT, seconds=seconds, seed=7, replaceable=clock.replaceable) as session:
         async for event in session:
             match event:
                 case pb.Started():
                     info = source.opened(event)
                 case pb.PromptAck():
                     ack, acknowledged_at = event, now()
+                    clock.superseded(event.first_frame)
+                    chunks = [chunk for chunk in chunks if chunk.first_frame < event.first_frame]
                     note(f"new prompt in force from frame {event.first_frame}: {event.prompt}")
                 case pb.Frames() if info is not None:
                     due = clock.arrived(event.first_frame, event.frame_count, info.fps)

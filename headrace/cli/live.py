@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 HELP = "Type a new prompt and press Enter. /pause, /resume, /stop."
 _DRAW_EVERY_S = 1 / 12
 _STDIN = 0
+_MOST_DUE = 1024
 
 
 def live(
@@ -47,8 +48,9 @@ def live(
             client = await stack.enter_async_context(HeadraceClient(address))
             terminal = sys.stdout.isatty()
             view = stack.enter_context(screen(_write, terminal=terminal))
-            session = await stack.enter_async_context(client.live(prompt, seconds=seconds, seed=seed, reconnect=Reconnect()))
             player = Player(view, out, scale, stack)
+            live = client.live(prompt, seconds=seconds, seed=seed, reconnect=Reconnect(), replaceable=player.replaceable)
+            session = await stack.enter_async_context(live)
             steering = asyncio.create_task(steer(session, view, interactive=terminal and sys.stdin.isatty(), endless=seconds == 0))
             drawing = asyncio.create_task(player.draw())
             stack.push_async_callback(_cancel, steering, drawing)
@@ -67,8 +69,10 @@ class Player:
         self._clock = PlayoutClock(time.monotonic)
         self._info: source.Opened | None = None
         self._recording: Recording | None = None
-        # Frames wait here until they are due: bounded, because the server sends only a little ahead; the oldest goes first if it does not.
-        self._due: deque[tuple[float, Frames]] = deque(maxlen=1024)
+        # Frames wait here until they are due, and may be superseded meanwhile. Bounded, because the server sends only a little ahead;
+        # if it does not, the oldest are taken to be played.
+        self._due: deque[tuple[float, int, Frames]] = deque()
+        self._saving = asyncio.Lock()
 
     async def show(self, event: LiveEvent) -> None:
         from headrace.v1 import video_pb2 as pb
@@ -78,13 +82,13 @@ class Player:
                 self._info = source.opened(event)
                 self._view.say(f"{event.model}, seed {event.seed}, {event.width}x{event.height} at {event.fps} frames a second")
                 self._view.say(HELP)
-                if self._out is not None:
-                    self._recording = await self._stack.enter_async_context(Recording(self._out, event.fps, self._scale))
+                await self._record(event.fps)
             case pb.QueuePosition():
                 self._view.say(f"waiting, position {event.position}")
             case pb.Frames():
                 await self._frames(event)
             case pb.PromptAck():
+                self._supersede(event.first_frame)
                 self._view.say(f"frame {event.first_frame}: {event.prompt}")
             case pb.QualityChange():
                 why = "busy" if event.reason == pb.QUALITY_REASON_LOAD else "no longer busy"
@@ -98,6 +102,19 @@ class Player:
                 self._view.say(f"{pb.EndReason.Name(event.reason).removeprefix('END_REASON_').lower().replace('_', ' ')}: {self.line()}")
                 source.check_ended(event)
 
+    def replaceable(self) -> int | None:
+        return self._clock.replaceable()
+
+    async def _record(self, fps: int) -> None:
+        if self._out is not None:
+            self._recording = await self._stack.enter_async_context(Recording(self._out, fps, self._scale))
+            self._stack.push_async_callback(self._played, _MOST_DUE)  # what has arrived is worth keeping, however the session ends
+
+    def _supersede(self, first_frame: int) -> None:
+        self._clock.superseded(first_frame)
+        while self._due and self._due[-1][1] >= first_frame:
+            self._due.pop()
+
     def line(self) -> str:
         played = self._clock.stats()
         ttff = "-" if played.ttff_s is None else f"{played.ttff_s:.2f} s"
@@ -107,11 +124,19 @@ class Player:
         """Show the newest frame that is due, a few times a second, until cancelled."""
         while True:
             await asyncio.sleep(_DRAW_EVERY_S)
-            newest: Frames | None = None
-            while self._due and self._due[0][0] <= time.monotonic():
-                newest = self._due.popleft()[1]
-            if newest is not None:
-                self._view.picture(newest)
+            now = time.monotonic()
+            await self._played(sum(due <= now for due, _, _ in self._due))
+
+    async def _played(self, count: int) -> None:
+        """So many frames have been on screen, and will not be superseded any more."""
+        async with self._saving:  # who writes first took its frames first
+            frames = [self._due.popleft()[2] for _ in range(min(count, len(self._due)))]
+            if frames:
+                self._view.picture(frames[-1])
+            if frames and self._recording is not None:
+                import numpy as np
+
+                await self._recording.write(np.stack(frames))
 
     async def _frames(self, event: wire.Frames) -> None:
         import numpy as np
@@ -120,9 +145,8 @@ class Player:
             raise console.Failure("the server sent frames before it said what they are")
         due = self._clock.arrived(event.first_frame, event.frame_count, info.fps)
         frames = np.frombuffer(b"".join(event.data), np.uint8).reshape(event.frame_count, info.height, info.width, 3)
-        self._due.extend((due + n / info.fps, frame) for n, frame in enumerate(frames))
-        if self._recording is not None:
-            await self._recording.write(frames)
+        self._due.extend((due + n / info.fps, event.first_frame + n, frame) for n, frame in enumerate(frames))
+        await self._played(len(self._due) - _MOST_DUE)
 
 
 async def steer(session: LiveSession, view: Screen, *, interactive: bool, endless: bool) -> None:

@@ -335,7 +335,7 @@ async def test_demo_measures_the_switch(tmp_path: Path, capsys: pytest.CaptureFi
         take = await demo.record(client, 2.0, lambda: next(ticks) / 1000)
     assert take.frames().shape == (48, 64, 64, 3)
     assert [c.first_frame for c in take.chunks] == list(range(0, 48, 8))
-    assert 24 <= take.switch.first_frame <= 40
+    assert 8 <= take.switch.first_frame <= 40  # played by a clock that hardly moves: nearly everything can be replaced
     assert 0 < take.switch.acknowledged_s < take.switch.received_s <= take.switch.shown_s
     demo.write(take, tmp_path)
     demo.show(take, tmp_path)

@@ -101,3 +101,20 @@ def test_late_frames_are_those_past_their_due_time(gaps_s: list[float]) -> None:
     lateness = [(a - arrivals[0]) - n / FPS for i, a in enumerate(arrivals) for n in range(i * CHUNK, (i + 1) * CHUNK)]
     assert sum(s > 1e-3 for s in lateness) <= stats.late_frames <= sum(s > -1e-3 for s in lateness)
     assert stats.max_late_s == pytest.approx(max(0.0, *lateness), abs=1e-3)
+
+
+def test_superseded_frames_count_once_and_what_is_due_soon_cannot_be_replaced() -> None:
+    time = Time()
+    clock = PlayoutClock(time)
+    assert clock.replaceable() is None
+    for index in range(3):
+        clock.arrived(index * CHUNK, CHUNK, FPS)
+    time.now_s += 1.0  # frame 8 is on screen
+    assert clock.replaceable(0.0) == 9
+    assert clock.replaceable(0.25) == 11
+    assert clock.superseded(16) == 8
+    clock.arrived(16, CHUNK, FPS)
+    assert clock.stats().frames == 24
+    assert clock.superseded(40) == 0
+    clock.paused()
+    assert clock.replaceable() is None
