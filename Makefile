@@ -9,7 +9,7 @@ CODE := headrace deployments observability autoscaling model_core bench training
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install fmt lint types imports layout check test test-unit test-ray test-cluster proto observability observe observe-check kuberay demo realtime bench bench-quick streams eval overload serve faults cancels clean
+.PHONY: help install fmt lint types imports layout check test test-unit test-ray test-cluster proto observability observe observe-check kuberay demo realtime bench bench-quick streams eval overload simulate serve faults cancels clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -92,6 +92,9 @@ eval: $(STAMP) ## measure how well the default model draws what it is told
 
 overload: $(STAMP) ## offer three times the capacity, with admission control and without
 	$(BIN)/python -m bench.overload
+
+simulate: $(STAMP) ## scaling policies over simulated workloads; a table, bench/results/simulate.json and out/simulate.html
+	$(BIN)/python -m bench.simulate --json bench/results/simulate.json --html out/simulate.html
 
 serve: $(STAMP) ## run the server in the foreground until Ctrl-C
 	$(BIN)/headrace serve
