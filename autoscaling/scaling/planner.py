@@ -54,7 +54,9 @@ def plan(observation: Observation, config: ScalingConfig, state: State, now: flo
     need = _need(demand.replica_horizon, demand.prompts_per_s, speeds, config, idle=idle)
     if not idle:
         _raise(need, _floor(state.traffic.usual, speeds, config), causes, Cause.BURST_FLOOR)
-    ahead = need if idle else {**need, **_sessions_need(demand.node_horizon, speeds)}
+    ahead = dict(need)
+    if not idle:
+        ahead |= {stage: max(need[stage], number) for stage, number in _sessions_need(demand.node_horizon, speeds).items()}
     held = _held(need, observation, config, state, now, causes, first=first)
     state = replace(state, peaks={**state.peaks, **held.peaks})
     counts, nodes, state = _on_nodes(held.counts, ahead, speeds, observation, config, state, now, causes)
@@ -157,7 +159,7 @@ def _on_nodes(
     if shape is None:
         return counts, None, state
     counts = _fitted(counts, speeds, config, shape, causes)
-    later = {stage: min(config.limits[stage].max_replicas, max(counts[stage], ahead[stage])) for stage in Stage}
+    later = {s: min(config.limits[s].max_replicas, max(config.limits[s].min_replicas, ahead[s])) for s in Stage}
     needed = min(shape.cap, nodes_needed(later, config.units, shape.units))
     peak = state.peaks.get(_NODES, Peak()).observe(now, needed, config.down_window_s)
     state = replace(state, peaks={**state.peaks, _NODES: peak})
