@@ -104,7 +104,7 @@ class Viewer:
     first_steps: int
     session: Session
     events: AsyncGenerator[SessionEvent, None]
-    saved: bytes = b""
+    records: list[bytes]  # as the store may have them: the newest few
     arrived: list[SessionEvent] = field(default_factory=list)
     asked: deque[Asked] = field(default_factory=deque)
     pull: asyncio.Task[SessionEvent] | None = None
@@ -185,7 +185,7 @@ class Lives(RuleBasedStateMachine):
     @rule(prompt=PROMPTS, seed=st.integers(0, 2), steps=STEPS, total=st.none() | st.integers(1, 200))
     def start(self, prompt: str, seed: int, steps: int, total: int | None) -> None:
         session = self.run(self.pipeline.open(SessionRequest("s", prompt, seed, steps, total)))
-        viewer = Viewer(seed, total, prompt, steps, session, session.events(), session.record().to_bytes())
+        viewer = Viewer(seed, total, prompt, steps, session, session.events(), [session.record().to_bytes()])
         self.viewers.append(viewer)
 
     @precondition(lambda self: self.viewers)
@@ -197,7 +197,7 @@ class Lives(RuleBasedStateMachine):
         self.turn(turns)
 
     @precondition(lambda self: any(not v.halted or v.asked for v in self.viewers))
-    @rule(data=st.data(), most=st.integers(1, 12))
+    @rule(data=st.data(), most=st.integers(1, 16))
     def watch(self, data: st.DataObject, most: int) -> None:
         viewer = data.draw(st.sampled_from([v for v in self.viewers if not v.halted or v.asked]))
         for _ in range(most):
@@ -206,6 +206,7 @@ class Lives(RuleBasedStateMachine):
 
     def see(self, viewer: Viewer) -> bool:
         """Take the next event and judge it. False at the end."""
+        viewer.records = [*viewer.records, viewer.session.record().to_bytes()][-6:]
         pull, viewer.pull = viewer.pull or anext(viewer.events), None
         try:
             event = self.run(pull)  # type: ignore[arg-type]
@@ -251,7 +252,7 @@ class Lives(RuleBasedStateMachine):
         self.ask(viewer, Asked(PromptApplied, prompt, self.requests, replace_from))
 
     @precondition(lambda self: self.viewers)
-    @rule(data=st.data(), kind=st.sampled_from([Paused, Resumed]))
+    @rule(data=st.data(), kind=st.sampled_from([Paused, Resumed, Resumed]))
     def pause_or_resume(self, data: st.DataObject, kind: type[Paused | Resumed]) -> None:
         self.ask(self.pick(data), Asked(kind))
 
@@ -298,21 +299,21 @@ class Lives(RuleBasedStateMachine):
         self.replicas.lose(reason, dead_opens)
 
     @precondition(lambda self: self.viewers)
-    @rule(data=st.data())
-    def write_down(self, data: st.DataObject) -> None:
-        viewer = self.pick(data)
-        viewer.saved = viewer.session.record().to_bytes()
-
-    @precondition(lambda self: self.viewers)
-    @rule(data=st.data(), lost=st.integers(0, 4), written=st.booleans(), again=st.booleans(), back=st.none() | st.integers(0, 60))
-    def crash(self, data: st.DataObject, lost: int, written: bool, again: bool, back: int | None) -> None:
+    @rule(
+        data=st.data(),
+        lost=st.sampled_from([0, 0, 0, 1, 2, 4]),
+        lag=st.sampled_from([0, 0, 1, 2, 3, 5]),
+        again=st.booleans(),
+        back=st.none() | st.integers(0, 60),
+    )
+    def crash(self, data: st.DataObject, lost: int, lag: int, again: bool, back: int | None) -> None:
         """The front door dies, the newest messages with it; the client goes on at another one from what the store has.
 
         It asks for what was not answered `again`, or lets it be; then it may steer at once.
         """
         viewer = self.pick(data)
-        if written:
-            viewer.saved = viewer.session.record().to_bytes()
+        records = [*viewer.records, viewer.session.record().to_bytes()]
+        viewer.records = records[: max(1, len(records) - lag)]
         self.hang_up(viewer)
         for _ in range(min(lost, len(viewer.arrived))):
             match viewer.arrived.pop():
@@ -322,7 +323,7 @@ class Lives(RuleBasedStateMachine):
                     viewer.asked.appendleft(Asked(type(event)))
         if not again:
             viewer.asked.clear()
-        if self.come_back(viewer, SessionRecord.from_bytes(viewer.saved)) and back is not None:
+        if self.come_back(viewer, SessionRecord.from_bytes(viewer.records[-1])) and back is not None:
             self.ask(viewer, Asked(PromptApplied, "a white ring", 0, max(0, len(viewer.frames()) - back)))
 
     def come_back(self, viewer: Viewer, record: SessionRecord) -> bool:
@@ -376,5 +377,5 @@ class Lives(RuleBasedStateMachine):
         self.loop.close()
 
 
-Lives.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None, derandomize=True)
+Lives.TestCase.settings = settings(max_examples=250, stateful_step_count=40, deadline=None, derandomize=True)
 TestLives = Lives.TestCase
