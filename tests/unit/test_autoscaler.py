@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from autoscaling.scaling import Terms
+from deployments.autoscaler import PipelinePolicy, PolicyLoop, Totals, latest, log, terms_of
+from deployments.cluster import STAGED_CONFIG, Overrides, load
+from deployments.config import FRONT_DOOR, STAGE_DEPLOYMENTS, AppConfig
+from deployments.policy_report import PolicyReport
+from deployments.process import numbers
+from deployments.routing import Candidate, preferred
+from deployments.scaling_config import scaling_settings
+from model_core.errors import InvalidRequest
+
+TERMS = Terms(0.5, 4, 0.8, (3, 2))
+
+
+@dataclass
+class Up:
+    """Nodes as the policy sees them."""
+
+    up: int | None = None
+    wanted: int | None = None
+
+    def want(self, nodes: int) -> None:
+        self.wanted = nodes
+
+
+def context(name: str, replicas: dict[str, dict[str, float]], now: float, target: int = 1, most: int = 8) -> Any:
+    """As Serve's: series by number and replica, with an old value that must not count."""
+    series: dict[str, dict[str, list[Any]]] = {}
+    for replica, told in replicas.items():
+        for number, value in told.items():
+            series.setdefault(number, {})[replica] = [SimpleNamespace(value=-1.0), SimpleNamespace(value=value)]
+    return SimpleNamespace(
+        deployment_name=name, raw_metrics=series, current_time=now, current_num_replicas=target, target_num_replicas=target,
+        capacity_adjusted_min_replicas=1, capacity_adjusted_max_replicas=most,
+    )  # fmt: skip
+
+
+def contexts(now: float, live: int, **targets: int) -> dict[str, Any]:
+    door = {"front_door_live": float(live), "front_door_arrivals": float(live)} | numbers("terms", TERMS)
+    denoiser = {"replica": 1.0, "denoiser_sessions": float(live), "denoiser_free_slots": max(0.0, 4.0 - live)}
+    told: dict[str, dict[str, dict[str, float]]] = {FRONT_DOOR: {"a": door}, "Denoiser": {"b": denoiser}}
+    return {name: context(name, told.get(name, {}), now, targets.get(name, 1)) for name in (FRONT_DOOR, *STAGE_DEPLOYMENTS.values())}
+
+
+def policy(up: Up | None = None, **kwargs: Any) -> PolicyLoop:
+    return PolicyLoop(scaling_settings({"burst_k": 0, "z": 0, **kwargs}), up, PolicyReport(), time.perf_counter)
+
+
+def test_sessions_become_replicas_and_the_front_door_is_left_alone() -> None:
+    wanted = policy().tick(contexts(100.0, 8))
+    assert set(wanted) == set(STAGE_DEPLOYMENTS.values())
+    assert wanted["Denoiser"] == 1, "of a replica with 8 sessions and no slot left, 8 is what it holds"
+    assert policy().tick(contexts(100.0, 3)).get("Denoiser") == 1
+    busy = contexts(100.0, 3)
+    busy[FRONT_DOOR].raw_metrics["front_door_waiting"] = {"a": [SimpleNamespace(value=9.0)]}
+    assert policy().tick(busy)["Denoiser"] == 3
+
+
+def test_between_decisions_the_last_one_stands() -> None:
+    loop = policy(interval_seconds=2)
+    first = dict(loop.tick(contexts(100.0, 2)))
+    assert loop.tick(contexts(101.9, 400)) == first
+    assert loop.tick(contexts(102.0, 400)) != first
+
+
+def test_nothing_is_said_until_a_front_door_reports_or_where_a_stage_is_missing() -> None:
+    loop = policy()
+    quiet = contexts(100.0, 5)
+    quiet[FRONT_DOOR].raw_metrics = {}
+    assert loop.tick(quiet) == {}
+    assert loop.tick({"FusedPipeline": context("FusedPipeline", {}, 200.0)}) == {}
+    assert loop.tick({}) == {}
+
+
+def test_an_error_leaves_every_stage_as_it_is_and_is_logged_once() -> None:
+    loop = policy(interval_seconds=1)
+    broken = contexts(100.0, 5)
+    broken["Denoiser"].raw_metrics = {"denoiser_sessions": {"b": [SimpleNamespace(value="no number")]}}
+    again = {name: SimpleNamespace(**{**vars(c), "current_time": 105.0}) for name, c in broken.items()}
+    lines: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    log.addHandler(handler)
+    try:
+        assert loop.tick(broken) == {}
+        assert loop.tick(again) == {}
+    finally:
+        log.removeHandler(handler)
+    assert len(lines) == 1
+    assert loop.tick(contexts(110.0, 5))
+
+
+def test_nodes_are_asked_for_within_the_pools() -> None:
+    nodes = Up(up=1)
+    pools = [{"name": "trn2", "max_nodes": 2}, {"name": "trn2-spot", "max_nodes": 1}]
+    loop = policy(nodes, nodes={"pools": pools, "units": 4, "replica_units": {"denoiser": 2}})
+    loop.tick(contexts(100.0, 4))
+    assert nodes.wanted == 1
+    crowd = contexts(102.0, 4)
+    crowd[FRONT_DOOR].raw_metrics["front_door_live"] = {"a": [SimpleNamespace(value=400.0)]}
+    assert loop.tick(crowd)["Denoiser"] == 6, "three nodes of two replicas each"
+    assert nodes.wanted == 3
+
+
+def test_serve_s_identifiers_come_back() -> None:
+    chosen, state = PipelinePolicy(burst_k=0)({("app", name): c for name, c in contexts(100.0, 3).items()})
+    assert set(chosen) == {("app", name) for name in STAGE_DEPLOYMENTS.values()}
+    assert state is None
+
+
+def test_a_call_is_cheap() -> None:
+    loop = policy(interval_seconds=0.1)
+    calls = 50
+    started = time.process_time()
+    for n in range(calls):
+        loop.tick(contexts(100.0 + n, 40))
+    assert (time.process_time() - started) / calls < 0.005
+
+
+def test_what_a_front_door_tells_of_its_terms_is_what_the_policy_reads() -> None:
+    assert terms_of(numbers("terms", TERMS)) == TERMS
+    assert terms_of({}) is None
+    told = AppConfig().terms()
+    assert (told.steps, told.tiers, told.utilisation) == (4, (3, 2), 0.8)
+
+
+def test_counters_of_replicas_that_come_and_go() -> None:
+    totals = Totals()
+    seen = [{"a": 5.0}, {"a": 7.0, "b": 100.0}, {"b": 103.0}, {"b": 1.0}, {}, {"c": 9.0}, {"c": 10.0}]
+    sums = [totals.sum("n", {replica: {"n": value} for replica, value in round_.items()}) for round_ in seen]
+    assert sums == [0, 2, 5, 6, 6, 6, 7]
+
+
+def test_the_newest_value_counts() -> None:
+    assert latest(context("X", {"r": {"n": 3.0}}, 0.0)) == {"r": {"n": 3.0}}
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "field"),
+    [
+        ({"zz": 1}, "policy_kwargs.zz"),
+        ({"z": -1}, "policy_kwargs.z"),
+        ({"stable_window_seconds": 5}, "stable_window_seconds must be at least"),
+        ({"nodes": {"pools": [], "units": 4, "replica_units": {}}}, "policy_kwargs.nodes.pools"),
+        (
+            {"nodes": {"pools": [{"name": "t", "max_nodes": 1}], "units": 2, "replica_units": {"denoiser": 4}}},
+            "replica_units.denoiser must be at most the 2 units",
+        ),
+    ],
+)
+def test_wrong_arguments_name_themselves(kwargs: dict[str, Any], field: str) -> None:
+    with pytest.raises(ValueError, match=field):
+        PipelinePolicy(**kwargs)
+    with pytest.raises(InvalidRequest, match=field):
+        load(STAGED_CONFIG, Overrides(scaling=kwargs))
+
+
+def test_without_the_policy_ray_s_own_is_left() -> None:
+    document, _ = load(STAGED_CONFIG, Overrides(scaling=None))
+    assert "autoscaling_policy" not in document["applications"][0]
+
+
+@pytest.mark.parametrize(
+    ("candidates", "chosen"),
+    [
+        ([], None),
+        ([Candidate(5, 8, 0), Candidate(0, 8, 1)], 0),
+        ([Candidate(6, 8, 0), Candidate(0, 8, 1)], 1),
+        ([Candidate(9, 8, 0), Candidate(8, 8, 1)], 1),
+        ([Candidate(3, None, 0), Candidate(2, None, 1)], 1),
+        ([Candidate(0, 1, 1), Candidate(0, 1, 0)], 1),
+    ],
+    ids=["nobody", "kept first", "full", "all full", "unmeasured", "one session each"],
+)
+def test_replicas_that_stay_are_filled_first(candidates: list[Candidate], chosen: int | None) -> None:
+    assert preferred(candidates) == chosen
