@@ -46,6 +46,10 @@ class Cluster:
         answers = await self.handle(deployment).broadcast("statistics").results_async(timeout_s=PATIENCE_S, return_exceptions=True)
         return [answer for answer in answers if isinstance(answer, dict)]
 
+    def running(self, deployment: str) -> int:
+        """Its replicas that serve now."""
+        return int(serve.status().applications[APP_NAME].deployments[deployment].replica_states.get("RUNNING", 0))
+
     async def total(self, *numbers: str) -> float:
         """Sum over replicas of numbers given as `Deployment.number`."""
         pairs = [number.split(".") for number in numbers]

@@ -34,6 +34,9 @@ class EngineStatistics:
     open: int
     chunks: int
     pid: int
+    sessions: int
+    waiting: int
+    free_slots: int
 
 
 class Encoder(FakeEncoder):
@@ -54,13 +57,15 @@ class Decoder(FakeDecoder):
 class Engine:
     """A fake denoiser whose engine can die, and stays dead."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, engine: EngineConfig) -> None:
         self._denoiser = FakeDenoiser(config, delay_s=CHUNK_S)
+        self._slots = engine.slots
         self._dead = False
 
     def statistics(self) -> EngineStatistics:
         inner = self._denoiser.statistics()
-        return EngineStatistics(inner.open, inner.chunks, os.getpid())
+        held = min(self._slots, inner.open)  # as the engine would say; all of them are served
+        return EngineStatistics(inner.open, inner.chunks, os.getpid(), held, inner.open - held, self._slots - held)
 
     async def stream(self, context: SessionContext) -> AsyncGenerator[LatentChunk, None]:
         async with aclosing(self._denoiser.stream(context)) as chunks:
@@ -85,7 +90,7 @@ def build_text_encoder(config: ModelConfig) -> Encoder:
 
 
 def build_denoiser(config: ModelConfig, engine: EngineConfig) -> Engine:
-    return Engine(config)
+    return Engine(config, engine)
 
 
 def build_decoder(config: ModelConfig, denoiser: Denoiser) -> Decoder:

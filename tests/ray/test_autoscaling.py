@@ -1,0 +1,78 @@
+"""The scaling policy on a real cluster: up under sessions, down without losing a frame of those that go on, to zero and back."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from deployments.cluster import free_port, start_local
+from tests.ray.clusters import PATIENCE_S, Cluster, expected, overrides, stream
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
+
+PROMPT = "a green star moving up"
+SLOTS = 2  # sessions that a denoiser says it can hold
+LONG_S, SHORT_S = 45.0, 8.0
+
+QUICK = {"upscale_delay_s": 0, "downscale_delay_s": 0, "metrics_interval_s": 0.2, "look_back_period_s": 1}
+PACE = {
+    "interval_seconds": 0.2, "replica_start_seconds": 0.5, "z": 0, "burst_k": 0, "panic_hold_seconds": 0,
+    "fast_window_seconds": 1, "stable_window_seconds": 2, "down_window_seconds": 3, "zero_after_seconds": 3, "session_seconds": 10,
+}  # fmt: skip
+
+
+def scaled(least: int, most: int) -> dict[str, object]:
+    return {
+        "autoscaling_config": {**QUICK, "min_replicas": least, "max_replicas": most, "initial_replicas": 1},
+        "ray_actor_options": {"num_cpus": 0.01},
+        "graceful_shutdown_timeout_s": PATIENCE_S,  # a replica that hands nothing over would stay this long
+    }
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    folder = tmp_path_factory.mktemp("flags")
+    base = overrides(folder, free_port())
+    args = {**base.args, "admission": {"mode": "none"}, "engine": {"slots": SLOTS, "batch_buckets": [1, 2]}, "scale_to_zero": True}
+    blocks = {"TextEncoder": scaled(1, 1), "Denoiser": scaled(0, 3), "Decoder": scaled(0, 2), "FrontDoor": scaled(1, 1)}
+    with start_local(None, replace(base, args=args, deployments=blocks, scaling=PACE)) as app:
+        cluster = Cluster(app, folder)
+        yield cluster
+        cluster.close()
+
+
+async def replicas(cluster: Cluster, deployment: str, number: int) -> None:
+    """Wait until it has so many."""
+    async with asyncio.timeout(PATIENCE_S):
+        while await asyncio.to_thread(cluster.running, deployment) != number:  # noqa: ASYNC110 - Serve works
+            await asyncio.sleep(0.1)
+
+
+async def play(cluster: Cluster, seed: int, seconds: float) -> list[bytes]:
+    made: list[bytes] = []
+    async with cluster.client() as client:
+        async for chunk in stream(client, PROMPT, seed=seed, seconds=seconds, max_lead_s=1.0):
+            made += chunk.data
+    return made
+
+
+async def test_stages_follow_the_sessions_and_no_frame_is_lost(cluster: Cluster) -> None:
+    long = asyncio.create_task(play(cluster, 1, LONG_S))
+    short = [asyncio.create_task(play(cluster, seed, SHORT_S)) for seed in range(2, 6)]
+    await replicas(cluster, "Denoiser", 3)
+    for seed, frames in zip(range(2, 6), await asyncio.gather(*short), strict=True):
+        assert frames == await expected(PROMPT, seed=seed, seconds=SHORT_S)
+
+    await replicas(cluster, "Denoiser", 1)
+    assert not long.done(), "the session was over before the stage went down"
+    assert await long == await expected(PROMPT, seed=1, seconds=LONG_S)
+
+    await replicas(cluster, "Denoiser", 0)
+    await replicas(cluster, "Decoder", 0)
+    asked = time.monotonic()
+    assert await play(cluster, 9, 1.0) == await expected(PROMPT, seed=9, seconds=1.0)
+    assert time.monotonic() - asked < PATIENCE_S
