@@ -39,6 +39,7 @@ class RuntimeSettings(_Settings):
 
     name: Literal["cpu", "cuda", "neuron"] = "cpu"
     dtype: Literal["float32", "bfloat16"] = "float32"
+    weights: Literal["", "int8"] = ""
     compiled: bool = False
     target: str = ""
     cores: Annotated[int, Field(ge=0, le=128)] = 0
@@ -53,6 +54,7 @@ class RuntimeSettings(_Settings):
             (not neuron or self.cores >= 1, "cores", "must be the neuron_cores of a replica, 1 or more", self.cores),
             (neuron or self.cores == 0, "cores", f"must be 0 with runtime {self.name}", self.cores),
             (not neuron or self.compiled, "compiled", "must be true with runtime neuron, which runs nothing else", self.compiled),
+            (not neuron or not self.weights, "weights", "must be empty with runtime neuron", self.weights),
             (self.name != "cpu" or not self.target, "target", "must be empty with runtime cpu", self.target),
             (not self.require_warm or bool(self.cache), "cache", "must be a folder where require_warm is on", self.cache),
             (not self.require_warm or self.compiled, "require_warm", "must be false where nothing is compiled", self.require_warm),

@@ -113,6 +113,7 @@ class RuntimeConfig:
     Attributes:
         name: `cpu`, `cuda` or `neuron`.
         dtype: of weights and activations, `float32` or `bfloat16`.
+        weights: empty, or `int8`: linear layers keep their weights in 8 bits and a scale a row, and compute in `dtype`.
         compiled: whether graphs are compiled; always, on `neuron`.
         target: the chip, such as `trn2` or `NVIDIA H100 80GB HBM3`: chips of other kinds round otherwise. It must be the one that is
             found. Empty, which `neuron` refuses: whatever is there, and replicas of unlike chips may not share sessions.
@@ -123,6 +124,7 @@ class RuntimeConfig:
 
     name: str = "cpu"
     dtype: str = "float32"
+    weights: str = ""
     compiled: bool = False
     target: str = ""
     cores: int = 0

@@ -52,7 +52,12 @@ class CudaRuntime:
         fix_shapes(graphs)
         compiled = self._config.compiled
         capabilities = Capabilities(torch.device("cuda"), DTYPES[self._config.dtype], compiled=compiled, asynchronous=True)
-        return CudaProgram(graphs, capabilities, lambda call: torch.compile(call, fullgraph=True, dynamic=False) if compiled else call)
+        return CudaProgram(
+            graphs,
+            capabilities,
+            lambda call: torch.compile(call, fullgraph=True, dynamic=False) if compiled else call,
+            self._config.weights,
+        )
 
 
 class Recording:
@@ -81,11 +86,13 @@ class CudaProgram(CompiledProgram):
     The stream becomes that of the calling thread, because what a stage does between its graphs must stand in the same line.
     """
 
-    def __init__(self, graphs: Sequence[GraphSpec], capabilities: Capabilities, compile_call: Callable[[Call], Call]) -> None:
+    def __init__(
+        self, graphs: Sequence[GraphSpec], capabilities: Capabilities, compile_call: Callable[[Call], Call], weights: str = ""
+    ) -> None:
         self._stream = torch.cuda.Stream()
         self._recordings: dict[tuple[str, Signature], Recording] = {}
         self._enter()
-        super().__init__(graphs, capabilities, compile_call)
+        super().__init__(graphs, capabilities, compile_call, weights)
         self._stream.synchronize()
 
     def put(self, value: Tree) -> Tree:

@@ -44,6 +44,16 @@ def _move(network: nn.Module, to: Capabilities) -> None:
         network.to(device=to.device, dtype=to.dtype)
 
 
+def quantise(graphs: Sequence[GraphSpec], weights: str) -> None:
+    """Put the linear layers' weights in 8 bits, in place, if `weights` says so."""
+    if weights != "int8":
+        return
+    from torchao.quantization import Int8WeightOnlyConfig, quantize_  # noqa: PLC0415  slow to import, and a choice
+
+    for network in {id(g.network): g.network for g in graphs}.values():
+        quantize_(network, Int8WeightOnlyConfig())
+
+
 class Done:
     """A ticket of a device that works while it is called."""
 
@@ -83,13 +93,17 @@ class CompiledProgram:
         graphs: of one stage; one name may come in several buckets.
         capabilities: of the runtime.
         compile_call: what makes a compiled graph of an entry point; it compiles at the first call with new shapes.
+        weights: see `RuntimeConfig`.
     """
 
-    def __init__(self, graphs: Sequence[GraphSpec], capabilities: Capabilities, compile_call: Callable[[Call], Call]) -> None:
+    def __init__(
+        self, graphs: Sequence[GraphSpec], capabilities: Capabilities, compile_call: Callable[[Call], Call], weights: str = ""
+    ) -> None:
         self.capabilities = capabilities
         examples = [(g.name, g.inputs(capabilities.dtype)) for g in graphs]  # while the networks are on the host
         for network in {id(g.network): g.network for g in graphs}.values():
             _move(network.eval(), capabilities)
+        quantise(graphs, weights)
         entries = {g.name: getattr(g.network, g.entry) for g in graphs}
         self._calls = {name: compile_call(entry) for name, entry in entries.items()}
         self._warm: set[tuple[str, Signature]] = set()

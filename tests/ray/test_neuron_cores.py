@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import ray
@@ -26,7 +27,7 @@ class Replica:
 
 
 def test_replicas_get_cores_of_their_own_and_others_get_none(four_cores: None) -> None:
-    actor = ray.remote(Replica)
+    actor: Any = ray.remote(Replica)
     replicas = [actor.options(num_cpus=0.1, resources={"neuron_cores": cores}).remote() for cores in (2, 1, 1)]
     plain = actor.options(num_cpus=0.1).remote()
     visible = ray.get([replica.cores.remote() for replica in replicas], timeout=60)

@@ -29,7 +29,7 @@ from model_core.runtimes.manifest import CompiledGraph, Manifest, manifest_path,
 from model_core.runtimes.neuron import NeuronRuntime
 from model_core.runtimes.program import CompiledProgram
 from model_core.session_log import model_fingerprint
-from tests.models import make, new_engine, random_context, random_dit, small_config
+from tests.models import Collector, make, new_engine, random_context, random_dit, small_config
 
 ROOT = Path(__file__).parents[2]
 NEURON = RuntimeConfig(name="neuron", dtype="bfloat16", compiled=True, target="trn2", cores=2, cache="/shared/neff")
@@ -98,15 +98,22 @@ def test_an_eager_program_is_a_plain_call() -> None:
     assert torch.equal(program.run("toy", x).result(), graphs[0].module()(x))
 
 
-def test_in_bfloat16_latents_are_close_and_stay_float32() -> None:
-    config = small_config()
-    half = replace(config, execution=Execution(denoiser=RuntimeConfig(dtype="bfloat16")))
-    context = random_context("in half the bits", config, chunks=2)
-    exact, near = (make(new_engine(random_dit(), c, EngineConfig(batch_buckets=(1,))), context) for c in (config, half))
-    for a, b in zip(exact, near, strict=True):
+@pytest.mark.parametrize("runtime", [RuntimeConfig(dtype="bfloat16"), RuntimeConfig(weights="int8")], ids=["bfloat16", "int8"])
+def test_with_fewer_bits_latents_are_close_and_rows_still_do_not_mix(runtime: RuntimeConfig) -> None:
+    plain = small_config()
+    config = replace(plain, execution=Execution(denoiser=runtime))
+    context = random_context("in fewer bits", config, chunks=2)
+    exact = make(new_engine(random_dit(), plain, EngineConfig(batch_buckets=(1,))), context)
+    engine = new_engine(random_dit(), config, EngineConfig(batch_buckets=(1, 3)))
+    alone = make(engine, context)
+    collector = Collector(engine)
+    together = [collector.open(c) for c in (context, random_context("a", config, chunks=2), random_context("b", config, chunks=2))]
+    collector.run()
+    for a, b, c in zip(exact, alone, collector.latents(together[0]), strict=True):
         assert b.dtype == np.float32
         assert np.abs(a - b).max() > 0
         assert (a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum()) > 0.99
+        assert np.array_equal(b, c)
 
 
 def test_what_changes_frames_changes_the_fingerprint_and_nothing_else_does() -> None:
@@ -117,8 +124,17 @@ def test_what_changes_frames_changes_the_fingerprint_and_nothing_else_does() -> 
 
     plain = fingerprint(RuntimeConfig())
     assert plain == model_fingerprint(config) == fingerprint(RuntimeConfig(cache="/somewhere", require_warm=True))
-    others = {fingerprint(r) for r in (RuntimeConfig(dtype="bfloat16"), RuntimeConfig(compiled=True), RuntimeConfig(name="cuda"), NEURON)}
-    assert len(others | {plain}) == 5
+    others = {
+        fingerprint(r)
+        for r in (
+            RuntimeConfig(dtype="bfloat16"),
+            RuntimeConfig(compiled=True),
+            RuntimeConfig(name="cuda"),
+            RuntimeConfig(weights="int8"),
+            NEURON,
+        )
+    }
+    assert len(others | {plain}) == 6
 
 
 # -- manifest -----------------------------------------------------------------------------------------------------------------
@@ -248,6 +264,10 @@ def test_a_list_of_cores_that_is_none_is_refused() -> None:
         ({"name": "neuron", "compiled": True, "target": "trn2"}, "cores must be the neuron_cores of a replica, 1 or more; got 0"),
         ({"name": "neuron", "cores": 1, "target": "trn2"}, "compiled must be true"),
         ({"name": "cuda", "cores": 2}, "cores must be 0 with runtime cuda; got 2"),
+        (
+            {"name": "neuron", "cores": 1, "target": "trn2", "compiled": True, "weights": "int8"},
+            "weights must be empty with runtime neuron",
+        ),
         ({"target": "trn2"}, "target must be empty with runtime cpu"),
         ({"compiled": True, "require_warm": True}, "cache must be a folder"),
         ({"cache": "/x", "require_warm": True}, "require_warm must be false where nothing is compiled"),
