@@ -29,6 +29,8 @@ from deployments.simulated import POLICIES, Tuned, policy
 TTFF, CHUNKS = 99.5, 99.9
 TUNED_ON = ("diurnal", "step")
 REPORTED = ("poisson", "gamma", "mmpp", "flash", "pareto", "spot")
+# Before it ends, nothing counts: policies that learn what is usual have had some minutes to.
+WARM_S = 600.0
 TUNING_SEEDS = (1001, 1002)
 SEARCH: dict[str, dict[str, tuple[float, ...]]] = {
     "ray": {"floor": (0.5, 1.0, 1.5, 2.0), "target": (0.5, 0.65, 0.8), "down_s": (60.0, 180.0, 600.0)},
@@ -89,7 +91,7 @@ def tune(study: Study, name: str, on: Sequence[str], seeds: Sequence[int], tuned
 def verdict(name: str, rows: dict[str, list[Outcome]]) -> dict[str, Any]:
     """Ours against the cheapest other policy that holds the objectives here; node-hours compared seed by seed."""
     means = {p: summary(o) for p, o in rows.items()}
-    ours, others = means["headrace"], {p: m for p, m in means.items() if p != "headrace" and holds(m)}
+    ours, others = means["headrace"], {p: m for p, m in means.items() if p not in {"headrace", "static"} and holds(m)}
     held = holds(ours)
     lines = [] if held else [f"{name}: ours misses an objective: TTFF {ours['ttff_share']} %, chunks {ours['on_time_share']} %"]
     saved = None
@@ -98,11 +100,11 @@ def verdict(name: str, rows: dict[str, list[Outcome]]) -> dict[str, Any]:
         share = mean([1 - a.node_hours / b.node_hours for a, b in zip(rows["headrace"], rows[best], strict=True)])
         saved = {"against": best, "percent": 100 * share.value, "half": 100 * share.half}
         word = "fewer" if share.value >= 0 else "MORE"
-        lines.append(
-            f"{name}: {abs(100 * share.value):.1f} ± {100 * share.half:.1f} % {word} node-hours than {best}, the cheapest that holds both"
-        )
+        lines.append(f"{name}: {abs(100 * share.value):.1f} ± {100 * share.half:.1f} % {word} node-hours than {best}")
     else:
         lines.append(f"{name}: no other policy holds both objectives")
+    hindsight = mean([1 - a.node_hours / b.node_hours for a, b in zip(rows["headrace"], rows["static"], strict=True)])
+    lines.append(f"{name}: {100 * hindsight.value:.1f} ± {100 * hindsight.half:.1f} % fewer than the static peak, known in hindsight")
     print("  " + "\n  ".join(lines))
     return {"ours_holds": held, "saved": saved, "lines": lines}
 
@@ -110,13 +112,13 @@ def verdict(name: str, rows: dict[str, list[Outcome]]) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sessions", type=int, default=60, help="at once, on average")
-    parser.add_argument("--seconds", type=float, default=1200.0, help="simulated, of each run")
+    parser.add_argument("--seconds", type=float, default=1500.0, help="simulated, of each run")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--quick", action="store_true", help="two seeds, two workloads, no search: does it run?")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--html", type=Path)
     a = parser.parse_args()
-    study = Study(setting(a.sessions, a.seconds, 300.0), workloads(a.sessions))
+    study = Study(setting(a.sessions, a.seconds, WARM_S), workloads(a.sessions))
     reported, seeds = (REPORTED[:2], 2) if a.quick else (REPORTED, a.seeds)
     tuned = Tuned()
     if not a.quick:

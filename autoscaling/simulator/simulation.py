@@ -69,10 +69,10 @@ class Simulation:
 
     def __init__(self, setting: Setting, workload: Workload, policy: Autoscaler, seed: int) -> None:
         self._x, self._workload, self._policy = setting, workload, policy
-        self._visitors = draw(workload, seed, setting.seconds)
+        self.visitors = draw(workload, seed, setting.seconds)
         rng = streams(seed)
         self._failures, times = rng["failures"], setting.times
-        chunks = np.maximum(1, np.ceil(self._visitors.length_s / times.chunk_s - 1e-9)).astype(np.int64)
+        chunks = np.maximum(1, np.ceil(self.visitors.length_s / times.chunk_s - 1e-9)).astype(np.int64)
         bins = math.ceil(setting.seconds / setting.bin_s)
         engines = max(64, setting.hardware.max_nodes * setting.hardware.node_units // max(1, setting.hardware.units[Stage.DENOISER]) + 64)
         plane: DataPlane = (
@@ -110,7 +110,7 @@ class Simulation:
         self._at(self._policy.interval_s, self._decide)
         self._at(0.0, self._plot)
         self._at(x.warm_s, self._warm)
-        arrivals, nobody = self._visitors.at_s.tolist(), len(self._visitors.at_s)
+        arrivals, nobody = self.visitors.at_s.tolist(), len(self.visitors.at_s)
         following = 0
         for tick in range(round(x.seconds / x.tick_s)):
             until = (tick + 1) * x.tick_s
@@ -139,7 +139,7 @@ class Simulation:
 
     def _arrive(self, i: int, now: float) -> None:
         ask = Ask(DEFAULT_TENANT, self._x.times.steps, paced=True)
-        decision = self._control.arrive(i, ask, now, float(self._visitors.luck[i]))
+        decision = self._control.arrive(i, ask, now, float(self.visitors.luck[i]))
         if isinstance(decision, Admit):
             self._start(i, decision.steps, now)
         elif isinstance(decision, Reject):
@@ -150,7 +150,7 @@ class Simulation:
 
     def _turn_away(self, i: int, retry_after_s: float, now: float) -> None:
         tried = self._tries.get(i, 0)
-        if tried >= self._workload.retries or self._visitors.luck[i] >= self._workload.retry_share:
+        if tried >= self._workload.retries or self.visitors.luck[i] >= self._workload.retry_share:
             self.books.refused += 1
             self.books.present.remove(i)
             return
@@ -169,14 +169,14 @@ class Simulation:
         self._expecting.add(i)
         self.legs.start(i, steps, now)
         if self._workload.switch_s > 0:
-            self._at(now + self._visitors.next_switch_s(i, 0), partial(self._switch, i, 1))
+            self._at(now + self.visitors.next_switch_s(i, 0), partial(self._switch, i, 1))
 
     def _switch(self, i: int, count: int, now: float) -> None:
         """A new prompt: the leg reopens with it, from the first chunk not yet sent."""
         if i in self.legs.sessions:
             self.books.prompts += 1
             self.legs.reopen(i, now, encode=True)
-            self._at(now + self._visitors.next_switch_s(i, count), partial(self._switch, i, count + 1))
+            self._at(now + self.visitors.next_switch_s(i, count), partial(self._switch, i, count + 1))
 
     def _end(self, i: int, now: float) -> None:
         if i in self.legs.sessions and self.plane.finished(i):
@@ -219,8 +219,7 @@ class Simulation:
     def _lost(self, replicas: list[Replica], now: float) -> None:
         for replica in replicas:
             self.cluster.remove(replica, now)
-            orphans = list(replica.sessions)
-            for i in orphans:
+            for i in self.legs.empty(replica, now, hand_over=False):
                 self.legs.reopen(i, now, delay_s=_DETECT_S)
             self.legs.remove(replica)
 
@@ -261,7 +260,7 @@ class Simulation:
     def _look_at_first_frames(self, now: float) -> None:
         first = self.plane.first_frames()
         seen = [i for i in self._expecting if first[i] <= now]
-        late = sum(first[i] - self._visitors.at_s[i] > self._x.ttff_s for i in seen)
+        late = sum(first[i] - self.visitors.at_s[i] > self._x.ttff_s for i in seen)
         self._expecting.difference_update(seen)
         self._firsts = (self._firsts[0] + len(seen), self._firsts[1] + int(late))
 
@@ -303,14 +302,14 @@ class Simulation:
 
     def ttff_s(self) -> Floats:
         """By visitor: from arrival to the first frame's arrival; infinity for none."""
-        return self.plane.first_frames() - self._visitors.at_s + self._x.times.hop_s
+        return self.plane.first_frames() - self.visitors.at_s + self._x.times.hop_s
 
     def _outcome(self) -> Outcome:
         x, played, bins = self._x, self.plane.played(), len(self.timeline.at_s)
         if not self.books.balanced():
             raise RuntimeError(f"sessions were lost or counted twice: {self.books}")
         # Who came so late that the run ended before the objective did, says nothing.
-        at, ttff = self._visitors.at_s, self.ttff_s()
+        at, ttff = self.visitors.at_s, self.ttff_s()
         counted = (at >= x.warm_s) & (at < x.seconds - max(10.0, x.ttff_s))
         ttff_counted = ttff[counted]
         started = ttff_counted[np.isfinite(ttff_counted)]

@@ -43,7 +43,7 @@ class Arrivals:
     swing: float = 0.0
     period_s: float = 1200.0
     flash: float = 1.0
-    flash_at_s: float = 600.0
+    flash_at_s: float = 900.0
     flash_rise_s: float = 30.0
     flash_hold_s: float = 120.0
     mmpp: tuple[float, ...] = ()
