@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
+import weakref
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -25,6 +26,7 @@ from deployments.config import FRONT_DOOR, STAGE_DEPLOYMENTS
 from deployments.nodes import node_keeper
 from deployments.policy_report import PolicyReport
 from deployments.scaling_config import NodeSettings, ScalingSettings, scaling_settings
+from deployments.scrape import ReplicaMetrics, announce
 
 Numbers = Mapping[str, Mapping[str, float]]
 
@@ -44,6 +46,10 @@ class PipelinePolicy:
         nodes = None if settings.nodes is None else KeptNodes(settings.nodes)
         report = PolicyReport()
         self._loop = PolicyLoop(settings, nodes, report, time.perf_counter)
+        if ray.is_initialized():
+            metrics = ReplicaMetrics(report.registry, settings.metrics_host)
+            announce("Controller", metrics.address)
+            weakref.finalize(self, metrics.close)  # Serve makes another policy when the application is deployed again
 
     def __call__(self, contexts: Mapping[Any, Any]) -> tuple[dict[Any, int], None]:
         """Replicas for the deployments of `contexts`, which are Serve's `AutoscalingContext`s by `DeploymentID`."""
