@@ -9,7 +9,7 @@ CODE := headrace deployments observability autoscaling model_core bench training
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install fmt lint types imports layout check test test-unit test-ray test-cluster proto observability observe observe-check kuberay demo realtime bench bench-quick streams eval overload simulate serve faults cancels clean
+.PHONY: help install fmt lint types imports layout check test test-unit test-ray test-cluster proto observability observe observe-check kuberay demo realtime bench bench-quick streams eval overload burst simulate serve faults cancels clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -89,6 +89,9 @@ streams: $(STAMP) ## 2,000 open streams on one front door: memory, errors, first
 
 eval: $(STAMP) ## measure how well the default model draws what it is told
 	$(BIN)/headrace eval
+
+burst: $(STAMP) ## play one burst to a real cluster under Ray's default policy and under ours
+	$(BIN)/python -m bench.burst --json bench/results/burst.json
 
 overload: $(STAMP) ## offer three times the capacity, with admission control and without
 	$(BIN)/python -m bench.overload
