@@ -9,7 +9,7 @@ CODE := headrace deployments observability autoscaling model_core bench training
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install fmt lint types imports layout check test test-unit test-ray test-cluster proto observability observe observe-check kuberay demo realtime bench bench-quick streams eval overload burst simulate serve faults cancels clean
+.PHONY: help install fmt lint types imports layout check test test-unit test-ray test-cluster proto observability observe observe-check kuberay demo realtime bench bench-quick streams eval overload burst simulate sim-vs-real serve faults cancels clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -98,6 +98,10 @@ overload: $(STAMP) ## offer three times the capacity, with admission control and
 
 simulate: $(STAMP) ## scaling policies over simulated workloads; a table, bench/results/simulate.json and out/simulate.html
 	$(BIN)/python -m bench.simulate --json bench/results/simulate.json --html out/simulate.html
+
+RECORDED ?= out/burst.json
+sim-vs-real: $(STAMP) ## replay a recorded run of the real cluster (RECORDED=FILE, by bench.burst --json) in the simulator
+	$(BIN)/python -m bench.sim_vs_real $(RECORDED)
 
 serve: $(STAMP) ## run the server in the foreground until Ctrl-C
 	$(BIN)/headrace serve

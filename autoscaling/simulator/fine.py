@@ -129,6 +129,10 @@ class FinePlane:
     def first_frames(self) -> Floats:
         return np.array([s.origin for s in self._sessions])
 
+    def sent(self, session: int) -> list[float]:
+        """When each of its chunks was sent."""
+        return list(self._sessions[session].sent_at)
+
     def work(self, engine: int) -> tuple[float, float]:
         return self._engines[engine].busy_s, self._engines[engine].expected_s
 

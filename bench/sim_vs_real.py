@@ -1,0 +1,146 @@
+"""The simulator beside a real cluster: `python -m bench.sim_vs_real RECORDED.json` replays what `bench.burst --json` has recorded.
+
+The same arrivals, the profile that a denoise replica measured of itself, the same policy, in the fine data plane. One number is taken from
+the recording beside the profile: what a first frame takes beyond the stages' work, from the fastest one. Starting a replica takes as long
+as is told here. What the machine's other work does to the cluster is not in the simulator, and shows in the differences.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from ray.serve.config import AutoscalingConfig
+
+from autoscaling.admission import AdmissionConfig
+from autoscaling.brownout import BrownOutConfig
+from autoscaling.estimate import denoise_report
+from autoscaling.scaling import ScalingConfig, Stage, StageLimits
+from autoscaling.simulator.cluster import Hardware
+from autoscaling.simulator.fine import FinePlane
+from autoscaling.simulator.plane import StageTimes
+from autoscaling.simulator.policies import Ours
+from autoscaling.simulator.signals import Autoscaler
+from autoscaling.simulator.simulation import Setting, Simulation
+from autoscaling.simulator.workload import Lengths, Workload
+from bench.tally import quantile
+from deployments.config import AppConfig
+from deployments.simulated_ray import RayDefault
+
+NAMES = {Stage.TEXT_ENCODER: "TextEncoder", Stage.DENOISER: "Denoiser", Stage.DECODER: "Decoder"}
+AIMS = {"p50": 10.0, "p99": 20.0}
+# Stages' own times on the recording's machine that the recording does not have; a first frame's rest is calibrated.
+ENCODE_S, DECODE_S, HOP_S = 0.005, 0.01, 0.003
+_GRACE_S = 60.0
+
+Figures = dict[str, float]
+
+
+def setting(found: Mapping[str, Any], recorded: Mapping[str, Any], start_s: float) -> Setting:
+    """Of the round `recorded` of the file `found`."""
+    app, fps = AppConfig(), found["stages"]["fps"]
+    report = denoise_report(recorded["profile"], app.engine.slots)
+    if report.profile is None:
+        raise ValueError("the recording must have the denoiser's profile, denoiser_profile_buckets_0 and so on; it has none")
+    frames = next(chunk[2] for session in recorded["sessions"] for chunk in session["chunks"])
+    times = StageTimes(
+        profile=report.profile, encode_s=ENCODE_S, decode_s=DECODE_S, hop_s=HOP_S, chunk_s=frames / fps, slots=app.engine.slots,
+        max_lead_chunks=app.engine.max_lead_chunks, noise=0.02, open_s=0.0,
+    )  # fmt: skip
+    fastest = min(session["chunks"][0][0] for session in recorded["sessions"] if session["chunks"])
+    work = ENCODE_S + times.steps * report.profile.step_s[0] + DECODE_S + 3 * HOP_S
+    times = replace(times, open_s=max(0.0, fastest - work))
+    starts = dict.fromkeys(Stage, start_s)
+    a = app.admission
+    return Setting(
+        times=times, hardware=Hardware(replica_start_s=starts), utilisation=a.utilisation, seconds=found["settings"]["seconds"] + _GRACE_S,
+        admission=AdmissionConfig(BrownOutConfig(a.tiers, a.dwell_seconds), a.max_waiting, a.max_wait_seconds, times.steps),
+        warm_s=0.0, bin_s=1.0, fine=True,
+    )  # fmt: skip
+
+
+def policy(name: str, x: Setting, most: Mapping[str, int], sessions: int, start_s: float) -> Autoscaler:
+    """As `bench.burst` configures it."""
+    if name == "ray":
+        configs = {
+            stage: AutoscalingConfig(min_replicas=1, max_replicas=most[NAMES[stage]], target_ongoing_requests=sessions) for stage in Stage
+        }
+        return RayDefault(configs)
+    limits = {stage: StageLimits(1, most[NAMES[stage]]) for stage in Stage}
+    return Ours(
+        ScalingConfig(
+            chunk_s=x.times.chunk_s, steps=x.times.steps, limits=limits, brownout=x.admission.brownout, utilisation=x.utilisation,
+            replica_start_s=start_s,
+        )
+    )  # fmt: skip
+
+
+def figures(first: list[float], gaps: list[float], replica_s: Figures) -> Figures:
+    """In seconds: first frames, times between two chunks of a session, and replicas of each stage."""
+    return {
+        "ttff p50": quantile(first, 0.5), "ttff p99": quantile(first, 0.99), "chunk gap p50": quantile(gaps, 0.5),
+        "chunk gap p99": quantile(gaps, 0.99), **replica_s,
+    }  # fmt: skip
+
+
+def real(recorded: Mapping[str, Any]) -> Figures:
+    """What the recording has."""
+    played = [[chunk[0] for chunk in session["chunks"]] for session in recorded["sessions"] if session["chunks"]]
+    gaps = [b - a for times in played for a, b in itertools.pairwise(times)]
+    spent = {f"{stage} replica-s": float(recorded["summary"][f"{NAMES[stage]}_replica_s"]) for stage in Stage}
+    return figures([times[0] for times in played], gaps, spent)
+
+
+def simulated(found: Mapping[str, Any], recorded: Mapping[str, Any], start_s: float) -> Figures:
+    """The same of the simulator."""
+    x = setting(found, recorded, start_s)
+    trace = tuple((visit["at_s"], visit["seconds"]) for visit in found["arrivals"])
+    workload = Workload("recorded", None, Lengths(1.0), switch_s=0.0, patience_s=math.inf, retries=0, trace=trace)
+    target = max(1, int(x.times.profile.capacity(x.times.steps, x.utilisation * x.times.chunk_s, 1.0, x.times.slots)))
+    simulation = Simulation(x, workload, policy(recorded["policy"], x, found["stages"]["most"], target, start_s), 1)
+    simulation.run()
+    plane = cast("FinePlane", simulation.plane)
+    gaps = [b - a for i in range(len(trace)) for a, b in itertools.pairwise(plane.sent(i))]
+    first = simulation.ttff_s()
+    until = recorded["replicas"][-1][0]
+    seconds = sum(at < until for at in simulation.timeline.at_s)
+    spent = {f"{stage} replica-s": sum(simulation.timeline.values[str(stage)][:seconds]) for stage in Stage}
+    return figures(first[np.isfinite(first)].tolist(), gaps, spent)
+
+
+def table(name: str, measured: Figures, modelled: Figures) -> str:
+    """Side by side, with the difference in percent and whether it is within the aim."""
+    lines = [f"{name:28}{'real':>12}{'simulated':>12}{'difference':>12}"]
+    for key, value in measured.items():
+        percent = 100 * (modelled[key] - value) / value if value else math.nan
+        aim = AIMS.get(key.split()[-1])
+        verdict = "" if aim is None else f"   within {aim:g} %" if abs(percent) <= aim else f"   BEYOND {aim:g} %"
+        lines.append(f"{key:28}{value:12.3f}{modelled[key]:12.3f}{percent:11.1f}%{verdict}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recorded", type=Path, help="written by bench.burst --json")
+    parser.add_argument("--replica-start", type=float, default=8.0, help="seconds from a replica's request to its first session")
+    parser.add_argument("--json", type=Path)
+    a = parser.parse_args()
+    found = json.loads(a.recorded.read_text())
+    out = []
+    for recorded in found["rounds"]:
+        measured, modelled = real(recorded), simulated(found, recorded, a.replica_start)
+        print(table(recorded["policy"], measured, modelled) + "\n")
+        out.append({"policy": recorded["policy"], "real": measured, "simulated": modelled})
+    if a.json:
+        a.json.write_text(json.dumps(out, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
