@@ -68,6 +68,15 @@ class Done:
         return pytree.tree_map_only(Tensor, Tensor.cpu, self.state)
 
 
+class Pending(Done):
+    """A ticket of a device that works by itself."""
+
+    __slots__ = ()
+
+    def wait(self) -> None:
+        torch.accelerator.synchronize()
+
+
 class HostProgram:
     """Graphs as plain calls on the CPU, in any shape; whoever runs it holds `torch.inference_mode`."""
 
@@ -131,7 +140,8 @@ class CompiledProgram:
             return self._start(graph, _contiguous(inputs), shapes)
 
     def _start(self, graph: str, inputs: tuple[Any, ...], shapes: Signature) -> Ticket:
-        return Done(self._calls[graph](*inputs))
+        outputs = self._calls[graph](*inputs)
+        return Pending(outputs) if self.capabilities.asynchronous else Done(outputs)
 
     def _warm_up(self, graph: str, inputs: tuple[Any, ...]) -> None:
         self._calls[graph](*_contiguous(inputs))

@@ -34,6 +34,7 @@ def main() -> dict[str, Any]:
         sampler.start(leg, 1)
         sampler.step([leg, leg])
         sampler.commit([leg])
+        waits = len(torch_neuronx.WAITS)
         compiled = list(torch_neuronx.COMPILED)
         try:
             sampler._program.run("commit", torch.zeros(3, 4, 2, 8, 8, device="neuron"))  # noqa: SLF001  past the padding of `commit`
@@ -46,6 +47,7 @@ def main() -> dict[str, Any]:
         "accelerator": str(torch.accelerator.current_accelerator()),
         "devices": sorted({str(t.device) for t in (leg.x_t, leg.steps.blocks, leg.window[0][0].key, leg.text.pooled)}),
         "types": [str(leg.x_t.dtype), str(leg.window[0][0].key.dtype)],
+        "waits": waits,
         "graphs": len(compiled),
         "options": len({identity for identity, _ in compiled}),
         "fallback": [options["fallback_execution"] for _, options in compiled],

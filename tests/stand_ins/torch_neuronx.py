@@ -13,6 +13,7 @@ import torch
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 ENVIRONMENT = dict(os.environ)  # as it was when the package was imported
+WAITS: list[None] = []  # for the device
 COMPILED: list[tuple[int, dict[str, Any]]] = []  # for each graph, which options dictionary it came with and what was in it
 
 
@@ -24,4 +25,5 @@ def neuron(module: torch.fx.GraphModule, _: list[torch.Tensor], *, options: dict
 
 
 _setup_privateuseone_for_python_backend("neuron")
+torch.accelerator.synchronize = lambda *_: WAITS.append(None)  # a backend in Python cannot have one
 torch._dynamo.register_backend(neuron, name="neuron")  # type: ignore[arg-type]  # noqa: SLF001  its documented place

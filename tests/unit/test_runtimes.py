@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -137,6 +138,36 @@ def test_what_changes_frames_changes_the_fingerprint_and_nothing_else_does() -> 
     assert len(others | {plain}) == 6
 
 
+@pytest.mark.gpu
+def test_on_an_nvidia_gpu_latents_are_those_of_the_cpu_but_for_rounding() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("needs an NVIDIA GPU")
+    assert_close_to_the_cpu(RuntimeConfig(name="cuda"), 0.9999)
+    assert_close_to_the_cpu(RuntimeConfig(name="cuda", dtype="bfloat16"), 0.99)
+
+
+@pytest.mark.neuron
+def test_on_trainium_latents_are_those_of_the_cpu_but_for_rounding() -> None:
+    if find_spec("torch_neuronx") is None:
+        pytest.skip("needs an AWS Trainium device and its packages")
+    cores = core_count(os.environ.get("NEURON_RT_VISIBLE_CORES", "0"))
+    cache = os.environ.get("TORCH_NEURONX_NEFF_CACHE_DIR", "/neff").removesuffix("/neff")
+    assert_close_to_the_cpu(replace(NEURON, cores=cores, cache=cache), 0.99)
+
+
+def assert_close_to_the_cpu(runtime: RuntimeConfig, cosine: float) -> None:
+    """Of three chunks, two sessions at once."""
+    made = []
+    for execution in (Execution(), Execution(denoiser=runtime)):
+        config = replace(small_config(), execution=execution)
+        collector = Collector(new_engine(random_dit(), config, EngineConfig(batch_buckets=(1, 2))))
+        sessions = [collector.open(random_context(name, config, chunks=3)) for name in ("one", "two")]
+        collector.run()
+        made.append(np.concatenate([np.stack(collector.latents(session)) for session in sessions]))
+    a, b = made
+    assert (a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum()) > cosine
+
+
 # -- manifest -----------------------------------------------------------------------------------------------------------------
 
 
@@ -201,6 +232,7 @@ def test_a_replica_on_neuron_sets_its_environment_first_keeps_to_the_device_and_
     assert seen["accelerator"] == "neuron"
     assert seen["devices"] == ["neuron:0"]
     assert seen["types"] == ["torch.float32", "torch.bfloat16"]
+    assert seen["waits"] == 2  # a step and a commit, so that what they take is measured
     assert seen["graphs"] == 6  # condition, modulate; denoise and commit in two buckets
     assert seen["options"] == 1
     assert seen["fallback"] == [False] * 6
