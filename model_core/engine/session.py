@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,10 +72,10 @@ class EngineSession:
     def finished(self) -> bool:
         return self.end_chunk is not None and self.chunk_index >= self.end_chunk
 
-    def view(self) -> RowView:
+    def view(self, group: Hashable = None) -> RowView:
         """What the step scheduler may know."""
         return RowView(
-            self.slot, self.due, self.context.num_steps - self.step_index, self.waiting_chunks, self.last_turn, self.finished
+            self.slot, self.due, self.context.num_steps - self.step_index, self.waiting_chunks, self.last_turn, self.finished, group
         )  # fmt: skip
 
     @property

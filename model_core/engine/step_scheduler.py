@@ -8,7 +8,7 @@ least-laxity scheduling (Mok, 1983); rows that have slack to spare take turns.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 
@@ -23,6 +23,7 @@ class RowView:
         waiting_chunks: finished chunks that its reader has not taken.
         last_turn: number of its last row in a forward, counted over all rows, so that no two are equal; -1 before the first.
         finished: it has no chunk left to make.
+        group: rows of other groups need another graph, or other shapes.
     """
 
     slot: int
@@ -31,6 +32,7 @@ class RowView:
     waiting_chunks: int
     last_turn: int
     finished: bool = False
+    group: Hashable = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +61,15 @@ def schedule(rows: Sequence[RowView], costs: StepCosts, max_lead_chunks: int, co
     """Slots of the rows that share the next forward; as many as the largest bucket holds.
 
     A session that has `max_lead_chunks` chunks waiting is skipped until its reader takes one: that is the backpressure. The rest are
-    ordered by slack; those with more than `comfort_s` count as equal and take turns. A row joins unless the larger batch is so much
-    slower that a row ahead of it, on time until then, would come late.
+    ordered by slack; those with more than `comfort_s` count as equal and take turns. Those of the first one's group go along, unless the
+    larger batch is so much slower that a row ahead, on time until then, would come late.
     """
     ready = [row for row in rows if not row.finished and row.waiting_chunks < max_lead_chunks]
     alone_s = costs.of(1)
     ready.sort(key=lambda row: (min(slack(row, now, alone_s), comfort_s), row.last_turn, row.slot))
+    alike = [row for row in ready if row.group == ready[0].group]
     chosen: list[RowView] = []
-    for row in ready[: costs.buckets[-1]]:
+    for row in alike[: costs.buckets[-1]]:
         step_s = costs.of(len(chosen) + 1)
         if any(slack(ahead, now, alone_s) >= 0 > slack(ahead, now, step_s) for ahead in chosen):
             break

@@ -44,6 +44,11 @@ def test_the_least_slack_comes_first_and_those_with_slack_to_spare_take_turns() 
     assert pick(rows) == (2, 1, 3, 0)
 
 
+def test_only_rows_of_the_first_one_s_group_go_along() -> None:
+    rows = [replace(row(0, 0.3), group="chunk"), replace(row(1, 0.1), group="first chunk"), replace(row(2, 9.0), group="first chunk")]
+    assert pick(rows) == (1, 2)
+
+
 def test_work_left_counts_against_the_deadline() -> None:
     """Due later, but with more steps to go."""
     assert pick([row(0, 0.10, remaining=1), row(1, 0.12, remaining=8)], LINEAR)[0] == 1

@@ -1,0 +1,149 @@
+"""What the bidirectional families share: a clip is one chunk, denoised at once, in many steps of a diffusers noise schedule.
+
+Rows are at steps of their own, so each has a noise schedule object of its own, as a diffusers pipeline has one; a forward takes
+the rows' times as a vector. A clip's log is its request: it has no chunk before it, so to go on with it elsewhere means to make
+it anew from its seed, which gives the same frames.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model_core.engine.step_scheduler import bucket_for
+from model_core.errors import FieldViolation
+from model_core.families.described import CheckpointConfig
+from model_core.types import Latents, SessionContext, TextEmbedding
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True, eq=False)
+class ClipLeg:
+    """One clip under way.
+
+    Attributes:
+        context: what it was opened with.
+        text: features `[G, T, D]` and mask `[G, T]`; G is 2 with guidance (the prompt, then what it leads away from), else 1.
+        schedule: the noise schedule, which some families' solvers keep state in.
+        x_t: noisy latents, one row in the network's own layout.
+        step: denoise steps done.
+        given: the family's own tensors, made once a leg.
+    """
+
+    context: SessionContext
+    text: tuple[Tensor, Tensor]
+    schedule: Any
+    x_t: Tensor
+    step: int
+    given: dict[str, Tensor]
+
+    @property
+    def t(self) -> Tensor:
+        """Time of the next step, a scalar."""
+        return cast("Tensor", self.schedule.timesteps[self.step])
+
+
+class ClipSampler(ABC):
+    """A `Sampler` of clips. A family says what noise it starts from and what its network predicts."""
+
+    def __init__(self, config: CheckpointConfig, buckets: Sequence[int], schedule: Any, text_width: int) -> None:
+        self.config = config
+        self._buckets = tuple(buckets)
+        self._schedule = schedule
+        self._text_shape = (2 if config.guidance > 1 else 1, config.max_tokens, text_width)
+
+    @abstractmethod
+    def noise(self, seed: int) -> Tensor:
+        """`[1, ...]` in the network's layout, as the family's pipeline draws it from a generator with that seed."""
+
+    @abstractmethod
+    def predict(self, legs: Sequence[ClipLeg], x_t: Tensor, t: Tensor) -> Tensor:
+        """What the network says of `x_t` `[B, ...]` at the times `t` `[B]`, guidance applied."""
+
+    def prepare(self, schedule: Any, num_steps: int) -> None:
+        """Set the noise schedule's times."""
+        schedule.set_timesteps(num_steps)
+        schedule.set_begin_index(0)
+
+    def advance(self, leg: ClipLeg, predicted: Tensor) -> Tensor:
+        """The row after a step."""
+        return cast("Tensor", leg.schedule.step(predicted, leg.t, leg.x_t, return_dict=False)[0])
+
+    def clean(self, x_t: Tensor) -> Tensor:
+        """A row in the network's layout as latents `[C, F, H, W]`."""
+        return x_t[0]
+
+    def given(self, context: SessionContext) -> dict[str, Tensor]:
+        """Tensors that are made once a leg."""
+        return {}
+
+    # -- Sampler --------------------------------------------------------------------------------------------------------------
+
+    def violations(self, context: SessionContext) -> tuple[FieldViolation, ...]:
+        tokens, mask = context.embedding.tokens.shape, context.embedding.mask.shape
+        rules = (("tokens", tokens, self._text_shape), ("mask", mask, self._text_shape[:2]))
+        return tuple(FieldViolation(f"context.embedding.{name}", f"must be {must}; got {got}") for name, got, must in rules if got != must)
+
+    def blank(self) -> TextEmbedding:
+        return TextEmbedding("", np.zeros(self._text_shape, np.float32), np.ones(self._text_shape[:2], np.bool_))
+
+    def open(self, context: SessionContext) -> ClipLeg:
+        text = torch.tensor(context.embedding.tokens), torch.tensor(context.embedding.mask)
+        return ClipLeg(context, text, None, torch.empty(0), 0, self.given(context))
+
+    def start(self, leg: ClipLeg, chunk: int) -> None:
+        schedule = copy.deepcopy(self._schedule)
+        self.prepare(schedule, leg.context.num_steps)
+        leg.schedule, leg.x_t, leg.step = schedule, self.noise(leg.context.seed), 0
+
+    def group(self, leg: ClipLeg) -> Hashable:
+        return None
+
+    def step(self, legs: Sequence[ClipLeg]) -> None:
+        rows = [*legs, *[legs[0]] * (bucket_for(len(legs), self._buckets) - len(legs))]
+        predicted = self.predict(rows, torch.cat([leg.x_t for leg in rows]), torch.stack([leg.t for leg in rows]))
+        done: set[int] = set()
+        for leg, row in zip(legs, predicted.split(1), strict=False):
+            if id(leg) not in done:  # to warm up, a leg is given several times, and a solver steps once
+                leg.x_t = self.advance(leg, row)
+                leg.step += 1
+                done.add(id(leg))
+
+    def latents(self, leg: ClipLeg) -> Latents:
+        return cast("Latents", self.clean(leg.x_t).float().numpy().copy())
+
+    def commit(self, legs: Sequence[ClipLeg]) -> None:  # noqa: B027 - nothing to do, and nothing for a family to add
+        """Nothing follows a clip."""
+
+
+def guided(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
+    """Classifier-free guidance (Ho and Salimans, arXiv 2207.12598), in the order of operations that diffusers uses."""
+    return unconditional + scale * (conditional - unconditional)
+
+
+class AlongRows(torch.nn.Module):
+    """Runs a module row by row and joins what comes out.
+
+    Convolutions, and matrix products of one row a session, round differently as the batch grows, and a session's frames must not
+    depend on who else is in its batch. So the small layers run as they would alone; the large ones have many rows each.
+    """
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *rows: Tensor | None, **named: Any) -> Any:
+        """Positional tensors have B rows. Returns what the module does, each part joined."""
+        count = next(len(row) for row in rows if row is not None)
+        parts = [self.module(*(None if row is None else row[i : i + 1] for row in rows), **named) for i in range(count)]
+        if isinstance(parts[0], Tensor):
+            return torch.cat(parts)
+        return tuple(None if part[0] is None else torch.cat(part) for part in zip(*parts, strict=True))

@@ -1,0 +1,60 @@
+"""Components of a checkpoint into modules of diffusers and transformers: verified first, then loaded from safetensors and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from diffusers.utils import logging as diffusers_logging
+from torch import nn
+from transformers import AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from model_core.errors import WeightsError
+from model_core.families.checkpoint import Checkpoint
+
+diffusers_logging.disable_progress_bar()
+transformers_logging.disable_progress_bar()
+
+
+def load_module(checkpoint: Checkpoint, component: str, kind: Any) -> Any:
+    """The component as a `kind`, a class with `from_pretrained`; frozen.
+
+    Raises:
+        WeightsError: see `Checkpoint.verified`; or tensors are missing, unknown, or of other shapes.
+    """
+    folder = checkpoint.verified(component)
+    dtype = getattr(torch, checkpoint.dtype)
+    name = "torch_dtype" if kind.__module__.startswith("diffusers") else "dtype"
+    try:
+        module, report = kind.from_pretrained(
+            folder, use_safetensors=True, local_files_only=True, output_loading_info=True, **{name: dtype}
+        )
+    except (OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
+        raise WeightsError(f"{folder} cannot be loaded as {kind.__name__}: {error}") from error
+    problems = {why: sorted(map(str, report[why])) for why in ("missing_keys", "unexpected_keys", "mismatched_keys") if report.get(why)}
+    if problems:
+        told = "; ".join(f"{why.removesuffix('_keys')}: {', '.join(keys[:3])}, {len(keys)} in all" for why, keys in problems.items())
+        raise WeightsError(f"{folder} does not fit {kind.__name__}: {told}")
+    frozen: nn.Module = module.eval().requires_grad_(requires_grad=False)
+    return frozen
+
+
+def load_tokenizer(checkpoint: Checkpoint, component: str = "tokenizer") -> Any:
+    """Raises WeightsError."""
+    folder = checkpoint.verified(component)
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise WeightsError(f"{folder} is no tokenizer: {error}") from error
+
+
+def load_noise_schedule(checkpoint: Checkpoint, kind: Any) -> Any:
+    """A diffusers scheduler of the class that the checkpoint names, which must be a `kind`."""
+    import diffusers  # noqa: PLC0415 - its namespace, looked up by name below
+
+    settings = checkpoint.settings("scheduler")
+    named = getattr(diffusers, str(settings.get("_class_name")), None)
+    if named is None or not issubclass(named, kind):
+        raise WeightsError(f"{checkpoint.folder}/scheduler is a {settings.get('_class_name')!r}; expected a {kind}")
+    return named.from_pretrained(checkpoint.verified("scheduler"), local_files_only=True)

@@ -1,0 +1,57 @@
+"""Prompts through a diffusers pipeline's own `encode_prompt`, which cleans, cuts and pads text as its model was trained on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model_core.families.described import CheckpointConfig
+
+
+class PromptEmbedder:
+    """An `Embedder`: features `[N, G, T, D]`. With guidance G is 2, the prompt and what it leads away from; else 1.
+
+    Each prompt runs alone, so its features depend on nothing else.
+
+    Args:
+        pipeline: a diffusers pipeline with tokenizer and text encoder, and no other part.
+        config: of the model.
+        width: D.
+    """
+
+    def __init__(self, pipeline: Any, config: CheckpointConfig, width: int) -> None:
+        self._pipeline, self._config = pipeline, config
+        self._shape = (2 if config.guidance > 1 else 1, config.max_tokens, width)
+
+    def embed(self, prompts: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        tokens = np.empty((len(prompts), *self._shape), np.float32)
+        mask = np.empty((len(prompts), *self._shape[:2]), np.bool_)
+        for row, prompt in enumerate(prompts):
+            # A lone surrogate is a valid Python string but no text; it becomes a question mark.
+            text = prompt.encode("utf-8", "replace").decode("utf-8")
+            with torch.inference_mode():
+                for group, (features, real) in enumerate(self._features(text)):
+                    tokens[row, group], mask[row, group] = features[0].float().numpy(), real[0].bool().numpy()
+        return tokens, mask
+
+    def _features(self, prompt: str) -> list[tuple[Tensor, Tensor]]:
+        """Features `[1, T, D]` and mask `[1, T]`: of the prompt, and with guidance of the negative one."""
+        config = self._config
+        guidance = config.guidance > 1
+        encoded = self._pipeline.encode_prompt(
+            prompt,
+            config.negative_prompt if guidance else None,
+            do_classifier_free_guidance=guidance,
+            max_sequence_length=config.max_tokens,
+        )
+        match len(encoded):
+            case 2:  # prompt, negative prompt: the model attends to padding too
+                pairs = [(features, torch.ones(features.shape[:2])) for features in encoded if features is not None]
+            case _:  # prompt and its mask, negative prompt and its mask
+                pairs = [(encoded[i], encoded[i + 1]) for i in (0, 2) if encoded[i] is not None]
+        return pairs[: self._shape[0]]

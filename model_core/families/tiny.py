@@ -1,0 +1,81 @@
+"""Small checkpoints with random weights, laid out as the real ones: what tests and `headrace models make-tiny` use in their place.
+
+The same family gives the same bytes on the same libraries. Nothing is fetched: the tokenizer is made here, of bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
+
+from model_core.families.checkpoint import write_checksums
+
+_TEXT_WIDTH = 32
+_PAD, _END, _UNKNOWN = "<pad>", "</s>", "<unk>"
+_SEED = 20261124
+
+
+def byte_tokenizer(max_length: int) -> PreTrainedTokenizerFast:
+    """A token a byte, closed by `</s>`, padded with `<pad>`: any text has one."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: number for number, token in enumerate([_PAD, _END, _UNKNOWN, *alphabet])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token=_UNKNOWN))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.TemplateProcessing(single=f"$A {_END}", special_tokens=[(_END, vocabulary[_END])])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token=_PAD, eos_token=_END, unk_token=_UNKNOWN, model_max_length=max_length
+    )
+
+
+def _text_encoder() -> Any:
+    config = UMT5Config(
+        vocab_size=512, d_model=_TEXT_WIDTH, d_kv=8, d_ff=64, num_layers=2, num_heads=4, relative_attention_num_buckets=8,
+    )  # fmt: skip
+    return UMT5EncoderModel(config)
+
+
+def _wan_vae() -> Any:
+    return AutoencoderKLWan(
+        base_dim=8, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True],
+        latents_mean=[-0.5, 0.1, 0.4, -0.2], latents_std=[1.5, 1.2, 1.9, 1.1],
+    )  # fmt: skip
+
+
+def _wan_transformer(**more: Any) -> Any:
+    settings = {
+        "patch_size": (1, 2, 2), "num_attention_heads": 2, "attention_head_dim": 24, "in_channels": 4, "out_channels": 4,
+        "text_dim": _TEXT_WIDTH, "freq_dim": 32, "ffn_dim": 64, "num_layers": 2, "rope_max_seq_len": 64,
+    } | more  # fmt: skip
+    return WanTransformer3DModel(**settings)
+
+
+def _wan() -> Any:
+    schedule = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0, num_train_timesteps=1000)
+    return WanPipeline(byte_tokenizer(512), _text_encoder(), _wan_vae(), schedule, _wan_transformer())
+
+
+MAKERS: dict[str, Callable[[], Any]] = {"wan": _wan}
+
+
+def make_tiny(family: str, folder: Path) -> str:
+    """Write the family's small checkpoint into `folder`, which must not exist or be empty; returns the digest to pin.
+
+    Raises:
+        KeyError: there is no such family.
+        FileExistsError: the folder holds something.
+    """
+    maker = MAKERS[family]
+    if folder.exists() and any(folder.iterdir()):
+        raise FileExistsError(f"{folder} is not empty")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_SEED)
+        pipeline = maker()
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    return write_checksums(folder)

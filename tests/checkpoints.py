@@ -1,0 +1,54 @@
+"""Small checkpoints of each family, made once a run, and what is made with them."""
+
+from __future__ import annotations
+
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from model_core.config import EngineConfig
+from model_core.engine.engine import Engine
+from model_core.families.checkpoint import Checkpoint
+from model_core.families.described import CheckpointConfig, Choice, describe
+from model_core.families.interface import Embedder, Sampler
+from model_core.families.registry import family
+from model_core.families.tiny import make_tiny
+from model_core.types import SessionContext, TextEmbedding
+
+HEIGHT, WIDTH, STEPS = 32, 48, 3
+
+
+@cache
+def folder(name: str) -> Path:
+    """The family's small checkpoint, for reading."""
+    path = Path(tempfile.mkdtemp(prefix="headrace-test-")) / name
+    make_tiny(name, path)
+    return path
+
+
+def config(name: str, **choice: Any) -> CheckpointConfig:
+    given = {"height": HEIGHT, "width": WIDTH, "frames": 9, "steps": STEPS} | choice
+    return describe(Choice(checkpoint=Checkpoint(folder=str(folder(name))), **given))
+
+
+@cache
+def parts(name: str) -> tuple[CheckpointConfig, Embedder, Sampler]:
+    """Shared by tests: neither keeps anything of a session."""
+    torch.set_num_threads(1)
+    settings = config(name)
+    made = family(name)
+    return settings, made.embedder(settings), made.sampler(settings, EngineConfig(batch_buckets=(1, 2, 4)))
+
+
+def engine(name: str) -> Engine:
+    settings, _, sampler = parts(name)
+    return Engine(sampler, settings, EngineConfig(batch_buckets=(1, 2, 4)))
+
+
+def context(name: str, prompt: str, seed: int, steps: int = STEPS) -> SessionContext:
+    settings, embedder, _ = parts(name)
+    tokens, mask = embedder.embed([prompt])
+    return SessionContext(prompt, seed, steps, TextEmbedding(prompt, tokens[0], mask[0]), num_frames=settings.grid.max_frames)

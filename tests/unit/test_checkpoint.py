@@ -1,0 +1,143 @@
+"""Checkpoints that are not what they should be: each is refused with a sentence that names the file and what is wrong with it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import WanTransformer3DModel
+from safetensors.torch import load_file, save_file
+
+from model_core.errors import WeightsError
+from model_core.families.checkpoint import CHECKSUMS, Checkpoint, write_checksums
+from model_core.families.described import Choice, describe
+from model_core.families.loading import load_module
+from model_core.families.tiny import make_tiny
+from tests import checkpoints
+
+WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    folder = tmp_path / "wan"
+    shutil.copytree(checkpoints.folder("wan"), folder)
+    (folder / CHECKSUMS).unlink()
+    return folder
+
+
+def pickled(folder: Path) -> None:
+    (folder / WEIGHTS).unlink()
+    torch.save({}, folder / "transformer/diffusion_pytorch_model.bin")
+
+
+def sharded(folder: Path) -> None:
+    index = {"metadata": {}, "weight_map": {"a": "part-1.safetensors"}}
+    (folder / "transformer/diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def cut(folder: Path) -> None:
+    data = (folder / WEIGHTS).read_bytes()
+    (folder / WEIGHTS).write_bytes(data[:-100])
+
+
+def garbled(folder: Path) -> None:
+    (folder / WEIGHTS).write_bytes(b"\xff" * 64)
+
+
+def eight_bits(folder: Path) -> None:
+    save_file({"w": torch.zeros(4, dtype=torch.float8_e4m3fn)}, folder / WEIGHTS)
+
+
+def a_tensor_less(folder: Path) -> None:
+    tensors = load_file(folder / WEIGHTS)
+    del tensors["proj_out.bias"]
+    save_file(tensors, folder / WEIGHTS)
+
+
+def another_shape(folder: Path) -> None:
+    tensors = load_file(folder / WEIGHTS)
+    save_file(tensors | {"proj_out.bias": torch.zeros(3)}, folder / WEIGHTS)
+
+
+def no_component(folder: Path) -> None:
+    shutil.rmtree(folder / "transformer")
+
+
+def changed(folder: Path) -> None:
+    write_checksums(folder)
+    save_file({name: tensor + 1 for name, tensor in load_file(folder / WEIGHTS).items()}, folder / WEIGHTS)
+
+
+def unlisted(folder: Path) -> None:
+    write_checksums(folder)
+    (folder / "transformer/more.json").write_text("{}")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (pickled, "only pickled weights .* convert them to safetensors"),
+        (sharded, r"part-1.safetensors is missing: .* names it"),
+        (cut, "is cut or padded"),
+        (garbled, "is no safetensors file"),
+        (eight_bits, "holds F8_E4M3; what is loaded are F32, BF16, F16"),
+        (a_tensor_less, "does not fit WanTransformer3DModel: missing: proj_out.bias"),
+        (another_shape, "proj_out.bias"),
+        (no_component, "transformer is missing"),
+        (changed, "has sha256 .*, SHA256SUMS says"),
+        (unlisted, "more.json is not listed"),
+    ],
+)
+def test_what_is_not_as_it_should_be_is_refused(copy: Path, spoil: Callable[[Path], None], sentence: str) -> None:
+    spoil(copy)
+    with pytest.raises(WeightsError, match=sentence):
+        load_module(Checkpoint(folder=str(copy)), "transformer", WanTransformer3DModel)
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"folder": "/no/such/folder"}, "is no folder"),
+        ({"folder": "owner/name"}, "pin `revision` to a full commit"),
+        ({"folder": "owner/name", "revision": "main"}, "pin `revision` to a full commit of 40 hexadecimal digits; got 'main'"),
+        ({"dtype": "int4"}, "dtype must be one of float32, bfloat16, float16; got 'int4'"),
+        ({"sha256": "0" * 64}, "has sha256 .*, pinned is 0000"),
+    ],
+)
+def test_a_checkpoint_that_is_not_there_or_not_the_one_pinned(given: dict[str, str], sentence: str) -> None:
+    with pytest.raises(WeightsError, match=sentence):
+        Checkpoint(**({"folder": str(checkpoints.folder("wan"))} | given)).path()
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"family": "ltx-2"}, "family must be one of .*; got 'ltx-2'"),
+        ({"height": 40}, "height must be a multiple of 16 for wan; got 40"),
+        ({"frames": 8}, "frames must be 1 more than a multiple of 4 for wan; got 8"),
+    ],
+)
+def test_a_choice_that_the_family_cannot_serve(given: dict[str, object], sentence: str) -> None:
+    with pytest.raises(WeightsError, match=sentence):
+        checkpoints.config("wan", **given)
+
+
+def test_a_checkpoint_of_no_family_here(copy: Path) -> None:
+    (copy / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
+    with pytest.raises(WeightsError, match="is a checkpoint of 'FluxPipeline', which is not any of"):
+        describe(Choice(checkpoint=Checkpoint(folder=str(copy)), height=32, width=48))
+
+
+def test_a_small_checkpoint_is_the_same_bytes_each_time_and_pinned_by_its_digest(tmp_path: Path) -> None:
+    digest = make_tiny("wan", tmp_path / "again")
+    first = checkpoints.folder("wan")
+    files = sorted(path.relative_to(first) for path in first.rglob("*") if path.is_file())
+    assert [(tmp_path / "again" / name).read_bytes() for name in files] == [(first / name).read_bytes() for name in files]
+    assert Checkpoint(folder=str(first), sha256=digest).path() == first
+    with pytest.raises(FileExistsError):
+        make_tiny("wan", tmp_path / "again")

@@ -1,0 +1,62 @@
+"""Each clip family against the diffusers pipeline of that family: same weights, seed, noise schedule; float32 on the CPU, bit for bit."""
+
+from __future__ import annotations
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+
+from model_core.families.registry import family
+from tests import checkpoints
+from tests.models import Collector, make
+
+CLIPS = ("wan",)
+PROMPT = "a red circle moves left"
+
+
+@pytest.mark.parametrize("name", CLIPS)
+def test_a_clip_is_the_one_that_diffusers_makes(name: str) -> None:
+    settings, _, _ = checkpoints.parts(name)
+    pipeline = getattr(diffusers, settings.checkpoint.index()["_class_name"]).from_pretrained(checkpoints.folder(name))
+    pipeline.set_progress_bar_config(disable=True)
+    expected = pipeline(
+        prompt=PROMPT, negative_prompt="", height=settings.height, width=settings.width, num_frames=9, num_inference_steps=3,
+        guidance_scale=settings.guidance, generator=torch.Generator().manual_seed(7), max_sequence_length=settings.max_tokens,
+    ).frames[0]  # fmt: skip
+    latents = make(checkpoints.engine(name), checkpoints.context(name, PROMPT, seed=7))
+    painter = family(name).painter(settings)
+    with torch.inference_mode():
+        frames, _ = painter.paint(latents[0], painter.fresh())
+    assert len(latents) == 1
+    assert frames.shape == (9, settings.height, settings.width, 3)
+    np.testing.assert_array_equal(frames, (expected * 255).round())
+    assert frames.std() > 1  # there is something to see
+
+
+@pytest.mark.parametrize("name", CLIPS)
+def test_a_clip_does_not_notice_the_others_in_its_batch(name: str) -> None:
+    """Three clips with other prompts, seeds and step counts, each a step ahead of the next."""
+    contexts = [checkpoints.context(name, f"clip {i}" * i, seed=i, steps=2 + i) for i in range(3)]
+    collector = Collector(checkpoints.engine(name))
+    sessions = []
+    for context in contexts:
+        sessions.append(collector.open(context))
+        collector.step()
+    collector.run()
+    for session, context in zip(sessions, contexts, strict=True):
+        np.testing.assert_array_equal(collector.latents(session), make(checkpoints.engine(name), context))
+
+
+def test_wan_is_decoded_chunk_by_chunk_as_the_clip_at_once() -> None:
+    settings, _, _ = checkpoints.parts("wan")
+    painter = family("wan").painter(settings)
+    latents = np.random.default_rng(3).standard_normal((settings.channels, 7, 4, 6), np.float32)
+    with torch.inference_mode():
+        whole, _ = painter.paint(latents, painter.fresh())
+        memory, streamed = painter.fresh(), []
+        for part in np.split(latents, (1, 3, 4), axis=1):
+            frames, memory = painter.paint(part, memory)
+            streamed.append(frames)
+    assert [len(frames) for frames in streamed] == [1, 8, 4, 12]
+    np.testing.assert_array_equal(np.concatenate(streamed), whole)
