@@ -1,8 +1,9 @@
 """A guard against slow regressions: what serving costs, as a ratio to the bare pipeline, compared with `bench/baseline.json`.
 
 `python -m bench.quick` (`make bench-quick`) alternates between the pipeline in this process and a server, many short rounds, and forms a
-ratio in each round: what else the machine does slows both. It fails only on a clear loss: when even the better rounds, by their lower
-quartile, are beyond the baseline and its tolerance. `--update` writes a new baseline: on a quiet machine, with the reason in the commit.
+ratio in each round: what else the machine does slows both, the pipeline more, whose fewer threads are given less time. It fails only on a
+clear loss: when even the better rounds, by their lower quartile, are beyond the baseline and its tolerance. `--update` writes a new
+baseline: on a quiet machine, or it would be too strict or too lax, with the reason in the commit.
 
     alone    milliseconds a chunk, one job
     crowd    the same, four jobs at once
@@ -83,6 +84,8 @@ def main() -> None:
     parser.add_argument("--update", action="store_true", help="write the baseline")
     parser.add_argument("--baseline", type=Path, default=BASELINE)
     a = parser.parse_args()
+    if not (a.update or a.baseline.is_file()):
+        sys.exit(f"there is no baseline at {a.baseline}; write one with --update, on a quiet machine")
     before = os.getloadavg()[0]
     ratios = asyncio.run(measure(a.rounds))
     medians = {name: round(statistics.median(values), 3) for name, values in ratios.items()}
