@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import itertools
+import signal
 import sys
 import tempfile
 import time
@@ -203,6 +204,7 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="check, print tables, and end with 1 if something is missing")
     parser.add_argument("--seconds", type=float, default=60.0, help="of load before the check")
     a = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: nothing that was started stays behind
     with tempfile.TemporaryDirectory(prefix="hr-observe-") as name, suppress(KeyboardInterrupt):
         folder = Path(name)
         print("starting a local cluster and Prometheus", flush=True)
