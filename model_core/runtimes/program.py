@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from model_core.errors import ShapeNotServed
+from model_core.errors import RuntimeUnavailable, ShapeNotServed
 from model_core.graphs import GraphSpec
 from model_core.runtimes.interface import Capabilities, Ticket, Tree
 
@@ -48,8 +48,12 @@ def quantise(graphs: Sequence[GraphSpec], weights: str) -> None:
     """Put the linear layers' weights in 8 bits, in place, if `weights` says so."""
     if weights != "int8":
         return
-    from torchao.quantization import Int8WeightOnlyConfig, quantize_  # noqa: PLC0415  slow to import, and a choice
-
+    try:
+        from torchao.quantization import Int8WeightOnlyConfig, quantize_  # noqa: PLC0415  slow to import, and a choice
+    except ImportError as error:
+        raise RuntimeUnavailable(
+            "weights in 8 bits need the package torchao; requirements-dev.txt has the release that is tested"
+        ) from error
     for network in {id(g.network): g.network for g in graphs}.values():
         quantize_(network, Int8WeightOnlyConfig())
 
