@@ -9,7 +9,7 @@ CODE := headrace deployments observability autoscaling model_core bench training
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install fmt lint types imports layout check test test-unit test-ray test-cluster proto observability observe observe-check kuberay demo realtime bench bench-quick streams eval overload burst simulate sim-vs-real serve faults cancels clean
+.PHONY: help install fmt lint types imports layout check test test-unit test-ray test-cluster proto observability observe observe-check kuberay demo realtime bench bench-quick streams eval overload burst simulate sim-vs-real serve faults cancels parity families clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -111,6 +111,12 @@ faults: $(STAMP) ## kill, cut and redeploy parts of a cluster under live session
 
 cancels: $(STAMP) ## cancel a thousand calls at random moments, and look for anything left over
 	$(BIN)/python -m bench.cancels
+
+parity: $(STAMP) ## compare each model family with the diffusers pipeline of that family
+	$(BIN)/python -m bench.parity
+
+families: $(STAMP) ## serve each model family from a local cluster with small random weights; an MP4 each in out/
+	$(BIN)/python -m bench.families
 
 clean: ## remove caches, build products and the virtual environment
 	rm -rf $(VENV) build dist out *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -16,7 +16,9 @@ from autoscaling.brownout import BrownOutConfig
 from autoscaling.scaling import Stage, Terms
 from deployments.validation import Limits
 from model_core.config import EngineConfig, Execution, ModelConfig, RuntimeConfig
-from model_core.errors import InvalidRequest
+from model_core.errors import InvalidRequest, WeightsError
+from model_core.families.checkpoint import Checkpoint
+from model_core.families.described import CheckpointConfig, Choice, describe
 from model_core.presets import DEFAULT_MODEL, MODELS
 from model_core.presets import model_config as preset_config
 from model_core.reopen import ReopenPolicy
@@ -226,11 +228,40 @@ class SessionStoreSettings(_Settings):
         return max(1, math.ceil(self.replay_seconds / model.chunk_seconds))
 
 
+class CheckpointSettings(_Settings):
+    """A model that comes as a checkpoint in a folder, as diffusers lays it out; see `model_core.families.described.Choice`.
+
+    Attributes:
+        folder: on every node that runs a stage or a front door; or a repository of the hub, with `revision` a full commit.
+        sha256: of the folder's SHA256SUMS, if it is to be pinned.
+        family: only where the checkpoint leaves it open.
+    """
+
+    folder: str
+    revision: str = ""
+    sha256: Annotated[str, Field(pattern=r"^$|^[0-9a-f]{64}$")] = ""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    family: str = ""
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{0,64}$")] = ""
+    height: Annotated[int, Field(ge=16, le=4096)]
+    width: Annotated[int, Field(ge=16, le=4096)]
+    frames: Annotated[int, Field(ge=0, le=1025)] = 0
+    fps: Annotated[int, Field(ge=0, le=240)] = 0
+    steps: Annotated[int, Field(ge=0, le=100)] = 0
+    guidance: Annotated[float, Field(ge=1, le=100)] | None = None
+    negative_prompt: Annotated[str, Field(max_length=4096)] = ""
+
+    def describe(self) -> CheckpointConfig:
+        """Raises WeightsError."""
+        where = {"folder", "revision", "sha256", "dtype"}
+        return describe(Choice(checkpoint=Checkpoint(**self.model_dump(include=where)), **self.model_dump(exclude=where)))
+
+
 class AppConfig(_Settings):
     """What `deployments.app:build` takes.
 
     Attributes:
-        model: name of a preset.
+        model: name of a preset, or a checkpoint.
         mode: `staged`, a deployment for each stage, or `fused`, one deployment that holds all three.
         stages: module with `build_text_encoder(config)`, `build_denoiser(config, engine)` and `build_decoder(config, denoiser)`.
         link_window: chunks that may be on their way from one stage to the next.
@@ -243,7 +274,7 @@ class AppConfig(_Settings):
         link_host: address that stages accept each other's credit on; empty: the node's address.
     """
 
-    model: str = DEFAULT_MODEL
+    model: str | CheckpointSettings = DEFAULT_MODEL
     mode: Literal["staged", "fused"] = "staged"
     stages: str = "model_core.local"
     fps: Annotated[int, Field(ge=1, le=240)] | None = None
@@ -263,11 +294,16 @@ class AppConfig(_Settings):
 
     @field_validator("model")
     @classmethod
-    def _served(cls, name: str) -> str:
+    def _served(cls, model: str | CheckpointSettings) -> str | CheckpointSettings:
         try:
-            return preset_config(name).name
+            if isinstance(model, CheckpointSettings):
+                model.describe()
+                return model
+            return preset_config(model).name
+        except WeightsError as error:
+            raise ValueError(str(error)) from None
         except InvalidRequest:
-            raise ValueError(f"must be one of: {', '.join(sorted(MODELS))}; got {name[:64]!r}") from None
+            raise ValueError(f"must be one of: {', '.join(sorted(MODELS))}; got {str(model)[:64]!r}") from None
 
     @model_validator(mode="after")
     def _slots_fit(self) -> Self:
@@ -277,9 +313,9 @@ class AppConfig(_Settings):
 
     @model_validator(mode="after")
     def _tiers_lower(self) -> Self:
-        tiers, steps = self.admission.tiers, preset_config(self.model).num_steps
-        if tiers and tiers[0] >= steps:
-            raise ValueError(f"admission.tiers must be below the {steps} steps of {self.model}; got {list(tiers)}")
+        tiers, preset = self.admission.tiers, self._named()
+        if tiers and tiers[0] >= preset.num_steps:
+            raise ValueError(f"admission.tiers must be below the {preset.num_steps} steps of {preset.name}; got {list(tiers)}")
         return self
 
     def terms(self) -> Terms:
@@ -290,8 +326,11 @@ class AppConfig(_Settings):
 
     def preset(self) -> ModelConfig:
         """The model's configuration as it is served."""
-        preset = preset_config(self.model)
+        preset = self._named()
         return replace(preset, fps=self.fps or preset.fps, execution=self.execution())
+
+    def _named(self) -> ModelConfig:
+        return preset_config(self.model) if isinstance(self.model, str) else self.model.describe()
 
     def execution(self) -> Execution:
         """What each stage runs on."""

@@ -57,8 +57,8 @@ class FrontDoorReplica:
         self._keeper = session_keeper(config.session_store, metrics, clock)
         keep_chunks = config.session_store.keep_chunks(model)
         self._service = VideoService(
-            {config.model: VideoPipeline(model, encoder, frames, config.reopen.policy(), keep_chunks)},
-            config.model,
+            {model.name: VideoPipeline(model, encoder, frames, config.reopen.policy(), keep_chunks)},
+            model.name,
             settings.limits,
             self._desk,
             self._keeper,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
@@ -142,9 +143,11 @@ class VideoService:
 
     def _model(self, name: str) -> pb.Model:
         config, limits = self._catalogue.models[name], self._limits
+        frames = config.grid.max_frames
+        longest = math.inf if frames is None else frames / config.fps
         return pb.Model(
             name=name, description=config.description, fps=config.fps, sizes=[pb.Size(width=config.width, height=config.height)],
             default_steps=config.num_steps, max_steps=config.max_steps, max_prompt_bytes=limits.max_prompt_bytes,
-            max_generate_seconds=limits.max_generate_seconds, max_stream_seconds=limits.max_stream_seconds,
+            max_generate_seconds=min(limits.max_generate_seconds, longest), max_stream_seconds=min(limits.max_stream_seconds, longest),
             frames_per_chunk=config.frames_per_chunk, codecs=list(wire.CODECS.values()), default_model=name == self._catalogue.default,
         )  # fmt: skip

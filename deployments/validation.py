@@ -178,6 +178,9 @@ class Validator:
         if config is None:
             check.fail(f"{path}model", f"must be one of {', '.join(sorted(self._catalogue.models))}; got {_shown(spec.model)}")
             return None
+        longest = config.grid.max_frames
+        if longest is not None and spec.seconds * config.fps > longest + 0.5:
+            check.fail(f"{path}seconds", f"must be at most {longest / config.fps:g}, a clip of model {config.name}; got {spec.seconds:g}")
         for name, value, offered in (("width", spec.width, config.width), ("height", spec.height, config.height)):
             if value not in (0, offered):
                 check.fail(f"{path}{name}", f"must be {offered} for model {config.name}; got {value}")
@@ -190,7 +193,7 @@ class Validator:
             prompt=spec.prompt,
             seed=spec.seed if spec.HasField("seed") else seed,
             num_steps=spec.steps or config.num_steps,
-            num_frames=max(1, round(spec.seconds * config.fps)) if spec.seconds else None,
+            num_frames=max(1, round(spec.seconds * config.fps)) if spec.seconds else longest,
             codec=codec,
         )
         return Order(request, config, lead)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,10 +15,13 @@ if TYPE_CHECKING:
 
 
 def models(
+    context: typer.Context,
     address: Annotated[str, typer.Option(metavar="HOST:PORT", help="Server to ask.")] = console.DEFAULT_ADDRESS,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
     """List the models that a server offers, with their limits."""
+    if context.invoked_subcommand is not None:
+        return
 
     async def main() -> list[wire.Model]:
         from headrace.client import HeadraceClient
@@ -34,6 +38,23 @@ def models(
         print(f"{facts.pop('name')}{'  (default)' if facts.pop('default') else ''}\n  {facts.pop('description')}")
         for name, value in facts.items():
             print(f"  {name:<22}{', '.join(value) if isinstance(value, list) else value}")
+
+
+def make_tiny(
+    family: Annotated[str, typer.Argument(help="One of the families that come as checkpoints.")],
+    folder: Annotated[Path, typer.Argument(help="Where to write; must be empty or new.")],
+) -> None:
+    """Write a small checkpoint with random weights, laid out as the family's real ones: for tests, without a network."""
+    from model_core.families.tiny import MAKERS
+    from model_core.families.tiny import make_tiny as make
+
+    if family not in MAKERS:
+        raise typer.BadParameter(f"must be one of {', '.join(sorted(MAKERS))}; got {family[:64]!r}", param_hint="FAMILY")
+    try:
+        digest = make(family, folder)
+    except OSError as error:
+        raise typer.BadParameter(str(error), param_hint="FOLDER") from error
+    print(f"{folder}\nsha256 {digest}")
 
 
 def describe(model: wire.Model) -> dict[str, Any]:

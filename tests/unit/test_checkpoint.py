@@ -10,9 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import WanTransformer3DModel
+from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
-from model_core.errors import WeightsError
+from deployments.config import AppConfig
+from deployments.validation import Catalogue, Limits, Order, Validator
+from headrace.v1 import video_pb2 as pb
+from model_core.errors import InvalidRequest, WeightsError
 from model_core.families.checkpoint import CHECKSUMS, Checkpoint, write_checksums
 from model_core.families.described import Choice, describe
 from model_core.families.loading import load_module
@@ -141,3 +145,29 @@ def test_a_small_checkpoint_is_the_same_bytes_each_time_and_pinned_by_its_digest
     assert Checkpoint(folder=str(first), sha256=digest).path() == first
     with pytest.raises(FileExistsError):
         make_tiny("wan", tmp_path / "again")
+
+
+def test_a_deployment_may_name_a_checkpoint() -> None:
+    config = AppConfig.model_validate({"model": {"folder": str(checkpoints.folder("wan")), "height": 32, "width": 48, "frames": 9}})
+    model = config.preset()
+    assert (model.name, model.family, model.grid.max_frames, model.num_steps) == ("wan", "wan", 9, 50)
+    with pytest.raises(ValidationError, match="height must be a multiple of 16 for wan; got 40"):
+        AppConfig.model_validate({"model": {"folder": str(checkpoints.folder("wan")), "height": 40, "width": 48}})
+
+
+@pytest.mark.parametrize(("seconds", "frames"), [(0.5, 8), (9 / 16, 9)])
+def test_a_clip_may_be_cut(seconds: float, frames: int) -> None:
+    assert order(seconds).request.num_frames == frames
+
+
+@pytest.mark.parametrize("seconds", [10 / 16, 60.0])
+def test_more_than_a_clip_is_refused(seconds: float) -> None:
+    with pytest.raises(InvalidRequest, match=r"spec.seconds: must be at most 0.5625, a clip of model wan; got"):
+        order(seconds)
+
+
+def order(seconds: float) -> Order:
+    config = checkpoints.config("wan")
+    validator = Validator(Catalogue({config.name: config}, config.name), Limits())
+    message = pb.GenerateRequest(spec=pb.VideoSpec(prompt="a red circle", seconds=seconds))
+    return validator.generate(message, "session", 7)

@@ -1,0 +1,122 @@
+"""Families against what nobody here wrote: `python -m bench.parity` compares each with the diffusers pipeline of that family.
+
+Same weights (small, random), seed and noise schedule, float32 on the CPU; largest absolute differences, of latents unless said otherwise.
+
+    diffusers   our engine alone, against the pipeline
+    frames      our decoder, against the pipeline's frames, in levels of 255
+    in-process  the whole pipeline of stages, against the engine alone
+    batched     with two clips of other prompts, seeds and step counts, each a step apart, against alone
+    streamed    the decoder latent frame by latent frame, against the clip at once, in levels of 255
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tempfile
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from model_core.config import EngineConfig
+from model_core.engine.engine import Engine
+from model_core.engine.session import EngineSession
+from model_core.families.checkpoint import Checkpoint
+from model_core.families.described import CheckpointConfig, Choice, describe
+from model_core.families.registry import family
+from model_core.families.tiny import MAKERS, make_tiny
+from model_core.local import LocalPipeline
+from model_core.pipeline import SessionRequest
+from model_core.types import FrameChunk, Latents, SessionContext, TextEmbedding
+
+PROMPT, SEED, STEPS, FRAMES = "a red circle moves left over a blue background", 7, 5, 9
+ENGINE = EngineConfig(batch_buckets=(1, 2, 4))
+
+
+def together(engine: Engine, contexts: list[SessionContext]) -> list[Latents]:
+    """One clip of each context, each opened a step after the one before."""
+    made: dict[EngineSession, Latents] = {}
+    sessions = []
+    for context in contexts:
+        sessions.append(engine.open(context))
+        engine.step(lambda session, chunk: made.update({session: chunk.latents}))
+    while engine.step(lambda session, chunk: made.update({session: chunk.latents})):
+        pass
+    for session in sessions:
+        engine.close(session)
+    return [made[session] for session in sessions]
+
+
+async def staged(config: CheckpointConfig) -> Latents:
+    """The clip's latents, through the stages of one process."""
+    pipeline = LocalPipeline(config, ENGINE)
+    try:
+        session = await pipeline.pipeline.open(SessionRequest("parity", PROMPT, SEED, STEPS, FRAMES))
+        async with aclosing(session.events()) as events:
+            (latents,) = [event.latents async for event in events if isinstance(event, FrameChunk)]
+            return latents
+    finally:
+        await pipeline.aclose()
+
+
+def apart(a: NDArray[Any], b: NDArray[Any]) -> float:
+    return float(np.abs(a.astype(np.float64) - b).max())
+
+
+def compare(name: str, folder: Path) -> dict[str, float]:
+    make_tiny(name, folder)
+    config = describe(Choice(checkpoint=Checkpoint(folder=str(folder)), height=32, width=48, frames=FRAMES, steps=STEPS))
+    parts = family(name)
+    embedder, painter = parts.embedder(config), parts.painter(config)
+    engine = Engine(parts.sampler(config, ENGINE), config, ENGINE)
+
+    def context(prompt: str, seed: int, steps: int) -> SessionContext:
+        tokens, mask = embedder.embed([prompt])
+        return SessionContext(prompt, seed, steps, TextEmbedding(prompt, tokens[0], mask[0]), num_frames=FRAMES)
+
+    ours = context(PROMPT, SEED, STEPS)
+    (alone,) = together(engine, [ours])
+    batched = together(engine, [context("a dog", 8, 4), ours, context("", 9, 3)])[1]
+    pipeline = getattr(diffusers, config.checkpoint.index()["_class_name"]).from_pretrained(folder)
+    pipeline.set_progress_bar_config(disable=True)
+    asked = {
+        "prompt": PROMPT, "negative_prompt": "", "height": config.height, "width": config.width, "num_frames": FRAMES,
+        "num_inference_steps": STEPS, "guidance_scale": config.guidance, "max_sequence_length": config.max_tokens,
+    }  # fmt: skip
+    theirs = [pipeline(**asked, generator=torch.Generator().manual_seed(SEED), output_type=kind).frames[0] for kind in ("latent", "np")]
+    with torch.inference_mode():
+        whole, _ = painter.paint(alone, painter.fresh())
+        memory, parted = painter.fresh(), []
+        for latents in np.split(alone, alone.shape[1], axis=1):
+            frames, memory = painter.paint(latents, memory)
+            parted.append(frames)
+    return {
+        "diffusers": apart(alone, theirs[0].numpy()),
+        "frames": apart(whole, (theirs[1] * 255).round()),
+        "in-process": apart(asyncio.run(staged(config)), alone),
+        "batched": apart(batched, alone),
+        "streamed": apart(np.concatenate(parted), whole),
+    }
+
+
+def main() -> int:
+    """Print the table; 1 if anything differs by 1e-4 or more."""
+    torch.set_num_threads(1)
+    worst = 0.0
+    with tempfile.TemporaryDirectory(prefix="headrace-parity-") as folder:
+        for row, name in enumerate(sorted(MAKERS)):
+            differences = compare(name, Path(folder) / name)
+            if row == 0:
+                print(f"{'family':<12}" + "".join(f"{column:>12}" for column in differences))
+            print(f"{name:<12}" + "".join(f"{value:>12.3g}" for value in differences.values()))
+            worst = max(worst, *differences.values())
+    return int(worst >= 1e-4)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
