@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import ray
@@ -18,6 +19,7 @@ from ray.autoscaler.sdk import request_resources
 from ray.autoscaler.v2.schema import ClusterStatus
 from ray.autoscaler.v2.sdk import get_cluster_status
 from ray.serve._private.constants import SERVE_NAMESPACE
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from autoscaling.scaling.pools import Hold, NodePool, PoolNode, holds
 
@@ -31,10 +33,11 @@ _NODE_ID = "ray.io/node-id"  # a label that Ray gives every node
 
 @dataclass(frozen=True, slots=True)
 class NodesSeen:
-    """Nodes that are up, and when a launch last failed, by node type, in seconds since the epoch."""
+    """Nodes that are up, and by node type those that come, and when a launch last failed, in seconds since the epoch."""
 
     nodes: tuple[PoolNode, ...]
     refused: Mapping[str, float]
+    coming: Mapping[str, int] = field(default_factory=dict)
 
 
 class Autoscaler(Protocol):
@@ -70,7 +73,12 @@ def nodes_seen(status: ClusterStatus) -> NodesSeen:
     for launch in status.failed_launches:
         at = float(launch.failed_ts_s or launch.request_ts_s)
         refused[launch.ray_node_type_name] = max(at, refused.get(launch.ray_node_type_name, 0.0))
-    return NodesSeen(tuple(nodes), refused)
+    coming = Counter(node.ray_node_type_name for node in status.pending_nodes)
+    for launch in status.pending_launches:
+        # Of a type that was refused, a launch is pending all the time: Ray asks again and again.
+        if launch.ray_node_type_name not in refused:
+            coming[launch.ray_node_type_name] += launch.count
+    return NodesSeen(tuple(nodes), refused, coming)
 
 
 class NodeKeeper:
@@ -119,7 +127,7 @@ class NodeKeeper:
         wanted = 0 if self.expired else self._wanted
         if wanted is None:
             return
-        now_asked = holds(wanted, self._pools, seen.nodes, seen.refused, self._clock(), self._retry_s)
+        now_asked = holds(wanted, self._pools, seen.nodes, seen.coming, seen.refused, self._clock(), self._retry_s)
         if now_asked != self._asked:
             self._autoscaler.ask(now_asked)
             self._asked = now_asked
@@ -155,8 +163,11 @@ def node_keeper(pools: Sequence[NodePool], retry_s: float = RETRY_S, lease_s: fl
 
     It outlives Serve's controller, and goes when its lease is over.
     """
+    # Beside the caller, which is Serve's controller on the head: anywhere else it would keep a node busy that is to go, and go with one.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     options: dict[str, Any] = {
-        "name": ACTOR, "namespace": SERVE_NAMESPACE, "lifetime": "detached", "get_if_exists": True, "num_cpus": 0, "max_restarts": -1,
+        "name": ACTOR, "namespace": SERVE_NAMESPACE, "lifetime": "detached", "get_if_exists": True,
+        "num_cpus": 0, "max_restarts": -1, "scheduling_strategy": here,
     }  # fmt: skip
     actor: Any = ray.remote(NodeKeeperActor)
     return actor.options(**options).remote(pools, retry_s, lease_s)

@@ -43,7 +43,13 @@ class Hold:
 
 
 def holds(
-    wanted: int, pools: Sequence[NodePool], nodes: Sequence[PoolNode], refused: Mapping[str, float], now: float, retry_s: float
+    wanted: int,
+    pools: Sequence[NodePool],
+    nodes: Sequence[PoolNode],
+    coming: Mapping[str, int],
+    refused: Mapping[str, float],
+    now: float,
+    retry_s: float,
 ) -> tuple[Hold, ...]:
     """At most `wanted` nodes to have.
 
@@ -51,12 +57,13 @@ def holds(
         wanted: nodes that the plan needs.
         pools: best first.
         nodes: that are up; those of no pool here are not counted.
+        coming: nodes that were asked for, by us or for a replica that waits, and are not up yet, by pool.
         refused: when the cloud last had none of a pool, by name.
         now, retry_s: a pool is not asked again for so long after it refused, as long as another one has room.
 
     Returns:
-        Busy nodes before idle ones, so that the idle ones are what goes; then new ones. Where every pool with room has refused, the one
-        that did so first is asked again.
+        Busy nodes before idle ones, so that the idle ones are what goes; then those that come; then new ones. Where every pool with room
+        has refused, the one that did so first is asked again.
     """
     order = {pool.name: place for place, pool in enumerate(pools)}
     up = sorted((n for n in nodes if n.pool in order), key=lambda n: (not n.busy, order[n.pool], n.node_id))
@@ -68,7 +75,9 @@ def holds(
         return (0.0 if at is None or now - at >= retry_s else 1.0 + at, order[pool.name])
 
     new: list[Hold] = []
-    for pool in sorted(pools, key=reluctance):
-        count = min(max(0, room[pool.name]), max(0, wanted - len(kept) - len(new)))
+    on_their_way = [(pool, coming.get(pool.name, 0)) for pool in pools]
+    for pool, most in on_their_way + [(pool, wanted) for pool in sorted(pools, key=reluctance)]:
+        count = max(0, min(most, room[pool.name], wanted - len(kept) - len(new)))
         new += [Hold(pool.name)] * count
+        room[pool.name] -= count
     return (*kept, *new)

@@ -34,16 +34,17 @@ _COMMANDS = (
     "head_start_ray_commands", "worker_start_ray_commands",
 )  # fmt: skip
 _OBJECT_STORE_BYTES = 80 * 1024 * 1024
-# The folder's users are all processes of the cluster, since each has a log or a socket there; the pipe ends when this process does.
+# The folder's users are all processes of the cluster, since each has a log or a socket there; this process is one too, which is spared.
+# The pipe ends when this process does.
 _WATCHDOG = """
 import os, pathlib, shutil, signal, sys
 sys.stdin.buffer.read()
-folder = pathlib.Path(sys.argv[1])
+folder, spared = pathlib.Path(sys.argv[1]), {os.getpid(), int(sys.argv[2])}
 for _ in range(20):
     found = 0
     for link in pathlib.Path("/proc").glob("[0-9]*/fd/*"):
         try:
-            if int(link.parts[2]) != os.getpid() and link.readlink().is_relative_to(folder):
+            if int(link.parts[2]) not in spared and link.readlink().is_relative_to(folder):
                 os.kill(int(link.parts[2]), signal.SIGKILL)
                 found += 1
         except OSError:
@@ -96,7 +97,7 @@ class Cloud:
     def __enter__(self) -> Self:
         try:
             self._watchdog = subprocess.Popen(
-                [sys.executable, "-I", "-c", _WATCHDOG, str(self._folder)], stdin=subprocess.PIPE, start_new_session=True
+                [sys.executable, "-I", "-c", _WATCHDOG, str(self._folder), str(os.getpid())], stdin=subprocess.PIPE, start_new_session=True
             )
             self._head = self._start_head()
         except BaseException:

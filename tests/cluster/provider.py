@@ -33,11 +33,12 @@ class FakeCloud(FakeMultiNodeProvider):
         if (self._folder / f"{REFUSED}{node_type}").exists():
             self._tell("refused", node_type, "")
             raise NodeLaunchException("InsufficientInstanceCapacity", f"no {node_type} to be had", None)
-        for _ in range(count):
-            before = set(self._nodes)
-            super().create_node_with_resources_and_labels(node_config, tags, 1, resources, labels)  # type: ignore[no-untyped-call]
-            for node in set(self._nodes) - before:
-                self._tell("launched", node_type, node)
+        with self.lock:  # launches come in several threads; what is new must be this one's
+            for _ in range(count):
+                before = set(self._nodes)
+                super().create_node_with_resources_and_labels(node_config, tags, 1, resources, labels)  # type: ignore[no-untyped-call]
+                for node in set(self._nodes) - before:
+                    self._tell("launched", node_type, node)
 
     def terminate_node(self, node_id: str) -> None:
         node_type: str = self.node_tags(node_id)[TAG_RAY_USER_NODE_TYPE]  # type: ignore[no-untyped-call]

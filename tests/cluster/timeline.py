@@ -44,6 +44,10 @@ class Timeline:
     entries: list[tuple[float, str]] = field(default_factory=list)
     most_nodes: int = 0
 
+    def begin(self) -> None:
+        """Time counts from here."""
+        self.began = time.time()
+
     def note(self, what: str) -> None:
         self.entries.append((time.time() - self.began, what))
 

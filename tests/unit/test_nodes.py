@@ -16,8 +16,10 @@ SPOT, PAID = NodePool("spot", 2), NodePool("paid", 3)
 POOLS = (SPOT, PAID)
 
 
-def ask(wanted: int, nodes: Sequence[PoolNode] = (), refused: dict[str, float] | None = None, now: float = 1000.0) -> tuple[Hold, ...]:
-    return holds(wanted, POOLS, nodes, refused or {}, now, retry_s=300.0)
+def ask(
+    wanted: int, nodes: Sequence[PoolNode] = (), refused: dict[str, float] | None = None, coming: dict[str, int] | None = None
+) -> tuple[Hold, ...]:
+    return holds(wanted, POOLS, nodes, coming or {}, refused or {}, now=1000.0, retry_s=300.0)
 
 
 def test_new_nodes_come_from_the_best_pool_until_it_is_full() -> None:
@@ -33,6 +35,14 @@ def test_where_all_refused_the_first_to_refuse_is_asked_again() -> None:
     assert ask(1, refused={"spot": 990.0, "paid": 980.0}) == (Hold("paid"),)
 
 
+def test_what_comes_already_is_not_asked_for_twice() -> None:
+    """A replica that waits makes Ray ask for a node too, of the type that Ray likes."""
+    assert ask(1, coming={"paid": 1}) == (Hold("paid"),)
+    assert ask(1, coming={"spot": 1}, refused={"spot": 990.0}) == (Hold("spot"),)
+    assert ask(2, coming={"paid": 4}, nodes=[PoolNode("a", "paid", busy=True)]) == (Hold("paid", "a"), Hold("paid"))
+    assert ask(0, coming={"paid": 1}) == ()
+
+
 def test_busy_nodes_are_kept_and_idle_ones_go() -> None:
     nodes = (PoolNode("a", "spot", busy=False), PoolNode("b", "paid", busy=True), PoolNode("c", "other", busy=True))
     assert ask(1, nodes) == (Hold("paid", "b"),)
@@ -44,10 +54,13 @@ def test_busy_nodes_are_kept_and_idle_ones_go() -> None:
     wanted=st.integers(-1, 9),
     nodes=st.lists(st.tuples(st.sampled_from(["spot", "paid", "other"]), st.booleans()), max_size=6),
     refused=st.dictionaries(st.sampled_from(["spot", "paid"]), st.floats(0, 1000)),
+    coming=st.dictionaries(st.sampled_from(["spot", "paid"]), st.integers(0, 4)),
 )
-def test_never_more_than_wanted_and_no_pool_beyond_its_bound(wanted: int, nodes: list[tuple[str, bool]], refused: dict[str, float]) -> None:
+def test_never_more_than_wanted_and_no_pool_beyond_its_bound(
+    wanted: int, nodes: list[tuple[str, bool]], refused: dict[str, float], coming: dict[str, int]
+) -> None:
     up = [PoolNode(str(n), pool, busy) for n, (pool, busy) in enumerate(nodes)]
-    asked = ask(wanted, up, refused)
+    asked = ask(wanted, up, refused, coming)
     assert len(asked) <= max(0, wanted)
     assert len({hold.node_id for hold in asked if hold.node_id}) == sum(bool(hold.node_id) for hold in asked)
     for pool in POOLS:
@@ -113,5 +126,6 @@ def test_rays_status_is_read() -> None:
     node = NodeInfo("m", "spot", "i-1", "10.0.0.1", node_id="aa")
     pending = NodeInfo("m", "spot", "i-2", "10.0.0.2")
     failed = [LaunchRequest("m", "paid", 1, LaunchRequest.Status.FAILED, at, at + 1) for at in (5, 3)]
-    status = ClusterStatus(active_nodes=[node], idle_nodes=[pending], failed_launches=failed)
-    assert nodes_seen(status) == NodesSeen((PoolNode("aa", "spot", busy=True),), {"paid": 6.0})
+    asked = [LaunchRequest("m", pool, 2, LaunchRequest.Status.PENDING, 7) for pool in ("paid", "spot")]
+    status = ClusterStatus([node], pending_nodes=[pending], pending_launches=asked, failed_launches=failed)
+    assert nodes_seen(status) == NodesSeen((PoolNode("aa", "spot", busy=True),), {"paid": 6.0}, {"spot": 3})
