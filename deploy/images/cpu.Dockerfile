@@ -1,4 +1,4 @@
-# Headrace on CPUs, whole: `headrace serve` on 0.0.0.0 when serve.yaml says so. For pods of a Ray cluster see deploy/kuberay/Dockerfile.
+# Headrace on CPUs, whole: `headrace serve` on 0.0.0.0 when serve.yaml says so.
 #   docker build -f deploy/images/cpu.Dockerfile -t headrace:cpu .
 # Not built by us: no container runtime was at hand. Its syntax is checked by hadolint.
 FROM python:3.12-slim-bookworm

@@ -3,9 +3,9 @@
 # NOT VERIFIED ON HARDWARE, and not built by us. Its syntax is checked by hadolint. Every node of a cluster needs this Python minor version.
 FROM ubuntu:26.04
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
-# Ray finds the cores through neuron-ls, so the tools are part of the image.
+# Ray finds the cores through neuron-ls, so the tools are part of the image; KubeRay's probes call wget.
 # hadolint ignore=DL3008
-RUN apt-get update && apt-get install --no-install-recommends -y ca-certificates curl g++ gnupg python3-venv \
+RUN apt-get update && apt-get install --no-install-recommends -y ca-certificates curl g++ gnupg python3-venv wget \
  && curl -fsSL https://apt.repos.neuron.amazonaws.com/GPG-PUB-KEY-AMAZON-AWS-NEURON.PUB | gpg --dearmor -o /usr/share/keyrings/neuron.gpg \
  && . /etc/os-release \
  && echo "deb [signed-by=/usr/share/keyrings/neuron.gpg] https://apt.repos.neuron.amazonaws.com ${VERSION_CODENAME} main" > /etc/apt/sources.list.d/neuron.list \

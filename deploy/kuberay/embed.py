@@ -33,8 +33,9 @@ def application(serve: Mapping[str, Any], differences: Mapping[str, Any]) -> dic
     blocks = {block["name"]: block for block in app["deployments"]}
     for name, changes in differences["deployments"].items():
         blocks[name] = merged(blocks[name], changes)
-    app = {**app, "args": merged(app["args"], differences["args"]), "deployments": list(blocks.values())}
-    rest = {key: value for key, value in differences.items() if key not in {"args", "deployments"}}
+    of_app = {key: value for key, value in differences.items() if key in app and key != "deployments"}
+    app = {**merged(app, of_app), "deployments": list(blocks.values())}
+    rest = {key: value for key, value in differences.items() if key not in app}
     return {**serve, **rest, "applications": [app]}
 
 

@@ -19,12 +19,14 @@ from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscali
 from ray.autoscaler._private.util import validate_config
 from ray.serve.schema import ServeDeploySchema
 
+from autoscaling.scaling import Stage
 from deployments.cluster import STAGED_CONFIG
 from deployments.config import AppConfig
+from deployments.scaling_config import scaling_settings
 
 ROOT = Path(__file__).parents[2]
 MANIFEST = ROOT / "deploy/kuberay/rayservice.yaml"
-DOCKERFILE = ROOT / "deploy/kuberay/Dockerfile"
+DOCKERFILE = ROOT / "deploy/images/neuron.Dockerfile"
 KUBERNETES = "1.35"
 
 # Fields of RayService (ray.io/v1) down to the pod templates, as KubeRay's API reference lists them; only those used here.
@@ -130,18 +132,33 @@ def test_the_application_is_that_of_serve_yaml(service: dict[str, Any]) -> None:
     assert document["applications"][0]["args"]["front_door"]["host"] == "0.0.0.0"  # noqa: S104 - a pod's own network
 
 
+def test_the_policy_asks_for_groups_that_are_there(service: dict[str, Any]) -> None:
+    app = yaml.safe_load(service["spec"]["serveConfigV2"])["applications"][0]
+    nodes = scaling_settings(app["autoscaling_policy"]["policy_kwargs"]).nodes
+    assert nodes is not None
+    types = node_types(service)
+    for pool in nodes.pools:
+        assert types[pool.name]["resources"][pool.name] == 1
+        assert types[pool.name]["resources"]["neuron_cores"] == nodes.units
+        assert types[pool.name]["max_workers"] == pool.max_nodes
+    blocks = {block["name"]: block for block in app["deployments"]}
+    cores = blocks["Denoiser"]["ray_actor_options"]["resources"]["neuron_cores"]
+    assert nodes.replica_units == {Stage.DENOISER: cores}
+    assert AppConfig.model_validate(app["args"]).engine.runtime.cores == cores
+
+
 def test_versions_are_those_of_the_requirements(service: dict[str, Any]) -> None:
     pinned = re.search(r"^ray\[serve\]==(\S+)", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
     assert pinned is not None
     assert service["spec"]["rayClusterConfig"]["rayVersion"] == pinned.group(1)
-    assert f"FROM rayproject/ray:{pinned.group(1)}-py312" in DOCKERFILE.read_text()
+    assert "install --no-cache-dir -r requirements.txt " in DOCKERFILE.read_text()
     release = re.search(r'^version = "(\S+)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
     assert release is not None
     for pod in pods(service):
-        image = pod["spec"]["containers"][0]["image"]
-        assert image.removesuffix("-neuron") == f"registry.invalid/headrace:{release.group(1)}"
-    named = set(re.findall(r"requirements[a-z-]*\.txt", DOCKERFILE.read_text()))
-    assert {name for name in named if not (ROOT / name).is_file()} == set()
+        assert pod["spec"]["containers"][0]["image"] == f"registry.invalid/headrace:{release.group(1)}"
+    user = re.search(r"--uid (\d+)", DOCKERFILE.read_text())
+    assert user is not None
+    assert [pod["spec"]["securityContext"]["fsGroup"] for pod in pods(service) if "volumes" in pod["spec"]] == [int(user.group(1))]
 
 
 def test_front_doors_are_where_the_load_balancer_looks(manifests: list[dict[str, Any]], service: dict[str, Any]) -> None:
