@@ -69,9 +69,7 @@ class _Leg:
 class LocalDenoiser:
     """A `Denoiser`. `stream` may be called from any event loop."""
 
-    def __init__(
-        self, sampler: Sampler, config: ModelConfig, engine: EngineConfig, clock: Callable[[], float] = time.perf_counter
-    ) -> None:
+    def __init__(self, sampler: Sampler, config: ModelConfig, engine: EngineConfig, clock: Callable[[], float] = time.perf_counter) -> None:
         """Warm every graph in every bucket, then start the thread; blocks until it is ready."""
         self._engine = Engine(sampler, config, engine, clock)
         self._sampler = sampler

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ray import serve
+from ray.serve._private.common import ReplicaState
 from ray.serve.handle import DeploymentHandle
 
 from deployments.app import APP_NAME
@@ -48,7 +49,7 @@ class Cluster:
 
     def running(self, deployment: str) -> int:
         """Its replicas that serve now."""
-        return int(serve.status().applications[APP_NAME].deployments[deployment].replica_states.get("RUNNING", 0))
+        return int(serve.status().applications[APP_NAME].deployments[deployment].replica_states.get(ReplicaState.RUNNING, 0))
 
     async def total(self, *numbers: str) -> float:
         """Sum over replicas of numbers given as `Deployment.number`."""

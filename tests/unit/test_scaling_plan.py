@@ -58,8 +58,8 @@ def denoisers(plans: list[Plan]) -> list[int]:
     return [p.replicas[Stage.DENOISER] for p in plans]
 
 
-def first(live: int, config: ScalingConfig = CONFIG, **more: int) -> Plan:
-    decided, _ = plan(observation(live, **more), config, State(), 0.0)
+def first(live: int, config: ScalingConfig = CONFIG, waiting: int = 0) -> Plan:
+    decided, _ = plan(observation(live, waiting), config, State(), 0.0)
     return decided
 
 

@@ -57,6 +57,8 @@ class GrowsWithItsData(nn.Module):
 
 
 class GrowsABuffer(nn.Module):
+    cache: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("cache", torch.zeros(2))
