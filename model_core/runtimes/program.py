@@ -153,5 +153,7 @@ class CompiledProgram:
 
     def _refusing(self) -> AbstractContextManager[None]:
         """A second net: shapes alone do not show every reason for which a compiler starts again."""
+        if not self.capabilities.compiled:
+            return nullcontext()  # not even made: a stance takes hold when it is made, before it is entered
         stance: AbstractContextManager[None] = torch.compiler.set_stance("fail_on_recompile")
-        return stance if self.capabilities.compiled else nullcontext()
+        return stance

@@ -90,6 +90,14 @@ def test_what_the_shapes_do_not_show_is_refused_by_the_compiler() -> None:
 
 
 @torch.inference_mode()
+def test_a_program_that_is_not_compiled_leaves_the_compiler_alone() -> None:
+    where = Capabilities(torch.device("cpu"), torch.float32, compiled=False, asynchronous=False)
+    CompiledProgram(toy_graphs(), where, lambda call: call).run("toy", torch.ones(1, 4))
+    elsewhere = torch.compile(lambda x: x + 1, backend="eager")
+    assert torch.equal(elsewhere(torch.zeros(2)), torch.ones(2))
+
+
+@torch.inference_mode()
 def test_an_eager_program_is_a_plain_call() -> None:
     graphs = toy_graphs()
     program = CpuRuntime(RuntimeConfig()).load(graphs)
