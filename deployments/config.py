@@ -318,6 +318,15 @@ class AppConfig(_Settings):
             raise ValueError(f"admission.tiers must be below the {preset.num_steps} steps of {preset.name}; got {list(tiers)}")
         return self
 
+    @model_validator(mode="after")
+    def _runtimes_followed(self) -> Self:
+        execution = self.execution()
+        if isinstance(self.model, CheckpointSettings) and execution != Execution():
+            raise ValueError(
+                f"runtime must be left out where model is a checkpoint folder, which runs on cpu in its own dtype; got {execution}"
+            )
+        return self
+
     def terms(self) -> Terms:
         """What scaling must know of the application."""
         preset, admission = self.preset(), self.admission

@@ -153,6 +153,10 @@ def test_a_deployment_may_name_a_checkpoint() -> None:
     assert (model.name, model.family, model.grid.max_frames, model.num_steps) == ("wan", "wan", 9, 50)
     with pytest.raises(ValidationError, match="height must be a multiple of 16 for wan; got 40"):
         AppConfig.model_validate({"model": {"folder": str(checkpoints.folder("wan")), "height": 40, "width": 48}})
+    with pytest.raises(ValueError, match="runtime must be left out where model is a checkpoint folder"):
+        AppConfig.model_validate(
+            {"model": {"folder": str(checkpoints.folder("wan")), "height": 32, "width": 48}, "decoder": {"runtime": {"name": "cuda"}}}
+        )
 
 
 @pytest.mark.parametrize(("seconds", "frames"), [(0.5, 8), (9 / 16, 9)])
