@@ -64,11 +64,15 @@ class AdmissionConfig:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One request: its tenant's account, the steps it asks for, and whether it must keep up with playback."""
+    """One request: its tenant's account, the steps it asks for, and whether it must keep up with playback.
+
+    `resumed`: somebody is watching it already. It stands before those who have not begun, and is not refused for having to wait.
+    """
 
     tenant: str
     steps: int
     paced: bool
+    resumed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,7 @@ class View:
         level: of brown-out.
         running: paced sessions that run, by the steps that they asked for.
         jobs: jobs that run.
-        ahead: how many of its kind are in line before it.
+        ahead: how many of its kind are in line before it; before a resumed one stand only resumed ones.
         waiting: how many are in line in all.
         tenant_sessions: how many its tenant has, in line or running.
         tenant_waiting: how many of those are in line.
@@ -136,8 +140,15 @@ def decide(ask: Ask, view: View, config: AdmissionConfig, jitter: float) -> Deci
         return Reject(_retry_after(view, jitter), reason)
     if view.ahead == 0 and (level := _level_for(ask, view, config)) is not None:
         return Admit(config.brownout.steps(ask.steps, level) if ask.paced else ask.steps, level)
-    if view.waiting >= config.max_waiting:
-        return Reject(_retry_after(view, jitter), f"all capacity is taken and {view.waiting} of at most {config.max_waiting} sessions wait")
+    waiting = view.ahead if ask.resumed else view.waiting  # as many places again are kept for those who come back
+    if waiting >= config.max_waiting:
+        reason = f"all capacity is taken and {waiting} of at most {config.max_waiting} sessions wait"
+        return Reject(_retry_after(view, jitter), reason)
+    return Wait(view.ahead + 1) if ask.resumed else _in_line(ask, view, config, jitter)
+
+
+def _in_line(ask: Ask, view: View, config: AdmissionConfig, jitter: float) -> Wait | Reject:
+    """For one that has not begun, and whom the line as a whole has room for."""
     if view.tenant_waiting >= (places := config.places(ask.tenant)):
         reason = f"all capacity is taken and {view.tenant_waiting} of at most {places} sessions of tenant {ask.tenant} wait"
         return Reject(_retry_after(view, jitter), reason)

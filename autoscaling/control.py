@@ -221,7 +221,8 @@ class AdmissionControl:
             Waiter(key, s.ask.tenant, self._share(s.ask.steps) * self._session_s()) for key, s in self._line.items() if s.ask.paced == paced
         ]
         weights = {waiter.tenant: self._config.tenant(waiter.tenant).weight for waiter in line}
-        return [waiter.key for waiter in self._shares.order(line, outstanding, weights)]
+        order = [waiter.key for waiter in self._shares.order(line, outstanding, weights)]
+        return sorted(order, key=lambda key: not self._line[key].ask.resumed)
 
     def _present(self) -> set[str]:
         return {ask.tenant for ask, _ in self._kinds} | {s.ask.tenant for s in self._line.values()}

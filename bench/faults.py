@@ -6,6 +6,7 @@ frame is then compared with an undisturbed run of the same seed and prompts. The
 differs.
 
     none, prompts   nothing breaks; the second with prompts that change all the time, as under text_encoder
+    late    of all sessions in all rounds: how long the screen stood still at worst, the frames sent ahead being played meanwhile
     gap     of one session in one round: its longest wait for a chunk after the fault, beyond the paced interval
     hit     sessions that used what was struck; p50 is over the longest gaps, as many as there were hits, max over all
 """
@@ -47,6 +48,7 @@ class Row:
     differ: int
     gap_p50_s: float
     gap_max_s: float
+    late_max_s: float
     errors: tuple[str, ...]
 
     @property
@@ -63,9 +65,10 @@ async def nothing(_: FaultCluster, __: random.Random) -> int:
 
 def replica(deployment: str) -> Strike:
     async def strike(cluster: FaultCluster, chance: random.Random) -> int:
-        victim = chance.choice(await cluster.statistics(deployment))
+        replicas = await cluster.statistics(deployment)
+        victim = chance.choice([r for r in replicas if r["link_open"]] or replicas)
         os.kill(int(victim["process_pid"]), 9)
-        return int(victim.get("link_open", 0))
+        return int(victim["link_open"])
 
     return strike
 
@@ -147,6 +150,7 @@ async def measure(cluster: FaultCluster, truth: Reference, name: str, a: argpars
     chance = random.Random(f"{a.seed} {name}")
     gaps: list[float] = []
     longest: list[float] = []
+    late_s = 0.0
     hits = 0
     total = Verdict(0, 0, 0)
     errors: list[str] = []
@@ -158,6 +162,7 @@ async def measure(cluster: FaultCluster, truth: Reference, name: str, a: argpars
         verdict = await judge(viewers, cluster.config.grid.first_frame(a.chunks), truth)
         total = Verdict(total.lost + verdict.lost, total.duplicated + verdict.duplicated, total.differ + verdict.differ)
         now = sorted((v.gap(struck, chunk_s) for v in viewers), reverse=True)
+        late_s = max(late_s, *(v.late_s for v in viewers))
         hits += hit
         gaps += now
         longest += now[: hit or len(now)]
@@ -165,14 +170,14 @@ async def measure(cluster: FaultCluster, truth: Reference, name: str, a: argpars
         print(f"  {name}: {hit} hit, {verdict}, gaps {[round(g, 2) for g in now]} {errors[-1:]}", file=sys.stderr, flush=True)
     return Row(
         name, a.rounds, a.sessions * a.rounds, hits, total.lost, total.duplicated, total.differ,
-        round(quantile(longest, 0.5), 3), round(max(gaps), 3), tuple(errors),
+        round(quantile(longest, 0.5), 3), round(max(gaps), 3), round(late_s, 3), tuple(errors),
     )  # fmt: skip
 
 
 def table(rows: list[Row]) -> str:
-    head = f"{'fault':14}{'rounds':>7}{'hit':>6}{'lost':>6}{'twice':>6}{'differ':>7}{'gap p50':>9}{'gap max':>9}"
+    head = f"{'fault':14}{'rounds':>7}{'hit':>6}{'lost':>6}{'twice':>6}{'differ':>7}{'gap p50':>9}{'gap max':>9}{'late max':>10}"
     lines = [
-        f"{r.fault:14}{r.rounds:>7}{r.hit:>6}{r.lost:>6}{r.duplicated:>6}{r.differ:>7}{r.gap_p50_s:>8.2f}s{r.gap_max_s:>8.2f}s"
+        f"{r.fault:14}{r.rounds:>7}{r.hit:>6}{r.lost:>6}{r.duplicated:>6}{r.differ:>7}{r.gap_p50_s:>8.2f}s{r.gap_max_s:>8.2f}s{r.late_max_s:>9.2f}s"
         for r in rows
     ]
     return "\n".join([head, *lines])

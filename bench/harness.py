@@ -80,14 +80,13 @@ class FaultCluster:
         return int(pid)
 
     async def choose_node(self, chance: random.Random) -> tuple[Node, int]:
-        """A worker node, and how many sessions run through it."""
-        node = chance.choice(self.nodes.workers)
-        hit = 0.0
+        """A worker node that sessions run through, and how many."""
+        open_links = {node.name: 0.0 for node in self.nodes.workers}
         for deployment in ("Denoiser", "Decoder"):
             for replica in await self.statistics(deployment):
-                if self.nodes.node_of(int(replica["process_pid"])) is node:
-                    hit += replica["link_open"]
-        return node, min(self.sessions, int(hit))
+                open_links[self.nodes.node_of(int(replica["process_pid"])).name] += replica["link_open"]
+        node = chance.choice([n for n in self.nodes.workers if open_links[n.name]] or self.nodes.workers)
+        return node, min(self.sessions, int(open_links[node.name]))
 
     async def until_whole(self) -> None:
         """Wait until two replicas of every deployment answer, and two worker nodes are there."""

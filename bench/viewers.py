@@ -53,12 +53,16 @@ def digest(frame: bytes) -> bytes:
 
 @dataclass
 class Seen:
-    """One viewer's record: frames as (index, digest), the arrival of each chunk, and prompts with the frame they came in force."""
+    """One viewer's record: frames as (index, digest), the arrival of each chunk, and prompts with the frame they came in force.
+
+    `late_s`: how long the worst frame came after it was due on the screen of one that plays from the first frame's arrival on.
+    """
 
     programme: Programme
     frames: list[tuple[int, bytes]] = field(default_factory=list)
     arrivals: list[tuple[float, int]] = field(default_factory=list)
     timeline: list[tuple[int, str]] = field(default_factory=list)
+    late_s: float = 0.0
     error: str = ""
 
     def supersede(self, first_frame: int) -> None:
@@ -98,6 +102,7 @@ async def watch(client: HeadraceClient, programme: Programme, config: MillraceCo
             if isinstance(event, pb.Frames):
                 seen.add(event, clock())
                 playout.arrived(event.first_frame, event.frame_count, config.fps)
+                seen.late_s = playout.stats().max_late_s
                 again, furthest = event.chunk_index <= furthest, max(furthest, event.chunk_index)
                 last = event.chunk_index >= programme.chunks - 2
                 turn = programme.switch_every and event.chunk_index % programme.switch_every == programme.switch_every - 1

@@ -6,11 +6,11 @@ import asyncio
 
 from deployments.pacing import Clock
 from deployments.rpc_edge import Context
-from deployments.sessions import RunningSession
+from deployments.sessions import Refuse, RunningSession
 from deployments.validation import Limits, Validator
-from deployments.wire import RequestParser
+from deployments.wire import RequestParser, prompt_refused
 from headrace.v1 import video_pb2 as pb
-from model_core.errors import FieldViolation, InvalidRequest
+from model_core.errors import FieldViolation, InvalidRequest, StageUnavailable
 
 
 class LiveControls:
@@ -39,20 +39,18 @@ class LiveControls:
             raise InvalidRequest((FieldViolation("start", "must be the first message; the call was closed without any"),))
         return message
 
-    async def steer(self, running: RunningSession) -> None:
-        """Apply controls until the caller stops or closes its side.
+    async def steer(self, running: RunningSession, refuse: Refuse) -> None:
+        """Apply controls until the caller stops or closes its side. A prompt that cannot be applied is refused, and changes nothing.
 
         Closing leaves a session that has an end to play to it. One that has none, or is paused with nobody left to resume it, ends.
 
         Raises:
-            InvalidRequest: a message breaks a limit.
-            StageUnavailable: a new prompt could not be embedded.
+            InvalidRequest: a message is none of the controls.
         """
         session = running.session
         while (message := await self._read()) is not None:
             arrived = self._clock.now()
-            self._validator.control(message)
-            action = message.WhichOneof("action")
+            action = self._validator.control(message)
             if action == "stop":
                 running.stop_asked = True
                 running.end(pb.END_REASON_STOPPED)
@@ -60,15 +58,24 @@ class LiveControls:
             await running.unanswered.acquire()
             match action:
                 case "prompt":
-                    running.prompts_at.append(arrived)
-                    replace_from = message.prompt.replace_from if message.prompt.HasField("replace_from") else None
-                    await session.set_prompt(message.prompt.prompt, message.prompt.request_id, replace_from)
+                    await self._change_prompt(message.prompt, running, refuse, arrived)
                 case "pause":
                     session.pause()
                 case "resume":
                     session.resume()
         if session.paused or session.request.num_frames is None:
             running.end(pb.END_REASON_STOPPED)
+
+    async def _change_prompt(self, change: pb.PromptChange, running: RunningSession, refuse: Refuse, arrived: float) -> None:
+        running.prompts_at.append(arrived)
+        try:
+            self._validator.prompt(change)
+            replace_from = change.replace_from if change.HasField("replace_from") else None
+            await running.session.set_prompt(change.prompt, change.request_id, replace_from)
+        except (InvalidRequest, StageUnavailable) as error:
+            running.prompts_at.pop()
+            running.unanswered.release()
+            await refuse(prompt_refused(change.request_id, error))
 
     async def _read(self) -> pb.LiveRequest | None:
         data: object = await self._context.read()

@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+_YIELDING = 5  # steps of niceness: a third of the share of CPU time of a process that does not yield, where there is not enough for both
+_CAP_SYS_NICE = 1 << 23  # capabilities(7)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -25,6 +29,31 @@ def process_statistics() -> ProcessStatistics:
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     files = sum(1 for _ in Path("/proc/self/fd").iterdir())
     return ProcessStatistics(os.getpid(), len(asyncio.all_tasks()), files, pages * os.sysconf("SC_PAGE_SIZE"))
+
+
+@contextmanager
+def yielding() -> Iterator[None]:
+    """Whatever runs in this process meanwhile lets other processes go first: a replica that starts is not to disturb those that serve.
+
+    Linux counts niceness by thread, and a new thread inherits it. Where a process may not take its priority back, nothing is changed.
+    """
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    if not _may_raise_priority():
+        yield
+        return
+    os.setpriority(os.PRIO_PROCESS, 0, own + _YIELDING)
+    try:
+        yield
+    finally:
+        for thread in Path("/proc/self/task").iterdir():
+            with suppress(ProcessLookupError):  # it has ended since
+                if os.getpriority(os.PRIO_PROCESS, int(thread.name)) == own + _YIELDING:
+                    os.setpriority(os.PRIO_PROCESS, int(thread.name), own)
+
+
+def _may_raise_priority() -> bool:
+    capabilities = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("CapEff:"))
+    return bool(int(capabilities.split()[1], 16) & _CAP_SYS_NICE)
 
 
 def numbers(prefix: str, statistics: Any) -> dict[str, float]:

@@ -116,7 +116,7 @@ class _RemoteStage:
             except TimeoutError:
                 raise StageUnavailable(f"{self._stage}: no answer within {self._call_timeout_s:g} s") from None
             finally:
-                _abandon(response)
+                abandon(response)
 
     async def _pull(self, context: SessionContext) -> AsyncGenerator[Any, None]:
         """The stage's linked stream. Credit is granted when the next item is asked for: then the one before has been consumed."""
@@ -133,7 +133,7 @@ class _RemoteStage:
                     yield item
                     line.grant()
         finally:
-            _abandon(response)
+            abandon(response)
             if line is not None:
                 await line.aclose()
 
@@ -145,7 +145,7 @@ class _RemoteStage:
             raise StageUnavailable(f"{self._stage}: not opened within {self._open_timeout_s:g} s") from None
 
 
-def _abandon(response: Any) -> None:
+def abandon(response: Any) -> None:
     """Cancel a call for certain: Serve 2.60 itself forgets one whose replica was found in the very moment that its caller was cancelled."""
     response.cancel()
     found = getattr(response, "_replica_result_future", None)

@@ -15,6 +15,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from deployments.session_store import SessionMismatch, SessionMoved, SessionNotFound
+from deployments.wire import MAX_MESSAGE_CHARS
 from model_core.errors import CapacityExceeded, InvalidRequest, StageUnavailable
 from observability.metrics import Metrics
 
@@ -24,8 +25,6 @@ TENANT_KEY = "x-headrace-tenant"
 _DETAILS_KEY = "grpc-status-details-bin"
 # Long enough for a stage to be replaced, short enough that a viewer still waits.
 _UNAVAILABLE_RETRY_S = 2.0
-# The message travels in a header, whose size peers limit; a stage's error may hold a whole traceback.
-_MAX_MESSAGE_CHARS = 2048
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +85,7 @@ class RpcEdge:
         self._metrics.sessions_total.labels(rpc, outcome).inc()
 
     def _status(self, rpc: str, error: Exception) -> _Status:
-        message = str(error)[:_MAX_MESSAGE_CHARS]
+        message = str(error)[:MAX_MESSAGE_CHARS]
         match error:
             case InvalidRequest():
                 return _Status("invalid", grpc.StatusCode.INVALID_ARGUMENT, message, _bad_request(error))

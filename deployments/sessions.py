@@ -79,7 +79,8 @@ class RunningSession:
 
 
 Send = Callable[[Message], Awaitable[None]]
-Steer = Callable[[RunningSession], Coroutine[Any, Any, None]]
+Refuse = Callable[[pb.PromptRefused], Awaitable[None]]
+Steer = Callable[[RunningSession, Refuse], Coroutine[Any, Any, None]]
 Reply = type[pb.StreamResponse | pb.LiveResponse]
 
 
@@ -141,7 +142,8 @@ class SessionRunner:
             raise StageUnavailable(DRAINING)
         arrived = self._clock.now()
         account = self._desk.tenant(tenant)
-        with self._counted(), self._entered(order, account) as ticket:
+        ask = Ask(account, order.request.num_steps, paced=order.max_lead_s > 0, resumed=order.resume is not None)
+        with self._counted(), self._entered(ask) as ticket:
             asked = self._clock.now()
             session = await open_session(self._pipelines[order.config.name], order)
             encoding = _encoding(session, self._clock.now() - asked)
@@ -159,16 +161,15 @@ class SessionRunner:
                 self._running.discard(running)
 
     @contextmanager
-    def _entered(self, order: Order, tenant: str) -> Iterator[Ticket]:
+    def _entered(self, ask: Ask) -> Iterator[Ticket]:
         count = self._metrics.admissions_total
-        asked = order.request.num_steps
         try:
-            with self._desk.enter(Ask(tenant, asked, paced=order.max_lead_s > 0)) as ticket:
-                answer = "waiting" if not ticket.admitted else "degraded" if ticket.steps < asked else "admitted"
-                count.labels(tenant, answer).inc()
+            with self._desk.enter(ask) as ticket:
+                answer = "waiting" if not ticket.admitted else "degraded" if ticket.steps < ask.steps else "admitted"
+                count.labels(ask.tenant, answer).inc()
                 yield ticket
         except CapacityExceeded:
-            count.labels(tenant, "refused").inc()
+            count.labels(ask.tenant, "refused").inc()
             raise
 
     @contextmanager
@@ -241,7 +242,7 @@ class _Serving:
         helpers: list[asyncio.Task[None]] = []
         try:
             if steer is not None:
-                helpers.append(asyncio.create_task(self._guarded(steer(self._running))))
+                helpers.append(asyncio.create_task(self._guarded(steer(self._running, self._refuse))))
             if await self._wait_for_slot():
                 async with self._keeper.keeping(self._order.token, self._order.holder, self._running.session) as self._kept:
                     header = await self._codec_header()
@@ -341,6 +342,9 @@ class _Serving:
             reason = pb.QUALITY_REASON_LOAD if steps < self._steps else pb.QUALITY_REASON_RECOVERED
             self._steps = steps
             await self._send(quality_change=pb.QualityChange(steps=steps, first_frame=first_frame, reason=reason))
+
+    async def _refuse(self, refused: pb.PromptRefused) -> None:
+        await self._send(prompt_refused=refused)
 
     async def _tick(self) -> None:
         while True:

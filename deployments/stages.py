@@ -24,7 +24,7 @@ from autoscaling.estimate import Measured, decode_report, denoise_report, sessio
 from deployments.config import AppConfig
 from deployments.drain import watch_serve
 from deployments.link import LinkServer, Ticket
-from deployments.process import numbers, process_statistics
+from deployments.process import numbers, process_statistics, yielding
 from deployments.remote import RemoteDenoiser
 from deployments.routing import SESSIONS
 from deployments.scrape import ReplicaMetrics, Target
@@ -161,9 +161,9 @@ class _Shell:
 
 class TextEncoderReplica(_Shell):
     def __init__(self, config: AppConfig) -> None:
-        self._encoder = stage_factory(config, config.text_encoder.threads, config.execution().text_encoder).build_text_encoder(
-            config.preset()
-        )
+        with yielding():
+            factory = stage_factory(config, config.text_encoder.threads, config.execution().text_encoder)
+            self._encoder = factory.build_text_encoder(config.preset())
         super().__init__(config, text_encoder=self._encoder)
 
     async def encode(self, prompt: str) -> TextEmbedding:
@@ -173,7 +173,9 @@ class TextEncoderReplica(_Shell):
 class DenoiserReplica(_Shell):
     def __init__(self, config: AppConfig) -> None:
         engine = config.engine.engine_config()
-        self._denoiser = stage_factory(config, engine.threads, config.execution().denoiser).build_denoiser(config.preset(), engine)
+        with yielding():
+            factory = stage_factory(config, engine.threads, config.execution().denoiser)
+            self._denoiser = factory.build_denoiser(config.preset(), engine)
         super().__init__(config, denoiser=self._denoiser)
 
     async def stream(self, context: SessionContext) -> AsyncGenerator[Ticket | LatentChunk, None]:
@@ -185,7 +187,9 @@ class DenoiserReplica(_Shell):
 class DecoderReplica(_Shell):
     def __init__(self, config: AppConfig, denoiser: DeploymentHandle[Any]) -> None:
         upstream = RemoteDenoiser(denoiser, "denoiser", config.open_timeout_seconds)
-        self._decoder = stage_factory(config, config.decoder.threads, config.execution().decoder).build_decoder(config.preset(), upstream)
+        with yielding():
+            factory = stage_factory(config, config.decoder.threads, config.execution().decoder)
+            self._decoder = factory.build_decoder(config.preset(), upstream)
         super().__init__(config, decoder=self._decoder)
 
     async def stream(self, context: SessionContext) -> AsyncGenerator[Ticket | FrameChunk, None]:
@@ -201,10 +205,11 @@ class FusedReplica(_Shell):
         engine = config.engine.engine_config()
         preset = config.preset()
         execution = config.execution()
-        factory = stage_factory(config, engine.threads, execution.text_encoder, execution.denoiser, execution.decoder)
-        self._encoder = factory.build_text_encoder(preset)
-        denoiser = factory.build_denoiser(preset, engine)
-        self._decoder = factory.build_decoder(preset, denoiser)
+        with yielding():
+            factory = stage_factory(config, engine.threads, execution.text_encoder, execution.denoiser, execution.decoder)
+            self._encoder = factory.build_text_encoder(preset)
+            denoiser = factory.build_denoiser(preset, engine)
+            self._decoder = factory.build_decoder(preset, denoiser)
         super().__init__(config, text_encoder=self._encoder, decoder=self._decoder, denoiser=denoiser)
 
     async def encode(self, prompt: str) -> TextEmbedding:

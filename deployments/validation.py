@@ -9,7 +9,7 @@ import math
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Literal, TypeVar, cast
 
 from deployments.wire import CODECS, DEFAULT_CODEC
 from headrace.v1 import video_pb2 as pb
@@ -20,6 +20,7 @@ from model_core.session_log import Reconciled
 from model_core.types import Codec
 
 T = TypeVar("T")
+Control = Literal["prompt", "pause", "resume", "stop"]
 
 _SHOWN_CHARS = 64
 _MAX_TOKEN_CHARS = 256
@@ -141,16 +142,23 @@ class Validator:
         lead = self._lead(check, message.max_lead_seconds, f"{path.removesuffix('resume.')}max_lead_seconds")
         return check.passed((lead or self._limits.live_lead_seconds) if live else lead)
 
-    def control(self, message: pb.LiveRequest) -> None:
-        """A later message of a Live. Raises InvalidRequest."""
+    def control(self, message: pb.LiveRequest) -> Control:
+        """Which control a later message of a Live is. Raises InvalidRequest."""
         check = _Check()
-        match message.WhichOneof("action"):
-            case "prompt":
-                self._prompt(check, message.prompt.prompt, "prompt.prompt")
+        action = message.WhichOneof("action")
+        match action:
             case "start":
                 check.fail("start", "must be sent exactly once, as the first message; got a second one")
             case None:
                 check.fail("action", "must be one of prompt, pause, resume, stop; got an empty message")
+            case _:
+                return cast("Control", action)
+        return check.passed(None)
+
+    def prompt(self, message: pb.PromptChange) -> None:
+        """Raises InvalidRequest."""
+        check = _Check()
+        self._prompt(check, message.prompt, "prompt.prompt")
         check.passed(True)
 
     def _order(

@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError, Message
 
 from headrace.v1 import video_pb2 as pb
 from model_core.config import ModelConfig
-from model_core.errors import FieldViolation, InvalidRequest
+from model_core.errors import FieldViolation, InvalidRequest, StageUnavailable
 from model_core.pipeline import SessionRequest
 from model_core.types import Codec, FrameChunk, StageTiming
 
@@ -23,6 +23,8 @@ M = TypeVar("M", bound=Message)
 
 CODECS = {Codec.RAW_RGB: pb.CODEC_RAW_RGB, Codec.JPEG: pb.CODEC_JPEG, Codec.FMP4_H264: pb.CODEC_FMP4_H264}
 DEFAULT_CODEC = Codec.JPEG
+# Of an error's sentence. In a status it travels in a header, whose size peers limit; a stage's error may hold a whole traceback.
+MAX_MESSAGE_CHARS = 2048
 
 
 class RequestParser:
@@ -85,6 +87,12 @@ def frames(chunk: FrameChunk, before: tuple[StageTiming, ...] = ()) -> pb.Frames
         chunk_index=chunk.index, first_frame=chunk.first_frame, frame_count=chunk.num_frames,
         codec=CODECS[chunk.codec], data=chunk.data, timings=timings,
     )  # fmt: skip
+
+
+def prompt_refused(request_id: int, error: InvalidRequest | StageUnavailable) -> pb.PromptRefused:
+    violations = error.violations if isinstance(error, InvalidRequest) else ()
+    told = [pb.Violation(field=v.field, description=v.description) for v in violations]
+    return pb.PromptRefused(request_id=request_id, violations=told, message=str(error)[:MAX_MESSAGE_CHARS])
 
 
 @dataclass(slots=True)

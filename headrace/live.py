@@ -16,7 +16,10 @@ from headrace.errors import ClientError, client_error
 from headrace.reconnect import Arrived, Reconnect, cancel_asked_for, resuming
 from headrace.v1 import video_pb2 as pb
 
-LiveEvent = pb.Started | pb.QueuePosition | pb.PromptAck | pb.Frames | pb.QualityChange | pb.UsageTick | pb.Paused | pb.Resumed | pb.Ended
+LiveEvent = (
+    pb.Started | pb.QueuePosition | pb.PromptAck | pb.PromptRefused | pb.Frames | pb.QualityChange | pb.UsageTick | pb.Paused | pb.Resumed
+    | pb.Ended
+)  # fmt: skip
 LiveMethod = grpc.aio.StreamStreamMultiCallable[pb.LiveRequest, pb.LiveResponse]
 LiveCall = grpc.aio.StreamStreamCall[pb.LiveRequest, pb.LiveResponse]
 
@@ -47,6 +50,8 @@ class Unanswered:
     def answered(self, event: object) -> bool:
         """Note an answer. False for one that the caller has had already."""
         match event:
+            case pb.PromptRefused():
+                self._take(lambda control: control.HasField("prompt") and control.prompt.request_id == event.request_id)
             case pb.PromptAck():
                 # Given twice when it got lost with a connection and the prompt was sent again: then the later one is in force.
                 self._take(lambda control: control.HasField("prompt") and control.prompt.request_id == event.request_id)
@@ -115,7 +120,7 @@ class LiveSession:
         self._entered().cancel()
 
     async def set_prompt(self, prompt: str) -> int:
-        """Change the prompt. Returns the request id that the PromptAck will carry.
+        """Change the prompt. Returns the request id that the PromptAck, or the PromptRefused, will carry.
 
         Raises:
             ClientError: the session is over.
@@ -147,7 +152,7 @@ class LiveSession:
             await self._control(pb.LiveRequest(stop=pb.Stop()))
 
     async def __aiter__(self) -> AsyncIterator[LiveEvent]:
-        """Events until the session ends. A refused prompt change arrives as BadRequest and ends the session.
+        """Events until the session ends. A prompt change that cannot be applied is a PromptRefused; the session plays on.
 
         Raises:
             ClientError: the call failed; see the tree above.

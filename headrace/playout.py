@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
 Clock = Callable[[], float]
 
-# A new prompt's first chunk takes about so long to arrive; frames that are due sooner are better left as they are.
+# A new prompt's first chunk takes at least so long to arrive; frames that are due sooner are better left as they are.
 REPLACE_GUARD_S = 0.25
+_SWITCHES_REMEMBERED = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +57,16 @@ class PlayoutClock:
         self._late = 0
         self._max_late_s = 0.0
         self._max_gap_s = 0.0
+        self._asked_at: float | None = None  # when it was said last what can be replaced
+        self._awaited: int | None = None  # the first frame of the prompt that was asked for then
+        self._switches_s: deque[float] = deque(maxlen=_SWITCHES_REMEMBERED)
 
     def arrived(self, first_frame: int, count: int, fps: float) -> float:
         """`count` frames from `first_frame` on are here. Returns the moment, on this clock, at which the first of them is due on screen."""
         now = self._now()
+        if self._asked_at is not None and self._awaited == first_frame:
+            self._switches_s.append(now - self._asked_at)
+            self._asked_at = self._awaited = None
         if self._origin is None:
             self._origin = now - first_frame / fps
         else:
@@ -81,17 +89,28 @@ class PlayoutClock:
         return due
 
     def superseded(self, first_frame: int) -> int:
-        """Frames from `first_frame` on come again. Returns how many of them had arrived."""
+        """Frames from `first_frame` on come again. Returns how many of them had arrived.
+
+        If there were none, the new ones wait for their turn, and do not tell how soon they could have come.
+        """
         count = max(0, self._next_frame - first_frame)
+        self._awaited = first_frame if count else None
+        if not count and self._switches_s:
+            self._switches_s.popleft()
         self._frames -= count
         self._next_frame -= count
         return count
 
-    def replaceable(self, guard_s: float = REPLACE_GUARD_S) -> int | None:
-        """The first frame that is due later than `guard_s` from now; None while nothing plays."""
+    def replaceable(self) -> int | None:
+        """The first frame that is due later than a new prompt's first frames come, as far as is known; None while nothing plays.
+
+        Call it when the prompt is sent.
+        """
         if self._origin is None:
             return None
-        return max(0, math.floor((self._now() + guard_s - self._origin) * self._fps) + 1)
+        now = self._asked_at = self._now()
+        guard_s = max(REPLACE_GUARD_S, *self._switches_s, 0.0)
+        return max(0, math.floor((now + guard_s - self._origin) * self._fps) + 1)
 
     def paused(self) -> None:
         """The stream stands still on purpose until the next frame arrives."""

@@ -90,6 +90,8 @@ class Player:
             case pb.PromptAck():
                 self._supersede(event.first_frame)
                 self._view.say(f"frame {event.first_frame}: {event.prompt}")
+            case pb.PromptRefused():
+                self._view.say(f"refused: {event.message}")
             case pb.QualityChange():
                 why = "busy" if event.reason == pb.QUALITY_REASON_LOAD else "no longer busy"
                 self._view.say(f"frame {event.first_frame}: {why}, {event.steps} steps a chunk")

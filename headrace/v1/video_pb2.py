@@ -24,19 +24,19 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17headrace/v1/video.proto\x12\x0bheadrace.v1\"\x85\x01\n\tVideoSpec\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06prompt\x18\x02 \x01(\t\x12\x0f\n\x07seconds\x18\x03 \x01(\x01\x12\x11\n\x04seed\x18\x04 \x01(\x04H\x00\x88\x01\x01\x12\r\n\x05width\x18\x05 \x01(\r\x12\x0e\n\x06height\x18\x06 \x01(\r\x12\r\n\x05steps\x18\x07 \x01(\rB\x07\n\x05_seed\"7\n\x0fGenerateRequest\x12$\n\x04spec\x18\x01 \x01(\x0b\x32\x16.headrace.v1.VideoSpec\"i\n\x10GenerateResponse\x12\x0b\n\x03mp4\x18\x01 \x01(\x0c\x12%\n\x07started\x18\x02 \x01(\x0b\x32\x14.headrace.v1.Started\x12!\n\x05\x65nded\x18\x03 \x01(\x0b\x32\x12.headrace.v1.Ended\"\x9e\x01\n\rStreamRequest\x12$\n\x04spec\x18\x01 \x01(\x0b\x32\x16.headrace.v1.VideoSpec\x12!\n\x05\x63odec\x18\x02 \x01(\x0e\x32\x12.headrace.v1.Codec\x12\x18\n\x10max_lead_seconds\x18\x03 \x01(\x01\x12*\n\x06resume\x18\x04 \x01(\x0b\x32\x1a.headrace.v1.SessionResume\"\x95\x01\n\rSessionResume\x12\r\n\x05token\x18\x01 \x01(\t\x12\x12\n\nnext_frame\x18\x02 \x01(\x04\x12,\n\x0c\x61\x63knowledged\x18\x03 \x03(\x0b\x32\x16.headrace.v1.PromptAck\x12\x33\n\x0fquality_changes\x18\x04 \x03(\x0b\x32\x1a.headrace.v1.QualityChange\"\xfa\x01\n\x0eStreamResponse\x12\'\n\x07started\x18\x01 \x01(\x0b\x32\x14.headrace.v1.StartedH\x00\x12\x34\n\x0equeue_position\x18\x02 \x01(\x0b\x32\x1a.headrace.v1.QueuePositionH\x00\x12%\n\x06\x66rames\x18\x03 \x01(\x0b\x32\x13.headrace.v1.FramesH\x00\x12#\n\x05\x65nded\x18\x04 \x01(\x0b\x32\x12.headrace.v1.EndedH\x00\x12\x34\n\x0equality_change\x18\x14 \x01(\x0b\x32\x1a.headrace.v1.QualityChangeH\x00\x42\x07\n\x05\x65vent\"\xdc\x01\n\x0bLiveRequest\x12\'\n\x05start\x18\x01 \x01(\x0b\x32\x16.headrace.v1.LiveStartH\x00\x12+\n\x06prompt\x18\x02 \x01(\x0b\x32\x19.headrace.v1.PromptChangeH\x00\x12#\n\x05pause\x18\x03 \x01(\x0b\x32\x12.headrace.v1.PauseH\x00\x12%\n\x06resume\x18\x04 \x01(\x0b\x32\x13.headrace.v1.ResumeH\x00\x12!\n\x04stop\x18\x05 \x01(\x0b\x32\x11.headrace.v1.StopH\x00\x42\x08\n\x06\x61\x63tion\"\x9a\x01\n\tLiveStart\x12$\n\x04spec\x18\x01 \x01(\x0b\x32\x16.headrace.v1.VideoSpec\x12!\n\x05\x63odec\x18\x02 \x01(\x0e\x32\x12.headrace.v1.Codec\x12\x18\n\x10max_lead_seconds\x18\x03 \x01(\x01\x12*\n\x06resume\x18\x04 \x01(\x0b\x32\x1a.headrace.v1.SessionResume\"^\n\x0cPromptChange\x12\x0e\n\x06prompt\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\x04\x12\x19\n\x0creplace_from\x18\x03 \x01(\x04H\x00\x88\x01\x01\x42\x0f\n\r_replace_from\"\x07\n\x05Pause\"\x08\n\x06Resume\"\x06\n\x04Stop\"\x9f\x03\n\x0cLiveResponse\x12\'\n\x07started\x18\x01 \x01(\x0b\x32\x14.headrace.v1.StartedH\x00\x12\x34\n\x0equeue_position\x18\x02 \x01(\x0b\x32\x1a.headrace.v1.QueuePositionH\x00\x12,\n\nprompt_ack\x18\x03 \x01(\x0b\x32\x16.headrace.v1.PromptAckH\x00\x12%\n\x06\x66rames\x18\x04 \x01(\x0b\x32\x13.headrace.v1.FramesH\x00\x12\'\n\x05usage\x18\x05 \x01(\x0b\x32\x16.headrace.v1.UsageTickH\x00\x12%\n\x06paused\x18\x06 \x01(\x0b\x32\x13.headrace.v1.PausedH\x00\x12\'\n\x07resumed\x18\x07 \x01(\x0b\x32\x14.headrace.v1.ResumedH\x00\x12#\n\x05\x65nded\x18\x08 \x01(\x0b\x32\x12.headrace.v1.EndedH\x00\x12\x34\n\x0equality_change\x18\x14 \x01(\x0b\x32\x1a.headrace.v1.QualityChangeH\x00\x42\x07\n\x05\x65vent\"\xf0\x01\n\x07Started\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0c\n\x04seed\x18\x03 \x01(\x04\x12\r\n\x05width\x18\x04 \x01(\r\x12\x0e\n\x06height\x18\x05 \x01(\r\x12\x0b\n\x03\x66ps\x18\x06 \x01(\r\x12\x18\n\x10\x66rames_per_chunk\x18\x07 \x01(\r\x12\r\n\x05steps\x18\x08 \x01(\r\x12!\n\x05\x63odec\x18\t \x01(\x0e\x32\x12.headrace.v1.Codec\x12\x14\n\x0c\x63odec_header\x18\n \x01(\x0c\x12\x14\n\x0cresume_token\x18\x0b \x01(\t\x12\x10\n\x08\x64\x65graded\x18\x14 \x01(\x08\"_\n\rQualityChange\x12\r\n\x05steps\x18\x01 \x01(\r\x12\x13\n\x0b\x66irst_frame\x18\x02 \x01(\x04\x12*\n\x06reason\x18\x03 \x01(\x0e\x32\x1a.headrace.v1.QualityReason\"!\n\rQueuePosition\x12\x10\n\x08position\x18\x01 \x01(\r\"\xa3\x01\n\x06\x46rames\x12\x13\n\x0b\x63hunk_index\x18\x01 \x01(\x04\x12\x13\n\x0b\x66irst_frame\x18\x02 \x01(\x04\x12\x13\n\x0b\x66rame_count\x18\x03 \x01(\r\x12!\n\x05\x63odec\x18\x04 \x01(\x0e\x32\x12.headrace.v1.Codec\x12\x0c\n\x04\x64\x61ta\x18\x05 \x03(\x0c\x12)\n\x07timings\x18\x06 \x03(\x0b\x32\x18.headrace.v1.StageTiming\"d\n\x0bStageTiming\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x15\n\rqueue_seconds\x18\x02 \x01(\x01\x12\x17\n\x0fservice_seconds\x18\x03 \x01(\x01\x12\x16\n\x0e\x64\x65vice_seconds\x18\x04 \x01(\x01\"T\n\tPromptAck\x12\x0e\n\x06prompt\x18\x01 \x01(\t\x12\x13\n\x0b\x66irst_frame\x18\x02 \x01(\x04\x12\x12\n\nrequest_id\x18\x03 \x01(\x04\x12\x0e\n\x06\x63hange\x18\x04 \x01(\x04\"\x83\x01\n\tUsageTick\x12\x13\n\x0b\x66rames_sent\x18\x01 \x01(\x04\x12\x15\n\rvideo_seconds\x18\x02 \x01(\x01\x12\x17\n\x0f\x64\x65noise_seconds\x18\x03 \x01(\x01\x12\x16\n\x0e\x64\x65\x63ode_seconds\x18\x04 \x01(\x01\x12\x19\n\x11\x66rames_superseded\x18\x05 \x01(\x04\"\x1c\n\x06Paused\x12\x12\n\nnext_frame\x18\x01 \x01(\x04\"\x1d\n\x07Resumed\x12\x12\n\nnext_frame\x18\x01 \x01(\x04\"V\n\x05\x45nded\x12&\n\x06reason\x18\x01 \x01(\x0e\x32\x16.headrace.v1.EndReason\x12%\n\x05usage\x18\x02 \x01(\x0b\x32\x16.headrace.v1.UsageTick\"\x13\n\x11ListModelsRequest\"8\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.headrace.v1.Model\"\xac\x02\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0b\n\x03\x66ps\x18\x03 \x01(\r\x12 \n\x05sizes\x18\x04 \x03(\x0b\x32\x11.headrace.v1.Size\x12\x15\n\rdefault_steps\x18\x05 \x01(\r\x12\x11\n\tmax_steps\x18\x06 \x01(\r\x12\x18\n\x10max_prompt_bytes\x18\x07 \x01(\r\x12\x1c\n\x14max_generate_seconds\x18\x08 \x01(\x01\x12\x1a\n\x12max_stream_seconds\x18\t \x01(\x01\x12\x18\n\x10\x66rames_per_chunk\x18\n \x01(\r\x12\"\n\x06\x63odecs\x18\x0b \x03(\x0e\x32\x12.headrace.v1.Codec\x12\x15\n\rdefault_model\x18\x0c \x01(\x08\"%\n\x04Size\x12\r\n\x05width\x18\x01 \x01(\r\x12\x0e\n\x06height\x18\x02 \x01(\r*V\n\x05\x43odec\x12\x15\n\x11\x43ODEC_UNSPECIFIED\x10\x00\x12\x11\n\rCODEC_RAW_RGB\x10\x01\x12\x0e\n\nCODEC_JPEG\x10\x02\x12\x13\n\x0f\x43ODEC_FMP4_H264\x10\x03*f\n\rQualityReason\x12\x1e\n\x1aQUALITY_REASON_UNSPECIFIED\x10\x00\x12\x17\n\x13QUALITY_REASON_LOAD\x10\x01\x12\x1c\n\x18QUALITY_REASON_RECOVERED\x10\x02*y\n\tEndReason\x12\x1a\n\x16\x45ND_REASON_UNSPECIFIED\x10\x00\x12\x18\n\x14\x45ND_REASON_COMPLETED\x10\x01\x12\x16\n\x12\x45ND_REASON_STOPPED\x10\x02\x12\x1e\n\x1a\x45ND_REASON_SERVER_DRAINING\x10\x03\x32\xac\x02\n\x0cVideoService\x12G\n\x08Generate\x12\x1c.headrace.v1.GenerateRequest\x1a\x1d.headrace.v1.GenerateResponse\x12\x43\n\x06Stream\x12\x1a.headrace.v1.StreamRequest\x1a\x1b.headrace.v1.StreamResponse0\x01\x12?\n\x04Live\x12\x18.headrace.v1.LiveRequest\x1a\x19.headrace.v1.LiveResponse(\x01\x30\x01\x12M\n\nListModels\x12\x1e.headrace.v1.ListModelsRequest\x1a\x1f.headrace.v1.ListModelsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17headrace/v1/video.proto\x12\x0bheadrace.v1\"\x85\x01\n\tVideoSpec\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06prompt\x18\x02 \x01(\t\x12\x0f\n\x07seconds\x18\x03 \x01(\x01\x12\x11\n\x04seed\x18\x04 \x01(\x04H\x00\x88\x01\x01\x12\r\n\x05width\x18\x05 \x01(\r\x12\x0e\n\x06height\x18\x06 \x01(\r\x12\r\n\x05steps\x18\x07 \x01(\rB\x07\n\x05_seed\"7\n\x0fGenerateRequest\x12$\n\x04spec\x18\x01 \x01(\x0b\x32\x16.headrace.v1.VideoSpec\"i\n\x10GenerateResponse\x12\x0b\n\x03mp4\x18\x01 \x01(\x0c\x12%\n\x07started\x18\x02 \x01(\x0b\x32\x14.headrace.v1.Started\x12!\n\x05\x65nded\x18\x03 \x01(\x0b\x32\x12.headrace.v1.Ended\"\x9e\x01\n\rStreamRequest\x12$\n\x04spec\x18\x01 \x01(\x0b\x32\x16.headrace.v1.VideoSpec\x12!\n\x05\x63odec\x18\x02 \x01(\x0e\x32\x12.headrace.v1.Codec\x12\x18\n\x10max_lead_seconds\x18\x03 \x01(\x01\x12*\n\x06resume\x18\x04 \x01(\x0b\x32\x1a.headrace.v1.SessionResume\"\x95\x01\n\rSessionResume\x12\r\n\x05token\x18\x01 \x01(\t\x12\x12\n\nnext_frame\x18\x02 \x01(\x04\x12,\n\x0c\x61\x63knowledged\x18\x03 \x03(\x0b\x32\x16.headrace.v1.PromptAck\x12\x33\n\x0fquality_changes\x18\x04 \x03(\x0b\x32\x1a.headrace.v1.QualityChange\"\xfa\x01\n\x0eStreamResponse\x12\'\n\x07started\x18\x01 \x01(\x0b\x32\x14.headrace.v1.StartedH\x00\x12\x34\n\x0equeue_position\x18\x02 \x01(\x0b\x32\x1a.headrace.v1.QueuePositionH\x00\x12%\n\x06\x66rames\x18\x03 \x01(\x0b\x32\x13.headrace.v1.FramesH\x00\x12#\n\x05\x65nded\x18\x04 \x01(\x0b\x32\x12.headrace.v1.EndedH\x00\x12\x34\n\x0equality_change\x18\x14 \x01(\x0b\x32\x1a.headrace.v1.QualityChangeH\x00\x42\x07\n\x05\x65vent\"\xdc\x01\n\x0bLiveRequest\x12\'\n\x05start\x18\x01 \x01(\x0b\x32\x16.headrace.v1.LiveStartH\x00\x12+\n\x06prompt\x18\x02 \x01(\x0b\x32\x19.headrace.v1.PromptChangeH\x00\x12#\n\x05pause\x18\x03 \x01(\x0b\x32\x12.headrace.v1.PauseH\x00\x12%\n\x06resume\x18\x04 \x01(\x0b\x32\x13.headrace.v1.ResumeH\x00\x12!\n\x04stop\x18\x05 \x01(\x0b\x32\x11.headrace.v1.StopH\x00\x42\x08\n\x06\x61\x63tion\"\x9a\x01\n\tLiveStart\x12$\n\x04spec\x18\x01 \x01(\x0b\x32\x16.headrace.v1.VideoSpec\x12!\n\x05\x63odec\x18\x02 \x01(\x0e\x32\x12.headrace.v1.Codec\x12\x18\n\x10max_lead_seconds\x18\x03 \x01(\x01\x12*\n\x06resume\x18\x04 \x01(\x0b\x32\x1a.headrace.v1.SessionResume\"^\n\x0cPromptChange\x12\x0e\n\x06prompt\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\x04\x12\x19\n\x0creplace_from\x18\x03 \x01(\x04H\x00\x88\x01\x01\x42\x0f\n\r_replace_from\"\x07\n\x05Pause\"\x08\n\x06Resume\"\x06\n\x04Stop\"\xd5\x03\n\x0cLiveResponse\x12\'\n\x07started\x18\x01 \x01(\x0b\x32\x14.headrace.v1.StartedH\x00\x12\x34\n\x0equeue_position\x18\x02 \x01(\x0b\x32\x1a.headrace.v1.QueuePositionH\x00\x12,\n\nprompt_ack\x18\x03 \x01(\x0b\x32\x16.headrace.v1.PromptAckH\x00\x12%\n\x06\x66rames\x18\x04 \x01(\x0b\x32\x13.headrace.v1.FramesH\x00\x12\'\n\x05usage\x18\x05 \x01(\x0b\x32\x16.headrace.v1.UsageTickH\x00\x12%\n\x06paused\x18\x06 \x01(\x0b\x32\x13.headrace.v1.PausedH\x00\x12\'\n\x07resumed\x18\x07 \x01(\x0b\x32\x14.headrace.v1.ResumedH\x00\x12#\n\x05\x65nded\x18\x08 \x01(\x0b\x32\x12.headrace.v1.EndedH\x00\x12\x34\n\x0eprompt_refused\x18\t \x01(\x0b\x32\x1a.headrace.v1.PromptRefusedH\x00\x12\x34\n\x0equality_change\x18\x14 \x01(\x0b\x32\x1a.headrace.v1.QualityChangeH\x00\x42\x07\n\x05\x65vent\"\xf0\x01\n\x07Started\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0c\n\x04seed\x18\x03 \x01(\x04\x12\r\n\x05width\x18\x04 \x01(\r\x12\x0e\n\x06height\x18\x05 \x01(\r\x12\x0b\n\x03\x66ps\x18\x06 \x01(\r\x12\x18\n\x10\x66rames_per_chunk\x18\x07 \x01(\r\x12\r\n\x05steps\x18\x08 \x01(\r\x12!\n\x05\x63odec\x18\t \x01(\x0e\x32\x12.headrace.v1.Codec\x12\x14\n\x0c\x63odec_header\x18\n \x01(\x0c\x12\x14\n\x0cresume_token\x18\x0b \x01(\t\x12\x10\n\x08\x64\x65graded\x18\x14 \x01(\x08\"_\n\rQualityChange\x12\r\n\x05steps\x18\x01 \x01(\r\x12\x13\n\x0b\x66irst_frame\x18\x02 \x01(\x04\x12*\n\x06reason\x18\x03 \x01(\x0e\x32\x1a.headrace.v1.QualityReason\"!\n\rQueuePosition\x12\x10\n\x08position\x18\x01 \x01(\r\"\xa3\x01\n\x06\x46rames\x12\x13\n\x0b\x63hunk_index\x18\x01 \x01(\x04\x12\x13\n\x0b\x66irst_frame\x18\x02 \x01(\x04\x12\x13\n\x0b\x66rame_count\x18\x03 \x01(\r\x12!\n\x05\x63odec\x18\x04 \x01(\x0e\x32\x12.headrace.v1.Codec\x12\x0c\n\x04\x64\x61ta\x18\x05 \x03(\x0c\x12)\n\x07timings\x18\x06 \x03(\x0b\x32\x18.headrace.v1.StageTiming\"d\n\x0bStageTiming\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x15\n\rqueue_seconds\x18\x02 \x01(\x01\x12\x17\n\x0fservice_seconds\x18\x03 \x01(\x01\x12\x16\n\x0e\x64\x65vice_seconds\x18\x04 \x01(\x01\"T\n\tPromptAck\x12\x0e\n\x06prompt\x18\x01 \x01(\t\x12\x13\n\x0b\x66irst_frame\x18\x02 \x01(\x04\x12\x12\n\nrequest_id\x18\x03 \x01(\x04\x12\x0e\n\x06\x63hange\x18\x04 \x01(\x04\"`\n\rPromptRefused\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12*\n\nviolations\x18\x02 \x03(\x0b\x32\x16.headrace.v1.Violation\x12\x0f\n\x07message\x18\x03 \x01(\t\"/\n\tViolation\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\"\x83\x01\n\tUsageTick\x12\x13\n\x0b\x66rames_sent\x18\x01 \x01(\x04\x12\x15\n\rvideo_seconds\x18\x02 \x01(\x01\x12\x17\n\x0f\x64\x65noise_seconds\x18\x03 \x01(\x01\x12\x16\n\x0e\x64\x65\x63ode_seconds\x18\x04 \x01(\x01\x12\x19\n\x11\x66rames_superseded\x18\x05 \x01(\x04\"\x1c\n\x06Paused\x12\x12\n\nnext_frame\x18\x01 \x01(\x04\"\x1d\n\x07Resumed\x12\x12\n\nnext_frame\x18\x01 \x01(\x04\"V\n\x05\x45nded\x12&\n\x06reason\x18\x01 \x01(\x0e\x32\x16.headrace.v1.EndReason\x12%\n\x05usage\x18\x02 \x01(\x0b\x32\x16.headrace.v1.UsageTick\"\x13\n\x11ListModelsRequest\"8\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.headrace.v1.Model\"\xac\x02\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0b\n\x03\x66ps\x18\x03 \x01(\r\x12 \n\x05sizes\x18\x04 \x03(\x0b\x32\x11.headrace.v1.Size\x12\x15\n\rdefault_steps\x18\x05 \x01(\r\x12\x11\n\tmax_steps\x18\x06 \x01(\r\x12\x18\n\x10max_prompt_bytes\x18\x07 \x01(\r\x12\x1c\n\x14max_generate_seconds\x18\x08 \x01(\x01\x12\x1a\n\x12max_stream_seconds\x18\t \x01(\x01\x12\x18\n\x10\x66rames_per_chunk\x18\n \x01(\r\x12\"\n\x06\x63odecs\x18\x0b \x03(\x0e\x32\x12.headrace.v1.Codec\x12\x15\n\rdefault_model\x18\x0c \x01(\x08\"%\n\x04Size\x12\r\n\x05width\x18\x01 \x01(\r\x12\x0e\n\x06height\x18\x02 \x01(\r*V\n\x05\x43odec\x12\x15\n\x11\x43ODEC_UNSPECIFIED\x10\x00\x12\x11\n\rCODEC_RAW_RGB\x10\x01\x12\x0e\n\nCODEC_JPEG\x10\x02\x12\x13\n\x0f\x43ODEC_FMP4_H264\x10\x03*f\n\rQualityReason\x12\x1e\n\x1aQUALITY_REASON_UNSPECIFIED\x10\x00\x12\x17\n\x13QUALITY_REASON_LOAD\x10\x01\x12\x1c\n\x18QUALITY_REASON_RECOVERED\x10\x02*y\n\tEndReason\x12\x1a\n\x16\x45ND_REASON_UNSPECIFIED\x10\x00\x12\x18\n\x14\x45ND_REASON_COMPLETED\x10\x01\x12\x16\n\x12\x45ND_REASON_STOPPED\x10\x02\x12\x1e\n\x1a\x45ND_REASON_SERVER_DRAINING\x10\x03\x32\xac\x02\n\x0cVideoService\x12G\n\x08Generate\x12\x1c.headrace.v1.GenerateRequest\x1a\x1d.headrace.v1.GenerateResponse\x12\x43\n\x06Stream\x12\x1a.headrace.v1.StreamRequest\x1a\x1b.headrace.v1.StreamResponse0\x01\x12?\n\x04Live\x12\x18.headrace.v1.LiveRequest\x1a\x19.headrace.v1.LiveResponse(\x01\x30\x01\x12M\n\nListModels\x12\x1e.headrace.v1.ListModelsRequest\x1a\x1f.headrace.v1.ListModelsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'headrace.v1.video_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CODEC']._serialized_start=3260
-  _globals['_CODEC']._serialized_end=3346
-  _globals['_QUALITYREASON']._serialized_start=3348
-  _globals['_QUALITYREASON']._serialized_end=3450
-  _globals['_ENDREASON']._serialized_start=3452
-  _globals['_ENDREASON']._serialized_end=3573
+  _globals['_CODEC']._serialized_start=3461
+  _globals['_CODEC']._serialized_end=3547
+  _globals['_QUALITYREASON']._serialized_start=3549
+  _globals['_QUALITYREASON']._serialized_end=3651
+  _globals['_ENDREASON']._serialized_start=3653
+  _globals['_ENDREASON']._serialized_end=3774
   _globals['_VIDEOSPEC']._serialized_start=41
   _globals['_VIDEOSPEC']._serialized_end=174
   _globals['_GENERATEREQUEST']._serialized_start=176
@@ -62,35 +62,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STOP']._serialized_start=1401
   _globals['_STOP']._serialized_end=1407
   _globals['_LIVERESPONSE']._serialized_start=1410
-  _globals['_LIVERESPONSE']._serialized_end=1825
-  _globals['_STARTED']._serialized_start=1828
-  _globals['_STARTED']._serialized_end=2068
-  _globals['_QUALITYCHANGE']._serialized_start=2070
-  _globals['_QUALITYCHANGE']._serialized_end=2165
-  _globals['_QUEUEPOSITION']._serialized_start=2167
-  _globals['_QUEUEPOSITION']._serialized_end=2200
-  _globals['_FRAMES']._serialized_start=2203
-  _globals['_FRAMES']._serialized_end=2366
-  _globals['_STAGETIMING']._serialized_start=2368
-  _globals['_STAGETIMING']._serialized_end=2468
-  _globals['_PROMPTACK']._serialized_start=2470
-  _globals['_PROMPTACK']._serialized_end=2554
-  _globals['_USAGETICK']._serialized_start=2557
-  _globals['_USAGETICK']._serialized_end=2688
-  _globals['_PAUSED']._serialized_start=2690
-  _globals['_PAUSED']._serialized_end=2718
-  _globals['_RESUMED']._serialized_start=2720
-  _globals['_RESUMED']._serialized_end=2749
-  _globals['_ENDED']._serialized_start=2751
-  _globals['_ENDED']._serialized_end=2837
-  _globals['_LISTMODELSREQUEST']._serialized_start=2839
-  _globals['_LISTMODELSREQUEST']._serialized_end=2858
-  _globals['_LISTMODELSRESPONSE']._serialized_start=2860
-  _globals['_LISTMODELSRESPONSE']._serialized_end=2916
-  _globals['_MODEL']._serialized_start=2919
-  _globals['_MODEL']._serialized_end=3219
-  _globals['_SIZE']._serialized_start=3221
-  _globals['_SIZE']._serialized_end=3258
-  _globals['_VIDEOSERVICE']._serialized_start=3576
-  _globals['_VIDEOSERVICE']._serialized_end=3876
+  _globals['_LIVERESPONSE']._serialized_end=1879
+  _globals['_STARTED']._serialized_start=1882
+  _globals['_STARTED']._serialized_end=2122
+  _globals['_QUALITYCHANGE']._serialized_start=2124
+  _globals['_QUALITYCHANGE']._serialized_end=2219
+  _globals['_QUEUEPOSITION']._serialized_start=2221
+  _globals['_QUEUEPOSITION']._serialized_end=2254
+  _globals['_FRAMES']._serialized_start=2257
+  _globals['_FRAMES']._serialized_end=2420
+  _globals['_STAGETIMING']._serialized_start=2422
+  _globals['_STAGETIMING']._serialized_end=2522
+  _globals['_PROMPTACK']._serialized_start=2524
+  _globals['_PROMPTACK']._serialized_end=2608
+  _globals['_PROMPTREFUSED']._serialized_start=2610
+  _globals['_PROMPTREFUSED']._serialized_end=2706
+  _globals['_VIOLATION']._serialized_start=2708
+  _globals['_VIOLATION']._serialized_end=2755
+  _globals['_USAGETICK']._serialized_start=2758
+  _globals['_USAGETICK']._serialized_end=2889
+  _globals['_PAUSED']._serialized_start=2891
+  _globals['_PAUSED']._serialized_end=2919
+  _globals['_RESUMED']._serialized_start=2921
+  _globals['_RESUMED']._serialized_end=2950
+  _globals['_ENDED']._serialized_start=2952
+  _globals['_ENDED']._serialized_end=3038
+  _globals['_LISTMODELSREQUEST']._serialized_start=3040
+  _globals['_LISTMODELSREQUEST']._serialized_end=3059
+  _globals['_LISTMODELSRESPONSE']._serialized_start=3061
+  _globals['_LISTMODELSRESPONSE']._serialized_end=3117
+  _globals['_MODEL']._serialized_start=3120
+  _globals['_MODEL']._serialized_end=3420
+  _globals['_SIZE']._serialized_start=3422
+  _globals['_SIZE']._serialized_end=3459
+  _globals['_VIDEOSERVICE']._serialized_start=3777
+  _globals['_VIDEOSERVICE']._serialized_end=4077
 # @@protoc_insertion_point(module_scope)

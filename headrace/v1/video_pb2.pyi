@@ -159,7 +159,7 @@ class Stop(_message.Message):
     def __init__(self) -> None: ...
 
 class LiveResponse(_message.Message):
-    __slots__ = ("started", "queue_position", "prompt_ack", "frames", "usage", "paused", "resumed", "ended", "quality_change")
+    __slots__ = ("started", "queue_position", "prompt_ack", "frames", "usage", "paused", "resumed", "ended", "prompt_refused", "quality_change")
     STARTED_FIELD_NUMBER: _ClassVar[int]
     QUEUE_POSITION_FIELD_NUMBER: _ClassVar[int]
     PROMPT_ACK_FIELD_NUMBER: _ClassVar[int]
@@ -168,6 +168,7 @@ class LiveResponse(_message.Message):
     PAUSED_FIELD_NUMBER: _ClassVar[int]
     RESUMED_FIELD_NUMBER: _ClassVar[int]
     ENDED_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_REFUSED_FIELD_NUMBER: _ClassVar[int]
     QUALITY_CHANGE_FIELD_NUMBER: _ClassVar[int]
     started: Started
     queue_position: QueuePosition
@@ -177,8 +178,9 @@ class LiveResponse(_message.Message):
     paused: Paused
     resumed: Resumed
     ended: Ended
+    prompt_refused: PromptRefused
     quality_change: QualityChange
-    def __init__(self, started: _Optional[_Union[Started, _Mapping]] = ..., queue_position: _Optional[_Union[QueuePosition, _Mapping]] = ..., prompt_ack: _Optional[_Union[PromptAck, _Mapping]] = ..., frames: _Optional[_Union[Frames, _Mapping]] = ..., usage: _Optional[_Union[UsageTick, _Mapping]] = ..., paused: _Optional[_Union[Paused, _Mapping]] = ..., resumed: _Optional[_Union[Resumed, _Mapping]] = ..., ended: _Optional[_Union[Ended, _Mapping]] = ..., quality_change: _Optional[_Union[QualityChange, _Mapping]] = ...) -> None: ...
+    def __init__(self, started: _Optional[_Union[Started, _Mapping]] = ..., queue_position: _Optional[_Union[QueuePosition, _Mapping]] = ..., prompt_ack: _Optional[_Union[PromptAck, _Mapping]] = ..., frames: _Optional[_Union[Frames, _Mapping]] = ..., usage: _Optional[_Union[UsageTick, _Mapping]] = ..., paused: _Optional[_Union[Paused, _Mapping]] = ..., resumed: _Optional[_Union[Resumed, _Mapping]] = ..., ended: _Optional[_Union[Ended, _Mapping]] = ..., prompt_refused: _Optional[_Union[PromptRefused, _Mapping]] = ..., quality_change: _Optional[_Union[QualityChange, _Mapping]] = ...) -> None: ...
 
 class Started(_message.Message):
     __slots__ = ("session_id", "model", "seed", "width", "height", "fps", "frames_per_chunk", "steps", "codec", "codec_header", "resume_token", "degraded")
@@ -263,6 +265,24 @@ class PromptAck(_message.Message):
     request_id: int
     change: int
     def __init__(self, prompt: _Optional[str] = ..., first_frame: _Optional[int] = ..., request_id: _Optional[int] = ..., change: _Optional[int] = ...) -> None: ...
+
+class PromptRefused(_message.Message):
+    __slots__ = ("request_id", "violations", "message")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    VIOLATIONS_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    request_id: int
+    violations: _containers.RepeatedCompositeFieldContainer[Violation]
+    message: str
+    def __init__(self, request_id: _Optional[int] = ..., violations: _Optional[_Iterable[_Union[Violation, _Mapping]]] = ..., message: _Optional[str] = ...) -> None: ...
+
+class Violation(_message.Message):
+    __slots__ = ("field", "description")
+    FIELD_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    field: str
+    description: str
+    def __init__(self, field: _Optional[str] = ..., description: _Optional[str] = ...) -> None: ...
 
 class UsageTick(_message.Message):
     __slots__ = ("frames_sent", "video_seconds", "denoise_seconds", "decode_seconds", "frames_superseded")

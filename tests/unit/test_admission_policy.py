@@ -60,6 +60,23 @@ def test_nobody_overtakes_the_line() -> None:
     assert decide(LIVE, View(capacity(), ahead=1, waiting=1, departures_per_s=1.0), CONFIG, 0.0) == Wait(2)
 
 
+def test_who_is_watched_already_stands_before_those_who_have_not_begun_and_is_not_refused_for_having_to_wait() -> None:
+    control = AdmissionControl(CONFIG, capacity(), now=0.0)
+    for key in range(12):
+        control.arrive(key, LIVE, 1.0, 0.0)
+    assert [control.arrive(key, LIVE, 1.0, 0.0) for key in (12, 13)] == [Wait(1), Wait(2)]
+    resumed = replace(LIVE, resumed=True)
+    assert [control.arrive(key, resumed, 1.0, 0.0) for key in (14, 15, 16, 17)] == [Wait(1), Wait(2), Wait(3), Wait(4)]
+    assert isinstance(control.arrive(18, LIVE, 1.0, 0.0), Reject)
+    refused = control.arrive(19, resumed, 1.0, 0.0)
+    assert isinstance(refused, Reject)  # even this line has an end
+    assert "4 of at most 4 sessions wait" in refused.reason
+    assert control.positions() == {14: 1, 15: 2, 16: 3, 17: 4, 12: 5, 13: 6}
+    control.leave(3, 2.0)
+    assert [change.key for change in control.changes() if change.admitted] == [14]
+    assert decide(resumed, replace(FULL, departures_per_s=0.0), CONFIG, 0.0) == Wait(1)
+
+
 def test_jobs_take_what_real_time_leaves_and_wait_without_a_bound() -> None:
     roomy = View(capacity(ceiling=16), running={4: 6})
     assert decide(JOB, replace(roomy, jobs=3), CONFIG, 0.0) == Admit(4, 0)  # 12 of 16 slots are kept for paced sessions
@@ -100,7 +117,7 @@ views = st.builds(
     waiting=st.integers(0, 5),
     departures_per_s=st.floats(0, 5),
 )
-asks = st.builds(Ask, st.just("default"), st.integers(1, 16), st.booleans())
+asks = st.builds(Ask, st.just("default"), st.integers(1, 16), st.booleans(), st.booleans())
 
 
 @given(asks, views)
@@ -208,13 +225,16 @@ class Books(RuleBasedStateMachine):
                 assert self.running[change.key] != change.steps
             self.running[change.key] = change.steps
 
-    @rule(tenant=st.sampled_from(["a", "b", "default", "other"]), steps=st.integers(1, 16), paced=st.booleans(), wait=st.floats(0, 20))
-    def arrive(self, tenant: str, steps: int, paced: bool, wait: float) -> None:
+    @rule(
+        tenant=st.sampled_from(["a", "b", "default", "other"]), steps=st.integers(1, 16), paced=st.booleans(), resumed=st.booleans(),
+        wait=st.floats(0, 20),
+    )  # fmt: skip
+    def arrive(self, tenant: str, steps: int, paced: bool, resumed: bool, wait: float) -> None:
         self.now += wait
         self.key += 1
         self.arrived += 1
         before = dict(self.running)
-        ask = Ask(tenant, steps, paced)
+        ask = Ask(tenant, steps, paced, resumed)
         decision = self.control.arrive(self.key, ask, self.now, 0.3)
         match decision:
             case Admit(steps=got):
@@ -262,6 +282,8 @@ class Books(RuleBasedStateMachine):
         for paced in (True, False):
             of_kind = sorted(place for key, place in places.items() if self.asks[key].paced == paced)
             assert of_kind == list(range(1, len(of_kind) + 1))
+            watched = sorted(place for key, place in places.items() if self.asks[key].paced == paced and self.asks[key].resumed)
+            assert watched == list(range(1, len(watched) + 1))
 
     @invariant()
     def no_room_is_left_idle(self) -> None:

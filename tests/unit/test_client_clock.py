@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.playout import PlayoutClock
+from headrace.playout import REPLACE_GUARD_S, PlayoutClock
 
 FPS = 8.0
 CHUNK = 8  # one second of media
@@ -110,11 +110,26 @@ def test_superseded_frames_count_once_and_what_is_due_soon_cannot_be_replaced() 
     for index in range(3):
         clock.arrived(index * CHUNK, CHUNK, FPS)
     time.now_s += 1.0  # frame 8 is on screen
-    assert clock.replaceable(0.0) == 9
-    assert clock.replaceable(0.25) == 11
+    assert clock.replaceable() == 8 + FPS * REPLACE_GUARD_S + 1
     assert clock.superseded(16) == 8
     clock.arrived(16, CHUNK, FPS)
     assert clock.stats().frames == 24
     assert clock.superseded(40) == 0
     clock.paused()
     assert clock.replaceable() is None
+
+
+def test_what_new_prompts_took_lately_is_what_the_next_one_is_given() -> None:
+    time = Time()
+    clock = PlayoutClock(time)
+    for index in range(4):
+        clock.arrived(index * CHUNK, CHUNK, FPS)
+    assert clock.replaceable() == FPS * REPLACE_GUARD_S + 1
+    assert clock.superseded(8) == 24
+    time.now_s += 0.75
+    clock.arrived(8, CHUNK, FPS)  # the new prompt's first frames
+    assert clock.replaceable() == 6 + 6 + 1  # frame 6 is on screen, and 6 more play before new ones can be here
+    assert clock.superseded(16) == 0  # too late to replace anything: the frames come when it is their turn
+    time.now_s += 5.0
+    clock.arrived(16, CHUNK, FPS)
+    assert clock.replaceable() == 46 + FPS * REPLACE_GUARD_S + 1  # a wait for one's turn is not taken for slowness, and old news fades

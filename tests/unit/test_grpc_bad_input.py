@@ -10,7 +10,6 @@ import pytest
 from google.rpc import error_details_pb2
 
 from deployments.validation import Limits
-from headrace.client import BadRequest
 from headrace.v1 import video_pb2 as pb
 from tests.fakes import FakeDenoiser, FakeEncoder, FakeStages
 from tests.served import details_of, live_call, raw_call, read_all, serving
@@ -110,8 +109,6 @@ async def test_several_violations_arrive_together() -> None:
 @pytest.mark.parametrize(
     ("message", "field"),
     [
-        (pb.LiveRequest(prompt=pb.PromptChange(prompt="")), "prompt.prompt"),
-        (pb.LiveRequest(prompt=pb.PromptChange(prompt="x" * 4097)), "prompt.prompt"),
         (pb.LiveRequest(start=pb.LiveStart(spec=pb.VideoSpec(**GOOD))), "start"),
         (pb.LiveRequest(), "action"),
     ],
@@ -130,14 +127,31 @@ async def test_a_bad_message_in_mid_session_ends_it_and_is_named(message: pb.Liv
         await served.nothing_left()
 
 
-async def test_a_bad_prompt_through_the_client_is_a_bad_request() -> None:
-    async with serving() as served, served.client.live("a red circle") as session:
-        await session.set_prompt(" ")
+@pytest.mark.parametrize(
+    ("prompt", "told"), [(" ", "white space"), ("x" * 4097, "at most 4096 bytes of UTF-8; got 4097"), ("\x1b", "control")]
+)
+async def test_a_bad_prompt_in_mid_session_is_refused_and_the_session_plays_on(prompt: str, told: str) -> None:
+    async with serving() as served, served.client.live("a red circle", seconds=2.0) as session:
+        bad, good = await session.set_prompt(prompt), await session.set_prompt("a blue square")
+        events = [event async for event in session]
 
-        with pytest.raises(BadRequest) as error:
-            async for _ in session:
-                pass
-        assert [v.field for v in error.value.violations] == ["prompt.prompt"]
+        (refused,) = [e for e in events if isinstance(e, pb.PromptRefused)]
+        (ack,) = [e for e in events if isinstance(e, pb.PromptAck)]
+        assert (refused.request_id, [v.field for v in refused.violations]) == (bad, ["prompt.prompt"])
+        assert told in refused.message
+        assert (ack.request_id, ack.prompt) == (good, "a blue square")
+        assert sum(e.frame_count for e in events if isinstance(e, pb.Frames)) == 2 * CONFIG.fps
+        await served.nothing_left()
+
+
+async def test_refused_prompts_do_not_use_up_the_controls_that_may_wait() -> None:
+    async with serving(limits=Limits(max_unanswered_controls=2)) as served, served.client.live("a red circle", seconds=2.0) as session:
+        for _ in range(5):
+            await session.set_prompt(" ")
+        await session.set_prompt("a blue square")
+        kinds = [type(event) async for event in session]
+
+        assert (kinds.count(pb.PromptRefused), kinds.count(pb.PromptAck)) == (5, 1)
 
 
 async def test_a_live_that_does_not_begin_with_start() -> None:
@@ -204,16 +218,21 @@ async def test_an_unexpected_error_gives_an_id_to_the_caller_and_the_rest_to_the
         await served.still_serves()
 
 
-async def test_an_error_while_steering_ends_the_call_as_any_other() -> None:
+async def test_a_prompt_that_cannot_be_embedded_is_refused_and_can_be_sent_again() -> None:
     encoder = FakeEncoder()
-    async with serving(FakeStages(encoder=encoder, attempts=2)) as served, grpc.aio.insecure_channel(served.address) as channel:
-        call = live_call(channel)
-        await call.write(pb.LiveRequest(start=pb.LiveStart(spec=pb.VideoSpec(prompt="a red circle"))))
-        assert (await call.read()).WhichOneof("event") == "started"
-        encoder.unavailable = 2
-        await call.write(pb.LiveRequest(prompt=pb.PromptChange(prompt="b")))
-
-        with pytest.raises(grpc.aio.AioRpcError) as error:
-            await read_all(call)
-        assert error.value.code() is grpc.StatusCode.UNAVAILABLE
+    async with serving(FakeStages(encoder=encoder, attempts=2)) as served, served.client.live("a red circle") as session:
+        acknowledged: list[str] = []
+        async for event in session:
+            match event:
+                case pb.Started():
+                    encoder.unavailable = 2
+                    await session.set_prompt("a blue square")
+                case pb.PromptRefused():
+                    assert not event.violations
+                    assert event.message
+                    await session.set_prompt("a blue square")
+                case pb.PromptAck():
+                    acknowledged.append(event.prompt)
+                    await session.stop()
+        assert acknowledged == ["a blue square"]
         await served.nothing_left()

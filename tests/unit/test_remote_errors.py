@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import Future
 from typing import cast
 
 import grpc
@@ -9,7 +10,7 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError, 
 from ray.serve._private.common import DeploymentID
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RequestCancelledError
 
-from deployments.remote import stage_errors
+from deployments.remote import abandon, stage_errors
 from model_core.errors import CapacityExceeded, EngineDead, FieldViolation, InvalidRequest, StageUnavailable
 
 
@@ -76,3 +77,36 @@ async def test_a_cancellation_that_was_asked_for_stays_one() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+class Cancellable:
+    """What Serve hands out for a call, or for its result on a replica."""
+
+    def __init__(self, found: Future[Cancellable] | None = None) -> None:
+        self.cancelled = 0
+        self._replica_result_future = found
+
+    def cancel(self) -> None:
+        self.cancelled += 1
+
+
+def test_a_call_is_cancelled_on_its_replica_too_if_one_had_been_found() -> None:
+    on_replica, found = Cancellable(), Future[Cancellable]()
+    found.set_result(on_replica)
+    call = Cancellable(found)
+    abandon(call)
+    assert (call.cancelled, on_replica.cancelled) == (1, 1)
+
+
+@pytest.mark.parametrize("state", ["pending", "cancelled", "failed"])
+def test_a_call_that_never_reached_a_replica_is_cancelled_as_it_is(state: str) -> None:
+    found = Future[Cancellable]()
+    if state == "cancelled":
+        found.cancel()
+    if state == "failed":
+        found.set_exception(ConnectionResetError())
+    call = Cancellable(found)
+    abandon(call)
+    assert call.cancelled == 1
+    abandon(plain := Cancellable())
+    assert plain.cancelled == 1
