@@ -5,7 +5,9 @@
     ├── CapacityExceeded      no slot within the waiting bound; says when to retry           (RESOURCE_EXHAUSTED)
     ├── StageUnavailable      a stage died or is not ready; the session can be reopened      (UNAVAILABLE)
     │   ├── EngineDead        the denoise loop crashed; the replica must be replaced
+    │   │   └── ChunkNotFinite  it crashed on this session's own chunk, which is tried once more elsewhere
     │   └── StageDraining     the replica has been told to stop; reopen at once, another one is there
+    ├── SessionBroken         its chunk is NaN or infinite on more than one replica          (INTERNAL)
     ├── ShapeNotServed        a graph was run in a shape that it is not compiled for: a bug  (kills the engine)
     ├── RuntimeUnavailable    the device, its package or its compiled graphs are not there   (start-up only)
     └── WeightsError          a checkpoint is missing, damaged or not the one pinned         (start-up only)
@@ -58,6 +60,21 @@ class StageUnavailable(HeadraceError):
 
 class EngineDead(StageUnavailable):
     """The denoise loop of this replica has ended with an exception."""
+
+
+class ChunkNotFinite(EngineDead):
+    """A chunk of this session came out as NaN or infinity, which may be the device's fault or the session's own."""
+
+    def __init__(self, message: str, chunk: int) -> None:
+        self.chunk = chunk
+        super().__init__(message)
+
+    def __reduce__(self) -> tuple[type[ChunkNotFinite], tuple[str, int]]:
+        return (ChunkNotFinite, (str(self), self.chunk))
+
+
+class SessionBroken(HeadraceError):
+    """A chunk is not finite on whatever replica it is made: to try again would cost one replica after the other."""
 
 
 class StageDraining(StageUnavailable):

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from model_core.config import ModelConfig
-from model_core.errors import StageUnavailable
+from model_core.errors import ChunkNotFinite, StageUnavailable
 from model_core.reopen import ReopenPolicy
 from model_core.session_log import SessionLog, SessionRecord, model_fingerprint
 from model_core.stages.interface import Decoder, TextEncoder
@@ -181,6 +181,7 @@ class Session:
         self._log = log
         self._paused = False
         self._stopped = False
+        self._suspect_chunk: int | None = None
         self._unanswered: deque[Control] = deque()
         self._interrupt = asyncio.Event()
 
@@ -200,6 +201,7 @@ class Session:
         return SessionContext(
             session_id=r.session_id, seed=r.seed, num_steps=self._log.steps, embedding=self._log.prompt,
             next_chunk=self._log.next_chunk, num_frames=r.num_frames, suffix=self._log.suffix(), codec=r.codec, due_s=due_s,
+            suspect_chunk=self._suspect_chunk,
         )  # fmt: skip
 
     def record(self) -> SessionRecord:
@@ -265,6 +267,7 @@ class Session:
 
         Raises:
             StageUnavailable: a stage stayed away for the whole of the reopen policy.
+            SessionBroken: a chunk cannot be made.
         """
         failures = 0
         while not self._stopped and self._more():
@@ -287,8 +290,9 @@ class Session:
                         if self._interrupt.is_set() or self._log.next_chunk == switch:
                             break
                 self._check_not_cut_short(switch)
-            except StageUnavailable:
+            except StageUnavailable as error:
                 failures += 1
+                self._suspect_chunk = error.chunk if isinstance(error, ChunkNotFinite) else self._suspect_chunk
                 if failures >= self._reopen.attempts:
                     raise
                 await self._rest(self._reopen.delay(failures, self._chance()))

@@ -61,6 +61,7 @@ class SessionContext:
         suffix: the clean latents `[C, F, H, W]` of the chunks just before `next_chunk`, oldest first, at most `window` of them.
         codec: how the decode stage hands out frames.
         due_s: seconds from now until the first frame of `next_chunk` is due on the viewer's screen; None for a job, which has no deadline.
+        suspect_chunk: a chunk that was not finite elsewhere; if it is not finite here either, the session is at fault and no device.
     """
 
     session_id: str
@@ -72,6 +73,7 @@ class SessionContext:
     suffix: tuple[Latents, ...] = ()
     codec: Codec = Codec.RAW_RGB
     due_s: float | None = None
+    suspect_chunk: int | None = None
 
     def end_chunk(self, grid: ChunkGrid) -> int | None:
         """One past the last chunk to make; None for an endless stream."""

@@ -1,7 +1,8 @@
 """The denoise stage in this process: owns the engine and the one thread that steps it.
 
 The thread sleeps while no session is ready. Sessions beyond the slots wait their turn in arrival order. If a step raises, every waiter
-fails with `EngineDead`, and so does every later call and the health check: a replica in this state is replaced, not repaired.
+fails with `EngineDead`, and so does every later call and the health check: a replica in this state is replaced, not repaired. So it is
+with a chunk that is not finite, once; the session that it belongs to is then known, and cannot take the next replica with it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 from model_core.config import EngineConfig, ModelConfig
 from model_core.engine.engine import Engine, ForwardProfile
 from model_core.engine.session import EngineSession, check
-from model_core.errors import EngineDead
+from model_core.errors import ChunkNotFinite, EngineDead, SessionBroken
 from model_core.events import Observer
 from model_core.families.interface import Sampler
 from model_core.types import LatentChunk, SessionContext
@@ -50,6 +51,13 @@ class DenoiserStatistics:
     profile: ForwardProfile
 
 
+class _NotFinite(FloatingPointError):
+    def __init__(self, session: EngineSession, chunk: int) -> None:
+        self.session = session
+        self.chunk = chunk
+        super().__init__(f"chunk {chunk} of session {session.context.session_id} is not finite")
+
+
 class _Leg:
     """One `stream` call, between its event loop and the engine's thread. `inbox` is bounded by the engine's lead."""
 
@@ -58,9 +66,9 @@ class _Leg:
         self.since = since
         self.session: EngineSession | None = None
         self._loop = asyncio.get_running_loop()
-        self.inbox: asyncio.Queue[LatentChunk | EngineDead | None] = asyncio.Queue()
+        self.inbox: asyncio.Queue[LatentChunk | EngineDead | SessionBroken | None] = asyncio.Queue()
 
-    def deliver(self, item: LatentChunk | EngineDead | None) -> None:
+    def deliver(self, item: LatentChunk | EngineDead | SessionBroken | None) -> None:
         """From any thread; a reader whose loop is closed has gone, and cannot be told."""
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self.inbox.put_nowait, item)
@@ -89,7 +97,8 @@ class LocalDenoiser:
 
         Raises:
             InvalidRequest: the context does not fit the model.
-            EngineDead: the engine has crashed, or the stage is closed.
+            EngineDead: the engine has crashed, or the stage is closed; ChunkNotFinite if it was this session's chunk.
+            SessionBroken: its suspect chunk is not finite here either.
         """
         self.check_health()
         check(self._engine.config, self._sampler, context)
@@ -97,7 +106,7 @@ class LocalDenoiser:
         self._command(lambda: self._enter(leg))
         try:
             while (item := await leg.inbox.get()) is not None:
-                if isinstance(item, EngineDead):
+                if isinstance(item, EngineDead | SessionBroken):
                     raise item
                 self._command(lambda: self._taken(leg))
                 yield item
@@ -161,9 +170,13 @@ class LocalDenoiser:
                 leg.deliver(None)
 
     def _emit(self, session: EngineSession, chunk: LatentChunk) -> None:
-        if not np.isfinite(chunk.latents).all():
-            raise FloatingPointError(f"chunk {chunk.index} of session {session.context.session_id} is not finite")
         leg = self._legs[session]
+        if not np.isfinite(chunk.latents).all():
+            bad = _NotFinite(session, chunk.index)
+            if session.context.suspect_chunk != chunk.index:
+                raise bad
+            leg.deliver(SessionBroken(f"{bad}, on more than one replica"))
+            return
         leg.deliver(chunk)
         if session.end_chunk == chunk.index + 1:
             leg.deliver(None)
@@ -191,14 +204,16 @@ class LocalDenoiser:
             while self._commands:
                 self._commands.popleft()()
             for leg in [*self._waiting, *self._legs.values()]:
-                leg.deliver(self._dead())
+                leg.deliver(self._dead(leg.session))
             self._waiting.clear()
 
-    def _dead(self) -> EngineDead:
+    def _dead(self, session: EngineSession | None = None) -> EngineDead:
         """Why the thread has ended; a new exception for each who asks, because one that is raised again and again collects tracebacks."""
         if not isinstance(self._end, BaseException):
             return EngineDead(self._end)
-        dead = EngineDead(f"the denoise engine crashed: {type(self._end).__name__}: {self._end}")
+        told = f"the denoise engine crashed: {type(self._end).__name__.lstrip('_')}: {self._end}"
+        end = self._end
+        dead = ChunkNotFinite(told, end.chunk) if isinstance(end, _NotFinite) and end.session is session else EngineDead(told)
         dead.__cause__ = self._end
         return dead
 

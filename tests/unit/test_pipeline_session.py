@@ -6,7 +6,7 @@ from contextlib import aclosing
 
 import pytest
 
-from model_core.errors import StageUnavailable
+from model_core.errors import ChunkNotFinite, SessionBroken, StageUnavailable
 from model_core.pipeline import Paused, PromptApplied, Resumed, Session, SessionEvent, SessionRequest, VideoPipeline
 from model_core.presets import millrace_64
 from model_core.reopen import ReopenPolicy
@@ -248,6 +248,33 @@ async def test_pace_is_asked_before_each_chunk_and_a_control_does_not_wait_for_i
 
     assert [event.index for event in rest if isinstance(event, FrameChunk)] == [2, 3]
     assert asked == [0, 8, 16, 16, 24]
+
+
+async def test_a_chunk_that_was_not_finite_is_named_to_the_next_replica_and_ends_the_session_if_it_says_the_same() -> None:
+    stages = FakeStages()
+    named: list[int | None] = []
+
+    class Poisoned:
+        def __init__(self, *errors: Exception) -> None:
+            self.errors = list(errors)
+
+        async def stream(self, context: SessionContext) -> AsyncGenerator[FrameChunk, None]:
+            named.append(context.suspect_chunk)
+            async with aclosing(stages.decoder.stream(context)) as chunks:
+                async for chunk in chunks:
+                    if chunk.index == 2 and self.errors:
+                        raise self.errors.pop(0)
+                    yield chunk
+
+    flaky = VideoPipeline(CONFIG, stages.encoder, Poisoned(ChunkNotFinite("the device", 2)))
+    assert pixels(await play(await flaky.open(request()))) == await undisturbed()
+    assert named == [None, 2]
+
+    broken = VideoPipeline(CONFIG, stages.encoder, Poisoned(ChunkNotFinite("once", 2), SessionBroken("twice")))
+    with pytest.raises(SessionBroken):
+        await play(await broken.open(request()))
+    assert named == [None, 2, None, 2]
+    assert stages.open_streams == 0
 
 
 @pytest.mark.parametrize("turns", range(12))
