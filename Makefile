@@ -9,7 +9,7 @@ CODE := headrace deployments observability autoscaling model_core bench training
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install fmt lint types imports layout check test test-unit test-ray test-cluster proto observability observe observe-check kuberay demo realtime bench bench-quick streams eval overload burst simulate sim-vs-real serve faults cancels parity families clean
+.PHONY: help install fmt lint types imports layout check test test-unit test-ray test-cluster proto observability observe observe-check trace kuberay demo realtime bench bench-quick streams eval overload burst simulate sim-vs-real serve faults cancels parity families clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -71,6 +71,9 @@ observe: $(STAMP) ## run the demo load under Debian's Prometheus until Ctrl-C; p
 
 observe-check: $(STAMP) ## check that every metric and panel has data, and that an injected slow stage fires its alert
 	$(BIN)/python -m bench.observe --check
+
+trace: $(STAMP) ## one session's first frame, millisecond by millisecond; the parts must sum to the whole
+	$(BIN)/python -m bench.trace
 
 demo: $(STAMP) ## stream video over gRPC from a local cluster, switch the prompt once, write an MP4
 	$(BIN)/headrace demo

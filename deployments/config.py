@@ -211,7 +211,7 @@ class SessionStoreSettings(_Settings):
         url: `redis://`, `rediss://` or `unix://`, shared by all front doors; empty: the memory of each, which is lost with it.
         ttl_seconds: how long a session outlives its connection.
         replay_seconds: how far behind the newest frame a session can be resumed, and how far ahead of what was written last.
-        write_every_seconds: the pause between two writes of a session; also how soon a connection notices that its session was taken over.
+        write_every_seconds: from one write of a session to the next; also how soon a connection notices that its session was taken over.
         timeout_seconds: of one call. A store that takes longer counts as away, which ends no stream.
         memory_bytes: bound of the memory store, for each front door.
     """
@@ -226,6 +226,29 @@ class SessionStoreSettings(_Settings):
     def keep_chunks(self, model: ModelConfig) -> int:
         """At least one: what was sent last may not have arrived."""
         return max(1, math.ceil(self.replay_seconds / model.chunk_seconds))
+
+
+class TracingSettings(_Settings):
+    """Spans of calls, for `front_door` replicas to make; see `observability.tracing`.
+
+    Attributes:
+        exporter: `none` makes no spans; `file` appends lines of JSON to `file`, on each front door's node; `otlp` sends them to `endpoint`.
+        file: a path, to be looked at with `headrace trace`; nothing deletes what is in it.
+        endpoint: of a collector, OTLP over HTTP, for instance `http://127.0.0.1:4318/v1/traces`.
+        sample: share of calls that are traced, of those whose callers did not decide by the metadata `traceparent`.
+    """
+
+    exporter: Literal["none", "file", "otlp"] = "none"
+    file: str = ""
+    endpoint: Annotated[str, Field(pattern=r"^$|^https?://")] = ""
+    sample: Annotated[float, Field(ge=0, le=1)] = 0.01
+
+    @model_validator(mode="after")
+    def _somewhere(self) -> Self:
+        for exporter, field, value in (("file", "file", self.file), ("otlp", "endpoint", self.endpoint)):
+            if self.exporter == exporter and not value:
+                raise ValueError(f"{field} must be given with exporter {exporter}; got {value!r}")
+        return self
 
 
 class CheckpointSettings(_Settings):
@@ -291,6 +314,7 @@ class AppConfig(_Settings):
     admission: AdmissionSettings = AdmissionSettings()
     reopen: ReopenSettings = ReopenSettings()
     session_store: SessionStoreSettings = SessionStoreSettings()
+    tracing: TracingSettings = TracingSettings()
 
     @field_validator("model")
     @classmethod

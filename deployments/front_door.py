@@ -30,7 +30,9 @@ from deployments.session_keeper import KeeperPolicy, SessionKeeper
 from deployments.session_store import MemoryStore, SessionStore
 from model_core.pipeline import VideoPipeline
 from model_core.tasks import cancel_and_wait
+from observability.logs import set_up_logs
 from observability.metrics import Metrics
+from observability.tracing import Tracing, span_exporter
 
 _TOKEN_BYTES = 24
 # Sessions at once where nothing is measured.
@@ -43,6 +45,7 @@ class FrontDoorReplica:
     async def __init__(  # type: ignore[misc]  # Serve awaits it
         self, config: AppConfig, text_encoder: DeploymentHandle[Any], denoiser: DeploymentHandle[Any], decoder: DeploymentHandle[Any]
     ) -> None:
+        set_up_logs()
         settings = config.front_door
         timeouts_s = (config.open_timeout_seconds, config.call_timeout_seconds)
         idle = config.scale_to_zero
@@ -56,6 +59,8 @@ class FrontDoorReplica:
         self._desk, capacity = _admission(config, metrics, clock, latents, frames)
         self._keeper = session_keeper(config.session_store, metrics, clock)
         keep_chunks = config.session_store.keep_chunks(model)
+        tracing = config.tracing
+        self._tracing = Tracing(span_exporter(tracing.exporter, tracing.file, tracing.endpoint), tracing.sample)
         self._service = VideoService(
             {model.name: VideoPipeline(model, encoder, frames, config.reopen.policy(), keep_chunks)},
             model.name,
@@ -66,6 +71,7 @@ class FrontDoorReplica:
             clock,
             new_id=lambda: secrets.token_hex(8),
             new_seed=lambda: secrets.randbits(64),
+            tracing=self._tracing,
         )
         probes = {
             "text_encoder": encoder.ping,
@@ -111,6 +117,7 @@ class FrontDoorReplica:
         if self._measuring is not None:
             await cancel_and_wait(self._measuring)
         await asyncio.to_thread(self._metrics.close)
+        await asyncio.to_thread(self._tracing.close)
 
 
 def session_keeper(settings: SessionStoreSettings, metrics: Metrics, clock: Clock) -> SessionKeeper:

@@ -27,6 +27,7 @@ from model_core.pipeline import VideoPipeline
 from model_core.tasks import run_in_thread
 from model_core.types import FrameChunk
 from observability.metrics import Metrics
+from observability.tracing import Tracing
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["VideoService"].full_name
 
@@ -44,6 +45,7 @@ class VideoService:
         clock: time for pacing and measurements.
         new_id: a new session or request id.
         new_seed: a seed for requests without one, an unsigned 64-bit number.
+        tracing: which calls are traced; None for none. Closed by whoever made it.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class VideoService:
         clock: Clock,
         new_id: Callable[[], str],
         new_seed: Callable[[], int],
+        tracing: Tracing | None = None,
     ) -> None:
         self._catalogue = Catalogue({name: pipeline.config for name, pipeline in pipelines.items()}, default_model)
         self._validator = Validator(self._catalogue, limits)
@@ -65,7 +68,7 @@ class VideoService:
         self._clock = clock
         self._new_id = new_id
         self._new_seed = new_seed
-        self._edge = RpcEdge(metrics, new_id)
+        self._edge = RpcEdge(SERVICE_NAME, metrics, new_id, tracing or Tracing())
         self._runner = SessionRunner(pipelines, desk, keeper, limits, metrics, clock)
         self._resumption = Resumption(pipelines, keeper, self._validator)
 
@@ -93,7 +96,7 @@ class VideoService:
     async def generate(self, data: bytes, context: Context) -> pb.GenerateResponse:
         async with self._edge.guard("Generate", context) as call:
             order = self._validator.generate(self._parser.parse(pb.GenerateRequest, data), self._new_id(), self._new_seed())
-            async with self._runner.admitted(order, call.tenant, whole=True) as place:
+            async with self._runner.admitted(order, call, whole=True) as place:
                 if not await place.ticket.decided():
                     raise StageUnavailable(DRAINING)
                 return await self._file(order, place)
@@ -134,7 +137,7 @@ class VideoService:
                         if isinstance(event, FrameChunk):
                             await run_in_thread(writer.write, event.pixels())
                             usage.add(event)
-                            place.meter.made(event)
+                            place.meter.made(event, self._clock.now())
             finally:
                 await run_in_thread(writer.close)
             mp4 = await run_in_thread(path.read_bytes)

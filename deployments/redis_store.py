@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Any, TypeVar
 
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -10,7 +10,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from deployments.session_store import Holding, StoreUnavailable
+from deployments.session_store import Held, Holding, StoreUnavailable
 
 T = TypeVar("T")
 
@@ -66,8 +66,11 @@ class RedisStore:
     async def put(self, token: str, holder: str, record: bytes, ttl_s: float) -> Holding:
         return _holding(await _answer(self._put(keys=[_PREFIX + token], args=[holder, record, _milliseconds(ttl_s)])))
 
-    async def touch(self, token: str, holder: str, ttl_s: float) -> Holding:
-        return _holding(await _answer(self._touch(keys=[_PREFIX + token], args=[holder, _milliseconds(ttl_s)])))
+    async def touch(self, held: Sequence[Held], ttl_s: float) -> list[Holding]:
+        pipeline = self._redis.pipeline(transaction=False)  # one round trip for all of them
+        for token, holder in held:
+            await self._touch(keys=[_PREFIX + token], args=[holder, _milliseconds(ttl_s)], client=pipeline)
+        return [_holding(answer) for answer in await _answer(pipeline.execute())]
 
     async def get(self, token: str) -> bytes | None:
         command: Any = self._redis.hget(_PREFIX + token, "record")

@@ -20,6 +20,7 @@ from ray.serve.handle import DeploymentHandle
 from deployments.link import CreditLine, Ticket
 from model_core.errors import HeadraceError, StageUnavailable
 from model_core.types import FrameChunk, LatentChunk, SessionContext, TextEmbedding
+from observability.context import work
 
 T = TypeVar("T")
 
@@ -120,7 +121,7 @@ class _RemoteStage:
 
     async def _pull(self, context: SessionContext) -> AsyncGenerator[Any, None]:
         """The stage's linked stream. Credit is granted when the next item is asked for: then the one before has been consumed."""
-        response = cast("AsyncIterator[Any]", self._handle.options(stream=True).stream.remote(context))
+        response = cast("AsyncIterator[Any]", self._handle.options(stream=True).stream.remote(context, work()))
         line: CreditLine | None = None
         try:
             with stage_errors(self._stage):
@@ -157,7 +158,7 @@ class RemoteTextEncoder(_RemoteStage):
     """A `TextEncoder` behind a handle."""
 
     async def encode(self, prompt: str) -> TextEmbedding:
-        return cast("TextEmbedding", await self._call("encode", prompt))
+        return cast("TextEmbedding", await self._call("encode", prompt, work()))
 
 
 class RemoteDenoiser(_RemoteStage):

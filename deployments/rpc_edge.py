@@ -18,6 +18,8 @@ from deployments.session_store import SessionMismatch, SessionMoved, SessionNotF
 from deployments.wire import MAX_MESSAGE_CHARS
 from model_core.errors import CapacityExceeded, InvalidRequest, StageUnavailable
 from observability.metrics import Metrics
+from observability.session_trace import SessionTrace
+from observability.tracing import Tracing
 
 Context = grpc.aio.ServicerContext[bytes, Message]
 
@@ -44,45 +46,53 @@ def named_tenant(context: Context) -> str:
 class Call:
     """What the edge remembers of one RPC.
 
-    `outcome` is its label in the metrics; a handler may refine it. `tenant` is what the caller says it is.
+    `outcome` is its label in the metrics; a handler may refine it. `tenant` is what the caller says it is. `trace` is None for a call that
+    is not traced.
     """
 
-    def __init__(self, rpc: str, tenant: str) -> None:
+    def __init__(self, rpc: str, tenant: str, trace: SessionTrace | None = None) -> None:
         self.rpc = rpc
         self.tenant = tenant
+        self.trace = trace
         self.outcome = "completed"
 
 
 class RpcEdge:
     """Guards the body of every RPC."""
 
-    def __init__(self, metrics: Metrics, new_id: Callable[[], str]) -> None:
+    def __init__(self, service: str, metrics: Metrics, new_id: Callable[[], str], tracing: Tracing) -> None:
+        self._service = service
         self._metrics = metrics
         self._new_id = new_id
+        self._tracing = tracing
 
     @asynccontextmanager
     async def guard(self, rpc: str, context: Context) -> AsyncGenerator[Call, None]:
         """Errors of the body end the RPC with the status that belongs to them. Nothing of an unexpected error but an id gets out."""
-        call = Call(rpc, named_tenant(context))
+        trace = self._tracing.begin(self._service, rpc, context.invocation_metadata() or ())
+        call = Call(rpc, named_tenant(context), trace)
         try:
             yield call
         except asyncio.CancelledError:
-            self._count(rpc, "cancelled")
+            self._ended(call, "cancelled")
             raise
         except Exception as error:
             # A write on a call that the client has left fails, sometimes before gRPC calls the call cancelled.
             if context.cancelled() or isinstance(error, grpc.aio.InternalError):
-                self._count(rpc, "cancelled")
+                self._ended(call, "cancelled")
                 raise asyncio.CancelledError from error
             status = self._status(rpc, error)
             # Counted first: to a client that reads nothing, even the status is long in coming.
-            self._count(rpc, status.outcome)
+            self._ended(call, status.outcome)
             await context.abort(status.code, status.message, status.trailer())
         else:
-            self._count(rpc, call.outcome)
+            self._ended(call, call.outcome)
 
-    def _count(self, rpc: str, outcome: str) -> None:
-        self._metrics.sessions_total.labels(rpc, outcome).inc()
+    def _ended(self, call: Call, outcome: str) -> None:
+        self._metrics.sessions_total.labels(call.rpc, outcome).inc()
+        if call.trace is not None:
+            call.trace.end(outcome)
+        log.info("%s ended: %s", call.rpc, outcome)
 
     def _status(self, rpc: str, error: Exception) -> _Status:
         message = str(error)[:MAX_MESSAGE_CHARS]

@@ -1,14 +1,15 @@
 """Keeps the record of each running session in the store, beside the stream and never in its way, and finds sessions again.
 
-Each session has one writer task with at most one write under way; what changed meanwhile goes with the next write. A store that is away
-or slow is counted, complained of now and then, and tried again.
+Each session has one writer task with at most one write under way; what changed meanwhile goes with the next write. One task makes the
+rounds of all sessions: it wakes the writers of those that changed, and prolongs the records of those that did not, many in one call. So a
+session whose viewer pauses costs next to nothing. A store that is away or slow is counted, complained of now and then, and tried again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -24,6 +25,9 @@ from observability.metrics import Metrics
 T = TypeVar("T")
 
 _COMPLAIN_EVERY_S = 30.0
+# A round visits so many parts of the sessions one after the other, so that their writes do not all come at once.
+_PARTS = 4
+_AT_ONCE = 256  # sessions in one call of the store
 # A client whose connection breaks after the last frame may still come back for the Ended.
 _COMPLETED_TTL_S = 30.0
 
@@ -32,7 +36,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeeperPolicy:
-    """Seconds: how long a record outlives its last write, the pause between two writes of a session, the limit of one call of the store."""
+    """Seconds: how long a record outlives its last write, from one round to the next, the limit of one call of the store."""
 
     ttl_s: float
     write_every_s: float
@@ -45,13 +49,15 @@ class Kept:
     def __init__(self, token: str, holder: str, session: Session, ttl_s: float) -> None:
         self.token, self.holder, self.session, self.ttl_s = token, holder, session, ttl_s
         self.dirty = True
+        self.writing = False
         self.taken = False
         self.over = False
         self.forget = False
         self.wake = asyncio.Event()
+        self.wake.set()
 
     def changed(self, *, at_once: bool = False) -> None:
-        """To be written with the next turn, or as soon as the store is free."""
+        """To be written in the next round, or as soon as the store is free."""
         self.dirty = True
         if at_once:
             self.wake.set()
@@ -83,6 +89,8 @@ class SessionKeeper:
         self.new_token = new_token
         self._complained_at: float | None = None
         self._writers: set[asyncio.Task[None]] = set()
+        self._parts: tuple[set[Kept], ...] = tuple(set() for _ in range(_PARTS))
+        self._rounds: asyncio.Task[None] | None = None
 
     async def find(self, token: str) -> SessionRecord:
         """Look, without taking the session from its holder.
@@ -110,6 +118,10 @@ class SessionKeeper:
         writer = asyncio.create_task(self._write(kept, body))
         self._writers.add(writer)
         writer.add_done_callback(self._writers.discard)
+        part = min(self._parts, key=len)
+        part.add(kept)
+        if self._rounds is None or self._rounds.done():
+            self._rounds = asyncio.create_task(self._make_rounds())
         try:
             yield kept
             if kept.taken:
@@ -119,20 +131,49 @@ class SessionKeeper:
                 raise SessionMoved("the session was resumed on another connection") from None
             raise
         finally:
+            part.discard(kept)
             if not kept.over:
                 kept.end()
 
     async def aclose(self) -> None:
         """Let the last writes finish, then close the store."""
+        if self._rounds is not None:
+            await cancel_and_wait(self._rounds)
         if self._writers:
             _, late = await asyncio.wait(self._writers, timeout=2 * self._policy.timeout_s)
             await cancel_and_wait(*late)
         await self._store.aclose()
 
+    async def _make_rounds(self) -> None:
+        """Until no session is left."""
+        while any(self._parts):
+            for part in self._parts:
+                await self._clock.sleep(self._policy.write_every_s / _PARTS)
+                await self._visit(list(part))
+
+    async def _visit(self, part: Sequence[Kept]) -> None:
+        still = [kept for kept in part if not (kept.dirty or kept.writing)]
+        for kept in part:
+            if kept.dirty:
+                kept.wake.set()
+        for first in range(0, len(still), _AT_ONCE):
+            some = still[first : first + _AT_ONCE]
+            try:
+                holdings = await self._limited(self._store.touch([(kept.token, kept.holder) for kept in some], self._policy.ttl_s))
+            except StoreUnavailable as error:
+                self._complain("write", error)
+                return
+            for kept, holding in zip(some, holdings, strict=True):
+                if holding is not Holding.MINE:  # the write says what is to be done about it
+                    kept.changed(at_once=True)
+
     async def _write(self, kept: Kept, body: asyncio.Task[object]) -> None:
         while True:
+            await kept.wake.wait()
             kept.wake.clear()
             last = kept.over
+            if not kept.dirty:
+                continue  # it was written meanwhile
             try:
                 holding = await self._turn(kept)
             except StoreUnavailable as error:
@@ -146,27 +187,18 @@ class SessionKeeper:
                 return
             if last:
                 return
-            kept.dirty = kept.dirty or holding is Holding.LOST
-            await self._rest(kept)
 
     async def _turn(self, kept: Kept) -> Holding:
         if kept.over and kept.forget:
             await self._limited(self._store.delete(kept.token, kept.holder))
             return Holding.MINE
-        if not kept.dirty:
-            return await self._limited(self._store.touch(kept.token, kept.holder, kept.ttl_s))
-        kept.dirty = False
-        # Large models have large latents: joining them must not hold up the frames of other sessions.
-        data = await run_in_thread(kept.session.record().to_bytes)
-        return await self._limited(self._store.put(kept.token, kept.holder, data, kept.ttl_s))
-
-    async def _rest(self, kept: Kept) -> None:
-        turn = asyncio.create_task(self._clock.sleep(self._policy.write_every_s))
-        wake = asyncio.create_task(kept.wake.wait())
+        kept.dirty, kept.writing = False, True
         try:
-            await asyncio.wait({turn, wake}, return_when=asyncio.FIRST_COMPLETED)
+            # Large models have large latents: joining them must not hold up the frames of other sessions.
+            data = await run_in_thread(kept.session.record().to_bytes)
+            return await self._limited(self._store.put(kept.token, kept.holder, data, kept.ttl_s))
         finally:
-            await cancel_and_wait(turn, wake)
+            kept.writing = False
 
     async def _limited(self, call: Awaitable[T]) -> T:
         try:

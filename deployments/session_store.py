@@ -6,6 +6,7 @@ is refused and changes nothing, which is how a holder learns that it has lost th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
@@ -38,6 +39,10 @@ class Holding(Enum):
     LOST = "lost"
 
 
+Held = tuple[str, str]
+"""A session's token, and who holds it."""
+
+
 class SessionStore(Protocol):
     """Records by token. Every method may raise StoreUnavailable."""
 
@@ -45,8 +50,8 @@ class SessionStore(Protocol):
         """Write `record`, to be kept for `ttl_s`, unless someone else holds the session. Never LOST."""
         ...
 
-    async def touch(self, token: str, holder: str, ttl_s: float) -> Holding:
-        """Keep what was written for another `ttl_s`."""
+    async def touch(self, held: Sequence[Held], ttl_s: float) -> list[Holding]:
+        """Keep what was written for another `ttl_s`, of all these sessions; an answer for each."""
         ...
 
     async def get(self, token: str) -> bytes | None:
@@ -101,7 +106,10 @@ class MemoryStore:
         self._bytes += len(record)
         return Holding.MINE
 
-    async def touch(self, token: str, holder: str, ttl_s: float) -> Holding:
+    async def touch(self, held: Sequence[Held], ttl_s: float) -> list[Holding]:
+        return [self._touch(token, holder, ttl_s) for token, holder in held]
+
+    def _touch(self, token: str, holder: str, ttl_s: float) -> Holding:
         entry = self._live(token)
         if entry is None:
             return Holding.LOST

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from google.protobuf.message import Message
+from opentelemetry.util.types import AttributeValue
 
 from autoscaling.admission import Ask
 from deployments import wire
@@ -30,6 +31,7 @@ from model_core.pipeline import Paused, PromptApplied, Resumed, Session, Session
 from model_core.session_log import Reconciled
 from model_core.tasks import cancel_and_wait, run_in_thread
 from model_core.types import Codec, FrameChunk, StageTiming
+from observability.context import SESSION_ID
 from observability.metrics import Metrics
 from observability.session_meter import SessionMeter
 
@@ -126,13 +128,13 @@ class SessionRunner:
             InvalidRequest: from `steer`.
             ReaderStalled: `send` was blocked for too long.
         """
-        async with self.admitted(order, call.tenant) as place:
+        async with self.admitted(order, call) as place:
             serving = _Serving(order, reply, send, call, place, self._keeper, self._desk, self._limits, self._metrics, self._clock)
             await serving.serve(steer)
 
     @asynccontextmanager
-    async def admitted(self, order: Order, tenant: str, *, whole: bool = False) -> AsyncGenerator[Place, None]:
-        """A place in line or a slot for the caller `tenant`, with the session opened meanwhile. Its steps follow its ticket's.
+    async def admitted(self, order: Order, call: Call, *, whole: bool = False) -> AsyncGenerator[Place, None]:
+        """A place in line or a slot for the caller's tenant, with the session opened meanwhile. Its steps follow its ticket's.
 
         Raises:
             CapacityExceeded: there is no place.
@@ -141,14 +143,18 @@ class SessionRunner:
         if self._draining.is_set():
             raise StageUnavailable(DRAINING)
         arrived = self._clock.now()
-        account = self._desk.tenant(tenant)
+        account = self._desk.tenant(call.tenant)
         ask = Ask(account, order.request.num_steps, paced=order.max_lead_s > 0, resumed=order.resume is not None)
+        SESSION_ID.set(order.request.session_id)
+        if call.trace is not None:
+            call.trace.about(order.request.session_id, _told(order, account))
         with self._counted(), self._entered(ask) as ticket:
             asked = self._clock.now()
             session = await open_session(self._pipelines[order.config.name], order)
-            encoding = _encoding(session, self._clock.now() - asked)
-            meter = SessionMeter(self._metrics, account, order.config.fps, paced=order.max_lead_s > 0)
-            meter.encoded(encoding)
+            encoded = self._clock.now()
+            encoding = _encoding(session, encoded - asked)
+            meter = SessionMeter(self._metrics, account, order.config.fps, paced=order.max_lead_s > 0, trace=call.trace)
+            meter.encoded(encoding, asked, encoded)
             ticket.follow(session.set_steps)
             running = RunningSession(session, ticket, self._limits.max_unanswered_controls, whole=whole)
             if self._draining.is_set():
@@ -192,6 +198,15 @@ class Place:
     meter: SessionMeter
 
 
+def _told(order: Order, account: str) -> dict[str, AttributeValue]:
+    """What a trace says of a session; not what it draws, which is its caller's affair."""
+    request = order.request
+    return {
+        "model": order.config.name, "tenant": account, "steps": request.num_steps, "codec": request.codec.value,
+        "max_lead_s": order.max_lead_s, "resumed": order.resume is not None,
+    }  # fmt: skip
+
+
 def _encoding(session: Session, elapsed_s: float) -> StageTiming:
     """What the first prompt took: what the stage itself says, and the rest on the way; all in the stage if it says nothing."""
     told = session.context().embedding.timing
@@ -232,6 +247,8 @@ class _Serving:
         self._pacer = Pacer(MediaTimeline(order.config.fps, order.max_lead_s), clock)
         self._usage = wire.Usage(frames=place.running.session.next_frame)
         self._write_lock = asyncio.Lock()
+        self._playing = asyncio.Event()
+        self._playing.set()
         self._admitted_at = place.arrived
         self._before_chunks: tuple[StageTiming, ...] = (place.encoding,)  # of what was done between admission and the first chunk
         self._first_sent = False
@@ -249,6 +266,7 @@ class _Serving:
                     resume = self._order.resume
                     self._steps = self._running.session.steps if resume is None else resume.steps_told
                     await self._send(started=wire.started(self._order.request, self._order.config, self._steps, header, self._order.token))
+                    self._meter.started()
                     if steer is not None:
                         helpers.append(asyncio.create_task(self._guarded(self._tick())))
                     if resume is not None:
@@ -281,7 +299,7 @@ class _Serving:
                 raise StageUnavailable(DRAINING)
             return False
         now = self._clock.now()
-        self._metrics.admission_wait_seconds.observe(now - self._place.arrived if waited else 0.0)
+        self._meter.waited(self._place.arrived if waited else now, now)
         if waited:
             self._admitted_at = now
             self._before_chunks = ()
@@ -300,11 +318,13 @@ class _Serving:
                 await self._tell_quality(steps, first_frame)
             case Paused(next_frame=next_frame):
                 self._pacer.pause()
+                self._playing.clear()
                 self._meter.paused()
                 await self._send(paused=pb.Paused(next_frame=next_frame))
                 self._running.unanswered.release()
             case Resumed(next_frame=next_frame):
                 self._pacer.resume()
+                self._playing.set()
                 await self._send(resumed=pb.Resumed(next_frame=next_frame))
                 self._running.unanswered.release()
 
@@ -347,7 +367,9 @@ class _Serving:
         await self._send(prompt_refused=refused)
 
     async def _tick(self) -> None:
+        """Nothing wakes it while the viewer pauses: there may be thousands of those."""
         while True:
+            await self._playing.wait()
             await self._clock.sleep(_TICK_S)
             if not self._running.session.paused:
                 await self._send(usage=self._usage.tick(self._order.config.fps))

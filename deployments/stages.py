@@ -8,6 +8,7 @@ No stage may block the event loop: Serve's own work runs on it.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import secrets
 import sys
@@ -33,9 +34,13 @@ from model_core.events import ReportsForwards
 from model_core.runtimes.environment import set_environment
 from model_core.stages.interface import Decoder, Denoiser, TextEncoder
 from model_core.types import FrameChunk, LatentChunk, SessionContext, TextEmbedding
+from observability.context import NOBODY, Work, work_for
+from observability.logs import set_up_logs
 from observability.metrics import DenoiserMetrics, StatisticsCollector
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 
 class LocalStage(Protocol):
@@ -90,6 +95,7 @@ class _Shell:
     """Shared by all replicas. `_stages` are closed in order."""
 
     def __init__(self, config: AppConfig, **stages: LocalStage) -> None:
+        set_up_logs()
         self._stages = stages
         self._name = float(secrets.randbits(52))  # a float holds it exactly
         self._terms, self._measured = config.terms(), Measured()
@@ -146,9 +152,13 @@ class _Shell:
     async def _linked(self, chunks: AsyncGenerator[T, None]) -> AsyncGenerator[Ticket | T, None]:
         """`chunks` as a linked stream, which ends at a chunk boundary when the replica drains."""
         self._drain.start()
-        async with aclosing(self._links.serve(chunks)) as items:
-            async for item in items:
-                yield item
+        log.info("a stream opens")
+        try:
+            async with aclosing(self._links.serve(chunks)) as items:
+                async for item in items:
+                    yield item
+        finally:
+            log.info("the stream is over")
 
     async def __del__(self) -> None:
         """Serve awaits this when the replica stops, after its streams have ended or its grace is over."""
@@ -166,7 +176,8 @@ class TextEncoderReplica(_Shell):
             self._encoder = factory.build_text_encoder(config.preset())
         super().__init__(config, text_encoder=self._encoder)
 
-    async def encode(self, prompt: str) -> TextEmbedding:
+    async def encode(self, prompt: str, work: Work = NOBODY) -> TextEmbedding:
+        work_for(work)
         return await self._encoder.encode(prompt)
 
 
@@ -178,7 +189,8 @@ class DenoiserReplica(_Shell):
             self._denoiser = factory.build_denoiser(config.preset(), engine)
         super().__init__(config, denoiser=self._denoiser)
 
-    async def stream(self, context: SessionContext) -> AsyncGenerator[Ticket | LatentChunk, None]:
+    async def stream(self, context: SessionContext, work: Work = NOBODY) -> AsyncGenerator[Ticket | LatentChunk, None]:
+        work_for(work)
         async with aclosing(self._linked(self._denoiser.stream(context))) as items:
             async for item in items:
                 yield item
@@ -192,7 +204,8 @@ class DecoderReplica(_Shell):
             self._decoder = factory.build_decoder(config.preset(), upstream)
         super().__init__(config, decoder=self._decoder)
 
-    async def stream(self, context: SessionContext) -> AsyncGenerator[Ticket | FrameChunk, None]:
+    async def stream(self, context: SessionContext, work: Work = NOBODY) -> AsyncGenerator[Ticket | FrameChunk, None]:
+        work_for(work)
         async with aclosing(self._linked(self._decoder.stream(context))) as items:
             async for item in items:
                 yield item
@@ -212,10 +225,12 @@ class FusedReplica(_Shell):
             self._decoder = factory.build_decoder(preset, denoiser)
         super().__init__(config, text_encoder=self._encoder, decoder=self._decoder, denoiser=denoiser)
 
-    async def encode(self, prompt: str) -> TextEmbedding:
+    async def encode(self, prompt: str, work: Work = NOBODY) -> TextEmbedding:
+        work_for(work)
         return await self._encoder.encode(prompt)
 
-    async def stream(self, context: SessionContext) -> AsyncGenerator[Ticket | FrameChunk, None]:
+    async def stream(self, context: SessionContext, work: Work = NOBODY) -> AsyncGenerator[Ticket | FrameChunk, None]:
+        work_for(work)
         async with aclosing(self._linked(self._decoder.stream(context))) as items:
             async for item in items:
                 yield item

@@ -60,15 +60,18 @@ class HeadraceClient:
         address: `host:port`.
         tls: credentials, for instance `grpc.ssl_channel_credentials()`; None connects in plain text.
         tenant: whose share of the server's capacity is used; empty: the default's.
+        metadata: sent with each call, for instance a `traceparent`.
     """
 
-    def __init__(self, address: str, tls: grpc.ChannelCredentials | None = None, tenant: str = "") -> None:
+    def __init__(
+        self, address: str, tls: grpc.ChannelCredentials | None = None, tenant: str = "", metadata: tuple[tuple[str, str], ...] = ()
+    ) -> None:
         if tls is None:
             channel = grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
         else:
             channel = grpc.aio.secure_channel(address, tls, options=_CHANNEL_OPTIONS)
         self._channel = channel
-        self._metadata = ((TENANT_KEY, tenant),) if tenant else ()
+        self._metadata = ((TENANT_KEY, tenant), *metadata) if tenant else metadata
         self._generate = channel.unary_unary(f"{_SERVICE}/Generate", pb.GenerateRequest.SerializeToString, pb.GenerateResponse.FromString)
         self._stream = channel.unary_stream(f"{_SERVICE}/Stream", pb.StreamRequest.SerializeToString, pb.StreamResponse.FromString)
         self._live: LiveMethod = channel.stream_stream(f"{_SERVICE}/Live", pb.LiveRequest.SerializeToString, pb.LiveResponse.FromString)

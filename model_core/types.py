@@ -91,6 +91,7 @@ class StageTiming:
         device_s: on the device, shared forwards divided by the sessions in them: what it costs.
         transfer_s: on its way to whoever pulled the stage, as far as that one was waiting for it; whoever pulled it fills this in.
         left_at: when the stage was done, on the wall clock, because its reader may be on another machine; None if unknown.
+        steps_s: how long before that each denoise step was done; empty for stages that have none.
     """
 
     stage: str
@@ -99,6 +100,7 @@ class StageTiming:
     device_s: float
     transfer_s: float = 0.0
     left_at: float | None = None
+    steps_s: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What one session's viewer feels, and what the session costs, into the front door's metrics.
+"""What one session's viewer feels, and what the session costs, into the front door's metrics, and into its trace if it has one.
 
 Labels are looked up when the session begins, not when a chunk is sent. Times are the caller's clock's.
 """
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from model_core.types import FrameChunk, StageTiming
 from observability.context import exemplar
 from observability.metrics import Metrics
+from observability.session_trace import SessionTrace
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +41,12 @@ class SessionMeter:
         tenant: one of a fixed set.
         fps: media rate.
         paced: whether the session keeps up with playback; one that does not can neither be late nor stall.
+        trace: None for a session that is not traced.
     """
 
-    def __init__(self, metrics: Metrics, tenant: str, fps: int, *, paced: bool) -> None:
+    def __init__(self, metrics: Metrics, tenant: str, fps: int, *, paced: bool, trace: SessionTrace | None = None) -> None:
         self._metrics = metrics
+        self._trace = trace
         self._fps = fps
         self._paced = paced
         self._video_s = metrics.video_seconds_total.labels(tenant)
@@ -52,9 +55,22 @@ class SessionMeter:
         self._stalled_s = 0.0
         self._showed = False
 
-    def encoded(self, timing: StageTiming) -> None:
-        """A prompt was embedded."""
+    def encoded(self, timing: StageTiming, since: float, now: float) -> None:
+        """A prompt was embedded; it was asked for at `since`."""
         self._stage(timing)
+        if self._trace is not None:
+            self._trace.encoded(timing, since, now)
+
+    def waited(self, since: float, now: float) -> None:
+        """A slot is there, at once or after a time in line."""
+        self._metrics.admission_wait_seconds.observe(now - since)
+        if self._trace is not None and now > since:
+            self._trace.waited(since, now)
+
+    def started(self) -> None:
+        """The caller was told so."""
+        if self._trace is not None:
+            self._trace.started()
 
     def first(self, ttff_s: float, timings: Sequence[StageTiming]) -> None:
         """The first frame of a new session was sent; `timings` as in `first_frame`."""
@@ -65,6 +81,8 @@ class SessionMeter:
         by_part["transfer"].observe(parts.transfer_s)
         by_part["overhead"].observe(parts.overhead_s)
         self._metrics.overhead_first_frame.observe(parts.transfer_s + parts.overhead_s)
+        if self._trace is not None:
+            self._trace.first(ttff_s)
 
     def resumed(self, seconds: float) -> None:
         """The first frame of a resumed session was sent."""
@@ -73,6 +91,8 @@ class SessionMeter:
     def switched(self, seconds: float) -> None:
         """The first frame under a new prompt was sent."""
         self._metrics.prompt_switch_seconds.observe(seconds, exemplar())
+        if self._trace is not None:
+            self._trace.switched(seconds)
 
     def sent(self, chunk: FrameChunk, arrived: float, now: float, lateness_s: float) -> None:
         """`chunk`, here since `arrived`, was sent. `lateness_s` is against deadlines that no stall has moved."""
@@ -89,19 +109,16 @@ class SessionMeter:
             if (stall_s := lateness_s - self._stalled_s) > 0:
                 self._stalled_s = lateness_s
                 m.stall_seconds_total.inc(stall_s)
-        self.made(chunk)
+        self._count(chunk)
         m.overhead_chunk.observe(now - arrived + sum(timing.transfer_s for timing in chunk.timings))
+        if self._trace is not None:
+            self._trace.sent(chunk, arrived, now, lateness_s)
 
-    def made(self, chunk: FrameChunk) -> None:
-        """Where the time of a chunk went, what it cost, and its frames."""
-        m = self._metrics
-        latency_s = 0.0
-        for timing in chunk.timings:
-            self._stage(timing)
-            latency_s += timing.queue_s + timing.service_s
-        m.chunk_latency_seconds.observe(latency_s)
-        m.frames[chunk.codec.value].inc(chunk.num_frames)
-        self._video_s.inc(chunk.num_frames / self._fps)
+    def made(self, chunk: FrameChunk, now: float) -> None:
+        """`chunk` is here, and goes into a file."""
+        self._count(chunk)
+        if self._trace is not None:
+            self._trace.made(chunk, now, now)
 
     def degraded(self, level: int) -> None:
         """The chunk that was just sent was made at brown-out `level`."""
@@ -115,6 +132,17 @@ class SessionMeter:
         """No more frames."""
         if self._showed:
             self._metrics.sessions_played[self._stalled_s == 0].inc()
+
+    def _count(self, chunk: FrameChunk) -> None:
+        """Where the time of a chunk went, what it cost, and its frames."""
+        m = self._metrics
+        latency_s = 0.0
+        for timing in chunk.timings:
+            self._stage(timing)
+            latency_s += timing.queue_s + timing.service_s
+        m.chunk_latency_seconds.observe(latency_s)
+        m.frames[chunk.codec.value].inc(chunk.num_frames)
+        self._video_s.inc(chunk.num_frames / self._fps)
 
     def _stage(self, timing: StageTiming) -> None:
         series = self._metrics.stages[timing.stage]

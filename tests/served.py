@@ -27,6 +27,7 @@ from deployments.validation import Limits
 from headrace.client import HeadraceClient
 from headrace.v1 import video_pb2 as pb
 from observability.metrics import Metrics
+from observability.tracing import Tracing
 from tests.fakes import FakeStages, eventually
 
 SEED = 5
@@ -82,6 +83,7 @@ async def serving(
     store: SessionStore | None = None,
     keeping: KeeperPolicy = KEEPING,
     port: int = 0,
+    tracing: Tracing | None = None,
 ) -> AsyncGenerator[Served, None]:
     stages = stages or FakeStages()
     metrics = Metrics(CollectorRegistry())
@@ -96,7 +98,7 @@ async def serving(
     service = VideoService(
         pipelines={stages.config.name: stages.pipeline}, default_model=stages.config.name, limits=limits or Limits(),
         desk=desk, keeper=keeper, metrics=metrics, clock=clock,
-        new_id=lambda: f"id-{next(ids)}", new_seed=lambda: SEED,
+        new_id=lambda: f"id-{next(ids)}", new_seed=lambda: SEED, tracing=tracing,
     )  # fmt: skip
     probes = probes or dict.fromkeys(("text_encoder", "denoiser", "decoder"), answers)
     monitor = HealthMonitor(probes, (SERVICE_NAME,), interval_s=0.01, timeout_s=0.5)

@@ -6,7 +6,7 @@ import asyncio
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import redis
 
 from deployments.cluster import free_port
 from deployments.pacing import MonotonicClock
-from deployments.session_store import Holding, MemoryStore, StoreUnavailable
+from deployments.session_store import Held, Holding, MemoryStore, StoreUnavailable
 
 REDIS_SERVER = shutil.which("redis-server")
 WITHOUT_REDIS = "redis-server is not installed (Debian: apt-get install redis-server)"
@@ -49,9 +49,9 @@ class FakeStore:
         finally:
             self.under_way -= 1
 
-    async def touch(self, token: str, holder: str, ttl_s: float) -> Holding:
+    async def touch(self, held: Sequence[Held], ttl_s: float) -> list[Holding]:
         await self._obey()
-        return await self.inner.touch(token, holder, ttl_s)
+        return await self.inner.touch(held, ttl_s)
 
     async def get(self, token: str) -> bytes | None:
         await self._obey()

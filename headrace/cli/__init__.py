@@ -7,7 +7,7 @@ import sys
 import typer
 
 from headrace.cli import compile as compile_command
-from headrace.cli import demo, evaluate, generate, live, models, serve, simulate, status
+from headrace.cli import demo, evaluate, generate, live, models, serve, simulate, status, top, trace
 from headrace.cli.console import note
 
 # Plain messages: an error is a line that a person and a script can both read.
@@ -31,6 +31,8 @@ listing.command("make-tiny")(models.make_tiny)
 app.add_typer(listing, name="models")
 app.command()(simulate.simulate)
 app.command()(status.status)
+app.command()(top.top)
+app.command()(trace.trace)
 
 
 def main() -> None:

@@ -89,12 +89,14 @@ class Engine:
         started = self._clock()
         with torch.inference_mode():
             self._sampler.step([row.leg for row in rows])
-        self._account("step", rows, self._clock() - started, started)
+        ended = self._clock()
+        self._account("step", rows, ended - started, started)
 
         done = []
         for row in rows:
             self._turns += 1
             row.step_index, row.last_turn = row.step_index + 1, self._turns
+            row.steps_at.append(ended)
             if row.step_index == row.context.num_steps:
                 self._finish_chunk(row, emit)
                 done.append(row)

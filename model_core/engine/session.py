@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -51,6 +51,7 @@ class EngineSession:
         patience_s: the deadline of a job's chunk is so much later than it could have been started.
         last_turn: see `RowView`.
         service_s, device_s: see `StageTiming`.
+        steps_at: when each step of the current chunk was done.
     """
 
     context: SessionContext
@@ -67,6 +68,7 @@ class EngineSession:
     last_turn: int = -1
     service_s: float = 0.0
     device_s: float = 0.0
+    steps_at: list[float] = field(default_factory=list)
 
     @property
     def finished(self) -> bool:
@@ -93,9 +95,11 @@ class EngineSession:
     def timing(self, now: float) -> StageTiming:
         """Where the time of the chunk that ends now went."""
         queue_s = max(0.0, now - self.ready_since - self.service_s)
-        return StageTiming("denoiser", queue_s, self.service_s, self.device_s, left_at=time.time())
+        steps_s = tuple(now - at for at in self.steps_at)
+        return StageTiming("denoiser", queue_s, self.service_s, self.device_s, left_at=time.time(), steps_s=steps_s)
 
     def start_chunk(self, index: int, now: float) -> None:
         """Begin at its first step."""
         self.chunk_index, self.step_index = index, 0
         self.ready_since, self.service_s, self.device_s = now, 0.0, 0.0
+        self.steps_at = []

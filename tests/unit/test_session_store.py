@@ -38,12 +38,12 @@ async def test_what_was_put_is_found_by_its_token_alone(store: SessionStore) -> 
     token, record = secrets.token_hex(8), secrets.token_bytes(100_000)
     assert await store.get(token) is None
     assert await store.claim(token, "a") is None
-    assert await store.touch(token, "a", TTL_S) is Holding.LOST
+    assert await store.touch([(token, "a")], TTL_S) == [Holding.LOST]
     assert await store.put(token, "a", record, TTL_S) is Holding.MINE
     assert await store.get(token) == record
     assert await store.get(token + "x") is None
     assert await store.put(token, "a", b"newer", TTL_S) is Holding.MINE
-    assert await store.touch(token, "a", TTL_S) is Holding.MINE
+    assert await store.touch([(token, "a")], TTL_S) == [Holding.MINE]
     assert await store.get(token) == b"newer"
     await store.delete(token, "a")
     assert await store.get(token) is None
@@ -54,7 +54,7 @@ async def test_who_claims_is_the_holder_and_nobody_else_writes(store: SessionSto
     await store.put(token, "a", b"one", TTL_S)
     assert await store.claim(token, "b") == b"one"
     assert await store.put(token, "a", b"two", TTL_S) is Holding.TAKEN
-    assert await store.touch(token, "a", TTL_S) is Holding.TAKEN
+    assert await store.touch([(token, "a")], TTL_S) == [Holding.TAKEN]
     await store.delete(token, "a")
     assert await store.get(token) == b"one"
     assert await store.put(token, "b", b"three", TTL_S) is Holding.MINE
@@ -69,7 +69,7 @@ async def test_memory_expires_and_a_touch_prolongs() -> None:
     store = MemoryStore(1 << 20, clock)
     await store.put("t", "a", b"one", 10)
     await clock.advance(9)
-    assert await store.touch("t", "a", 10) is Holding.MINE
+    assert await store.touch([("t", "a")], 10) == [Holding.MINE]
     await clock.advance(9)
     assert await store.get("t") == b"one"
     await clock.advance(1)
@@ -112,7 +112,7 @@ async def test_redis_away_is_said_and_back_again_is_used(tmp_path: Path) -> None
             with pytest.raises(StoreUnavailable, match="Redis: ConnectionError"):
                 await store.put("t", "a", b"two", TTL_S)
         own.start()
-        assert await store.touch("t", "a", TTL_S) is Holding.LOST
+        assert await store.touch([("t", "a")], TTL_S) == [Holding.LOST]
         assert await store.put("t", "a", b"two", TTL_S) is Holding.MINE
         assert await store.get("t") == b"two"
         await store.aclose()
