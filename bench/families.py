@@ -31,7 +31,7 @@ async def ask(address: str) -> tuple[bytes, int]:
 def show(name: str, out: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="headrace-families-") as folder:
         make_tiny(name, Path(folder) / name)
-        model = {"folder": str(Path(folder) / name), "height": 32, "width": 48, "frames": FRAMES, "fps": FPS, "steps": STEPS}
+        model = {"folder": str(Path(folder) / name), "height": 64, "width": 96, "frames": FRAMES, "fps": FPS, "steps": STEPS}
         with start_local(overrides=Overrides(args={"model": model})) as running:
             mp4, frames = asyncio.run(ask(running.address))
     out.mkdir(exist_ok=True)

@@ -6,17 +6,18 @@ Same weights (small, random), seed and noise schedule, float32 on the CPU; large
     frames      our decoder, against the pipeline's frames, in levels of 255
     in-process  the whole pipeline of stages, against the engine alone
     batched     with two clips of other prompts, seeds and step counts, each a step apart, against alone
-    streamed    the decoder latent frame by latent frame, against the clip at once, in levels of 255
+    streamed    the decoder latent frame by latent frame, against the clip at once, in levels of 255; - where it only decodes whole clips
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 import tempfile
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import diffusers
 import numpy as np
@@ -27,7 +28,9 @@ from model_core.config import EngineConfig
 from model_core.engine.engine import Engine
 from model_core.engine.session import EngineSession
 from model_core.families.checkpoint import Checkpoint
+from model_core.families.clip import ClipSampler
 from model_core.families.described import CheckpointConfig, Choice, describe
+from model_core.families.interface import Painter
 from model_core.families.registry import family
 from model_core.families.tiny import MAKERS, make_tiny
 from model_core.local import LocalPipeline
@@ -64,16 +67,28 @@ async def staged(config: CheckpointConfig) -> Latents:
         await pipeline.aclose()
 
 
+def parted(painter: Painter, clip: Latents) -> NDArray[np.uint8] | None:
+    """The clip decoded latent frame by latent frame; None if the decoder remembers nothing."""
+    memory, frames = painter.fresh(), []
+    if memory is None:
+        return None
+    for latents in np.split(clip, clip.shape[1], axis=1):
+        made, memory = painter.paint(latents, memory)
+        frames.append(made)
+    return np.concatenate(frames)
+
+
 def apart(a: NDArray[Any], b: NDArray[Any]) -> float:
     return float(np.abs(a.astype(np.float64) - b).max())
 
 
 def compare(name: str, folder: Path) -> dict[str, float]:
     make_tiny(name, folder)
-    config = describe(Choice(checkpoint=Checkpoint(folder=str(folder)), height=32, width=48, frames=FRAMES, steps=STEPS))
-    parts = family(name)
+    config = describe(Choice(checkpoint=Checkpoint(folder=str(folder)), height=64, width=96, frames=FRAMES, steps=STEPS))
+    parts = family(config.family)
     embedder, painter = parts.embedder(config), parts.painter(config)
-    engine = Engine(parts.sampler(config, ENGINE), config, ENGINE)
+    sampler = cast("ClipSampler", parts.sampler(config, ENGINE))
+    engine = Engine(sampler, config, ENGINE)
 
     def context(prompt: str, seed: int, steps: int) -> SessionContext:
         tokens, mask = embedder.embed([prompt])
@@ -88,19 +103,19 @@ def compare(name: str, folder: Path) -> dict[str, float]:
         "prompt": PROMPT, "negative_prompt": "", "height": config.height, "width": config.width, "num_frames": FRAMES,
         "num_inference_steps": STEPS, "guidance_scale": config.guidance, "max_sequence_length": config.max_tokens,
     }  # fmt: skip
-    theirs = [pipeline(**asked, generator=torch.Generator().manual_seed(SEED), output_type=kind).frames[0] for kind in ("latent", "np")]
+    theirs = []
+    for kind in ("latent", "np"):
+        torch.manual_seed(0)  # LTX's decoder draws from the global generator, which ours seeds
+        theirs.append(pipeline(**asked, generator=torch.Generator().manual_seed(SEED), output_type=kind).frames[0])
     with torch.inference_mode():
         whole, _ = painter.paint(alone, painter.fresh())
-        memory, parted = painter.fresh(), []
-        for latents in np.split(alone, alone.shape[1], axis=1):
-            frames, memory = painter.paint(latents, memory)
-            parted.append(frames)
+        streamed = parted(painter, alone)
     return {
-        "diffusers": apart(alone, theirs[0].numpy()),
+        "diffusers": apart(alone, sampler.clean(theirs[0][None]).numpy()),
         "frames": apart(whole, (theirs[1] * 255).round()),
         "in-process": apart(asyncio.run(staged(config)), alone),
         "batched": apart(batched, alone),
-        "streamed": apart(np.concatenate(parted), whole),
+        "streamed": math.nan if streamed is None else apart(streamed, whole),
     }
 
 
@@ -112,9 +127,10 @@ def main() -> int:
         for row, name in enumerate(sorted(MAKERS)):
             differences = compare(name, Path(folder) / name)
             if row == 0:
-                print(f"{'family':<12}" + "".join(f"{column:>12}" for column in differences))
-            print(f"{name:<12}" + "".join(f"{value:>12.3g}" for value in differences.values()))
-            worst = max(worst, *differences.values())
+                print(f"{'family':<15}" + "".join(f"{column:>12}" for column in differences))
+            told = ("-" if math.isnan(value) else f"{value:.3g}" for value in differences.values())
+            print(f"{name:<15}" + "".join(f"{value:>12}" for value in told), flush=True)
+            worst = max(worst, *(value for value in differences.values() if not math.isnan(value)))
     return int(worst >= 1e-4)
 
 

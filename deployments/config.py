@@ -258,6 +258,8 @@ class CheckpointSettings(_Settings):
         folder: on every node that runs a stage or a front door; or a repository of the hub, with `revision` a full commit.
         sha256: of the folder's SHA256SUMS, if it is to be pinned.
         family: only where the checkpoint leaves it open.
+        skip_threshold: steps of a clip whose prediction is estimated to have changed by less need no forward; see
+            `model_core.families.skipping`. It changes frames.
     """
 
     folder: str
@@ -273,6 +275,7 @@ class CheckpointSettings(_Settings):
     steps: Annotated[int, Field(ge=0, le=100)] = 0
     guidance: Annotated[float, Field(ge=1, le=100)] | None = None
     negative_prompt: Annotated[str, Field(max_length=4096)] = ""
+    skip_threshold: Annotated[float, Field(ge=0, le=1)] = 0.0
 
     def describe(self) -> CheckpointConfig:
         """Raises WeightsError."""

@@ -18,7 +18,8 @@ from model_core.families.registry import family
 from model_core.families.tiny import make_tiny
 from model_core.types import SessionContext, TextEmbedding
 
-HEIGHT, WIDTH, STEPS = 32, 48, 3
+STEPS = 3
+SIZES = {"ltx": (64, 96)}  # height and width, where they must be multiples of 32
 
 
 @cache
@@ -30,7 +31,8 @@ def folder(name: str) -> Path:
 
 
 def config(name: str, **choice: Any) -> CheckpointConfig:
-    given = {"height": HEIGHT, "width": WIDTH, "frames": 9, "steps": STEPS} | choice
+    height, width = SIZES.get(name, (32, 48))
+    given = {"height": height, "width": width, "frames": 9, "steps": STEPS} | choice
     return describe(Choice(checkpoint=Checkpoint(folder=str(folder(name))), **given))
 
 
@@ -39,7 +41,7 @@ def parts(name: str) -> tuple[CheckpointConfig, Embedder, Sampler]:
     """Shared by tests: neither keeps anything of a session."""
     torch.set_num_threads(1)
     settings = config(name)
-    made = family(name)
+    made = family(settings.family)
     return settings, made.embedder(settings), made.sampler(settings, EngineConfig(batch_buckets=(1, 2, 4)))
 
 

@@ -80,7 +80,7 @@ class Engine:
         Returns:
             False if no session was ready, and nothing was done.
         """
-        views = [session.view(self._sampler.group(session.leg)) for session in self._sessions.values()]
+        views = [session.view(self._sampler.group(session.leg)) for session in self._sessions.values() if not session.finished]
         slots = schedule(views, self.costs(), self.engine.max_lead_chunks, self.engine.comfort_s, self._clock())
         if not slots:
             return False

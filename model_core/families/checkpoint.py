@@ -11,14 +11,17 @@ import json
 import re
 import struct
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from model_core.errors import WeightsError
 
+INDEX = "model_index.json"
 CHECKSUMS = "SHA256SUMS"  # as `sha256sum` writes it; `sha256sum -c SHA256SUMS` checks the same
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+_FETCHED = ("*.json", "*.safetensors", "*.model", "*.txt")  # of a component; no pickles
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _MAX_HEADER_BYTES = 100_000_000  # of a safetensors file, as the format's own reader has it
 
@@ -39,8 +42,8 @@ class Checkpoint:
     sha256: str = ""
     dtype: str = "float32"
 
-    def path(self) -> Path:
-        """The local folder; a repository is fetched if it is not in the hub's cache.
+    def path(self, *files: str) -> Path:
+        """The local folder. Of a repository, its description and `files`, which are patterns, are fetched if the hub's cache lacks them.
 
         Raises:
             WeightsError: it is not there, not pinned, or not the one pinned.
@@ -49,18 +52,18 @@ class Checkpoint:
             raise WeightsError(f"dtype must be one of {', '.join(DTYPES)}; got {self.dtype!r}")
         folder = Path(self.folder).expanduser()
         if not folder.is_dir():
-            folder = self._fetched(folder)
+            folder = self._fetched(folder, files)
         if self.sha256 and (digest := _digest(_existing(folder / CHECKSUMS))) != self.sha256:
             raise WeightsError(f"{folder / CHECKSUMS} has sha256 {digest}, pinned is {self.sha256}")
         return folder
 
     def index(self) -> dict[str, Any]:
         """`model_index.json`."""
-        return read_json(self.path() / "model_index.json")
+        return read_json(self.path() / INDEX)
 
     def settings(self, component: str) -> dict[str, Any]:
         """The component's configuration."""
-        folder = self.path() / component
+        folder = self.path(f"{component}/*.json") / component
         for name in ("config.json", "scheduler_config.json", "tokenizer_config.json"):
             if (folder / name).is_file():
                 return read_json(folder / name)
@@ -72,7 +75,7 @@ class Checkpoint:
         Raises:
             WeightsError: only pickles, a missing or cut shard, a number type that is not loaded, or a file that differs from its checksum.
         """
-        root = self.path()
+        root = self.path(*(f"{component}/{pattern}" for pattern in _FETCHED))
         folder = root / component
         if not folder.is_dir():
             raise WeightsError(f"{folder} is missing: the checkpoint is incomplete or of another family")
@@ -87,25 +90,35 @@ class Checkpoint:
         return folder
 
     def identity(self) -> str:
-        """Changes when the weights do: by their checksums where there are any, else by names and sizes of the files."""
+        """Changes when the weights do: by their checksums where there are any, else by the commit, else by names and sizes of the files."""
         root = self.path()
         if (root / CHECKSUMS).is_file():
             return _digest(root / CHECKSUMS)
+        if root != Path(self.folder).expanduser():
+            return hashlib.sha256(f"{self.folder} {self.revision}".encode()).hexdigest()
         listed = [f"{path.relative_to(root)} {path.stat().st_size}" for path in sorted(root.rglob("*")) if path.is_file()]
         return hashlib.sha256("\n".join(listed).encode()).hexdigest()
 
-    def _fetched(self, folder: Path) -> Path:
+    def _fetched(self, folder: Path, files: tuple[str, ...]) -> Path:
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", self.folder):
             raise WeightsError(f"{folder} is no folder")
         if not _COMMIT.fullmatch(self.revision):
             raise WeightsError(f"{self.folder}: pin `revision` to a full commit of 40 hexadecimal digits; got {self.revision!r}")
-        from huggingface_hub import snapshot_download  # noqa: PLC0415 - only a repository needs it
+        return _downloaded(self.folder, self.revision, (INDEX, CHECKSUMS, *files))
 
-        try:
-            wanted = ["*.json", "*.safetensors", "*.model", "*.txt", CHECKSUMS]
-            return Path(snapshot_download(self.folder, revision=self.revision, allow_patterns=wanted))
-        except Exception as error:  # the hub's client raises errors of many kinds
-            raise WeightsError(f"cannot fetch {self.folder} at {self.revision}: {type(error).__name__}: {error}") from error
+
+@cache
+def _downloaded(repository: str, revision: str, files: tuple[str, ...]) -> Path:
+    """The snapshot in the hub's cache, asked for once a process.
+
+    Nothing but `files`: repositories also hold pickles, and single files of many gigabytes for other programs.
+    """
+    from huggingface_hub import snapshot_download  # noqa: PLC0415 - only a repository needs it
+
+    try:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=list(files)))
+    except Exception as error:  # the hub's client raises errors of many kinds
+        raise WeightsError(f"cannot fetch {repository} at {revision}: {type(error).__name__}: {error}") from error
 
 
 def shards(folder: Path) -> list[Path]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -20,6 +20,7 @@ from torch import Tensor
 from model_core.engine.step_scheduler import bucket_for
 from model_core.errors import FieldViolation
 from model_core.families.described import CheckpointConfig
+from model_core.families.skipping import Skipping
 from model_core.types import Latents, SessionContext, TextEmbedding
 
 T = TypeVar("T")
@@ -36,6 +37,9 @@ class ClipLeg:
         x_t: noisy latents, one row in the network's own layout.
         step: denoise steps done.
         given: the family's own tensors, made once a leg.
+        draw: what noise comes from; some solvers draw more of it at each step.
+        kept: what a solver keeps from step to step, where its schedule does not.
+        skipping: which of its steps need no forward.
     """
 
     context: SessionContext
@@ -44,6 +48,9 @@ class ClipLeg:
     x_t: Tensor
     step: int
     given: dict[str, Tensor]
+    draw: torch.Generator = field(default_factory=torch.Generator)
+    kept: dict[str, Tensor] = field(default_factory=dict)
+    skipping: Skipping = field(default_factory=Skipping)
 
     @property
     def t(self) -> Tensor:
@@ -58,11 +65,11 @@ class ClipSampler(ABC):
         self.config = config
         self._buckets = tuple(buckets)
         self._schedule = schedule
-        self._text_shape = (2 if config.guidance > 1 else 1, config.max_tokens, text_width)
+        self._text_shape = (config.texts, config.max_tokens, text_width)
 
     @abstractmethod
-    def noise(self, seed: int) -> Tensor:
-        """`[1, ...]` in the network's layout, as the family's pipeline draws it from a generator with that seed."""
+    def noise(self, draw: torch.Generator) -> Tensor:
+        """`[1, ...]` in the network's layout, as the family's pipeline draws it from a generator with the clip's seed."""
 
     @abstractmethod
     def predict(self, legs: Sequence[ClipLeg], x_t: Tensor, t: Tensor) -> Tensor:
@@ -102,20 +109,27 @@ class ClipSampler(ABC):
     def start(self, leg: ClipLeg, chunk: int) -> None:
         schedule = copy.deepcopy(self._schedule)
         self.prepare(schedule, leg.context.num_steps)
-        leg.schedule, leg.x_t, leg.step = schedule, self.noise(leg.context.seed), 0
+        leg.schedule, leg.step, leg.kept = schedule, 0, {}
+        leg.skipping = Skipping(self.config.skip_threshold, leg.context.num_steps)
+        leg.draw = torch.Generator().manual_seed(leg.context.seed)
+        leg.x_t = self.noise(leg.draw)
 
     def group(self, leg: ClipLeg) -> Hashable:
         return None
 
     def step(self, legs: Sequence[ClipLeg]) -> None:
-        rows = [*legs, *[legs[0]] * (bucket_for(len(legs), self._buckets) - len(legs))]
-        predicted = self.predict(rows, torch.cat([leg.x_t for leg in rows]), torch.stack([leg.t for leg in rows]))
-        done: set[int] = set()
-        for leg, row in zip(legs, predicted.split(1), strict=False):
-            if id(leg) not in done:  # to warm up, a leg is given several times, and a solver steps once
-                leg.x_t = self.advance(leg, row)
-                leg.step += 1
-                done.add(id(leg))
+        group = self.group(legs[0])
+        unique = dict.fromkeys(legs)  # to warm up, a leg is given several times, and steps once
+        predicted = {leg: row for leg in unique if (row := leg.skipping.guess(leg.x_t, leg.step, group)) is not None}
+        if asking := [leg for leg in legs if leg not in predicted]:
+            rows = [*asking, *[asking[0]] * (bucket_for(len(asking), self._buckets) - len(asking))]
+            forward = self.predict(rows, torch.cat([leg.x_t for leg in rows]), torch.stack([leg.t for leg in rows]))
+            predicted |= dict(zip(asking, forward.split(1), strict=False))
+        for leg in dict.fromkeys(asking):
+            leg.skipping.learn(leg.x_t, predicted[leg], group)
+        for leg, row in predicted.items():
+            leg.x_t = self.advance(leg, row)
+            leg.step += 1
 
     def latents(self, leg: ClipLeg) -> Latents:
         return cast("Latents", self.clean(leg.x_t).float().numpy().copy())
@@ -129,21 +143,54 @@ def guided(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
     return unconditional + scale * (conditional - unconditional)
 
 
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """What a network is given that takes all texts of guidance at once: G rows a clip, side by side.
+
+    Attributes:
+        x_t: `[B * G, ...]`.
+        t: `[B * G]`.
+        tokens, mask: `[B * G, T, D]` and `[B * G, T]`.
+    """
+
+    x_t: Tensor
+    t: Tensor
+    tokens: Tensor
+    mask: Tensor
+
+    @classmethod
+    def of(cls, legs: Sequence[ClipLeg], x_t: Tensor, t: Tensor) -> Sides:
+        """`x_t` `[B, ...]` and `t` `[B]` are of `legs`."""
+        tokens, mask = (torch.cat([leg.text[part] for leg in legs]) for part in (0, 1))
+        times = len(tokens) // len(legs)
+        return cls(x_t.repeat_interleave(times, 0), t.repeat_interleave(times, 0), tokens, mask)
+
+    def joined(self, predicted: Tensor, clips: int, scale: float) -> Tensor:
+        """One row a clip of the `[B * G, ...]` that the network predicted, in float32."""
+        sides = predicted.float().unflatten(0, (clips, -1))
+        return sides[:, 0] if sides.shape[1] == 1 else guided(sides[:, 0], sides[:, 1], scale)
+
+
 class AlongRows(torch.nn.Module):
-    """Runs a module row by row and joins what comes out.
+    """Runs a module on so many rows at a time and joins what comes out.
 
     Convolutions, and matrix products of one row a session, round differently as the batch grows, and a session's frames must not
     depend on who else is in its batch. So the small layers run as they would alone; the large ones have many rows each.
+
+    Args:
+        module: what is run.
+        at_once: rows of one session.
     """
 
-    def __init__(self, module: torch.nn.Module) -> None:
+    def __init__(self, module: torch.nn.Module, at_once: int = 1) -> None:
         super().__init__()
         self.module = module
+        self._at_once = at_once
 
     def forward(self, *rows: Tensor | None, **named: Any) -> Any:
         """Positional tensors have B rows. Returns what the module does, each part joined."""
-        count = next(len(row) for row in rows if row is not None)
-        parts = [self.module(*(None if row is None else row[i : i + 1] for row in rows), **named) for i in range(count)]
+        count, size = next(len(row) for row in rows if row is not None), self._at_once
+        parts = [self.module(*(None if row is None else row[i : i + size] for row in rows), **named) for i in range(0, count, size)]
         if isinstance(parts[0], Tensor):
             return torch.cat(parts)
         return tuple(None if part[0] is None else torch.cat(part) for part in zip(*parts, strict=True))

@@ -51,6 +51,14 @@ KINDS = {
         description="Wan text-to-video: a clip made at once.", pipelines=("WanPipeline",),
         fps=16, frames=81, steps=50, guidance=5.0, max_tokens=512, multiple=16,
     ),
+    "ltx": Kind(
+        description="LTX-Video text-to-video: a clip made at once.", pipelines=("LTXPipeline",),
+        fps=25, frames=161, steps=50, guidance=3.0, max_tokens=128, multiple=32,
+    ),
+    "cogvideox": Kind(
+        description="CogVideoX text-to-video: a clip made at once.", pipelines=("CogVideoXPipeline",),
+        fps=8, frames=49, steps=50, guidance=6.0, max_tokens=226, multiple=16,
+    ),
 }  # fmt: skip
 
 
@@ -68,6 +76,7 @@ class Choice:
     steps: int = 0
     guidance: float | None = None
     negative_prompt: str = ""
+    skip_threshold: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +92,7 @@ class CheckpointConfig(ModelConfig):
         guidance: scale of classifier-free guidance; 1 for none.
         max_tokens: of text.
         negative_prompt: what guidance leads away from.
+        skip_threshold: see `model_core.families.skipping`; 0 for no skipping. Streaming models have few steps and skip none.
         media: what a session may be given besides its prompt.
     """
 
@@ -96,6 +106,7 @@ class CheckpointConfig(ModelConfig):
     guidance: float
     max_tokens: int
     negative_prompt: str
+    skip_threshold: float
     media: tuple[Media, ...]
 
     @property
@@ -113,6 +124,11 @@ class CheckpointConfig(ModelConfig):
     @property
     def context_chunks(self) -> int:
         return self.window
+
+    @property
+    def texts(self) -> int:
+        """How many texts steer a clip: with guidance the prompt and what it leads away from, else the prompt."""
+        return 2 if self.guidance > 1 else 1
 
 
 def describe(choice: Choice) -> CheckpointConfig:
@@ -139,7 +155,7 @@ def describe(choice: Choice) -> CheckpointConfig:
         num_steps=steps, max_steps=max(steps, 100), family_name=family, checkpoint=choice.checkpoint, identity=choice.checkpoint.identity(),
         chunk_grid=_grid(kind, frames, stretch), channels=_channels(vae), factor=factor, window=kind.window if kind.streaming else 0,
         guidance=kind.guidance if choice.guidance is None else choice.guidance, max_tokens=kind.max_tokens,
-        negative_prompt=choice.negative_prompt, media=kind.media,
+        negative_prompt=choice.negative_prompt, skip_threshold=choice.skip_threshold, media=kind.media,
     )  # fmt: skip
 
 
@@ -165,6 +181,12 @@ def _grid(kind: Kind, frames: int, stretch: int) -> ChunkGrid:
 
 def _compression(vae: dict[str, Any]) -> tuple[int, int]:
     """Pixels a latent position, and frames a latent frame."""
+    match vae.get("_class_name"):
+        case "AutoencoderKLLTXVideo":
+            halvings = sum(vae.get("spatio_temporal_scaling", (True, True, True, False)))
+            return vae.get("patch_size", 4) * 2**halvings, vae.get("patch_size_t", 1) * 2**halvings
+        case "AutoencoderKLCogVideoX":
+            return 2 ** (len(vae["block_out_channels"]) - 1), int(vae.get("temporal_compression_ratio", 4))
     if "scale_factor_spatial" in vae or "temperal_downsample" in vae:
         return vae.get("scale_factor_spatial", 8), vae.get("scale_factor_temporal", 4)
     raise WeightsError(f"vae/config.json describes a {vae.get('_class_name')!r}, which no family here decodes")

@@ -26,7 +26,7 @@ class PromptEmbedder:
 
     def __init__(self, pipeline: Any, config: CheckpointConfig, width: int) -> None:
         self._pipeline, self._config = pipeline, config
-        self._shape = (2 if config.guidance > 1 else 1, config.max_tokens, width)
+        self._shape = (config.texts, config.max_tokens, width)
 
     def embed(self, prompts: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         tokens = np.empty((len(prompts), *self._shape), np.float32)
@@ -42,7 +42,7 @@ class PromptEmbedder:
     def _features(self, prompt: str) -> list[tuple[Tensor, Tensor]]:
         """Features `[1, T, D]` and mask `[1, T]`: of the prompt, and with guidance of the negative one."""
         config = self._config
-        guidance = config.guidance > 1
+        guidance = config.texts > 1
         encoded = self._pipeline.encode_prompt(
             prompt,
             config.negative_prompt if guidance else None,

@@ -10,6 +10,8 @@ from model_core.families.interface import Family
 MODULES = {
     "millrace": "model_core.families.millrace",
     "wan": "model_core.families.wan",
+    "ltx": "model_core.families.ltx",
+    "cogvideox": "model_core.families.cogvideox",
 }
 
 

@@ -6,13 +6,28 @@ The same family gives the same bytes on the same libraries. Nothing is fetched: 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
+from diffusers import (
+    AutoencoderKLCogVideoX,
+    AutoencoderKLLTXVideo,
+    AutoencoderKLWan,
+    CogVideoXDDIMScheduler,
+    CogVideoXDPMScheduler,
+    CogVideoXPipeline,
+    CogVideoXTransformer3DModel,
+    FlowMatchEulerDiscreteScheduler,
+    LTXPipeline,
+    LTXVideoTransformer3DModel,
+    UniPCMultistepScheduler,
+    WanPipeline,
+    WanTransformer3DModel,
+)
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
+from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel, UMT5Config, UMT5EncoderModel
 
 from model_core.families.checkpoint import write_checksums
 
@@ -56,16 +71,69 @@ def _wan_transformer(**more: Any) -> Any:
     return WanTransformer3DModel(**settings)
 
 
-def _wan() -> Any:
+def _wan(boundary_ratio: float | None = None) -> Any:
     schedule = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0, num_train_timesteps=1000)
-    return WanPipeline(byte_tokenizer(512), _text_encoder(), _wan_vae(), schedule, _wan_transformer())
+    parts = [_wan_transformer(), None if boundary_ratio is None else _wan_transformer()]
+    return WanPipeline(byte_tokenizer(512), _text_encoder(), _wan_vae(), schedule, *parts, boundary_ratio=boundary_ratio)
 
 
-MAKERS: dict[str, Callable[[], Any]] = {"wan": _wan}
+def _t5() -> Any:
+    config = T5Config(
+        vocab_size=512, d_model=_TEXT_WIDTH, d_kv=8, d_ff=64, num_layers=2, num_heads=4, relative_attention_num_buckets=8,
+    )  # fmt: skip
+    return T5EncoderModel(config)
+
+
+def _ltx() -> Any:
+    schedule = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, base_shift=0.95, max_shift=2.05, shift_terminal=0.1)
+    vae: Any = AutoencoderKLLTXVideo(
+        latent_channels=8, block_out_channels=(8, 8, 8, 8), decoder_block_out_channels=(8, 8, 8, 8),
+        layers_per_block=(1, 1, 1, 1, 1), decoder_layers_per_block=(1, 1, 1, 1, 1),
+        decoder_inject_noise=(True, False, False, False, False), timestep_conditioning=True,
+    )  # fmt: skip
+    vae.latents_mean, vae.latents_std = torch.linspace(-0.5, 0.5, 8), torch.linspace(0.8, 1.4, 8)
+    for name, scale in vae.decoder.named_parameters():
+        if "per_channel_scale" in name:  # of the noise that it adds, which is 0 before training
+            torch.nn.init.constant_(scale, 0.2)
+    transformer = LTXVideoTransformer3DModel(
+        in_channels=8, out_channels=8, num_attention_heads=2, attention_head_dim=24, cross_attention_dim=48, num_layers=2,
+        caption_channels=_TEXT_WIDTH,
+    )  # fmt: skip
+    return LTXPipeline(schedule, vae, _t5(), byte_tokenizer(128), transformer)
+
+
+def _cogvideox(schedule: Any = CogVideoXDPMScheduler, **transformer: Any) -> Any:
+    vae = AutoencoderKLCogVideoX(
+        block_out_channels=(8, 8, 8, 8), latent_channels=4, layers_per_block=1, norm_num_groups=2, scaling_factor=0.7,
+        sample_height=64, sample_width=96,
+    )  # fmt: skip
+    settings = {
+        "num_attention_heads": 2, "attention_head_dim": 16, "in_channels": 4, "out_channels": 4, "time_embed_dim": 16,
+        "text_embed_dim": _TEXT_WIDTH, "num_layers": 2, "sample_width": 12, "sample_height": 8, "sample_frames": 9,
+        "use_rotary_positional_embeddings": True,
+    } | transformer  # fmt: skip
+    times = schedule(
+        num_train_timesteps=1000, beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, set_alpha_to_one=True,
+        prediction_type="v_prediction", rescale_betas_zero_snr=True, snr_shift_scale=1.0, timestep_spacing="trailing",
+    )  # fmt: skip
+    return CogVideoXPipeline(byte_tokenizer(226), _t5(), vae, CogVideoXTransformer3DModel(**settings), times)
+
+
+MAKERS: dict[str, Callable[[], Any]] = {
+    "wan": _wan,
+    "wan-2.2": partial(_wan, boundary_ratio=0.875),
+    "ltx": _ltx,
+    "cogvideox": _cogvideox,  # as the 5B model
+    "cogvideox-2b": partial(_cogvideox, CogVideoXDDIMScheduler, use_rotary_positional_embeddings=False),
+    "cogvideox-1.5": partial(_cogvideox, patch_size_t=2, patch_bias=False),
+}
 
 
 def make_tiny(family: str, folder: Path) -> str:
-    """Write the family's small checkpoint into `folder`, which must not exist or be empty; returns the digest to pin.
+    """Write the small checkpoint of a family, or of a version of it, into `folder`, which must not exist or be empty.
+
+    Returns:
+        The digest to pin.
 
     Raises:
         KeyError: there is no such family.

@@ -94,9 +94,8 @@ class WanSampler(ClipSampler):
         for part in self._parts:
             part.patch_embedding, part.condition_embedder = AlongRows(part.patch_embedding), AlongRows(part.condition_embedder)
 
-    def noise(self, seed: int) -> Tensor:
-        draw, shape = torch.Generator().manual_seed(seed), (1, *self.config.latent_shape(0))
-        noise: Tensor = randn_tensor(shape, generator=draw, dtype=torch.float32)
+    def noise(self, draw: torch.Generator) -> Tensor:
+        noise: Tensor = randn_tensor((1, *self.config.latent_shape(0)), generator=draw, dtype=torch.float32)
         return noise
 
     def group(self, leg: ClipLeg) -> Hashable:
