@@ -10,6 +10,7 @@ from model_core.families.interface import Family
 MODULES = {
     "millrace": "model_core.families.millrace",
     "wan": "model_core.families.wan",
+    "wan-image": "model_core.families.wan_image",
 }
 
 
