@@ -103,6 +103,8 @@ class Upload:
     def _image(self, config: ModelConfig) -> NDArray[np.uint8]:
         image = self._checked_image()
         try:
+            image.verify()  # a PNG's checksums, which decoding does not look at; what was verified cannot be decoded
+            image = self._checked_image()
             return _fitted(ImageOps.exif_transpose(image).convert("RGB"), config)
         except Exception as error:  # a decoder of broken data raises errors of many kinds
             raise _Refused(f"must be a whole {image.format} image; got one that cannot be decoded: {_reason(error)}") from error

@@ -164,6 +164,8 @@ class FakeDenoiser:
 
     def _latents(self, context: SessionContext, index: int, suffix: list[Latents]) -> Latents:
         key = hashlib.sha256(f"{context.seed} {index} {context.num_steps} {context.embedding.prompt}".encode()).digest()
+        for given in () if context.given is None else context.given.arrays():
+            key = hashlib.sha256(key + given.tobytes()).digest()
         for latents in suffix:
             key = hashlib.sha256(key + latents.tobytes()).digest()
         rng = np.random.default_rng(int.from_bytes(key))
@@ -222,9 +224,14 @@ class FakeStages:
     """A whole pipeline of fakes, with what tests look at."""
 
     def __init__(
-        self, denoiser: FakeDenoiser | None = None, encoder: FakeEncoder | None = None, attempts: int = 3, keep_chunks: int = 0
+        self,
+        denoiser: FakeDenoiser | None = None,
+        encoder: FakeEncoder | None = None,
+        attempts: int = 3,
+        keep_chunks: int = 0,
+        config: ModelConfig | None = None,
     ) -> None:
-        self.config = millrace_64()
+        self.config = config or millrace_64()
         self.encoder = encoder or FakeEncoder()
         self.denoiser = denoiser or FakeDenoiser(self.config)
         self.decoder = FakeDecoder(self.config, self.denoiser)
