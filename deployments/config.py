@@ -294,6 +294,7 @@ class AppConfig(_Settings):
         fps: plays the model's frames at another rate than its own, for hardware that is slower than its real time.
         open_timeout_seconds: how long a stage may take to accept a leg before the leg counts as failed.
         call_timeout_seconds: how long the text encoder may take for a prompt, and any stage to say that it is healthy.
+        footage_timeout_seconds: how long the text encoder may take for an image or video.
         link_silence_seconds: after how long without a beat the other end of a stream counts as cut off.
         scale_to_zero: a denoiser or decoder without replicas counts as able to serve, for deployments whose `min_replicas` is 0: the next
             session starts one, and is held meanwhile, as long as `reopen` says.
@@ -307,6 +308,7 @@ class AppConfig(_Settings):
     link_window: Annotated[int, Field(ge=1, le=64)] = 1
     open_timeout_seconds: Annotated[float, Field(gt=0)] = 2.5
     call_timeout_seconds: Annotated[float, Field(gt=0)] = 10.0
+    footage_timeout_seconds: Annotated[float, Field(gt=0)] = 120.0
     link_silence_seconds: Annotated[float, Field(gt=0)] = 1.0
     scale_to_zero: bool = False
     link_host: str = ""

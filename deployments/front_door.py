@@ -49,7 +49,7 @@ class FrontDoorReplica:
         settings = config.front_door
         timeouts_s = (config.open_timeout_seconds, config.call_timeout_seconds)
         idle = config.scale_to_zero
-        encoder = RemoteTextEncoder(text_encoder, "text_encoder", *timeouts_s)
+        encoder = RemoteTextEncoder(text_encoder, "text_encoder", *timeouts_s, config.footage_timeout_seconds)
         frames = RemoteDecoder(decoder, "decoder", *timeouts_s, may_be_idle=idle)
         registry = CollectorRegistry()
         metrics = Metrics(registry)

@@ -64,7 +64,7 @@ class VideoService:
         self._catalogue = Catalogue({name: pipeline.config for name, pipeline in pipelines.items()}, default_model)
         self._validator = Validator(self._catalogue, limits)
         self._parser = wire.RequestParser()
-        self._limits = limits
+        self.limits = limits
         self._clock = clock
         self._new_id = new_id
         self._new_seed = new_seed
@@ -112,7 +112,7 @@ class VideoService:
 
     async def live(self, _: object, context: Context) -> None:
         async with self._edge.guard("Live", context) as call:
-            controls = LiveControls(context, self._parser, self._validator, self._limits, self._clock)
+            controls = LiveControls(context, self._parser, self._validator, self.limits, self._clock)
             message = await controls.first()
             if message.start.HasField("resume"):
                 order = await self._resumption.order(message.start, "start.", live=True)
@@ -145,7 +145,7 @@ class VideoService:
         return pb.GenerateResponse(mp4=mp4, started=wire.started(order.request, order.config, order.request.num_steps), ended=ended)
 
     def _model(self, name: str) -> pb.Model:
-        config, limits = self._catalogue.models[name], self._limits
+        config, limits = self._catalogue.models[name], self.limits
         frames = config.grid.max_frames
         longest = math.inf if frames is None else frames / config.fps
         return pb.Model(
@@ -153,4 +153,5 @@ class VideoService:
             default_steps=config.num_steps, max_steps=config.max_steps, max_prompt_bytes=limits.max_prompt_bytes,
             max_generate_seconds=min(limits.max_generate_seconds, longest), max_stream_seconds=min(limits.max_stream_seconds, longest),
             frames_per_chunk=config.frames_per_chunk, codecs=list(wire.CODECS.values()), default_model=name == self._catalogue.default,
+            image=wire.footage_input("image", config, limits.uploads), video=wire.footage_input("video", config, limits.uploads),
         )  # fmt: skip

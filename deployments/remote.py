@@ -19,7 +19,7 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.link import CreditLine, Ticket
 from model_core.errors import HeadraceError, StageUnavailable
-from model_core.types import FrameChunk, LatentChunk, SessionContext, TextEmbedding
+from model_core.types import Footage, FrameChunk, Given, LatentChunk, SessionContext, TextEmbedding
 from observability.context import work
 
 T = TypeVar("T")
@@ -108,14 +108,15 @@ class _RemoteStage:
             raise StageUnavailable(f"{self._stage}: none of {len(answers)} replicas told its statistics")
         return numbers
 
-    async def _call(self, method: str, *args: object) -> Any:
+    async def _call(self, method: str, *args: object, timeout_s: float | None = None) -> Any:
+        timeout_s = timeout_s or self._call_timeout_s
         response = getattr(self._handle, method).remote(*args)
         with stage_errors(self._stage):
             try:
-                async with asyncio.timeout(self._call_timeout_s):
+                async with asyncio.timeout(timeout_s):
                     return await response
             except TimeoutError:
-                raise StageUnavailable(f"{self._stage}: no answer within {self._call_timeout_s:g} s") from None
+                raise StageUnavailable(f"{self._stage}: no answer within {timeout_s:g} s") from None
             finally:
                 abandon(response)
 
@@ -155,10 +156,19 @@ def abandon(response: Any) -> None:
 
 
 class RemoteTextEncoder(_RemoteStage):
-    """A `TextEncoder` behind a handle."""
+    """A `TextEncoder` behind a handle. `footage_timeout_s` bounds a call that brings an image or video."""
+
+    def __init__(
+        self, handle: DeploymentHandle[Any], stage: str, open_timeout_s: float, call_timeout_s: float, footage_timeout_s: float
+    ) -> None:
+        super().__init__(handle, stage, open_timeout_s, call_timeout_s)
+        self._footage_timeout_s = footage_timeout_s
 
     async def encode(self, prompt: str) -> TextEmbedding:
         return cast("TextEmbedding", await self._call("encode", prompt, work()))
+
+    async def condition(self, footage: Footage) -> Given:
+        return cast("Given", await self._call("condition", footage, work(), timeout_s=self._footage_timeout_s))
 
 
 class RemoteDenoiser(_RemoteStage):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 
 from deployments.session_keeper import SessionKeeper
@@ -12,6 +13,7 @@ from headrace.v1 import video_pb2 as pb
 from model_core.errors import FieldViolation, InvalidRequest
 from model_core.pipeline import Session, SessionRequest, VideoPipeline
 from model_core.session_log import PromptEntry, SessionRecord, Told, reconcile
+from model_core.tasks import run_in_thread
 
 
 class Resumption:
@@ -84,13 +86,18 @@ class Resumption:
         return pipeline, ResumePoint(story, next_frame)
 
 
-async def open_session(pipeline: VideoPipeline, order: Order) -> Session:
-    """The session of `order`, new or resumed.
+async def open_session(pipeline: VideoPipeline, order: Order, decoding: AbstractAsyncContextManager[object]) -> Session:
+    """The session of `order`, new or resumed; what it is given is decoded under `decoding`.
 
     Raises:
         StageUnavailable: the text encoder is away.
+        InvalidRequest: the image or video that it is given cannot be decoded.
     """
     point = order.resume
     if point is None:
-        return await pipeline.open(order.request)
+        if order.upload is None:
+            return await pipeline.open(order.request)
+        async with decoding:
+            footage = await run_in_thread(order.upload.footage, order.config)
+        return await pipeline.open(replace(order.request, footage=footage))
     return await pipeline.restore(point.story.record, point.next_frame)

@@ -14,11 +14,7 @@ from deployments.grpc_service import SERVICE_NAME, VideoService
 from deployments.health import HealthMonitor
 from model_core.tasks import cancel_and_wait
 
-# Larger than any request within the limits, so that one which breaks them is answered with the field and not by gRPC.
-_MAX_REQUEST_BYTES = 1024 * 1024
-
 _OPTIONS = (
-    ("grpc.max_receive_message_length", _MAX_REQUEST_BYTES),
     # Front-door replicas on one node share a port; the kernel spreads connections over them.
     ("grpc.so_reuseport", 1),
     # A client that vanished without a word is noticed, its call cancelled and its slot freed.
@@ -74,7 +70,7 @@ class GrpcServer:
         """
         if self._server is not None:
             raise RuntimeError("a GrpcServer can be started once")
-        server = grpc.aio.server(options=_OPTIONS)
+        server = grpc.aio.server(options=(*_OPTIONS, ("grpc.max_receive_message_length", self._service.limits.max_request_bytes)))
         self._server = server
         server.add_generic_rpc_handlers((self._service.handler(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._monitor.servicer, server)

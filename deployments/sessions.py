@@ -10,7 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf.message import Message
@@ -36,6 +36,7 @@ from observability.metrics import Metrics
 from observability.session_meter import SessionMeter
 
 _TICK_S = 1.0
+_DECODING_AT_ONCE = 2  # uploads; each may take some hundred megabytes while it is decoded
 _OUTCOMES = {
     pb.END_REASON_COMPLETED: "completed",
     pb.END_REASON_STOPPED: "stopped",
@@ -106,6 +107,7 @@ class SessionRunner:
         self._clock = clock
         self._running: set[RunningSession] = set()
         self._draining = asyncio.Event()
+        self._decoding = asyncio.Semaphore(_DECODING_AT_ONCE)
         self._open = 0
 
     @property
@@ -150,7 +152,7 @@ class SessionRunner:
             call.trace.about(order.request.session_id, _told(order, account))
         with self._counted(), self._entered(ask) as ticket:
             asked = self._clock.now()
-            session = await open_session(self._pipelines[order.config.name], order)
+            session = await open_session(self._pipelines[order.config.name], order, self._decoding)
             encoded = self._clock.now()
             encoding = _encoding(session, encoded - asked)
             meter = SessionMeter(self._metrics, account, order.config.fps, paced=order.max_lead_s > 0, trace=call.trace)
@@ -208,11 +210,14 @@ def _told(order: Order, account: str) -> dict[str, AttributeValue]:
 
 
 def _encoding(session: Session, elapsed_s: float) -> StageTiming:
-    """What the first prompt took: what the stage itself says, and the rest on the way; all in the stage if it says nothing."""
-    told = session.context().embedding.timing
-    if told is None:
+    """What prompt and footage took: what the stage itself says, and the rest on the way; all in the stage if it says nothing."""
+    context = session.context()
+    given = None if context.given is None else context.given.timing
+    told = [timing for timing in (context.embedding.timing, given) if timing is not None]
+    if not told:
         return StageTiming("text_encoder", 0.0, elapsed_s, elapsed_s)
-    return replace(told, transfer_s=max(0.0, elapsed_s - told.queue_s - told.service_s))
+    queue_s, service_s, device_s = (sum(part) for part in zip(*((t.queue_s, t.service_s, t.device_s) for t in told), strict=True))
+    return StageTiming("text_encoder", queue_s, service_s, device_s, transfer_s=max(0.0, elapsed_s - queue_s - service_s))
 
 
 class _Serving:

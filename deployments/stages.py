@@ -33,7 +33,7 @@ from model_core.config import EngineConfig, ModelConfig, RuntimeConfig
 from model_core.events import ReportsForwards
 from model_core.runtimes.environment import set_environment
 from model_core.stages.interface import Decoder, Denoiser, TextEncoder
-from model_core.types import FrameChunk, LatentChunk, SessionContext, TextEmbedding
+from model_core.types import Footage, FrameChunk, Given, LatentChunk, SessionContext, TextEmbedding
 from observability.context import NOBODY, Work, work_for
 from observability.logs import set_up_logs
 from observability.metrics import DenoiserMetrics, StatisticsCollector
@@ -180,6 +180,10 @@ class TextEncoderReplica(_Shell):
         work_for(work)
         return await self._encoder.encode(prompt)
 
+    async def condition(self, footage: Footage, work: Work = NOBODY) -> Given:
+        work_for(work)
+        return await self._encoder.condition(footage)
+
 
 class DenoiserReplica(_Shell):
     def __init__(self, config: AppConfig) -> None:
@@ -228,6 +232,10 @@ class FusedReplica(_Shell):
     async def encode(self, prompt: str, work: Work = NOBODY) -> TextEmbedding:
         work_for(work)
         return await self._encoder.encode(prompt)
+
+    async def condition(self, footage: Footage, work: Work = NOBODY) -> Given:
+        work_for(work)
+        return await self._encoder.condition(footage)
 
     async def stream(self, context: SessionContext, work: Work = NOBODY) -> AsyncGenerator[Ticket | FrameChunk, None]:
         work_for(work)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeVar, cast
 
 from deployments.wire import CODECS, DEFAULT_CODEC
@@ -18,6 +18,7 @@ from model_core.errors import FieldViolation, InvalidRequest
 from model_core.pipeline import SessionRequest
 from model_core.session_log import Reconciled
 from model_core.types import Codec
+from model_core.uploads import Upload, UploadLimits
 
 T = TypeVar("T")
 Control = Literal["prompt", "pause", "resume", "stop"]
@@ -40,6 +41,7 @@ class Limits:
         start_timeout_seconds: a Live that has not sent its start by then is ended.
         stall_timeout_seconds: a reader that takes nothing for so long is ended.
         max_unanswered_controls: controls of a Live that may wait to be acknowledged; further ones are not read meanwhile.
+        uploads: images and videos that a session is given.
     """
 
     max_prompt_bytes: int = 4096
@@ -50,6 +52,12 @@ class Limits:
     start_timeout_seconds: float = 10.0
     stall_timeout_seconds: float = 60.0
     max_unanswered_controls: int = 32
+    uploads: UploadLimits = field(default_factory=UploadLimits)
+
+    @property
+    def max_request_bytes(self) -> int:
+        """Larger than any request within the limits, so that one which breaks them is answered with the field and not by gRPC."""
+        return 1024 * 1024 + 2 * max(self.uploads.max_image_bytes, self.uploads.max_video_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +90,7 @@ class Order:
         token: what the session can be resumed with; empty for none.
         holder: this connection, to the session store.
         resume: for a session that goes on.
+        upload: the image or video for a new one, still to be decoded.
     """
 
     request: SessionRequest
@@ -90,6 +99,7 @@ class Order:
     token: str = ""
     holder: str = ""
     resume: ResumePoint | None = None
+    upload: Upload | None = None
 
 
 class Validator:
@@ -194,6 +204,7 @@ class Validator:
                 check.fail(f"{path}{name}", f"must be {offered} for model {config.name}; got {value}")
         if spec.steps > config.max_steps:
             check.fail(f"{path}steps", f"must be from 1 to {config.max_steps}, or 0 for the default; got {spec.steps}")
+        upload = self._upload(check, spec, config, path)
         if check.violations:
             return None
         request = SessionRequest(
@@ -204,7 +215,23 @@ class Validator:
             num_frames=max(1, round(spec.seconds * config.fps)) if spec.seconds else longest,
             codec=codec,
         )
-        return Order(request, config, lead)
+        return Order(request, config, lead, upload=upload)
+
+    def _upload(self, check: _Check, spec: pb.VideoSpec, config: ModelConfig, path: str) -> Upload | None:
+        """The image or video, as far as its first bytes can be judged."""
+        given = spec.WhichOneof("footage")
+        if given is None:
+            if config.needs_media:
+                check.fail(f"{path}{config.media[0]}", f"is required by model {config.name}; got none")
+            return None
+        if given not in config.media:
+            takes = " or ".join(f"{kind}" for kind in config.media) or "neither image nor video"
+            check.fail(f"{path}{given}", f"must be unset: model {config.name} takes {takes}; got {len(getattr(spec, given))} bytes")
+            return None
+        upload = Upload(given, getattr(spec, given), f"{path}{given}", self._limits.uploads)
+        if (problem := upload.problem()) is not None:
+            check.fail(upload.field, problem)
+        return upload
 
     def _prompt(self, check: _Check, prompt: str, path: str) -> None:
         size = len(prompt.encode())

@@ -14,10 +14,11 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
 from headrace.v1 import video_pb2 as pb
-from model_core.config import ModelConfig
+from model_core.config import Media, ModelConfig
 from model_core.errors import FieldViolation, InvalidRequest, StageUnavailable
 from model_core.pipeline import SessionRequest
 from model_core.types import Codec, FrameChunk, StageTiming
+from model_core.uploads import IMAGE_FORMATS, VIDEO_FORMATS, UploadLimits
 
 M = TypeVar("M", bound=Message)
 
@@ -32,12 +33,15 @@ class RequestParser:
 
     def __init__(self) -> None:
         # The same messages with `bytes` for every `string`: they parse where only the text is broken, and so show which field it is.
+        self._binary: set[str] = set()
         file = descriptor_pb2.FileDescriptorProto()
         pb.DESCRIPTOR.CopyToProto(file)
         for message in file.message_type:
             for field in message.field:
                 if field.type == FieldDescriptor.TYPE_STRING:
                     field.type = descriptor_pb2.FieldDescriptorProto.TYPE_BYTES
+                elif field.type == FieldDescriptor.TYPE_BYTES:
+                    self._binary.add(f"{pb.DESCRIPTOR.package}.{message.name}.{field.name}")
         self._pool = descriptor_pool.DescriptorPool()
         self._pool.AddSerializedFile(file.SerializeToString())
 
@@ -53,20 +57,19 @@ class RequestParser:
             twin = message_factory.GetMessageClass(self._pool.FindMessageTypeByName(name)).FromString(data)
         except DecodeError:
             twin = None
-        if twin is not None and (broken := tuple(_broken_text(twin, ""))):
+        if twin is not None and (broken := tuple(self._broken_text(twin, ""))):
             return broken
         return (FieldViolation(name.rpartition(".")[2], f"must be a complete {name} message; got {len(data)} bytes that are none"),)
 
-
-def _broken_text(message: Any, path: str) -> Iterator[FieldViolation]:
-    for field, value in message.ListFields():
-        if field.type == FieldDescriptor.TYPE_MESSAGE and not field.is_repeated:
-            yield from _broken_text(value, f"{path}{field.name}.")
-        elif field.type == FieldDescriptor.TYPE_BYTES:
-            try:
-                value.decode()
-            except UnicodeDecodeError as error:
-                yield FieldViolation(f"{path}{field.name}", f"must be UTF-8; got {value[:32]!r} ({error.reason} at byte {error.start})")
+    def _broken_text(self, message: Any, path: str) -> Iterator[FieldViolation]:
+        for field, value in message.ListFields():
+            if field.type == FieldDescriptor.TYPE_MESSAGE and not field.is_repeated:
+                yield from self._broken_text(value, f"{path}{field.name}.")
+            elif field.type == FieldDescriptor.TYPE_BYTES and field.full_name not in self._binary:
+                try:
+                    value.decode()
+                except UnicodeDecodeError as error:
+                    yield FieldViolation(f"{path}{field.name}", f"must be UTF-8; got {value[:32]!r} ({error.reason} at byte {error.start})")
 
 
 def started(request: SessionRequest, config: ModelConfig, steps: int, codec_header: bytes = b"", resume_token: str = "") -> pb.Started:
@@ -93,6 +96,17 @@ def prompt_refused(request_id: int, error: InvalidRequest | StageUnavailable) ->
     violations = error.violations if isinstance(error, InvalidRequest) else ()
     told = [pb.Violation(field=v.field, description=v.description) for v in violations]
     return pb.PromptRefused(request_id=request_id, violations=told, message=str(error)[:MAX_MESSAGE_CHARS])
+
+
+def footage_input(kind: Media, config: ModelConfig, limits: UploadLimits) -> pb.FootageInput | None:
+    """What the model takes of that kind; None for nothing."""
+    if kind not in config.media:
+        return None
+    told = pb.FootageInput(required=config.needs_media, max_bytes=limits.max_bytes(kind), max_pixels=limits.max_pixels(kind))
+    told.formats.extend(IMAGE_FORMATS if kind == "image" else VIDEO_FORMATS)
+    if kind == "video":
+        told.min_frames, told.max_frames = config.grid.first_frame(1), config.media_frames
+    return told
 
 
 @dataclass(slots=True)

@@ -100,15 +100,17 @@ class HeadraceClient:
         width: int = 0,
         height: int = 0,
         steps: int = 0,
+        image: bytes | None = None,
+        video: bytes | None = None,
         timeout_s: float | None = None,
     ) -> pb.GenerateResponse:
-        """A finished MP4 in one answer. Zeros mean the model's default.
+        """A finished MP4 in one answer. Zeros mean the model's default. `image` or `video` is the content of a file; see `pb.VideoSpec`.
 
         Raises:
             ClientError: the call failed; see the tree above.
-            ValueError: `seed` is not an unsigned 64-bit number, or another number does not fit its field.
+            ValueError: `seed` is not an unsigned 64-bit number, another number does not fit its field, or there is an image and a video.
         """
-        request = pb.GenerateRequest(spec=_spec(prompt, seconds, seed, model, width, height, steps))
+        request = pb.GenerateRequest(spec=_spec(prompt, seconds, seed, model, width, height, steps, image, video))
         try:
             return await self._generate(request, timeout=timeout_s, metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
@@ -124,6 +126,8 @@ class HeadraceClient:
         width: int = 0,
         height: int = 0,
         steps: int = 0,
+        image: bytes | None = None,
+        video: bytes | None = None,
         codec: pb.Codec = pb.CODEC_RAW_RGB,
         max_lead_s: float = 0.0,
         timeout_s: float | None = None,
@@ -137,7 +141,7 @@ class HeadraceClient:
             ClientError: the call failed; see the tree above.
             ValueError: as in `generate`.
         """
-        spec = _spec(prompt, seconds, seed, model, width, height, steps)
+        spec = _spec(prompt, seconds, seed, model, width, height, steps, image, video)
         ends_at = None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
 
         async def attempt(resume: pb.SessionResume | None) -> AsyncGenerator[StreamEvent, None]:
@@ -174,6 +178,8 @@ class HeadraceClient:
         width: int = 0,
         height: int = 0,
         steps: int = 0,
+        image: bytes | None = None,
+        video: bytes | None = None,
         codec: pb.Codec = pb.CODEC_RAW_RGB,
         max_lead_s: float = 0.0,
         reconnect: Reconnect | None = None,
@@ -188,7 +194,7 @@ class HeadraceClient:
         Raises:
             ValueError: as in `generate`.
         """
-        spec = _spec(prompt, seconds, seed, model, width, height, steps)
+        spec = _spec(prompt, seconds, seed, model, width, height, steps, image, video)
         start = pb.LiveStart(spec=spec, codec=codec, max_lead_seconds=max_lead_s)
         return LiveSession(self._live, start, self._metadata, reconnect, replaceable)
 
@@ -218,5 +224,11 @@ class HeadraceClient:
         return str(health_pb2.HealthCheckResponse.ServingStatus.Name(response.status))
 
 
-def _spec(prompt: str, seconds: float, seed: int | None, model: str, width: int, height: int, steps: int) -> pb.VideoSpec:
-    return pb.VideoSpec(model=model, prompt=prompt, seconds=seconds, seed=seed, width=width, height=height, steps=steps)
+def _spec(
+    prompt: str, seconds: float, seed: int | None, model: str, width: int, height: int, steps: int, image: bytes | None, video: bytes | None
+) -> pb.VideoSpec:
+    if image is not None and video is not None:
+        raise ValueError("a session is given an image or a video, not both")
+    return pb.VideoSpec(
+        model=model, prompt=prompt, seconds=seconds, seed=seed, width=width, height=height, steps=steps, image=image, video=video
+    )

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from typing import Literal
+
+Media = Literal["image", "video"]  # what a session may be given besides its prompt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +103,10 @@ class ChunkGrid:
         chunk = self.chunk_of(frame)
         return chunk if self.first_frame(chunk) == frame else chunk + 1
 
+    def chunks_in(self, latents: int) -> int:
+        """Whole chunks that a session's first `latents` latent frames fill."""
+        return 0 if latents < self.first else 1 + (latents - self.first) // self.rest
+
     @property
     def max_frames(self) -> int | None:
         """The longest session; None for no end."""
@@ -143,7 +150,14 @@ class Execution:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig(ABC):
-    """One servable model, as everything but its own family sees it. `fps` is the media rate its frames are meant to be played at."""
+    """One servable model, as everything but its own family sees it.
+
+    Attributes:
+        fps: the media rate that its frames are meant to be played at.
+        media: what a session may be given besides its prompt.
+        needs_media: a session must be given one of them.
+        media_frames: of the longest video that it may be given.
+    """
 
     name: str
     description: str
@@ -153,6 +167,9 @@ class ModelConfig(ABC):
     num_steps: int
     max_steps: int
     execution: Execution = Execution()
+    media: tuple[Media, ...] = ()
+    needs_media: bool = False
+    media_frames: int = 1
 
     @property
     @abstractmethod

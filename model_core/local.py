@@ -28,7 +28,8 @@ from model_core.types import FrameChunk
 
 
 def build_text_encoder(config: ModelConfig) -> LocalTextEncoder:
-    return LocalTextEncoder(family(config.family).embedder(config))
+    made = family(config.family)
+    return LocalTextEncoder(made.embedder(config), made.conditioner(config) if config.media else None)
 
 
 def build_denoiser(config: ModelConfig, engine: EngineConfig) -> LocalDenoiser:

@@ -23,12 +23,17 @@ from model_core.reopen import ReopenPolicy
 from model_core.session_log import SessionLog, SessionRecord, model_fingerprint
 from model_core.stages.interface import Decoder, TextEncoder
 from model_core.tasks import cancel_and_wait
-from model_core.types import Codec, FrameChunk, SessionContext, TextEmbedding, received
+from model_core.types import Codec, Footage, FrameChunk, Given, SessionContext, TextEmbedding, received
 
 
 @dataclass(frozen=True, slots=True)
 class SessionRequest:
-    """A validated opening message. `num_frames` is None for a stream that runs until stopped."""
+    """A validated opening message.
+
+    Attributes:
+        num_frames: None for a stream that runs until stopped.
+        footage: the image or video that the session is given besides its prompt.
+    """
 
     session_id: str
     prompt: str
@@ -36,6 +41,7 @@ class SessionRequest:
     num_steps: int
     num_frames: int | None
     codec: Codec = Codec.RAW_RGB
+    footage: Footage | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +113,17 @@ class VideoPipeline:
         self._keep_chunks = keep_chunks
 
     async def open(self, request: SessionRequest) -> Session:
-        """Embed the prompt and return a session that is ready to be pulled; no slot is taken before the first pull."""
+        """Embed what is given and return a session that is ready to be pulled; no slot is taken before the first pull.
+
+        Raises:
+            StageUnavailable: the text encoder is away.
+            InvalidRequest: the model takes no footage.
+        """
         embedding = await self._encoder.encode(request.prompt)
-        log = SessionLog(embedding, request.num_steps, self.config.context_chunks, self._keep_chunks)
+        given = None if request.footage is None else await self._encoder.condition(request.footage)
+        request = replace(request, footage=None)  # what was made of it stands in the log
+        window, until = self.config.context_chunks, _needed_until(given, self.config)
+        log = SessionLog(embedding, request.num_steps, window, self._keep_chunks, given, until)
         return Session(self.config, self._encoder, self._decoder, request, log, self._reopen, fingerprint=self.fingerprint)
 
     def restorable(self, record: SessionRecord) -> tuple[int, int]:
@@ -139,7 +153,7 @@ class VideoPipeline:
             next_frame = grid.first_frame(grid.chunk_of(next_frame))
         chunk = min(grid.chunk_of(next_frame), record.next_chunk)
         prompts = [await self._encoder.encode(entry.prompt) for entry in record.timeline]
-        log = SessionLog.restore(record, chunk, prompts, window, self._keep_chunks)
+        log = SessionLog.restore(record, chunk, prompts, window, self._keep_chunks, _needed_until(record.given, self.config))
         request = SessionRequest(
             session_id=record.session_id, prompt=log.prompt.prompt, seed=record.seed, num_steps=record.num_steps,
             num_frames=record.num_frames, codec=record.codec,
@@ -147,6 +161,10 @@ class VideoPipeline:
         return Session(
             self.config, self._encoder, self._decoder, request, log, self._reopen, fingerprint=self.fingerprint, seen_frames=next_frame
         )
+
+
+def _needed_until(given: Given | None, config: ModelConfig) -> int | None:
+    return None if given is None else given.needed_until(config.grid)
 
 
 class Session:
@@ -201,7 +219,7 @@ class Session:
         return SessionContext(
             session_id=r.session_id, seed=r.seed, num_steps=self._log.steps, embedding=self._log.prompt,
             next_chunk=self._log.next_chunk, num_frames=r.num_frames, suffix=self._log.suffix(), codec=r.codec, due_s=due_s,
-            suspect_chunk=self._suspect_chunk,
+            suspect_chunk=self._suspect_chunk, given=self._log.given,
         )  # fmt: skip
 
     def record(self) -> SessionRecord:
@@ -211,6 +229,7 @@ class Session:
         return SessionRecord(
             model=self._model, fingerprint=self._fingerprint, session_id=r.session_id, seed=r.seed, num_steps=r.num_steps,
             num_frames=r.num_frames, codec=r.codec, first_chunk=first_chunk, latents=latents, timeline=timeline, steps=steps,
+            given=self._log.given,
         )  # fmt: skip
 
     async def set_prompt(self, prompt: str, request_id: int = 0, replace_from: int | None = None) -> None:

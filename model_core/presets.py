@@ -24,6 +24,8 @@ def millrace_64() -> MillraceConfig:
         width=64,
         num_steps=4,
         max_steps=16,
+        media=("image", "video"),
+        media_frames=48,
         shift=3.0,
         text=text,
         vae=VAEConfig(latent_channels=16, encoder_width=96, decoder_width=96, decoder_blocks=2),

@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import struct
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from model_core.config import ModelConfig
-from model_core.types import Codec, Latents, TextEmbedding
+from model_core.types import Codec, Given, Latents, TextEmbedding
 
-_MAGIC = b"HRL1"
+_MAGIC = b"HRL2"
 _HEADER = struct.Struct("<4sI")
 _FLOAT = np.dtype("<f4")
+_HEAD, _GUIDE = "head", "guide:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,7 @@ class SessionRecord:
         latents: clean latents `[C, F, H, W]` of consecutive chunks, oldest first.
         timeline: ascending by chunk; the first entry is in force at `first_chunk`. Entries may lie beyond the last chunk.
         steps: (chunk, denoise steps from that chunk on), in the same manner.
+        given: see `SessionContext`.
     """
 
     model: str
@@ -67,6 +71,7 @@ class SessionRecord:
     latents: tuple[Latents, ...]
     timeline: tuple[PromptEntry, ...]
     steps: tuple[tuple[int, int], ...]
+    given: Given | None = None
 
     @property
     def next_chunk(self) -> int:
@@ -83,17 +88,16 @@ class SessionRecord:
         return replace(self, latents=latents, timeline=(*(e for e in self.timeline if e.chunk < entry.chunk), entry))
 
     def to_bytes(self) -> bytes:
-        """A JSON header and the raw latents."""
+        """A JSON header and the raw latents, then what was given."""
+        arrays = [*self.latents, *_arrays(self.given).values()]
         header = {
             "model": self.model, "fingerprint": self.fingerprint, "session_id": self.session_id, "seed": self.seed,
             "num_steps": self.num_steps, "num_frames": self.num_frames, "codec": self.codec.value, "first_chunk": self.first_chunk,
-            "chunks": len(self.latents), "shape": self.latents[0].shape if self.latents else [],
+            "chunks": len(self.latents), "given": list(_arrays(self.given)), "shapes": [array.shape for array in arrays],
             "timeline": [[e.chunk, e.prompt, e.change, e.supersedes, e.request_id] for e in self.timeline], "steps": self.steps,
         }  # fmt: skip
         text = json.dumps(header).encode()
-        return b"".join(
-            [_HEADER.pack(_MAGIC, len(text)), text, *(latents.astype(_FLOAT, copy=False).tobytes() for latents in self.latents)]
-        )
+        return b"".join([_HEADER.pack(_MAGIC, len(text)), text, *(array.astype(_FLOAT, copy=False).tobytes() for array in arrays)])
 
     @classmethod
     def from_bytes(cls, data: bytes) -> SessionRecord:
@@ -108,17 +112,43 @@ class SessionRecord:
                 raise ValueError(f"begins with {magic!r}")
             header = json.loads(data[_HEADER.size : _HEADER.size + size])
             chunks = int(header["chunks"])
-            values = np.frombuffer(data, _FLOAT, offset=_HEADER.size + size).astype(np.float32)
-            latents = tuple(values.reshape(chunks, *map(int, header["shape"]))) if chunks else ()
+            arrays = _read(data, _HEADER.size + size, header["shapes"])
             return cls(
                 model=header["model"], fingerprint=header["fingerprint"], session_id=header["session_id"], seed=int(header["seed"]),
                 num_steps=int(header["num_steps"]), num_frames=None if header["num_frames"] is None else int(header["num_frames"]),
-                codec=Codec(header["codec"]), first_chunk=int(header["first_chunk"]), latents=latents,
+                codec=Codec(header["codec"]), first_chunk=int(header["first_chunk"]), latents=tuple(arrays[:chunks]),
                 timeline=tuple(PromptEntry(int(c), p, int(n), bool(s), int(r)) for c, p, n, s, r in header["timeline"]),
                 steps=tuple((int(chunk), int(steps)) for chunk, steps in header["steps"]),
+                given=_given(dict(zip(header["given"], arrays[chunks:], strict=True))),
             )  # fmt: skip
         except (ValueError, KeyError, TypeError, struct.error) as error:
             raise ValueError(f"no session record: {error}") from error
+
+
+def _arrays(given: Given | None) -> dict[str, NDArray[np.float32]]:
+    """By name; `head` is the head, and a guide's name has a prefix."""
+    if given is None:
+        return {}
+    head = {} if given.head is None else {_HEAD: given.head}
+    return head | {_GUIDE + name: guide for name, guide in given.guides.items()}
+
+
+def _given(arrays: dict[str, NDArray[np.float32]]) -> Given | None:
+    """The inverse."""
+    guides = {name.removeprefix(_GUIDE): array for name, array in arrays.items() if name != _HEAD}
+    return Given(arrays.get(_HEAD), guides) if arrays else None
+
+
+def _read(data: bytes, offset: int, shapes: list[list[int]]) -> list[NDArray[np.float32]]:
+    """Raises ValueError: there are more bytes than these shapes hold, or fewer."""
+    arrays = []
+    for shape in shapes:
+        count = math.prod(shape)
+        arrays.append(np.frombuffer(data, _FLOAT, count, offset).astype(np.float32).reshape(shape))
+        offset += count * _FLOAT.itemsize
+    if offset != len(data):
+        raise ValueError(f"{len(data) - offset} bytes too many")
+    return arrays
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,10 +215,15 @@ class SessionLog:
         steps: of the first chunks.
         window: chunks that the next one is made from.
         keep: further chunks to hold behind those.
+        given: what the session was given besides its prompt.
+        given_until: the first chunk that can be made without it; None if there is none.
     """
 
-    def __init__(self, embedding: TextEmbedding, steps: int, window: int, keep: int = 0) -> None:
+    def __init__(
+        self, embedding: TextEmbedding, steps: int, window: int, keep: int = 0, given: Given | None = None, given_until: int | None = None
+    ) -> None:
         self._window = window
+        self._given, self._given_until = given, given_until
         self._latents: deque[Latents] = deque(maxlen=window + keep)
         self._next_chunk = 0
         # At most one entry for each chunk held, one in force before them, and what `restore` was given beyond.
@@ -198,6 +233,11 @@ class SessionLog:
     @property
     def next_chunk(self) -> int:
         return self._next_chunk
+
+    @property
+    def given(self) -> Given | None:
+        """What the session was given besides its prompt, as long as a chunk may have to be made anew from it."""
+        return self._given
 
     @property
     def prompt(self) -> TextEmbedding:
@@ -235,6 +275,8 @@ class SessionLog:
             del self._timeline[0]
         while len(self._steps) > 1 and self._steps[1][0] <= first:
             self._steps = self._steps[1:]
+        if self._given_until is not None and self.first_rewindable >= self._given_until:
+            self._given = None
 
     def change_prompt(self, embedding: TextEmbedding, chunk: int, *, supersedes: bool = False, request_id: int = 0) -> PromptEntry:
         """From `chunk` on, which is `first_rewindable` or later; what was settled or made for it or for later ones is dropped.
@@ -265,10 +307,12 @@ class SessionLog:
         return self._next_chunk - len(self._latents), tuple(self._latents), prompts, self._steps
 
     @classmethod
-    def restore(cls, record: SessionRecord, next_chunk: int, prompts: Iterable[TextEmbedding], window: int, keep: int) -> SessionLog:
+    def restore(
+        cls, record: SessionRecord, next_chunk: int, prompts: Iterable[TextEmbedding], window: int, keep: int, given_until: int | None
+    ) -> SessionLog:
         """The log as it stood before `next_chunk` was made, at most `record.next_chunk`; `prompts` is the timeline, embedded."""
         timeline = list(zip(record.timeline, prompts, strict=True))
-        log = cls(timeline[0][1], record.num_steps, window, keep)
+        log = cls(timeline[0][1], record.num_steps, window, keep, record.given, given_until)
         log._latents.extend(record.latents[: next_chunk - record.first_chunk])
         log._next_chunk = next_chunk
         log._timeline = timeline

@@ -6,7 +6,9 @@ B batch · C latent channels · F latent frames of a chunk · N pixel frames of 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TypeVar
 
@@ -44,6 +46,54 @@ class TextEmbedding:
     timing: StageTiming | None = None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Footage:
+    """What a caller gives a session to begin with: uint8 `frames` `[N, H, W, 3]` at the size that is served. An image is one frame."""
+
+    frames: NDArray[np.uint8]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of shape and pixels."""
+        pixels = np.ascontiguousarray(self.frames)
+        return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Given:
+    """What the denoise stage knows of a session's footage.
+
+    Attributes:
+        head: clean latents `[C, F, H, W]` that the session's log begins with, for models that go on from what they are given. Chunks that
+            they fill are not denoised.
+        guides: float32 by name, for models that look at it in every step of a clip; shapes are the family's.
+        timing: what the text stage took for the call that this answers; None if it does not say.
+    """
+
+    head: Latents | None = None
+    guides: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    timing: StageTiming | None = None
+
+    def chunks(self, grid: ChunkGrid) -> int:
+        """Whole chunks that `head` fills."""
+        return 0 if self.head is None else grid.chunks_in(self.head.shape[1])
+
+    def chunk(self, grid: ChunkGrid, index: int) -> Latents:
+        """The latents of one of them."""
+        if self.head is None:
+            raise ValueError("nothing is given as the beginning of the log")
+        start = sum(grid.latents(earlier) for earlier in range(index))
+        return np.ascontiguousarray(self.head[:, start : start + grid.latents(index)])
+
+    def arrays(self) -> tuple[NDArray[np.float32], ...]:
+        """All of it."""
+        return (*(() if self.head is None else (self.head,)), *self.guides.values())
+
+    def needed_until(self, grid: ChunkGrid) -> int | None:
+        """The first chunk that can be made without it; None if there is none."""
+        return None if self.guides else self.chunks(grid)
+
+
 @dataclass(frozen=True, slots=True)
 class SessionContext:
     """Everything a replica needs to make a session's next chunks: the latent log's tail plus constants.
@@ -62,6 +112,7 @@ class SessionContext:
         codec: how the decode stage hands out frames.
         due_s: seconds from now until the first frame of `next_chunk` is due on the viewer's screen; None for a job, which has no deadline.
         suspect_chunk: a chunk that was not finite elsewhere; if it is not finite here either, the session is at fault and no device.
+        given: what the session was given besides its prompt, as long as chunks are made from it.
     """
 
     session_id: str
@@ -74,6 +125,7 @@ class SessionContext:
     codec: Codec = Codec.RAW_RGB
     due_s: float | None = None
     suspect_chunk: int | None = None
+    given: Given | None = None
 
     def end_chunk(self, grid: ChunkGrid) -> int | None:
         """One past the last chunk to make; None for an endless stream."""

@@ -22,7 +22,7 @@ from model_core.pipeline import VideoPipeline
 from model_core.presets import millrace_64
 from model_core.reopen import ReopenPolicy
 from model_core.stages.interface import Denoiser
-from model_core.types import Codec, FrameChunk, LatentChunk, Latents, SessionContext, StageTiming, TextEmbedding
+from model_core.types import Codec, Footage, FrameChunk, Given, LatentChunk, Latents, SessionContext, StageTiming, TextEmbedding
 
 DENOISE_TIMING = StageTiming("denoiser", queue_s=0.002, service_s=0.030, device_s=0.015)
 DECODE_TIMING = StageTiming("decoder", queue_s=0.001, service_s=0.010, device_s=0.008)
@@ -99,6 +99,9 @@ class FakeEncoder:
         digest = np.frombuffer(hashlib.sha256(prompt.encode()).digest(), np.uint8)
         return TextEmbedding(prompt, (digest / np.float32(255)).reshape(1, 32).astype(np.float32), np.ones(1, np.bool_))
 
+    async def condition(self, footage: Footage) -> Given:
+        return Given(guides={"mean": np.array([footage.frames.mean()], np.float32)})
+
 
 class FakeDenoiser:
     """Latents out of a hash.
@@ -161,6 +164,8 @@ class FakeDenoiser:
 
     def _latents(self, context: SessionContext, index: int, suffix: list[Latents]) -> Latents:
         key = hashlib.sha256(f"{context.seed} {index} {context.num_steps} {context.embedding.prompt}".encode()).digest()
+        for given in () if context.given is None else context.given.arrays():
+            key = hashlib.sha256(key + given.tobytes()).digest()
         for latents in suffix:
             key = hashlib.sha256(key + latents.tobytes()).digest()
         rng = np.random.default_rng(int.from_bytes(key))
@@ -219,9 +224,14 @@ class FakeStages:
     """A whole pipeline of fakes, with what tests look at."""
 
     def __init__(
-        self, denoiser: FakeDenoiser | None = None, encoder: FakeEncoder | None = None, attempts: int = 3, keep_chunks: int = 0
+        self,
+        denoiser: FakeDenoiser | None = None,
+        encoder: FakeEncoder | None = None,
+        attempts: int = 3,
+        keep_chunks: int = 0,
+        config: ModelConfig | None = None,
     ) -> None:
-        self.config = millrace_64()
+        self.config = config or millrace_64()
         self.encoder = encoder or FakeEncoder()
         self.denoiser = denoiser or FakeDenoiser(self.config)
         self.decoder = FakeDecoder(self.config, self.denoiser)

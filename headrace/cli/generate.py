@@ -57,6 +57,8 @@ def generate(
     mode: Annotated[Mode, typer.Option(help="stream: frames as they are made. unary: a finished MP4 in one answer.")] = Mode.stream,
     seconds: Annotated[float, typer.Option(help="Length of the video.")] = 5.0,
     seed: Annotated[int | None, typer.Option(help="Same seed, same frames. Drawn at random when not given.", show_default=False)] = None,
+    image: Annotated[Path | None, typer.Option(help=source.IMAGE_HELP, show_default=False)] = None,
+    video: Annotated[Path | None, typer.Option(help=source.VIDEO_HELP, show_default=False)] = None,
     out: Annotated[Path | None, typer.Option(help="Write .mp4, .gif, or .npy (raw frames).", show_default=False)] = None,
     scale: Annotated[int | None, typer.Option(help=f"Enlarge .mp4 and .gif. [default: {DEFAULT_SCALE}]", show_default=False)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
@@ -65,6 +67,7 @@ def generate(
 
     async def main() -> Report:
         source.check_prompt_and_seed(prompt, seed)
+        footage = source.read_footage(image, video)
         check_out(out, seconds, DEFAULT_SCALE if scale is None else scale)
         if local and address is not None:
             raise bad_input("--local", f"cannot be given together with --address; got --address {address}")
@@ -75,9 +78,9 @@ def generate(
                 raise bad_input("--out", f"must end in .mp4 with --mode unary, which returns an MP4; got {str(out)!r}")
             if scale is not None:
                 raise bad_input("--scale", f"cannot be given with --mode unary, whose MP4 is written as it came; got {scale}")
-            return await _unary(target, prompt, seconds, seed, out, as_json)
+            return await _unary(target, prompt, seconds, seed, footage, out, as_json)
         opening = source.local() if local else source.remote(target)
-        return await _stream(opening, prompt, seconds, seed, out, DEFAULT_SCALE if scale is None else scale)
+        return await _stream(opening, prompt, seconds, seed, footage, out, DEFAULT_SCALE if scale is None else scale)
 
     target = address or console.DEFAULT_ADDRESS
     report = console.run(main, target)
@@ -88,7 +91,13 @@ def generate(
 
 
 async def _stream(
-    opening: AbstractAsyncContextManager[source.Source], prompt: str, seconds: float, seed: int | None, out: Path | None, scale: int
+    opening: AbstractAsyncContextManager[source.Source],
+    prompt: str,
+    seconds: float,
+    seed: int | None,
+    footage: source.Footage,
+    out: Path | None,
+    scale: int,
 ) -> Report:
     import hashlib
 
@@ -100,7 +109,8 @@ async def _stream(
         recording: Recording | None = None
         info: source.Opened | None = None
         clock = PlayoutClock(time.monotonic)
-        events: AsyncGenerator[source.SourceEvent, None] = await stack.enter_async_context(aclosing(origin.stream(prompt, seconds, seed)))
+        opened = origin.stream(prompt, seconds, seed, footage)
+        events: AsyncGenerator[source.SourceEvent, None] = await stack.enter_async_context(aclosing(opened))
         progress = stack.enter_context(console.reporter(terminal=sys.stderr.isatty()))
         async for event in events:
             match event:
@@ -130,12 +140,14 @@ async def _stream(
     )  # fmt: skip
 
 
-async def _unary(address: str, prompt: str, seconds: float, seed: int | None, out: Path | None, as_json: bool) -> Report:
+async def _unary(
+    address: str, prompt: str, seconds: float, seed: int | None, footage: source.Footage, out: Path | None, as_json: bool
+) -> Report:
     from headrace.client import HeadraceClient
 
     begun = time.monotonic()
     async with HeadraceClient(address) as client:
-        answer = await client.generate(prompt, seconds=seconds, seed=seed)
+        answer = await client.generate(prompt, seconds=seconds, seed=seed, image=footage.image, video=footage.video)
     wall_s = time.monotonic() - begun
     source.check_ended(answer.ended)
     if out is not None:

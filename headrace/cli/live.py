@@ -34,6 +34,8 @@ def live(
     address: Annotated[str, typer.Option(metavar="HOST:PORT", help="Server to ask.")] = console.DEFAULT_ADDRESS,
     seconds: Annotated[float, typer.Option(help="Length of the video; 0 plays until /stop.")] = 0.0,
     seed: Annotated[int | None, typer.Option(help="Drawn at random when not given.", show_default=False)] = None,
+    image: Annotated[Path | None, typer.Option(help=source.IMAGE_HELP, show_default=False)] = None,
+    video: Annotated[Path | None, typer.Option(help=source.VIDEO_HELP, show_default=False)] = None,
     out: Annotated[Path | None, typer.Option(help="Record to .mp4, .gif, or .npy (raw frames).", show_default=False)] = None,
     scale: Annotated[int, typer.Option(help="Enlarge .mp4 and .gif.")] = DEFAULT_SCALE,
 ) -> None:
@@ -43,13 +45,17 @@ def live(
         from headrace.client import HeadraceClient, Reconnect
 
         source.check_prompt_and_seed(prompt, seed)
+        footage = source.read_footage(image, video)
         check_out(out, seconds, scale)
         async with AsyncExitStack() as stack:
             client = await stack.enter_async_context(HeadraceClient(address))
             terminal = sys.stdout.isatty()
             view = stack.enter_context(screen(_write, terminal=terminal))
             player = Player(view, out, scale, stack)
-            live = client.live(prompt, seconds=seconds, seed=seed, reconnect=Reconnect(), replaceable=player.replaceable)
+            live = client.live(
+                prompt, seconds=seconds, seed=seed, image=footage.image, video=footage.video,
+                reconnect=Reconnect(), replaceable=player.replaceable,
+            )  # fmt: skip
             session = await stack.enter_async_context(live)
             steering = asyncio.create_task(steer(session, view, interactive=terminal and sys.stdin.isatty(), endless=seconds == 0))
             drawing = asyncio.create_task(player.draw())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -73,5 +73,17 @@ def describe(model: wire.Model) -> dict[str, Any]:
         "max_prompt_bytes": model.max_prompt_bytes,
         "max_generate_seconds": model.max_generate_seconds,
         "max_stream_seconds": model.max_stream_seconds,
+        "image": _footage(model, "image"),
+        "video": _footage(model, "video"),
         "codecs": [pb.Codec.Name(codec).removeprefix("CODEC_").lower() for codec in model.codecs],
     }
+
+
+def _footage(model: wire.Model, kind: Literal["image", "video"]) -> list[str]:
+    """What the model takes of `kind`, as words."""
+    if not model.HasField(kind):
+        return ["none"]
+    told: wire.FootageInput = getattr(model, kind)
+    frames = [f"{told.min_frames} to {told.max_frames} frames"] if told.max_frames else []
+    need = "required" if told.required else "optional"
+    return [need, "/".join(told.formats), f"at most {told.max_bytes} bytes", f"{told.max_pixels} pixels", *frames]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from headrace.cli.console import Failure, bad_input
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from model_core.pipeline import VideoPipeline
 
 MAX_SEED = 2**64 - 1
+IMAGE_HELP = "PNG, JPEG or WebP that the video begins with, for models that take one."
+VIDEO_HELP = "MP4 that the video goes on from, for models that take one."
+_MAX_FILE_BYTES = 16 * 1024 * 1024  # servers close the connection on a larger message
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +51,16 @@ class RawFrames:
 SourceEvent = Opened | Waiting | RawFrames
 
 
+@dataclass(frozen=True, slots=True)
+class Footage:
+    """The content of the file that the session is given, if any; at most one of them."""
+
+    image: bytes | None = None
+    video: bytes | None = None
+
+
 class Source(Protocol):
-    def stream(self, prompt: str, seconds: float, seed: int | None) -> AsyncGenerator[SourceEvent, None]:
+    def stream(self, prompt: str, seconds: float, seed: int | None, footage: Footage) -> AsyncGenerator[SourceEvent, None]:
         """One video, as it is made. Ends after all of it, or raises."""
         ...
 
@@ -67,18 +79,42 @@ def check_prompt_and_seed(prompt: str, seed: int | None) -> None:
         raise bad_input("--seed", f"must be from 0 to {MAX_SEED}; got {seed}")
 
 
+def read_footage(image: Path | None, video: Path | None) -> Footage:
+    """The files' content. What it is is the server's to judge.
+
+    Raises:
+        Failure: a file cannot be read, is too large to be sent, or there are two.
+    """
+    if image is not None and video is not None:
+        raise bad_input("--image", f"cannot be given together with --video; got --video {video}")
+    return Footage(_content("--image", image), _content("--video", video))
+
+
+def _content(option: str, path: Path | None) -> bytes | None:
+    if path is None:
+        return None
+    try:
+        if (size := path.stat().st_size) > _MAX_FILE_BYTES:
+            raise bad_input(option, f"must be a file of at most {_MAX_FILE_BYTES} bytes; got {size}")
+        return path.read_bytes()
+    except OSError as error:
+        raise bad_input(option, f"must be a file that can be read; got {str(path)!r}: {error.strerror}") from None
+
+
 class RemoteSource:
     """Frames over gRPC."""
 
     def __init__(self, client: HeadraceClient) -> None:
         self._client = client
 
-    async def stream(self, prompt: str, seconds: float, seed: int | None) -> AsyncGenerator[SourceEvent, None]:
+    async def stream(self, prompt: str, seconds: float, seed: int | None, footage: Footage) -> AsyncGenerator[SourceEvent, None]:
         from headrace.client import Reconnect
         from headrace.v1 import video_pb2 as pb
 
         ended = False
-        stream = self._client.stream(prompt, seconds=seconds, seed=seed, codec=pb.CODEC_RAW_RGB, reconnect=Reconnect())
+        stream = self._client.stream(
+            prompt, seconds=seconds, seed=seed, image=footage.image, video=footage.video, codec=pb.CODEC_RAW_RGB, reconnect=Reconnect()
+        )
         async with aclosing(stream) as events:
             async for event in events:
                 match event:
@@ -108,9 +144,11 @@ class LocalSource:
     def __init__(self, local: Local) -> None:
         self._local = local
 
-    async def stream(self, prompt: str, seconds: float, seed: int | None) -> AsyncGenerator[SourceEvent, None]:
+    async def stream(self, prompt: str, seconds: float, seed: int | None, footage: Footage) -> AsyncGenerator[SourceEvent, None]:
         import secrets
+        from contextlib import nullcontext
 
+        from deployments.resumption import open_session
         from deployments.validation import Catalogue, Limits, Validator
         from headrace.v1 import video_pb2 as pb
         from model_core.types import FrameChunk
@@ -119,10 +157,10 @@ class LocalSource:
         config = pipeline.config
         # Judged as a server would judge it, so that the same words give the same frames, or the same error.
         validator = Validator(Catalogue({config.name: config}, config.name), Limits())
-        spec = pb.VideoSpec(prompt=prompt, seconds=seconds, seed=seed)
-        request = validator.stream(pb.StreamRequest(spec=spec, codec=pb.CODEC_RAW_RGB), "local", secrets.randbits(63)).request
-        session = await pipeline.open(request)
-        yield Opened(config.name, request.seed, config.width, config.height, config.fps)
+        spec = pb.VideoSpec(prompt=prompt, seconds=seconds, seed=seed, image=footage.image, video=footage.video)
+        order = validator.stream(pb.StreamRequest(spec=spec, codec=pb.CODEC_RAW_RGB), "local", secrets.randbits(63))
+        session = await open_session(pipeline, order, nullcontext())
+        yield Opened(config.name, order.request.seed, config.width, config.height, config.fps)
         async with aclosing(session.events()) as events:
             async for event in events:
                 if isinstance(event, FrameChunk):

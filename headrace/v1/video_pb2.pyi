@@ -39,7 +39,7 @@ END_REASON_STOPPED: EndReason
 END_REASON_SERVER_DRAINING: EndReason
 
 class VideoSpec(_message.Message):
-    __slots__ = ("model", "prompt", "seconds", "seed", "width", "height", "steps")
+    __slots__ = ("model", "prompt", "seconds", "seed", "width", "height", "steps", "image", "video")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     SECONDS_FIELD_NUMBER: _ClassVar[int]
@@ -47,6 +47,8 @@ class VideoSpec(_message.Message):
     WIDTH_FIELD_NUMBER: _ClassVar[int]
     HEIGHT_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    VIDEO_FIELD_NUMBER: _ClassVar[int]
     model: str
     prompt: str
     seconds: float
@@ -54,7 +56,9 @@ class VideoSpec(_message.Message):
     width: int
     height: int
     steps: int
-    def __init__(self, model: _Optional[str] = ..., prompt: _Optional[str] = ..., seconds: _Optional[float] = ..., seed: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., steps: _Optional[int] = ...) -> None: ...
+    image: bytes
+    video: bytes
+    def __init__(self, model: _Optional[str] = ..., prompt: _Optional[str] = ..., seconds: _Optional[float] = ..., seed: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., steps: _Optional[int] = ..., image: _Optional[bytes] = ..., video: _Optional[bytes] = ...) -> None: ...
 
 class GenerateRequest(_message.Message):
     __slots__ = ("spec",)
@@ -329,7 +333,7 @@ class ListModelsResponse(_message.Message):
     def __init__(self, models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "description", "fps", "sizes", "default_steps", "max_steps", "max_prompt_bytes", "max_generate_seconds", "max_stream_seconds", "frames_per_chunk", "codecs", "default_model")
+    __slots__ = ("name", "description", "fps", "sizes", "default_steps", "max_steps", "max_prompt_bytes", "max_generate_seconds", "max_stream_seconds", "frames_per_chunk", "codecs", "default_model", "image", "video")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     FPS_FIELD_NUMBER: _ClassVar[int]
@@ -342,6 +346,8 @@ class Model(_message.Message):
     FRAMES_PER_CHUNK_FIELD_NUMBER: _ClassVar[int]
     CODECS_FIELD_NUMBER: _ClassVar[int]
     DEFAULT_MODEL_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    VIDEO_FIELD_NUMBER: _ClassVar[int]
     name: str
     description: str
     fps: int
@@ -354,7 +360,25 @@ class Model(_message.Message):
     frames_per_chunk: int
     codecs: _containers.RepeatedScalarFieldContainer[Codec]
     default_model: bool
-    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., fps: _Optional[int] = ..., sizes: _Optional[_Iterable[_Union[Size, _Mapping]]] = ..., default_steps: _Optional[int] = ..., max_steps: _Optional[int] = ..., max_prompt_bytes: _Optional[int] = ..., max_generate_seconds: _Optional[float] = ..., max_stream_seconds: _Optional[float] = ..., frames_per_chunk: _Optional[int] = ..., codecs: _Optional[_Iterable[_Union[Codec, str]]] = ..., default_model: _Optional[bool] = ...) -> None: ...
+    image: FootageInput
+    video: FootageInput
+    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., fps: _Optional[int] = ..., sizes: _Optional[_Iterable[_Union[Size, _Mapping]]] = ..., default_steps: _Optional[int] = ..., max_steps: _Optional[int] = ..., max_prompt_bytes: _Optional[int] = ..., max_generate_seconds: _Optional[float] = ..., max_stream_seconds: _Optional[float] = ..., frames_per_chunk: _Optional[int] = ..., codecs: _Optional[_Iterable[_Union[Codec, str]]] = ..., default_model: _Optional[bool] = ..., image: _Optional[_Union[FootageInput, _Mapping]] = ..., video: _Optional[_Union[FootageInput, _Mapping]] = ...) -> None: ...
+
+class FootageInput(_message.Message):
+    __slots__ = ("required", "max_bytes", "max_pixels", "formats", "min_frames", "max_frames")
+    REQUIRED_FIELD_NUMBER: _ClassVar[int]
+    MAX_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_PIXELS_FIELD_NUMBER: _ClassVar[int]
+    FORMATS_FIELD_NUMBER: _ClassVar[int]
+    MIN_FRAMES_FIELD_NUMBER: _ClassVar[int]
+    MAX_FRAMES_FIELD_NUMBER: _ClassVar[int]
+    required: bool
+    max_bytes: int
+    max_pixels: int
+    formats: _containers.RepeatedScalarFieldContainer[str]
+    min_frames: int
+    max_frames: int
+    def __init__(self, required: _Optional[bool] = ..., max_bytes: _Optional[int] = ..., max_pixels: _Optional[int] = ..., formats: _Optional[_Iterable[str]] = ..., min_frames: _Optional[int] = ..., max_frames: _Optional[int] = ...) -> None: ...
 
 class Size(_message.Message):
     __slots__ = ("width", "height")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from model_core.config import ModelConfig
 from model_core.engine.step_scheduler import RowView
 from model_core.errors import FieldViolation, InvalidRequest
 from model_core.families.interface import Leg, Sampler
-from model_core.types import SessionContext, StageTiming
+from model_core.types import LatentChunk, SessionContext, StageTiming
 
 
 def check(config: ModelConfig, sampler: Sampler, context: SessionContext) -> None:
@@ -24,16 +24,44 @@ def check(config: ModelConfig, sampler: Sampler, context: SessionContext) -> Non
     window, first = config.context_chunks, context.next_chunk - len(context.suffix)
     suffix = [latents.shape for latents in context.suffix]
     fitting = [config.latent_shape(first + i) for i in range(len(suffix))]
+    given = context.given
+    head = None if given is None or given.head is None else given.head.shape
+    fitting_head = None if given is None or head is None else _head_shape(config, given.chunks(config.grid))
     rules: tuple[tuple[str, bool, str, object], ...] = (
         ("num_steps", 1 <= context.num_steps <= config.max_steps, f"from 1 to {config.max_steps}", context.num_steps),
         ("next_chunk", context.next_chunk >= 0, "0 or more", context.next_chunk),
         ("suffix", len(suffix) == min(window, max(0, context.next_chunk)), f"the last {window} chunks, or all", len(suffix)),
         ("suffix", suffix == fitting, f"latents of shapes {fitting}", suffix),
+        ("given.head", head == fitting_head, f"latents of whole chunks, {fitting_head}", head),
+        ("given", given is None or all(np.isfinite(array).all() for array in given.arrays()), "finite", "NaN or infinity"),
         ("suffix", all(np.isfinite(latents).all() for latents in context.suffix), "finite", "NaN or infinity"),
     )
     broken = tuple(FieldViolation(f"context.{field}", f"must be {limit}; got {value}") for field, kept, limit, value in rules if not kept)
     if broken := (*broken, *sampler.violations(context)):
         raise InvalidRequest(broken)
+
+
+def _head_shape(config: ModelConfig, chunks: int) -> tuple[int, ...]:
+    """At least one chunk."""
+    channels, height, width = config.latent_size
+    return channels, sum(config.grid.latents(chunk) for chunk in range(max(1, chunks))), height, width
+
+
+def given_chunks(context: SessionContext, config: ModelConfig) -> Iterator[tuple[LatentChunk, SessionContext]]:
+    """The chunks from `context.next_chunk` on that were given and need no denoising, each with the context after it."""
+    given, grid, window = context.given, config.grid, config.context_chunks
+    if given is None:
+        return
+    end = context.end_chunk(grid)
+    for index in range(context.next_chunk, given.chunks(grid) if end is None else min(end, given.chunks(grid))):
+        latents = given.chunk(grid, index)
+        seconds = grid.frames(index) / config.fps
+        suffix = (*context.suffix, latents)
+        context = replace(
+            context, next_chunk=index + 1, suffix=suffix[max(0, len(suffix) - window) :],
+            due_s=None if context.due_s is None else context.due_s + seconds,
+        )  # fmt: skip
+        yield LatentChunk(index, latents, (StageTiming("denoiser", 0.0, 0.0, 0.0, left_at=time.time()),)), context
 
 
 @dataclass(slots=True, eq=False)

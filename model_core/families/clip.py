@@ -54,8 +54,8 @@ class ClipLeg:
 
     @property
     def t(self) -> Tensor:
-        """Time of the next step, a scalar."""
-        return cast("Tensor", self.schedule.timesteps[self.step])
+        """Time of the next step, a scalar; of the last one when all are done."""
+        return cast("Tensor", self.schedule.timesteps[min(self.step, len(self.schedule.timesteps) - 1)])
 
 
 class ClipSampler(ABC):

@@ -6,13 +6,11 @@ A deployment may set what a checkpoint leaves open: size, length, rate, steps, g
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from model_core.config import ChunkGrid, ModelConfig
+from model_core.config import ChunkGrid, Media, ModelConfig
 from model_core.errors import WeightsError
 from model_core.families.checkpoint import Checkpoint
-
-Media = Literal["image", "video"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +26,8 @@ class Kind:
         multiple: height and width must be multiples of it.
         first, rest: latent frames of a streaming model's chunks.
         window: chunks that a streaming model's next one is made from; 0 for all.
-        media: what a session may be given besides its prompt.
+        media, needs_media: what a session may be given besides its prompt, and whether it must be given one of them.
+        media_frames: of the longest video that it may be given.
     """
 
     description: str
@@ -44,6 +43,8 @@ class Kind:
     rest: int = 0
     window: int = 0
     media: tuple[Media, ...] = ()
+    needs_media: bool = False
+    media_frames: int = 1
 
 
 KINDS = {
@@ -58,6 +59,10 @@ KINDS = {
     "cogvideox": Kind(
         description="CogVideoX text-to-video: a clip made at once.", pipelines=("CogVideoXPipeline",),
         fps=8, frames=49, steps=50, guidance=6.0, max_tokens=226, multiple=16,
+    ),
+    "wan-image": Kind(
+        description="Wan image-to-video: a clip made at once, which begins with a given image.", pipelines=("WanImageToVideoPipeline",),
+        fps=16, frames=81, steps=50, guidance=5.0, max_tokens=512, multiple=16, media=("image",), needs_media=True,
     ),
 }  # fmt: skip
 
@@ -93,7 +98,6 @@ class CheckpointConfig(ModelConfig):
         max_tokens: of text.
         negative_prompt: what guidance leads away from.
         skip_threshold: see `model_core.families.skipping`; 0 for no skipping. Streaming models have few steps and skip none.
-        media: what a session may be given besides its prompt.
     """
 
     family_name: str
@@ -107,7 +111,6 @@ class CheckpointConfig(ModelConfig):
     max_tokens: int
     negative_prompt: str
     skip_threshold: float
-    media: tuple[Media, ...]
 
     @property
     def family(self) -> str:
@@ -155,7 +158,8 @@ def describe(choice: Choice) -> CheckpointConfig:
         num_steps=steps, max_steps=max(steps, 100), family_name=family, checkpoint=choice.checkpoint, identity=choice.checkpoint.identity(),
         chunk_grid=_grid(kind, frames, stretch), channels=_channels(vae), factor=factor, window=kind.window if kind.streaming else 0,
         guidance=kind.guidance if choice.guidance is None else choice.guidance, max_tokens=kind.max_tokens,
-        negative_prompt=choice.negative_prompt, skip_threshold=choice.skip_threshold, media=kind.media,
+        negative_prompt=choice.negative_prompt, skip_threshold=choice.skip_threshold,
+        media=kind.media, needs_media=kind.needs_media, media_frames=kind.media_frames,
     )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """What a model family is: who builds the parts of its stages. Everything else — engine, pipeline, wire — is the same for all.
 
     Embedder    prompts → token features                                     in the text stage
+    Conditioner an image or video → what the sampler is given of it          in the text stage
     Sampler     a leg's device state; the forwards that move its chunks on   in the denoise stage
     Painter     latents → frames, with what it remembers between chunks      in the decode stage
 
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from model_core.config import EngineConfig, ModelConfig
 from model_core.errors import FieldViolation
 from model_core.graphs import GraphSpec
-from model_core.types import Latents, SessionContext, TextEmbedding
+from model_core.types import Given, Latents, SessionContext, TextEmbedding
 
 Leg = Any  # a sampler's state of one open leg, which only that sampler looks into
 Memory = Any  # a painter's state of one session, immutable
@@ -33,11 +34,19 @@ class Embedder(Protocol):
         ...
 
 
+class Conditioner(Protocol):
+    """The networks that look at an image or video. Called from one thread at a time, under `torch.inference_mode`."""
+
+    def condition(self, frames: NDArray[np.uint8]) -> Given:
+        """What sessions are given of `frames` `[N, H, W, 3]`, a function of them alone."""
+        ...
+
+
 class Sampler(Protocol):
     """The denoise network. Called from the engine's thread alone, under `torch.inference_mode`."""
 
     def violations(self, context: SessionContext) -> tuple[FieldViolation, ...]:
-        """What the graphs have no shape for in the context's embedding; the rest is checked by the engine."""
+        """What the graphs have no shape for in the context's embedding, and in what it is given; the rest is checked by the engine."""
         ...
 
     def blank(self) -> TextEmbedding:
@@ -85,6 +94,10 @@ class Family(Protocol):
     """A module of `model_core.families`. Each function loads what it needs and no more, and raises `WeightsError`."""
 
     def embedder(self, config: ModelConfig) -> Embedder: ...
+
+    def conditioner(self, config: ModelConfig) -> Conditioner:
+        """Asked for, and needed, only where `config.media` names something."""
+        ...
 
     def sampler(self, config: ModelConfig, engine: EngineConfig) -> Sampler: ...
 

@@ -18,7 +18,7 @@ from model_core.config import EngineConfig, MillraceConfig, ModelConfig
 from model_core.diffusion.flow_match import chunk_noise, timesteps
 from model_core.engine.step_scheduler import bucket_for
 from model_core.errors import FieldViolation
-from model_core.families.interface import Embedder, Painter, Sampler
+from model_core.families.interface import Conditioner, Embedder, Painter, Sampler
 from model_core.graphs import GraphSpec
 from model_core.nn.causal_dit import CausalDiT, KeyValue, Modulation, TextCondition
 from model_core.nn.graphs import causal_denoiser_graphs, decoder_graphs, text_encoder_graphs
@@ -26,7 +26,7 @@ from model_core.nn.vae import VAE, Memory
 from model_core.nn.window import ChunkKeyValues, gather
 from model_core.runtimes.load import load_program
 from model_core.stages.text_encoder import SentenceEmbedder
-from model_core.types import Latents, SessionContext, TextEmbedding
+from model_core.types import Given, Latents, SessionContext, TextEmbedding
 from model_core.weights import load_dit, load_vae
 
 T = TypeVar("T")
@@ -34,6 +34,10 @@ T = TypeVar("T")
 
 def embedder(config: ModelConfig) -> Embedder:
     return SentenceEmbedder(_own(config).text, partial(load_program, config))
+
+
+def conditioner(config: ModelConfig) -> Conditioner:
+    return MillraceConditioner(load_vae(_own(config)), _own(config))
 
 
 def sampler(config: ModelConfig, engine: EngineConfig) -> Sampler:
@@ -159,6 +163,20 @@ class MillraceSampler:
             # Cloned, so that a chunk does not keep the whole batch's memory alive.
             out += [[KeyValue(k[i : i + 1].clone(), v[i : i + 1].clone()) for k, v in ticket.state] for i in range(len(part))]
         return out
+
+
+class MillraceConditioner:
+    """`VAE`'s encoder as a `Conditioner`: what is given becomes the first chunks of the log. It runs eagerly on the CPU, once a session."""
+
+    def __init__(self, vae: VAE, config: MillraceConfig) -> None:
+        self._vae, self._config = vae, config
+
+    def condition(self, frames: NDArray[np.uint8]) -> Given:
+        """An image stands still for one chunk. `frames` are otherwise whole chunks."""
+        if len(frames) == 1:
+            frames = frames.repeat(self._config.grid.first_frame(1), axis=0)
+        pixels = torch.tensor(frames).permute(0, 3, 1, 2)[None].float() / 255
+        return Given(head=self._vae.encode(pixels)[0].numpy().copy())
 
 
 class MillracePainter:

@@ -12,6 +12,7 @@ MODULES = {
     "wan": "model_core.families.wan",
     "ltx": "model_core.families.ltx",
     "cogvideox": "model_core.families.cogvideox",
+    "wan-image": "model_core.families.wan_image",
 }
 
 

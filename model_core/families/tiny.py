@@ -23,11 +23,21 @@ from diffusers import (
     LTXPipeline,
     LTXVideoTransformer3DModel,
     UniPCMultistepScheduler,
+    WanImageToVideoPipeline,
     WanPipeline,
     WanTransformer3DModel,
 )
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel, UMT5Config, UMT5EncoderModel
+from transformers import (
+    CLIPImageProcessorPil,
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5EncoderModel,
+    UMT5Config,
+    UMT5EncoderModel,
+)
 
 from model_core.families.checkpoint import write_checksums
 
@@ -71,10 +81,13 @@ def _wan_transformer(**more: Any) -> Any:
     return WanTransformer3DModel(**settings)
 
 
+def _wan_schedule() -> Any:
+    return UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0, num_train_timesteps=1000)
+
+
 def _wan(boundary_ratio: float | None = None) -> Any:
-    schedule = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0, num_train_timesteps=1000)
     parts = [_wan_transformer(), None if boundary_ratio is None else _wan_transformer()]
-    return WanPipeline(byte_tokenizer(512), _text_encoder(), _wan_vae(), schedule, *parts, boundary_ratio=boundary_ratio)
+    return WanPipeline(byte_tokenizer(512), _text_encoder(), _wan_vae(), _wan_schedule(), *parts, boundary_ratio=boundary_ratio)
 
 
 def _t5() -> Any:
@@ -119,9 +132,33 @@ def _cogvideox(schedule: Any = CogVideoXDPMScheduler, **transformer: Any) -> Any
     return CogVideoXPipeline(byte_tokenizer(226), _t5(), vae, CogVideoXTransformer3DModel(**settings), times)
 
 
+def _wan_image() -> Any:
+    """As Wan 2.1 has it: an image encoder beside the latents that are given."""
+    size = {"height": 28, "width": 28}
+    eye = CLIPVisionConfig(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=2, image_size=28, patch_size=14, projection_dim=16
+    )
+    return WanImageToVideoPipeline(
+        byte_tokenizer(512), _text_encoder(), _wan_vae(), _wan_schedule(),
+        CLIPImageProcessorPil(size={"shortest_edge": 28}, crop_size=size), CLIPVisionModel(eye),
+        _wan_transformer(in_channels=12, image_dim=32, added_kv_proj_dim=48),
+    )  # fmt: skip
+
+
+def _wan_image_pair() -> Any:
+    """As Wan 2.2 has it: no image encoder, and a transformer of its own for the steps with little noise."""
+    first, second = (_wan_transformer(in_channels=12) for _ in range(2))
+    return WanImageToVideoPipeline(
+        byte_tokenizer(512), _text_encoder(), _wan_vae(), _wan_schedule(),
+        transformer=first, transformer_2=second, boundary_ratio=0.9,
+    )  # fmt: skip
+
+
 MAKERS: dict[str, Callable[[], Any]] = {
     "wan": _wan,
     "wan-2.2": partial(_wan, boundary_ratio=0.875),
+    "wan-image": _wan_image,
+    "wan-image-2.2": _wan_image_pair,
     "ltx": _ltx,
     "cogvideox": _cogvideox,  # as the 5B model
     "cogvideox-2b": partial(_cogvideox, CogVideoXDDIMScheduler, use_rotary_positional_embeddings=False),

@@ -33,9 +33,13 @@ def embedder(config: ModelConfig) -> Embedder:
 
 
 def sampler(config: ModelConfig, engine: EngineConfig) -> Sampler:
-    own = _own(config)
-    schedule = load_noise_schedule(own.checkpoint, SchedulerMixin)
-    return WanSampler(own, engine.batch_buckets, schedule, _transformers(own), own.checkpoint.index().get("boundary_ratio"))
+    return WanSampler(_own(config), engine.batch_buckets, *networks(_own(config)))
+
+
+def networks(config: CheckpointConfig) -> tuple[Any, list[Any], float | None]:
+    """The noise schedule, the transformers, and `boundary_ratio`: what a `WanSampler` is made of."""
+    schedule = load_noise_schedule(config.checkpoint, SchedulerMixin)
+    return schedule, _transformers(config), config.checkpoint.index().get("boundary_ratio")
 
 
 def painter(config: ModelConfig) -> Painter:
@@ -61,16 +65,24 @@ class WanGraph(nn.Module):
         super().__init__()
         self.transformer = transformer
 
-    def denoise(self, x_t: Tensor, t: Tensor, text: Tensor) -> Tensor:
-        """`x_t` `[B, C, F, H, W]`, `t` `[B]`, `text` `[B, T, D]` → what the network predicts, of the shape of `x_t`."""
-        return cast("Tensor", self.transformer(x_t, t, text, return_dict=False)[0])
+    def denoise(self, x_t: Tensor, t: Tensor, text: Tensor, image: Tensor | None = None) -> Tensor:
+        """`x_t` `[B, C, F, H, W]`, `t` `[B]`, `text` `[B, T, D]`, `image` `[B, T, D]` → what the network predicts `[B, C, F, H, W]`."""
+        return cast("Tensor", self.transformer(x_t, t, text, image, return_dict=False)[0])
 
 
 def _inputs(part: Any, config: CheckpointConfig, rows: int) -> Inputs:
     draw = torch.Generator().manual_seed(0)
     _, *size = config.latent_shape(0)
     x_t = torch.randn(rows, part.config.in_channels, *size, generator=draw)
-    return x_t, torch.linspace(999, 1, rows).long(), torch.randn(rows, config.max_tokens, part.config.text_dim, generator=draw)
+    text = torch.randn(rows, config.max_tokens, part.config.text_dim, generator=draw)
+    image = () if part.config.image_dim is None else (torch.randn(rows, *image_shape(config), generator=draw),)
+    return x_t, torch.linspace(999, 1, rows).long(), text, *image
+
+
+def image_shape(config: CheckpointConfig) -> tuple[int, int]:
+    """Tokens and width of what the checkpoint's image encoder says of an image."""
+    settings = config.checkpoint.settings("image_encoder")
+    return (settings["image_size"] // settings["patch_size"]) ** 2 + 1, settings["hidden_size"]
 
 
 def _transformers(config: CheckpointConfig) -> list[Any]:

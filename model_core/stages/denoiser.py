@@ -19,7 +19,7 @@ import numpy as np
 
 from model_core.config import EngineConfig, ModelConfig
 from model_core.engine.engine import Engine, ForwardProfile
-from model_core.engine.session import EngineSession, check
+from model_core.engine.session import EngineSession, check, given_chunks
 from model_core.errors import ChunkNotFinite, EngineDead, SessionBroken
 from model_core.events import Observer
 from model_core.families.interface import Sampler
@@ -101,7 +101,13 @@ class LocalDenoiser:
             SessionBroken: its suspect chunk is not finite here either.
         """
         self.check_health()
-        check(self._engine.config, self._sampler, context)
+        config = self._engine.config
+        check(config, self._sampler, context)
+        for chunk, after in given_chunks(context, config):
+            yield chunk
+            context = after
+        if context.next_chunk == context.end_chunk(config.grid):
+            return
         leg = _Leg(context, self._clock())
         self._command(lambda: self._enter(leg))
         try:

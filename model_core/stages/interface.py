@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import Protocol
 
-from model_core.types import FrameChunk, LatentChunk, SessionContext, TextEmbedding
+from model_core.types import Footage, FrameChunk, Given, LatentChunk, SessionContext, TextEmbedding
 
 
 class TextEncoder(Protocol):
@@ -18,10 +18,18 @@ class TextEncoder(Protocol):
         """Embed one prompt. Any text is accepted; what exceeds the token limit is cut."""
         ...
 
+    async def condition(self, footage: Footage) -> Given:
+        """What the denoise stage is given of an image or video, a function of its pixels alone.
+
+        Raises:
+            InvalidRequest: this model takes none.
+        """
+        ...
+
 
 class Denoiser(Protocol):
     def stream(self, context: SessionContext) -> AsyncGenerator[LatentChunk, None]:
-        """Make chunks from `context.next_chunk` on, in order, to the session's end.
+        """Make chunks from `context.next_chunk` on, in order, to the session's end. Those that were given come as they are.
 
         Raises:
             StageUnavailable: the stage died; reopen with the suffix of what was received.

@@ -1,4 +1,4 @@
-"""The text stage in this process: prompt in, token features out.
+"""The text stage in this process: prompt in, token features out; and, for models that take an image or video, that in and its latents out.
 
 A frozen sentence encoder whose weights come as an installed package: nothing is fetched, and the file is checked
 against the pinned digest before it is read. Every prompt is cut or padded to T tokens and runs alone, so its features depend on
@@ -7,13 +7,11 @@ nothing but the prompt. Knows nothing of sessions, clusters or metrics.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -26,16 +24,19 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
 from model_core.config import TextEncoderConfig
-from model_core.errors import StageUnavailable, WeightsError
-from model_core.families.interface import Embedder
+from model_core.errors import FieldViolation, InvalidRequest, StageUnavailable, WeightsError
+from model_core.families.interface import Conditioner, Embedder
 from model_core.graphs import GraphSpec
 from model_core.nn.graphs import text_encoder_graphs
 from model_core.runtimes.interface import Program
 from model_core.runtimes.program import HostProgram
-from model_core.types import StageTiming, TextEmbedding
+from model_core.stages.shared_runs import SharedRuns
+from model_core.types import Footage, Given, StageTiming, TextEmbedding
 
 CACHE_SIZE = 1024
+FOOTAGE_CACHE_SIZE = 8  # some ten megabytes each
 EMBED_BATCH = 64  # prompts that `embed` runs at once; bounds its memory
+_NO_TIME = StageTiming("text_encoder", 0.0, 0.0, 0.0)
 UNUSED_WEIGHTS = ("pooler.", "embeddings.position_ids")  # in the checkpoint, not in the network: only token features are wanted
 
 
@@ -50,6 +51,7 @@ class TextEncoderStatistics:
         cached: prompts in the cache now.
         in_flight: distinct prompts being encoded now.
         service_s: seconds spent in tokenizer and model.
+        footage_hits, footage_misses, footage_service_s: the same of images and videos; who joined a run counts as a hit.
     """
 
     hits: int
@@ -58,12 +60,9 @@ class TextEncoderStatistics:
     cached: int
     in_flight: int
     service_s: float
-
-
-@dataclass(slots=True, eq=False)
-class _Flight:
-    future: asyncio.Future[TextEmbedding]
-    waiters: int = 0
+    footage_hits: int = 0
+    footage_misses: int = 0
+    footage_service_s: float = 0.0
 
 
 Load = Callable[[Sequence[GraphSpec]], Program]
@@ -118,21 +117,30 @@ class SentenceEmbedder:
 
 
 class LocalTextEncoder:
-    """A `TextEncoder` with an LRU cache. Call `encode` from one event loop; the model runs in a thread of its own, so the loop never waits.
+    """A `TextEncoder` with LRU caches. Call it from one event loop; prompts, and footage, each have a thread of their own.
 
-    Concurrent equal prompts share one run. Work nobody waits for any more is dropped, so what is queued is bounded by the callers.
+    Args:
+        embedder: the text network.
+        conditioner: what looks at footage, for models that take any.
+        cache_size: prompts kept.
+        clock: for the timings.
     """
 
-    def __init__(self, embedder: Embedder, cache_size: int = CACHE_SIZE, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self,
+        embedder: Embedder,
+        conditioner: Conditioner | None = None,
+        cache_size: int = CACHE_SIZE,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
         self._embedder = embedder
-        self._cache_size = cache_size
+        self._conditioner = conditioner
         self._clock = clock
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="text-encoder")
-        self._cache: OrderedDict[str, TextEmbedding] = OrderedDict()
-        self._flights: dict[str, _Flight] = {}
+        self._prompts: SharedRuns[str, TextEmbedding] = SharedRuns(cache_size, "text-encoder")
+        # Large networks look at footage, for seconds; a prompt must not wait for that.
+        self._footage: SharedRuns[str, Given] = SharedRuns(FOOTAGE_CACHE_SIZE, "footage")
         self._closed = False
-        self._hits = self._joined = self._misses = 0
-        self._service_s = 0.0
+        self._service_s = self._footage_service_s = 0.0
 
     async def encode(self, prompt: str) -> TextEmbedding:
         """Embed one prompt, of any length and content; what exceeds T tokens is cut. The arrays are shared and read-only.
@@ -141,35 +149,26 @@ class LocalTextEncoder:
             StageUnavailable: the encoder is closed.
         """
         self.check_health()
-        cached = self._cache.get(prompt)
-        if cached is not None:
-            self._hits += 1
-            self._cache.move_to_end(prompt)
-            return replace(cached, timing=StageTiming("text_encoder", 0.0, 0.0, 0.0))
-        flight = self._flights.get(prompt)
-        if flight is None:
-            self._misses += 1
-            flight = _Flight(asyncio.get_running_loop().run_in_executor(self._thread, self._embed_one, prompt, self._clock()))
-            self._flights[prompt] = flight
-        else:
-            self._joined += 1
-        flight.waiters += 1
-        try:
-            embedding = await asyncio.shield(flight.future)  # one waiter's cancellation is not the others'
-            self._remember(embedding)
-            return embedding
-        finally:
-            flight.waiters -= 1
-            if flight.waiters == 0:
-                flight.future.cancel()
-                if self._flights.get(prompt) is flight:
-                    del self._flights[prompt]
+        embedding, cached = await self._prompts.get(prompt, partial(self._embed_one, prompt, self._clock()))
+        return replace(embedding, timing=_NO_TIME) if cached else embedding
+
+    async def condition(self, footage: Footage) -> Given:
+        """See `TextEncoder.condition`. The arrays are shared and read-only.
+
+        Raises:
+            StageUnavailable: the encoder is closed.
+        """
+        self.check_health()
+        given, cached = await self._footage.get(footage.digest, partial(self._look_at, footage, self._clock()))
+        return replace(given, timing=_NO_TIME) if cached else given
 
     def statistics(self) -> TextEncoderStatistics:
-        """Where prompts were answered from, and what it cost."""
+        """Where prompts and footage were answered from, and what it cost."""
+        prompts, footage = self._prompts, self._footage
         return TextEncoderStatistics(
-            hits=self._hits, joined=self._joined, misses=self._misses,
-            cached=len(self._cache), in_flight=len(self._flights), service_s=self._service_s,
+            hits=prompts.hits, joined=prompts.joined, misses=prompts.misses, cached=prompts.cached, in_flight=prompts.in_flight,
+            service_s=self._service_s, footage_hits=footage.hits + footage.joined, footage_misses=footage.misses,
+            footage_service_s=self._footage_service_s,
         )  # fmt: skip
 
     def check_health(self) -> None:
@@ -182,9 +181,10 @@ class LocalTextEncoder:
             raise StageUnavailable("the text encoder is closed")
 
     async def aclose(self) -> None:
-        """Refuse new prompts, finish those under way, end the thread. Safe to call twice."""
+        """Refuse new prompts, finish those under way, end the threads. Safe to call twice."""
         self._closed = True
-        await asyncio.to_thread(self._thread.shutdown)
+        await self._prompts.aclose()
+        await self._footage.aclose()
 
     def _embed_one(self, prompt: str, asked: float) -> TextEmbedding:
         started = self._clock()
@@ -195,11 +195,17 @@ class LocalTextEncoder:
         self._service_s += seconds
         return TextEmbedding(prompt, tokens_ntd[0], mask_nt[0], StageTiming("text_encoder", started - asked, seconds, seconds))
 
-    def _remember(self, embedding: TextEmbedding) -> None:
-        self._cache[embedding.prompt] = embedding
-        self._cache.move_to_end(embedding.prompt)
-        while len(self._cache) > self._cache_size:
-            self._cache.popitem(last=False)
+    def _look_at(self, footage: Footage, asked: float) -> Given:
+        if self._conditioner is None:
+            raise InvalidRequest((FieldViolation("footage", "must be unset: this model takes neither image nor video; got one"),))
+        started = self._clock()
+        with torch.inference_mode():
+            given = self._conditioner.condition(footage.frames)
+        for shared in given.arrays():
+            shared.flags.writeable = False
+        seconds = self._clock() - started
+        self._footage_service_s += seconds
+        return replace(given, timing=StageTiming("text_encoder", started - asked, seconds, seconds))
 
 
 def weights_folder(package: str) -> Path:

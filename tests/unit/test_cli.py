@@ -23,7 +23,7 @@ from PIL import Image
 
 from headrace.cli import demo
 from headrace.cli.serve import wait_until_serving
-from headrace.cli.source import LocalSource, Opened, RawFrames
+from headrace.cli.source import Footage, LocalSource, Opened, RawFrames
 from headrace.client import HeadraceClient
 from model_core.errors import InvalidRequest
 from tests.fakes import FakeDenoiser, FakeStages, eventually
@@ -110,13 +110,13 @@ async def test_generate_reports_what_came(tmp_path: Path) -> None:
 async def test_local_frames_are_those_of_a_server() -> None:
     async with server() as s:
         remote = (await headrace("generate", "a red circle", "--address", s.address, "--seconds", "1", "--seed", "9", "--json")).report()
-    chunks = [event async for event in LocalSource(FakeStages()).stream("a red circle", 1.0, 9)]
+    chunks = [event async for event in LocalSource(FakeStages()).stream("a red circle", 1.0, 9, Footage())]
     assert isinstance(chunks[0], Opened)
     assert (chunks[0].model, chunks[0].seed) == (remote["model"], 9)
     digest = hashlib.sha256(b"".join(chunk.data for chunk in chunks if isinstance(chunk, RawFrames))).hexdigest()
     assert digest == remote["frames_sha256"]
     with pytest.raises(InvalidRequest, match=r"seconds: .*got inf"):
-        await anext(LocalSource(FakeStages()).stream("a", float("inf"), None))
+        await anext(LocalSource(FakeStages()).stream("a", float("inf"), None, Footage()))
 
 
 async def test_generate_writes_video_one_can_see(tmp_path: Path) -> None:

@@ -172,7 +172,7 @@ async def test_a_live_that_is_closed_or_silent_before_start_does_not_hang() -> N
 
 async def test_a_request_beyond_the_message_limit_is_refused_and_the_server_serves_on() -> None:
     async with serving() as served:
-        error = await raw_call(served, "Generate", b"\x00" * (2 * 1024 * 1024))
+        error = await raw_call(served, "Generate", b"\x00" * (Limits().max_request_bytes + 1))
 
         assert isinstance(error, grpc.aio.AioRpcError)
         assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED

@@ -181,7 +181,7 @@ def test_a_record_survives_being_written_down(whole: Whole) -> None:
     assert SessionRecord.from_bytes(empty.to_bytes()) == empty
 
 
-@pytest.mark.parametrize("data", [b"", b"HRL1", b"XXXX\0\0\0\0{}", b"HRL1\x02\0\0\0{}", b"HRL1\xff\0\0\0{}"])
+@pytest.mark.parametrize("data", [b"", b"HRL2", b"XXXX\0\0\0\0{}", b"HRL2\x02\0\0\0{}", b"HRL2\xff\0\0\0{}"])
 def test_bytes_that_are_no_record_are_refused(data: bytes) -> None:
     with pytest.raises(ValueError, match="no session record"):
         SessionRecord.from_bytes(data)
