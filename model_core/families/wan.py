@@ -21,6 +21,7 @@ from model_core.families.described import CheckpointConfig
 from model_core.families.interface import Embedder, Painter, Sampler
 from model_core.families.loading import load_module, load_noise_schedule, load_tokenizer
 from model_core.families.prompts import PromptEmbedder
+from model_core.families.taehv import TaehvPainter, load_taehv
 from model_core.families.wan_vae import WanPainter
 from model_core.graphs import DENOISER, Bucket, GraphSpec, Inputs
 
@@ -43,7 +44,10 @@ def networks(config: CheckpointConfig) -> tuple[Any, list[Any], float | None]:
 
 
 def painter(config: ModelConfig) -> Painter:
-    return WanPainter(load_module(_own(config).checkpoint, "vae", AutoencoderKLWan))
+    own = _own(config)
+    if own.decoder != "vae":
+        return TaehvPainter(load_taehv(own), own)
+    return WanPainter(load_module(own.checkpoint, "vae", AutoencoderKLWan))
 
 
 def graphs(config: ModelConfig, engine: EngineConfig) -> list[GraphSpec]:
