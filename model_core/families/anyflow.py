@@ -14,15 +14,17 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
 
+import numpy as np
 import torch
-from diffusers import AnyFlowFARTransformer3DModel, FlowMapEulerDiscreteScheduler
+from diffusers import AnyFlowFARPipeline, AnyFlowFARTransformer3DModel, AutoencoderKLWan, FlowMapEulerDiscreteScheduler
 from diffusers.utils.torch_utils import randn_tensor
+from numpy.typing import NDArray
 from torch import Tensor
 
 from model_core.config import ChunkGrid, EngineConfig, ModelConfig
 from model_core.families.causal_wan import draw, key_values, step_of
 from model_core.families.described import CheckpointConfig
-from model_core.families.interface import Sampler
+from model_core.families.interface import Conditioner, Sampler
 from model_core.families.loading import load_module, load_noise_schedule
 from model_core.families.streaming import StreamLeg, StreamSampler, joined, modulation, row_of, texts
 from model_core.families.wan import embedder, painter
@@ -30,8 +32,15 @@ from model_core.graphs import DENOISER, Bucket, GraphSpec, Inputs
 from model_core.nn.causal_dit import MASKED, KeyValue, Modulation
 from model_core.nn.wan import FlowMapFAR, Rotary, rotary
 from model_core.nn.window import filled, side_by_side
+from model_core.types import Given
 
-__all__ = ["AnyFlowSampler", "embedder", "graphs", "painter", "sampler"]
+__all__ = ["AnyFlowConditioner", "AnyFlowSampler", "conditioner", "embedder", "graphs", "painter", "sampler"]
+
+
+def conditioner(config: ModelConfig) -> Conditioner:
+    own = _own(config)
+    vae = load_module(own.checkpoint, "vae", AutoencoderKLWan)
+    return AnyFlowConditioner(AnyFlowFARPipeline(None, None, None, vae, None), own)
 
 
 def sampler(config: ModelConfig, engine: EngineConfig) -> Sampler:
@@ -131,6 +140,19 @@ class Memory:
     noise: Tensor
     clean: list[Tensor] = field(default_factory=list)
     past: list[KeyValue] = field(default_factory=list)
+
+
+class AnyFlowConditioner:
+    """A `Conditioner`: what is given becomes the first chunks of the log. `pipeline` is AnyFlow's with an autoencoder and no other part."""
+
+    def __init__(self, pipeline: Any, config: CheckpointConfig) -> None:
+        self._pipeline, self._config = pipeline, config
+
+    def condition(self, frames: NDArray[np.uint8]) -> Given:
+        """Frames of whole chunks, of which the first has one."""
+        pixels = torch.tensor(frames).permute(0, 3, 1, 2)[None].float() / 255
+        latents = self._pipeline.encode_video(pixels, self._config.height, self._config.width)
+        return Given(head=latents[0].transpose(0, 1).float().numpy().copy())
 
 
 class AnyFlowSampler(StreamSampler):

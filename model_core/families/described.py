@@ -67,7 +67,8 @@ KINDS = {
     ),
     "wan-image": Kind(
         description="Wan image-to-video: a clip made at once, which begins with a given image.", pipelines=("WanImageToVideoPipeline",),
-        fps=16, frames=81, steps=50, guidance=5.0, max_tokens=512, multiple=16, media=("image",), needs_media=True, taehv=True,
+        fps=16, frames=81, steps=50, guidance=5.0, max_tokens=512, multiple=16, media=("image",), needs_media=True,
+        taehv=True,
     ),
     # Its transformer replaces that of a Wan folder, so `family` must name it unless model_index.json does.
     "causal-wan": Kind(
@@ -78,6 +79,7 @@ KINDS = {
     "anyflow-far": Kind(
         description="AnyFlow-FAR: video up to a length, made chunk by chunk and steered while it plays.", pipelines=("AnyFlowFARPipeline",),
         fps=16, frames=81, steps=4, guidance=1.0, max_tokens=512, multiple=32, streaming=True, first=1, rest=3, taehv=True,
+        media=("image", "video"), media_frames=49,
     ),
 }  # fmt: skip
 

@@ -16,8 +16,9 @@ import torch
 from bench.block_causal import velocity, whole_network
 from model_core.config import EngineConfig
 from model_core.diffusion.flow_match import chunk_noise
-from model_core.engine.session import check
+from model_core.engine.session import check, given_chunks
 from model_core.families.causal_wan import CausalWanSampler
+from model_core.families.registry import family
 from model_core.families.wan_keys import load_transformer
 from model_core.local import LocalPipeline
 from model_core.nn.causal_dit import KeyValue
@@ -26,6 +27,7 @@ from model_core.pipeline import PromptApplied, SessionRequest
 from model_core.types import FrameChunk, Latents, SessionContext
 from tests import checkpoints
 from tests.models import Collector, make
+from tests.pictures import moving
 
 STREAMS = ("anyflow-far", "causal-wan")
 CHUNKS = {"anyflow-far": 4, "causal-wan": 14}  # causal-wan renews its cache after 9
@@ -155,13 +157,18 @@ def test_anyflow_is_what_diffusers_makes() -> None:
 
     np.testing.assert_allclose(np.concatenate(alone("anyflow-far"), 1), theirs().numpy(), atol=3e-6, rtol=0)
 
-    # From an image, whose latents are the first chunk, and from a video.
-    drawn = np.random.default_rng(1).standard_normal(alone("anyflow-far")[0].shape, np.float32)
-    for given in ([drawn], [drawn, alone("anyflow-far")[1]]):
-        opened = replace(context("anyflow-far"), next_chunk=len(given), suffix=tuple(given))
-        ours = np.concatenate([*given, *make(checkpoints.engine("anyflow-far"), opened)], 1)
-        latents = torch.tensor(np.concatenate(given, 1)).permute(1, 0, 2, 3)[None]
-        np.testing.assert_allclose(ours, theirs(video_latents=latents).numpy(), atol=3e-6, rtol=0)
+    # From an image, whose latents are the first chunk, and from a video, of 1 + 12 frames.
+    look = family("anyflow-far").conditioner(settings)
+    for count in (1, 13):
+        frames = moving(count, settings.height, settings.width)
+        with torch.inference_mode():
+            given = look.condition(frames)
+        opened = replace(context("anyflow-far"), given=given)
+        *_, (_, after) = given_chunks(opened, settings)
+        assert after.next_chunk == len(after.suffix) == (count > 1) + 1
+        ours = np.concatenate([*after.suffix, *make(checkpoints.engine("anyflow-far"), after)], 1)
+        pixels = torch.tensor(frames).permute(0, 3, 1, 2)[None].float() / 255
+        np.testing.assert_allclose(ours, theirs(video=pixels).numpy(), atol=3e-6, rtol=0)
 
 
 @cache
