@@ -9,7 +9,7 @@ CODE := headrace deployments observability autoscaling model_core bench training
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install fmt lint types imports layout check test test-unit test-ray test-cluster proto observability observe observe-check trace kuberay demo realtime bench bench-quick streams eval overload burst simulate sim-vs-real serve faults cancels parity families clean
+.PHONY: help install fmt lint types imports layout check test test-unit test-ray test-cluster proto observability observe observe-check trace kuberay demo realtime bench bench-quick streams eval overload burst simulate sim-vs-real serve faults cancels parity gate gate-demo families clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -117,6 +117,12 @@ cancels: $(STAMP) ## cancel a thousand calls at random moments, and look for any
 
 parity: $(STAMP) ## compare each model family with the diffusers pipeline of that family
 	$(BIN)/python -m bench.parity
+
+gate: $(STAMP) ## walk every graph of every model family through the checks that compilers for fixed shapes need; minutes
+	$(BIN)/headrace compile --dry-run --tiny-families
+
+gate-demo: $(STAMP) ## show what those checks refuse: one bad graph of each kind, its operator and its line
+	$(BIN)/python -m bench.gate
 
 families: $(STAMP) ## serve each model family from a local cluster with small random weights; an MP4 each in out/
 	$(BIN)/python -m bench.families

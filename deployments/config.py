@@ -41,10 +41,12 @@ class RuntimeSettings(_Settings):
 
     name: Literal["cpu", "cuda", "neuron"] = "cpu"
     dtype: Literal["float32", "bfloat16"] = "float32"
-    weights: Literal["", "int8"] = ""
+    weights: Literal["", "int8", "fp8"] = ""
+    channels_last: bool = False
     compiled: bool = False
     target: str = ""
     cores: Annotated[int, Field(ge=0, le=128)] = 0
+    ranks: Annotated[int, Field(ge=1, le=64)] = 1
     cache: str = ""
     require_warm: bool = False
 
@@ -54,6 +56,10 @@ class RuntimeSettings(_Settings):
         rules = (
             (not neuron or self.target in NEURON_TARGETS, "target", f"must be one of: {', '.join(NEURON_TARGETS)}", self.target),
             (not neuron or self.cores >= 1, "cores", "must be the neuron_cores of a replica, 1 or more", self.cores),
+            (not neuron or self.cores % self.ranks == 0, "cores", f"must divide by the {self.ranks} ranks", self.cores),
+            (self.ranks == 1 or not self.require_warm, "require_warm", "must be false with several ranks, which nothing lists", True),
+            (self.ranks == 1 or not self.weights, "weights", "must be empty with several ranks", self.weights),
+            (not neuron or not self.channels_last, "channels_last", "must be false with runtime neuron", self.channels_last),
             (neuron or self.cores == 0, "cores", f"must be 0 with runtime {self.name}", self.cores),
             (not neuron or self.compiled, "compiled", "must be true with runtime neuron, which runs nothing else", self.compiled),
             (not neuron or not self.weights, "weights", "must be empty with runtime neuron", self.weights),
@@ -350,12 +356,18 @@ class AppConfig(_Settings):
         return self
 
     @model_validator(mode="after")
-    def _runtimes_followed(self) -> Self:
-        execution = self.execution()
-        if isinstance(self.model, CheckpointSettings) and execution != Execution():
-            raise ValueError(
-                f"runtime must be left out where model is a checkpoint folder, which runs on cpu in its own dtype; got {execution}"
-            )
+    def _runtimes_fit(self) -> Self:
+        """Only the embedded model's denoiser can be shared. A checkpoint is loaded in its own type, and is not cast after that."""
+        if self.text_encoder.runtime.ranks * self.decoder.runtime.ranks > 1:
+            raise ValueError("ranks must be 1 in the text encoder and the decoder, whose networks are small")
+        if isinstance(self.model, CheckpointSettings):
+            if self.engine.runtime.ranks > 1:
+                raise ValueError(f"engine.runtime.ranks must be 1 where model is a checkpoint; got {self.engine.runtime.ranks}")
+            for name, stage in (("text_encoder", self.text_encoder), ("engine", self.engine), ("decoder", self.decoder)):
+                if stage.runtime != RuntimeSettings() and stage.runtime.dtype != self.model.dtype:
+                    raise ValueError(
+                        f"{name}.runtime.dtype must be that of the checkpoint, {self.model.dtype!r}; got {stage.runtime.dtype!r}"
+                    )
         return self
 
     def terms(self) -> Terms:

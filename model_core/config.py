@@ -125,11 +125,14 @@ class RuntimeConfig:
     Attributes:
         name: `cpu`, `cuda` or `neuron`.
         dtype: of weights and activations, `float32` or `bfloat16`.
-        weights: empty, or `int8`: linear layers keep their weights in 8 bits and a scale a row, and compute in `dtype`.
+        weights: empty, or `int8` or `fp8`: linear layers keep their weights in 8 bits and a scale a row, and compute in `dtype`.
+        channels_last: convolutions see an image's channels side by side, which most devices have their fastest kernels for.
         compiled: whether graphs are compiled; always, on `neuron`.
         target: the chip, such as `trn2` or `NVIDIA H100 80GB HBM3`: chips of other kinds round otherwise. It must be the one that is
             found. Empty, which `neuron` refuses: whatever is there, and replicas of unlike chips may not share sessions.
         cores: that a replica owns; 0 where they are not counted.
+        ranks: processes that share the network and its caches, with a device or an equal part of the cores each. Sums of what they make
+            round otherwise than one process does.
         cache: folder of compiled graphs and their manifests; the same for all replicas, or sooner or later one compiles.
         require_warm: start only if the manifest there says that everything is compiled.
     """
@@ -137,9 +140,11 @@ class RuntimeConfig:
     name: str = "cpu"
     dtype: str = "float32"
     weights: str = ""
+    channels_last: bool = False
     compiled: bool = False
     target: str = ""
     cores: int = 0
+    ranks: int = 1
     cache: str = field(default="", repr=False)
     require_warm: bool = field(default=False, repr=False)
 

@@ -65,10 +65,12 @@ class GraphSpec:
 
     def module(self) -> nn.Module:
         """The graph as a module with a `forward`, which is what an exporter wants."""
-        return _Entry(self.network, self.entry)
+        return Entry(self.network, self.entry)
 
 
-class _Entry(nn.Module):
+class Entry(nn.Module):
+    """One entry point of a network, as a `forward`."""
+
     def __init__(self, network: nn.Module, entry: str) -> None:
         super().__init__()
         self.network = network

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from model_core.config import EngineConfig, ModelConfig
+from model_core.families.interface import Sampler
 from model_core.families.registry import family
 from model_core.graphs import GraphSpec
 from model_core.pipeline import SessionRequest, VideoPipeline
@@ -33,7 +34,16 @@ def build_text_encoder(config: ModelConfig) -> LocalTextEncoder:
 
 
 def build_denoiser(config: ModelConfig, engine: EngineConfig) -> LocalDenoiser:
-    return LocalDenoiser(family(config.family).sampler(config, engine), config, engine)
+    return LocalDenoiser(build_sampler(config, engine), config, engine)
+
+
+def build_sampler(config: ModelConfig, engine: EngineConfig) -> Sampler:
+    """In this process, or shared by the ranks that the configuration asks for."""
+    if config.execution.denoiser.ranks > 1:
+        from model_core.families.parallel import ParallelSampler  # noqa: PLC0415  few need it, and what it stands on
+
+        return ParallelSampler(config, engine)
+    return family(config.family).sampler(config, engine)
 
 
 def build_decoder(config: ModelConfig, denoiser: Denoiser) -> LocalDecoder:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,30 +21,39 @@ if TYPE_CHECKING:
     from model_core.config import RuntimeConfig
 
 NOT_COMPILED = "NOT COMPILED FOR NEURON"
+TINY = {"height": 32, "width": 64, "frames": 9, "steps": 5}  # of a small checkpoint's model
 
 
 def compile_(
     config: Annotated[Path | None, typer.Option(help="serve.yaml. [default: the one that is shipped]", show_default=False)] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="All but the compiling; needs no hardware.")] = False,
     stage: Annotated[str, typer.Option(help="Only text_encoder, denoiser or decoder.")] = "",
+    tiny_families: Annotated[
+        bool, typer.Option("--tiny-families", help="With --dry-run: also each family that comes as a checkpoint, with small weights.")
+    ] = False,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the report and its estimates here.")] = None,
 ) -> None:
     """Check every graph of the configured model in every bucket, then compile it for what its stage runs on. Exit code 1 if one fails."""
+    if tiny_families and not dry_run:
+        raise bad_input("--tiny-families", "needs --dry-run: random weights are not worth compiling")
 
     def main() -> bool:
-        app = _settings(config)
-        reports = _checked(app, stage)
+        apps = {"": _settings(config)}
+        with tempfile.TemporaryDirectory(prefix="headrace-compile-") as folder:
+            if tiny_families:
+                apps |= _tiny(config, Path(folder))
+            checked = {name: _checked(app, stage, name) for name, app in apps.items()}
         if json_file is not None:
             from model_core.compiler.walk import as_data
 
             json_file.parent.mkdir(parents=True, exist_ok=True)
-            json_file.write_text(json.dumps(as_data(reports), indent=1) + "\n")
-        show(reports)
-        if not all(report.passed for report in reports):
+            data = {name or apps[""].preset().name: as_data(reports) for name, reports in checked.items()}
+            json_file.write_text(json.dumps(data if tiny_families else as_data(checked[""]), indent=1) + "\n")
+        if not all(report.passed for reports in checked.values() for report in reports):
             return False
-        compiled = {} if dry_run else _compiled(app, reports)
-        _write_manifests(app, reports, compiled)
-        if dry_run or not any(runtime.name == "neuron" for _, runtime in _runtimes(app)):
+        compiled = {} if dry_run else _compiled(apps[""], checked[""])
+        _write_manifests(apps[""], checked[""], compiled)
+        if dry_run or not any(runtime.name == "neuron" for _, runtime in _runtimes(apps[""])):
             print(NOT_COMPILED)
         return True
 
@@ -75,14 +85,29 @@ def _settings(path: Path | None) -> AppConfig:
     return load(path or STAGED_CONFIG, Overrides())[1]
 
 
-def _checked(app: AppConfig, stage: str) -> list[GraphReport]:
+def _tiny(path: Path | None, folder: Path) -> dict[str, AppConfig]:
+    """The application around a small checkpoint of each family."""
+    from deployments.cluster import STAGED_CONFIG, Overrides, load
+    from model_core.families.tiny import MAKERS, make_tiny
+
+    apps = {}
+    for family in sorted(MAKERS):
+        make_tiny(family, folder / family)
+        model = {"folder": str(folder / family), "family": family} | TINY
+        apps[family] = load(path or STAGED_CONFIG, Overrides(args={"model": model}))[1]
+    return apps
+
+
+def _checked(app: AppConfig, stage: str, family: str = "") -> list[GraphReport]:
     from model_core.compiler.walk import check_model
 
     stages = [name for name, _ in _runtimes(app)]
     if stage and stage not in stages:
         raise bad_input("--stage", f"must be one of: {', '.join(stages)}; got {stage!r}")
-    note("checking every graph in every bucket; large ones take minutes")
-    return check_model(app.stages, app.preset(), app.engine.engine_config(), stage)
+    note(f"checking every graph of {family or app.preset().name} in every bucket; large ones take minutes")
+    reports = check_model(app.stages, app.preset(), app.engine.engine_config(), stage)
+    show(reports)
+    return reports
 
 
 def _runtimes(app: AppConfig) -> list[tuple[str, RuntimeConfig]]:

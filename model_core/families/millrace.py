@@ -24,6 +24,7 @@ from model_core.nn.graphs import causal_denoiser_graphs, decoder_graphs, text_en
 from model_core.nn.vae import VAE, Memory
 from model_core.nn.window import ChunkKeyValues, filled, gather, side_by_side
 from model_core.runtimes.load import load_program
+from model_core.runtimes.program import DTYPES
 from model_core.stages.text_encoder import SentenceEmbedder
 from model_core.types import Given, Latents, SessionContext, TextEmbedding
 from model_core.weights import load_dit, load_vae
@@ -38,7 +39,13 @@ def conditioner(config: ModelConfig) -> Conditioner:
 
 
 def sampler(config: ModelConfig, engine: EngineConfig) -> Sampler:
-    return MillraceSampler(load_dit(_own(config)), _own(config), engine.batch_buckets)
+    own, runtime = _own(config), config.execution.denoiser
+    network = load_dit(own)
+    if runtime.ranks > 1:
+        from model_core.nn.sharded import share  # noqa: PLC0415  few need it, and what it stands on
+
+        network = share(network.to(torch.device(runtime.name), DTYPES[runtime.dtype]))
+    return MillraceSampler(network, own, engine.batch_buckets)
 
 
 def painter(config: ModelConfig) -> Painter:
@@ -91,7 +98,7 @@ class MillraceSampler:
         self._config = config
         self._buckets = tuple(buckets)
         self._program = load_program(config, causal_denoiser_graphs(network, config, buckets))
-        empty = torch.zeros(1, config.dit.tokens_per_chunk, config.dit.width, dtype=self._program.capabilities.dtype)
+        empty = torch.zeros(1, config.dit.tokens_per_chunk, network.cache_width, dtype=self._program.capabilities.dtype)
         self._empty = self._program.put(empty)
 
     def violations(self, context: SessionContext) -> tuple[FieldViolation, ...]:

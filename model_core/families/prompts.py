@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from model_core.errors import FieldViolation
 from model_core.families.described import CheckpointConfig
+from model_core.graphs import TEXT_ENCODER, Bucket, GraphSpec, Inputs
+from model_core.runtimes.interface import Program
+from model_core.runtimes.load import load_program
 from model_core.types import SessionContext, TextEmbedding
 
 
@@ -40,6 +45,7 @@ class PromptEmbedder:
 
     def __init__(self, pipeline: Any, config: CheckpointConfig, width: int) -> None:
         self._pipeline, self._config = pipeline, config
+        pipeline.text_encoder = _Served(load_program(config, prompt_graphs(pipeline, config)), pipeline.text_encoder.dtype)
         self._shape = (config.texts, config.max_tokens, width)
 
     def embed(self, prompts: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
@@ -69,3 +75,73 @@ class PromptEmbedder:
             case _:  # prompt and its mask, negative prompt and its mask
                 pairs = [(encoded[i], encoded[i + 1]) for i in (0, 2) if encoded[i] is not None]
         return pairs[: self._shape[0]]
+
+
+class _Tower(nn.Module):
+    """A text encoder's one graph."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def features(self, *inputs: Tensor) -> Tensor:
+        """Token ids `[1, T]`, for some models with a mask `[1, T]` → features `[1, T, D]`."""
+        return cast("Tensor", self.encoder(*inputs)[0])
+
+
+class _Served(nn.Module):
+    """Stands where the pipeline has its text encoder, and asks the program."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, program: Program, dtype: torch.dtype) -> None:
+        super().__init__()
+        self._program, self.dtype = program, dtype
+
+    def forward(self, *inputs: Tensor) -> Any:
+        """As models of transformers answer."""
+        features = self._program.run("features", *self._program.put(_narrow(inputs))).result()
+        return _Answer(last_hidden_state=features)
+
+
+class _Answer(SimpleNamespace):
+    def __getitem__(self, _: int) -> Tensor:
+        return cast("Tensor", self.last_hidden_state)
+
+
+class _AskedError(Exception):
+    """Carries out of a pipeline what it would give its text encoder."""
+
+    def __init__(self, inputs: tuple[Tensor, ...]) -> None:
+        super().__init__()
+        self.inputs = inputs
+
+
+class _Asked(nn.Module):
+    device, dtype = torch.device("cpu"), torch.float32
+
+    def forward(self, *inputs: Tensor) -> Any:
+        raise _AskedError(inputs)
+
+
+def prompt_graphs(pipeline: Any, config: CheckpointConfig) -> list[GraphSpec]:
+    """One prompt through the pipeline's text encoder. Pipelines differ in what they give it, so this one is asked."""
+    encoder = pipeline.text_encoder
+    pipeline.text_encoder = _Asked()
+    try:
+        pipeline.encode_prompt("a red circle", None, do_classifier_free_guidance=False, max_sequence_length=config.max_tokens)
+    except _AskedError as asked:
+        inputs = _narrow(asked.inputs)
+    finally:
+        pipeline.text_encoder = encoder
+    bucket = Bucket(1, tokens=config.max_tokens)
+    return [GraphSpec(TEXT_ENCODER, "features", bucket, _Tower(encoder), "features", partial(_given, inputs))]
+
+
+def _given(inputs: Inputs, _: torch.dtype) -> Inputs:
+    return inputs
+
+
+def _narrow(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Accelerators have no integers of 64 bits."""
+    return tuple(tensor.int() for tensor in inputs)

@@ -20,24 +20,23 @@ from model_core.families.clip import AlongRows, ClipLeg, ClipSampler, guided
 from model_core.families.described import CheckpointConfig
 from model_core.families.interface import Embedder, Painter, Sampler
 from model_core.families.loading import load_module, load_noise_schedule, load_tokenizer
-from model_core.families.prompts import PromptEmbedder
+from model_core.families.prompts import PromptEmbedder, prompt_graphs
 from model_core.families.taehv import TaehvPainter, load_taehv
-from model_core.families.wan_vae import WanPainter
+from model_core.families.wan_vae import WanDecoder, WanPainter, wan_decoder_graphs
 from model_core.graphs import DENOISER, Bucket, GraphSpec, Inputs
+from model_core.runtimes.load import load_program
 
 
 def embedder(config: ModelConfig) -> Embedder:
-    own = _own(config)
-    text = load_module(own.checkpoint, "text_encoder", UMT5EncoderModel)
-    pipeline = WanPipeline(load_tokenizer(own.checkpoint), text, None, None)  # the part of it that cleans and embeds prompts
-    return PromptEmbedder(pipeline, own, text.config.d_model)
+    own, pipeline = _own(config), _prompts(_own(config))
+    return PromptEmbedder(pipeline, own, pipeline.text_encoder.config.d_model)
 
 
 def sampler(config: ModelConfig, engine: EngineConfig) -> Sampler:
     return WanSampler(_own(config), engine.batch_buckets, *networks(_own(config)))
 
 
-def networks(config: CheckpointConfig) -> tuple[Any, list[Any], float | None]:
+def networks(config: CheckpointConfig) -> tuple[Any, list[WanGraph], float | None]:
     """The noise schedule, the transformers, and `boundary_ratio`: what a `WanSampler` is made of."""
     schedule = load_noise_schedule(config.checkpoint, SchedulerMixin)
     return schedule, _transformers(config), config.checkpoint.index().get("boundary_ratio")
@@ -47,40 +46,94 @@ def painter(config: ModelConfig) -> Painter:
     own = _own(config)
     if own.decoder != "vae":
         return TaehvPainter(load_taehv(own), own)
-    return WanPainter(load_module(own.checkpoint, "vae", AutoencoderKLWan))
+    return WanPainter(load_module(own.checkpoint, "vae", AutoencoderKLWan), own)
 
 
 def graphs(config: ModelConfig, engine: EngineConfig) -> list[GraphSpec]:
-    """The transformers, which is where the time goes; text encoder and autoencoder are not listed yet."""
-    own, listed = _own(config), []
-    _, frames, height, width = own.latent_shape(0)
-    for number, part in enumerate(_transformers(own)):
-        for rows in engine.batch_buckets:
-            bucket = Bucket(rows, frames, height, width, own.max_tokens)
-            network = WanGraph(part)
-            listed.append(GraphSpec(DENOISER, f"denoise{number or ''}", bucket, network, "denoise", partial(_inputs, part, own, rows)))
-    return listed
+    own = _own(config)
+    vae = load_module(own.checkpoint, "vae", AutoencoderKLWan)
+    return [
+        *prompt_graphs(_prompts(own), own),
+        *denoiser_graphs(_transformers(own), own, engine.batch_buckets),
+        *wan_decoder_graphs(WanDecoder(vae), own),
+    ]
+
+
+def denoiser_graphs(parts: Sequence[WanGraph], config: CheckpointConfig, batches: Sequence[int]) -> list[GraphSpec]:
+    """Of each transformer, for each batch size."""
+    _, frames, height, width = config.latent_shape(0)
+    return [
+        GraphSpec(DENOISER, f"denoise{number or ''}", bucket, part, "denoise", partial(_inputs, part, config, rows))
+        for number, part in enumerate(parts)
+        for rows in batches
+        for bucket in [Bucket(rows, frames, height, width, config.max_tokens)]
+    ]
 
 
 class WanGraph(nn.Module):
-    """The transformer with tensors in their places."""
+    """The transformer for clips of one size, in operations that any device has."""
 
-    def __init__(self, transformer: Any) -> None:
+    def __init__(self, transformer: Any, config: CheckpointConfig) -> None:
         super().__init__()
         self.transformer = transformer
+        transformer.patch_embedding = AlongRows(transformer.patch_embedding)
+        transformer.condition_embedder = AlongRows(transformer.condition_embedder)
+        _rotate_without_writes(transformer, config)
 
     def denoise(self, x_t: Tensor, t: Tensor, text: Tensor, image: Tensor | None = None) -> Tensor:
         """`x_t` `[B, C, F, H, W]`, `t` `[B]`, `text` `[B, T, D]`, `image` `[B, T, D]` → what the network predicts `[B, C, F, H, W]`."""
-        return cast("Tensor", self.transformer(x_t, t, text, image, return_dict=False)[0])
+        dtype = self.transformer.patch_embedding.module.weight.dtype
+        seen = None if image is None else image.to(dtype)
+        return cast("Tensor", self.transformer(x_t.to(dtype), t, text.to(dtype), seen, return_dict=False)[0])
 
 
-def _inputs(part: Any, config: CheckpointConfig, rows: int) -> Inputs:
-    draw = torch.Generator().manual_seed(0)
-    _, *size = config.latent_shape(0)
-    x_t = torch.randn(rows, part.config.in_channels, *size, generator=draw)
-    text = torch.randn(rows, config.max_tokens, part.config.text_dim, generator=draw)
-    image = () if part.config.image_dim is None else (torch.randn(rows, *image_shape(config), generator=draw),)
-    return x_t, torch.linspace(999, 1, rows).long(), text, *image
+class _Angles(nn.Module):
+    """Cosines and sines of the rotary positions `[S, 1, P]`, one for all layers."""
+
+    def __init__(self, cosines: Tensor, sines: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("cosines", cosines, persistent=False)
+        self.register_buffer("sines", sines, persistent=False)
+
+
+class _Rotated(nn.Module):
+    """The norm of queries or keys, and their rotary position, which diffusers writes into every other place of a new tensor."""
+
+    def __init__(self, norm: nn.Module, angles: _Angles, heads: int) -> None:
+        super().__init__()
+        self.norm, self.angles, self._heads = norm, angles, heads
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[B, S, D]` → the same."""
+        even, odd = self.norm(x).unflatten(-1, (self._heads, -1, 2)).unbind(-1)
+        cosines, sines = self.angles.cosines, self.angles.sines
+        pairs = torch.stack((even * cosines - odd * sines, even * sines + odd * cosines), -1)
+        return pairs.flatten(-3).to(x.dtype)
+
+
+class _Nowhere(nn.Module):
+    """In place of the network's own rotary positions."""
+
+    def forward(self, _: Tensor) -> None:
+        return None
+
+
+def _rotate_without_writes(transformer: Any, config: CheckpointConfig) -> None:
+    """In place. A write into a slice is a scatter, for which accelerators have no kernel, or a slow one."""
+    cosines, sines = transformer.rope(torch.empty(1, 1, *config.latent_shape(0)[1:]))
+    angles = _Angles(cosines[0, :, :, 0::2].contiguous(), sines[0, :, :, 1::2].contiguous())
+    for block in transformer.blocks:
+        for name in ("norm_q", "norm_k"):
+            setattr(block.attn1, name, _Rotated(getattr(block.attn1, name), angles, block.attn1.heads))
+    transformer.rope = _Nowhere()
+
+
+def _inputs(part: WanGraph, config: CheckpointConfig, rows: int, _: torch.dtype) -> Inputs:
+    draw, network = torch.Generator().manual_seed(0), part.transformer.config
+    x_t = torch.randn(rows, network.in_channels, *config.latent_shape(0)[1:], generator=draw)
+    text = torch.randn(rows, config.max_tokens, network.text_dim, generator=draw)
+    image = () if network.image_dim is None else (torch.randn(rows, *image_shape(config), generator=draw),)
+    return x_t, torch.linspace(999, 1, rows), text, *image
 
 
 def image_shape(config: CheckpointConfig) -> tuple[int, int]:
@@ -89,9 +142,14 @@ def image_shape(config: CheckpointConfig) -> tuple[int, int]:
     return (settings["image_size"] // settings["patch_size"]) ** 2 + 1, settings["hidden_size"]
 
 
-def _transformers(config: CheckpointConfig) -> list[Any]:
+def _transformers(config: CheckpointConfig) -> list[WanGraph]:
     names = ["transformer", "transformer_2"] if config.checkpoint.index().get("transformer_2", [None])[0] else ["transformer"]
-    return [load_module(config.checkpoint, name, WanTransformer3DModel) for name in names]
+    return [WanGraph(load_module(config.checkpoint, name, WanTransformer3DModel), config) for name in names]
+
+
+def _prompts(config: CheckpointConfig) -> Any:
+    """The part of diffusers' pipeline that cleans and embeds prompts."""
+    return WanPipeline(load_tokenizer(config.checkpoint), load_module(config.checkpoint, "text_encoder", UMT5EncoderModel), None, None)
 
 
 def _own(config: ModelConfig) -> CheckpointConfig:
@@ -102,13 +160,11 @@ class WanSampler(ClipSampler):
     """`parts` are the transformer, and in Wan 2.2 the one for times below `boundary_ratio`."""
 
     def __init__(
-        self, config: CheckpointConfig, buckets: Sequence[int], schedule: Any, parts: Sequence[Any], boundary_ratio: float | None
+        self, config: CheckpointConfig, buckets: Sequence[int], schedule: Any, parts: Sequence[WanGraph], boundary_ratio: float | None
     ) -> None:
-        super().__init__(config, buckets, schedule, parts[0].config.text_dim)
-        self._parts = list(parts)
+        super().__init__(config, buckets, schedule, parts[0].transformer.config.text_dim)
+        self._program = load_program(config, denoiser_graphs(parts, config, buckets))
         self._boundary = None if boundary_ratio is None else boundary_ratio * schedule.config.num_train_timesteps
-        for part in self._parts:
-            part.patch_embedding, part.condition_embedder = AlongRows(part.patch_embedding), AlongRows(part.condition_embedder)
 
     def noise(self, draw: torch.Generator) -> Tensor:
         noise: Tensor = randn_tensor((1, *self.config.latent_shape(0)), generator=draw, dtype=torch.float32)
@@ -118,21 +174,20 @@ class WanSampler(ClipSampler):
         return self._part(leg)
 
     def predict(self, legs: Sequence[ClipLeg], x_t: Tensor, t: Tensor) -> Tensor:
-        network = self._parts[self._part(legs[0])]
-        x = self.inputs(legs, x_t).to(network.dtype)
-        given: dict[str, Any] = {"return_dict": False} | self.more(legs)
-        texts = [torch.stack([leg.text[0][g] for leg in legs]).to(network.dtype) for g in range(len(legs[0].text[0]))]
-        predicted: list[Tensor] = [network(hidden_states=x, timestep=t, encoder_hidden_states=text, **given)[0] for text in texts]
-        conditional = predicted[0]
-        return conditional if len(predicted) == 1 else guided(conditional, predicted[1], self.config.guidance)
+        graph, program = f"denoise{self._part(legs[0]) or ''}", self._program
+        inputs = program.put((self.inputs(legs, x_t), t.float()))
+        texts = program.put([torch.stack([leg.text[0][side] for leg in legs]) for side in range(len(legs[0].text[0]))])
+        tickets = [program.run(graph, *inputs, text, *program.put(self.more(legs))) for text in texts]
+        predicted: list[Tensor] = [ticket.result() for ticket in tickets]
+        return predicted[0] if len(predicted) == 1 else guided(predicted[0], predicted[1], self.config.guidance)
 
     def inputs(self, legs: Sequence[ClipLeg], x_t: Tensor) -> Tensor:
         """What the network sees of the noisy latents."""
         return x_t
 
-    def more(self, legs: Sequence[ClipLeg]) -> dict[str, Any]:
-        """Further arguments of the network."""
-        return {}
+    def more(self, legs: Sequence[ClipLeg]) -> tuple[Tensor, ...]:
+        """Further inputs of the network."""
+        return ()
 
     def _part(self, leg: ClipLeg) -> int:
         return int(self._boundary is not None and bool(leg.t < self._boundary))

@@ -24,7 +24,7 @@ from model_core.families.clip import ClipLeg
 from model_core.families.described import CheckpointConfig
 from model_core.families.interface import Conditioner, Sampler
 from model_core.families.loading import load_module
-from model_core.families.wan import WanSampler, embedder, graphs, image_shape, networks, painter
+from model_core.families.wan import WanGraph, WanSampler, embedder, graphs, image_shape, networks, painter
 from model_core.types import Given, SessionContext
 
 __all__ = ["conditioner", "embedder", "graphs", "painter", "sampler"]
@@ -77,12 +77,12 @@ class WanImageSampler(WanSampler):
     """Looks at the guides of `WanConditioner` in every step."""
 
     def __init__(
-        self, config: CheckpointConfig, buckets: Sequence[int], schedule: Any, parts: Sequence[Any], boundary_ratio: float | None
+        self, config: CheckpointConfig, buckets: Sequence[int], schedule: Any, parts: Sequence[WanGraph], boundary_ratio: float | None
     ) -> None:
         super().__init__(config, buckets, schedule, parts, boundary_ratio)
         channels, *size = config.latent_shape(0)
         self._shapes: dict[str, tuple[int, ...]] = {_CONDITION: (config.grid.factor + channels, *size)}
-        if parts[0].config.image_dim is not None:
+        if parts[0].transformer.config.image_dim is not None:
             self._shapes[_FEATURES] = image_shape(config)
 
     def violations(self, context: SessionContext) -> tuple[FieldViolation, ...]:
@@ -99,8 +99,5 @@ class WanImageSampler(WanSampler):
     def inputs(self, legs: Sequence[ClipLeg], x_t: Tensor) -> Tensor:
         return torch.cat([x_t, torch.cat([leg.given[_CONDITION] for leg in legs])], dim=1)
 
-    def more(self, legs: Sequence[ClipLeg]) -> dict[str, Any]:
-        if _FEATURES not in self._shapes:
-            return {}
-        features = torch.cat([leg.given[_FEATURES] for leg in legs])
-        return {"encoder_hidden_states_image": features.to(self._parts[0].dtype)}
+    def more(self, legs: Sequence[ClipLeg]) -> tuple[Tensor, ...]:
+        return (torch.cat([leg.given[_FEATURES] for leg in legs]),) if _FEATURES in self._shapes else ()

@@ -163,6 +163,11 @@ class CausalDiT(nn.Module):
         self.register_buffer("rotary_cos", cos, persistent=False)
         self.register_buffer("rotary_sin", sin, persistent=False)
 
+    @property
+    def cache_width(self) -> int:
+        """D of keys and values: the width, or this rank's share of it."""
+        return self._block(0).heads * self.config.head_dim
+
     # -- graphs ---------------------------------------------------------------------------------------------------------------
 
     def condition(self, tokens: Tensor, mask: Tensor) -> TextCondition:

@@ -31,7 +31,7 @@ def causal_denoiser_graphs(network: CausalDiT, config: MillraceConfig, batches: 
     for rows in batches:
         bucket = Bucket(rows, g.latent_frames, g.latent_height, g.latent_width)
         graphs += [
-            GraphSpec(DENOISER, "denoise", bucket, network, "advance", partial(_denoise_inputs, config, rows)),
+            GraphSpec(DENOISER, "denoise", bucket, network, "advance", partial(_denoise_inputs, config, rows, network.cache_width)),
             GraphSpec(DENOISER, "commit", bucket, network, "commit", partial(_commit_inputs, config, rows)),
         ]
     return graphs
@@ -63,16 +63,16 @@ def _modulate_inputs(config: MillraceConfig, dtype: torch.dtype) -> Inputs:
     return torch.linspace(1, 0.1, config.max_steps), _noise(config.max_steps, config.dit.width, dtype=dtype)
 
 
-def _denoise_inputs(config: MillraceConfig, rows: int, dtype: torch.dtype) -> Inputs:
+def _denoise_inputs(config: MillraceConfig, rows: int, width: int, dtype: torch.dtype) -> Inputs:
     """Half the window in use, as in a session's first chunks."""
     g, length = config.dit, config.text.max_tokens
     span = g.window * g.tokens_per_chunk
     noise = partial(_noise, rows, dtype=dtype)
     unused = torch.arange(span)[None].expand(rows, -1) < span // 2
     step = Modulation(noise(6, g.width, seed=1) * 0.1, noise(2, g.width, seed=2) * 0.1)
-    words = [KeyValue(noise(length, g.width, seed=3), noise(length, g.width, seed=4))] * g.depth
+    words = [KeyValue(noise(length, width, seed=3), noise(length, width, seed=4))] * g.depth
     text = TextCondition(words, torch.zeros(rows, length, dtype=dtype), noise(g.width, seed=5))
-    past = [KeyValue(noise(span, g.width, seed=6), noise(span, g.width, seed=7))] * g.depth
+    past = [KeyValue(noise(span, width, seed=6), noise(span, width, seed=7))] * g.depth
     t, t_next = torch.linspace(1, 0.5, rows), torch.linspace(0.8, 0.2, rows)
     return (*_commit_inputs(config, rows, dtype), t, t_next, step, text, past, torch.where(unused, MASKED, 0.0))
 

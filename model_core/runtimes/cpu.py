@@ -9,7 +9,7 @@ import torch
 from model_core.config import RuntimeConfig
 from model_core.graphs import GraphSpec
 from model_core.runtimes.interface import Capabilities, Program
-from model_core.runtimes.program import DTYPES, CompiledProgram, HostProgram, fix_shapes, quantise
+from model_core.runtimes.program import DTYPES, CompiledProgram, HostProgram, arrange, fix_shapes
 
 
 class CpuRuntime:
@@ -22,7 +22,7 @@ class CpuRuntime:
 
     def load(self, graphs: Sequence[GraphSpec]) -> Program:
         if not self._config.compiled and self._config.dtype == "float32":
-            quantise(graphs, self._config.weights)
+            arrange(graphs, self._config)
             return HostProgram(graphs)
         fix_shapes(graphs)
         compiled = self._config.compiled
@@ -31,5 +31,5 @@ class CpuRuntime:
             graphs,
             capabilities,
             lambda call: torch.compile(call, fullgraph=True, dynamic=False) if compiled else call,
-            self._config.weights,
+            self._config,
         )

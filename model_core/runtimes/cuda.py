@@ -56,7 +56,7 @@ class CudaRuntime:
             graphs,
             capabilities,
             lambda call: torch.compile(call, fullgraph=True, dynamic=False) if compiled else call,
-            self._config.weights,
+            self._config,
         )
 
 
@@ -87,12 +87,12 @@ class CudaProgram(CompiledProgram):
     """
 
     def __init__(
-        self, graphs: Sequence[GraphSpec], capabilities: Capabilities, compile_call: Callable[[Call], Call], weights: str = ""
+        self, graphs: Sequence[GraphSpec], capabilities: Capabilities, compile_call: Callable[[Call], Call], config: RuntimeConfig
     ) -> None:
         self._stream = torch.cuda.Stream()
         self._recordings: dict[tuple[str, Signature], Recording] = {}
         self._enter()
-        super().__init__(graphs, capabilities, compile_call, weights)
+        super().__init__(graphs, capabilities, compile_call, config)
         self._stream.synchronize()
 
     def put(self, value: Tree) -> Tree:

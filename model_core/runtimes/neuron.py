@@ -41,8 +41,10 @@ class NeuronRuntime:
         visible = self._environ.get(CORES_VARIABLE)
         if visible is None:
             raise RuntimeUnavailable(f"{CORES_VARIABLE} is not set, which means every core of the machine: give the replica `neuron_cores`")
-        if core_count(visible) != self._config.cores:
-            raise RuntimeUnavailable(f"{CORES_VARIABLE} is {visible!r}, which is not the {self._config.cores} cores that are configured")
+        if core_count(visible) * self._config.ranks != self._config.cores:
+            raise RuntimeUnavailable(
+                f"{CORES_VARIABLE} is {visible!r}, which is not the {self._config.cores // self._config.ranks} cores that a rank is to have"
+            )
         try:
             import_module(PACKAGE)
         except ImportError as error:
@@ -54,4 +56,5 @@ class NeuronRuntime:
             graphs,
             Capabilities(torch.device("neuron"), DTYPES[self._config.dtype], compiled=True, asynchronous=True),
             lambda call: torch.compile(call, backend="neuron", fullgraph=True, dynamic=False, options=self._options),
+            self._config,
         )

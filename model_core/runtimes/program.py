@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from model_core.config import RuntimeConfig
 from model_core.errors import RuntimeUnavailable, ShapeNotServed
 from model_core.graphs import GraphSpec
 from model_core.runtimes.interface import Capabilities, Ticket, Tree
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 Call = Callable[..., Any]
 Signature = tuple[tuple[tuple[int, ...], torch.dtype], ...]
 
@@ -38,24 +40,33 @@ def fix_shapes(graphs: Sequence[GraphSpec]) -> None:
 
 
 def _move(network: nn.Module, to: Capabilities) -> None:
-    """In place, unless its weights were made there."""
+    """In place, unless its weights were made there. Networks that keep some of their weights in a wider type go on doing so."""
     floats = [t for t in (*network.parameters(), *network.buffers()) if t.is_floating_point()]
-    if any(t.device.type != to.device.type or t.dtype != to.dtype for t in floats):
+    if all(t.dtype != to.dtype for t in floats):
         network.to(device=to.device, dtype=to.dtype)
+    elif any(t.device.type != to.device.type for t in floats):
+        network.to(device=to.device)
 
 
-def quantise(graphs: Sequence[GraphSpec], weights: str) -> None:
-    """Put the linear layers' weights in 8 bits, in place, if `weights` says so."""
-    if weights != "int8":
+def arrange(graphs: Sequence[GraphSpec], config: RuntimeConfig) -> None:
+    """Store the weights as `config` says, in place: linear layers in 8 bits, convolutions with their channels last."""
+    networks = {id(g.network): g.network for g in graphs}.values()
+    if config.channels_last:
+        for network in networks:
+            for parameter in network.parameters():
+                if (layout := _CHANNELS_LAST.get(parameter.dim())) is not None:
+                    parameter.data = parameter.data.contiguous(memory_format=layout)
+    if not config.weights:
         return
     try:
-        from torchao.quantization import Int8WeightOnlyConfig, quantize_  # noqa: PLC0415  slow to import, and a choice
+        from torchao import quantization  # noqa: PLC0415  slow to import, and a choice
     except ImportError as error:
         raise RuntimeUnavailable(
             "weights in 8 bits need the package torchao; requirements-dev.txt has the release that is tested"
         ) from error
-    for network in {id(g.network): g.network for g in graphs}.values():
-        quantize_(network, Int8WeightOnlyConfig())
+    kinds = {"int8": quantization.Int8WeightOnlyConfig, "fp8": quantization.Float8WeightOnlyConfig}
+    for network in networks:
+        quantization.quantize_(network, kinds[config.weights]())
 
 
 class Done:
@@ -106,17 +117,17 @@ class CompiledProgram:
         graphs: of one stage; one name may come in several buckets.
         capabilities: of the runtime.
         compile_call: what makes a compiled graph of an entry point; it compiles at the first call with new shapes.
-        weights: see `RuntimeConfig`.
+        config: how weights are stored.
     """
 
     def __init__(
-        self, graphs: Sequence[GraphSpec], capabilities: Capabilities, compile_call: Callable[[Call], Call], weights: str = ""
+        self, graphs: Sequence[GraphSpec], capabilities: Capabilities, compile_call: Callable[[Call], Call], config: RuntimeConfig
     ) -> None:
         self.capabilities = capabilities
         examples = [(g.name, g.inputs(capabilities.dtype)) for g in graphs]  # while the networks are on the host
         for network in {id(g.network): g.network for g in graphs}.values():
             _move(network.eval(), capabilities)
-        quantise(graphs, weights)
+        arrange(graphs, config)
         entries = {g.name: getattr(g.network, g.entry) for g in graphs}
         self._calls = {name: compile_call(entry) for name, entry in entries.items()}
         self._warm: set[tuple[str, Signature]] = set()

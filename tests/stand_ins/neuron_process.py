@@ -41,7 +41,7 @@ def main() -> dict[str, Any]:
             refusal = ""
         except ShapeNotServed as error:
             refusal = str(error)
-    return {
+    seen = {
         "torch_before": torch_before,
         "environment": {name: torch_neuronx.ENVIRONMENT.get(name) for name in ("TORCH_NEURONX_NEFF_CACHE_DIR", "NEURON_LOGICAL_NC_CONFIG")},
         "accelerator": str(torch.accelerator.current_accelerator()),
@@ -54,6 +54,36 @@ def main() -> dict[str, Any]:
         "refusal": refusal,
         "compiled_while_serving": len(torch_neuronx.COMPILED) - len(compiled),
     }
+    return seen | {"wan": _wan()}
+
+
+def _wan() -> dict[str, list[str]]:
+    """By graph of a checkpoint family, where its outputs stand; each has run once more after it was warm."""
+    import torch
+    from diffusers import AutoencoderKLWan, WanTransformer3DModel
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.utils import _pytree as pytree
+
+    from model_core.families.wan import WanGraph, denoiser_graphs
+    from model_core.families.wan_vae import WanDecoder, wan_decoder_graphs
+    from model_core.runtimes.neuron import NeuronRuntime
+    from tests import checkpoints
+
+    config = checkpoints.config("wan")
+    transformer, vae = (config.checkpoint.settings(part) for part in ("transformer", "vae"))
+    with FakeTensorMode(), torch.inference_mode():
+        torch.set_default_dtype(torch.bfloat16)
+        with torch.device("neuron"):
+            network = WanGraph(WanTransformer3DModel.from_config(transformer), config).requires_grad_(requires_grad=False)
+            decoder = WanDecoder(AutoencoderKLWan.from_config(vae)).requires_grad_(requires_grad=False)
+        torch.set_default_dtype(torch.float32)
+        seen = {}
+        for graphs in (denoiser_graphs([network], config, (1, 2)), wan_decoder_graphs(decoder, config)):
+            program = NeuronRuntime(RUNTIME).load(graphs)
+            for graph in graphs:
+                ticket = program.run(graph.name, *program.put(graph.inputs(torch.bfloat16)))
+                seen[graph.key] = sorted({str(leaf.device) for leaf in pytree.tree_leaves(ticket.state)})
+    return seen
 
 
 def _network(config: Any) -> Any:

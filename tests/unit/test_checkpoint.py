@@ -153,10 +153,12 @@ def test_a_deployment_may_name_a_checkpoint() -> None:
     assert (model.name, model.family, model.grid.max_frames, model.num_steps) == ("wan", "wan", 9, 50)
     with pytest.raises(ValidationError, match="height must be a multiple of 16 for wan; got 40"):
         AppConfig.model_validate({"model": {"folder": str(checkpoints.folder("wan")), "height": 40, "width": 48}})
-    with pytest.raises(ValueError, match="runtime must be left out where model is a checkpoint folder"):
-        AppConfig.model_validate(
-            {"model": {"folder": str(checkpoints.folder("wan")), "height": 32, "width": 48}, "decoder": {"runtime": {"name": "cuda"}}}
-        )
+    tiny = {"folder": str(checkpoints.folder("wan")), "height": 32, "width": 48}
+    with pytest.raises(ValueError, match=r"decoder.runtime.dtype must be that of the checkpoint, 'float32'; got 'bfloat16'"):
+        AppConfig.model_validate({"model": tiny, "decoder": {"runtime": {"name": "cuda", "dtype": "bfloat16"}}})
+    with pytest.raises(ValueError, match=r"engine.runtime.ranks must be 1 where model is a checkpoint; got 2"):
+        AppConfig.model_validate({"model": tiny, "engine": {"runtime": {"ranks": 2}}})
+    assert AppConfig.model_validate({"model": tiny, "engine": {"runtime": {"name": "cuda"}}}).preset().execution.denoiser.name == "cuda"
 
 
 @pytest.mark.parametrize(("seconds", "frames"), [(0.5, 8), (9 / 16, 9)])

@@ -20,8 +20,10 @@ from torch import Tensor, nn
 from deployments.config import AppConfig, RuntimeSettings
 from model_core.config import EngineConfig, Execution, RuntimeConfig
 from model_core.errors import RuntimeUnavailable, ShapeNotServed
+from model_core.families.millrace import MillracePainter
 from model_core.graphs import DENOISER, Bucket, GraphSpec
 from model_core.nn.graphs import causal_denoiser_graphs
+from model_core.presets import millrace_64
 from model_core.runtimes.cpu import CpuRuntime
 from model_core.runtimes.environment import core_count, set_environment
 from model_core.runtimes.interface import Capabilities
@@ -30,6 +32,7 @@ from model_core.runtimes.manifest import CompiledGraph, Manifest, manifest_path,
 from model_core.runtimes.neuron import NeuronRuntime
 from model_core.runtimes.program import CompiledProgram
 from model_core.session_log import model_fingerprint
+from model_core.weights import load_vae
 from tests.models import Collector, make, new_engine, random_context, random_dit, small_config
 
 ROOT = Path(__file__).parents[2]
@@ -64,7 +67,7 @@ def toy_graphs() -> list[GraphSpec]:
 def compiled_toys(graphs: list[GraphSpec]) -> CompiledProgram:
     """Traced and guarded as any compiled graph; without Inductor, whose C++ compiler would take most of a minute."""
     where = Capabilities(torch.device("cpu"), torch.float32, compiled=True, asynchronous=False)
-    return CompiledProgram(graphs, where, lambda call: torch.compile(call, fullgraph=True, dynamic=False, backend="eager"))
+    return CompiledProgram(graphs, where, lambda call: torch.compile(call, fullgraph=True, dynamic=False, backend="eager"), RuntimeConfig())
 
 
 @torch.inference_mode()
@@ -92,7 +95,7 @@ def test_what_the_shapes_do_not_show_is_refused_by_the_compiler() -> None:
 @torch.inference_mode()
 def test_a_program_that_is_not_compiled_leaves_the_compiler_alone() -> None:
     where = Capabilities(torch.device("cpu"), torch.float32, compiled=False, asynchronous=False)
-    CompiledProgram(toy_graphs(), where, lambda call: call).run("toy", torch.ones(1, 4))
+    CompiledProgram(toy_graphs(), where, lambda call: call, RuntimeConfig()).run("toy", torch.ones(1, 4))
     elsewhere = torch.compile(lambda x: x + 1, backend="eager")
     assert torch.equal(elsewhere(torch.zeros(2)), torch.ones(2))
 
@@ -107,7 +110,11 @@ def test_an_eager_program_is_a_plain_call() -> None:
     assert torch.equal(program.run("toy", x).result(), graphs[0].module()(x))
 
 
-@pytest.mark.parametrize("runtime", [RuntimeConfig(dtype="bfloat16"), RuntimeConfig(weights="int8")], ids=["bfloat16", "int8"])
+@pytest.mark.parametrize(
+    "runtime",
+    [RuntimeConfig(dtype="bfloat16"), RuntimeConfig(weights="int8"), RuntimeConfig(weights="fp8")],
+    ids=["bfloat16", "int8", "fp8"],
+)
 def test_with_fewer_bits_latents_are_close_and_rows_still_do_not_mix(runtime: RuntimeConfig) -> None:
     plain = small_config()
     config = replace(plain, execution=Execution(denoiser=runtime))
@@ -140,10 +147,24 @@ def test_what_changes_frames_changes_the_fingerprint_and_nothing_else_does() -> 
             RuntimeConfig(compiled=True),
             RuntimeConfig(name="cuda"),
             RuntimeConfig(weights="int8"),
+            RuntimeConfig(weights="fp8"),
+            RuntimeConfig(channels_last=True),
+            RuntimeConfig(ranks=2),
             NEURON,
         )
     }
-    assert len(others | {plain}) == 6
+    assert len(others | {plain}) == 9
+
+
+@torch.inference_mode()
+def test_a_decoder_whose_channels_are_last_draws_the_same_but_for_rounding() -> None:
+    config = millrace_64()
+    last = replace(config, execution=Execution(decoder=RuntimeConfig(channels_last=True)))
+    latents = np.random.default_rng(2).standard_normal(config.latent_shape(0), np.float32)
+    painters = [MillracePainter(load_vae(config), settings) for settings in (config, last)]
+    plain, other = (painter.paint(latents, painter.fresh())[0].astype(int) for painter in painters)
+    assert next(painters[1]._vae.decoder.parameters()).is_contiguous(memory_format=torch.channels_last)  # noqa: SLF001
+    assert np.abs(plain - other).max() <= 1
 
 
 @pytest.mark.gpu
@@ -246,6 +267,8 @@ def test_a_replica_on_neuron_sets_its_environment_first_keeps_to_the_device_and_
     assert seen["fallback"] == [False] * 6
     assert "graph 'commit' is compiled for shapes" in seen["refusal"]
     assert seen["compiled_while_serving"] == 0
+    assert len(seen["wan"]) == 5  # denoise in two buckets; decode in three kinds
+    assert set(map(tuple, seen["wan"].values())) == {("neuron:0",)}
 
 
 @pytest.mark.parametrize(
@@ -308,6 +331,9 @@ def test_a_list_of_cores_that_is_none_is_refused() -> None:
             {"name": "neuron", "cores": 1, "target": "trn2", "compiled": True, "weights": "int8"},
             "weights must be empty with runtime neuron",
         ),
+        ({"name": "neuron", "cores": 3, "ranks": 2, "target": "trn2", "compiled": True}, "cores must divide by the 2 ranks; got 3"),
+        ({"ranks": 2, "weights": "fp8"}, "weights must be empty with several ranks; got 'fp8'"),
+        ({"ranks": 2, "compiled": True, "cache": "/x", "require_warm": True}, "require_warm must be false with several ranks"),
         ({"target": "trn2"}, "target must be empty with runtime cpu"),
         ({"compiled": True, "require_warm": True}, "cache must be a folder"),
         ({"cache": "/x", "require_warm": True}, "require_warm must be false where nothing is compiled"),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -13,9 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
+from bench import gate
 from model_core.compiler.export import export
 from model_core.config import EngineConfig
-from model_core.graphs import DENOISER, Bucket, GraphSpec
+from model_core.graphs import GraphSpec
 from model_core.nn.causal_dit import CausalDiT, KeyValue, Modulation, TextCondition
 from model_core.nn.graphs import causal_denoiser_graphs, decoder_graphs
 from model_core.nn.vae import VAE
@@ -26,6 +30,7 @@ from tests.models import Collector, new_engine, random_context, random_dit, resu
 P = ParamSpec("P")
 T = TypeVar("T")
 
+ROOT = Path(__file__).parents[2]
 CONFIG = millrace_64()
 DIT = replace(CONFIG.dit, depth=2)  # the layers are alike; two show how they are joined
 ROWS = 2
@@ -39,63 +44,6 @@ def graphs() -> dict[str, GraphSpec]:
 
 
 GRAPHS = graphs()
-
-
-class ReadsAValue(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x * x.sum().item()
-
-
-class BranchesOnAValue(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x + 1 if x.sum() > 0 else x
-
-
-class GrowsWithItsData(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([x, x[x > 0]])
-
-
-class GrowsABuffer(nn.Module):
-    cache: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("cache", torch.zeros(2))
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.cache = torch.cat((self.cache, x))
-        return self.cache.sum()
-
-
-class GrowsItsInput(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.cat((x, x * 2))
-
-
-class CopiesByIndex(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x.clone().index_copy_(0, torch.tensor([0]), x[:1])
-
-
-class Double(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x.double().sin().float()
-
-
-class Complex(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.view_as_real(torch.view_as_complex(x.reshape(-1, 2)) * 1j)
-
-
-class Sorts(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x.sort().values
-
-
-class Scatters(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x.scatter(0, torch.zeros(2, dtype=torch.int64), 1.0)
 
 
 @pytest.fixture(autouse=True)
@@ -121,26 +69,35 @@ def test_a_graph_that_serves_compiles_whole(name: str) -> None:
 @pytest.mark.parametrize(
     ("network", "operator", "why"),
     [
-        (ReadsAValue(), "item", "reads a value back to the host"),
-        (BranchesOnAValue(), "gt", "cannot be exported: Data-dependent branching"),
-        (GrowsWithItsData(), "index", "symbolic shape"),
-        (GrowsABuffer(), "cat", "grows buffer network.cache from (2,) to (6,)"),
-        (GrowsItsInput(), "cat", "returns its input"),
-        (CopiesByIndex(), "index_copy", "becomes a scatter"),
-        (Double(), "to", "float64"),
-        (Complex(), "view_as_complex", "complex"),
-        (Sorts(), "sort", "is a sort"),
-        (Scatters(), "scatter", "is a scatter"),
+        (gate.ReadsAValue(), "item", "reads a value back to the host"),
+        (gate.BranchesOnAValue(), "gt", "cannot be exported: Data-dependent branching"),
+        (gate.GrowsWithItsData(), "index", "symbolic shape"),
+        (gate.GrowsABuffer(), "cat", "grows buffer network.cache from (2,) to (6,)"),
+        (gate.GrowsItsInput(), "cat", "returns its input"),
+        (gate.CopiesByIndex(), "index_copy", "becomes a scatter"),
+        (gate.Double(), "to", "float64"),
+        (gate.Complex(), "view_as_complex", "complex"),
+        (gate.Sorts(), "sort", "is a sort"),
+        (gate.Scatters(), "scatter", "is a scatter"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
 )
 def test_what_is_not_static_is_named_with_its_line(network: nn.Module, operator: str, why: str) -> None:
-    spec = GraphSpec(DENOISER, "bad", Bucket(4), network, "forward", lambda _: (torch.ones(4),))
-    faults = [fault for fault in export(spec).faults if operator in fault.operator and why in str(fault)]
+    faults = [fault for fault in export(gate.bad_graph(network)).faults if operator in fault.operator and why in str(fault)]
     assert faults
     path, _, line = faults[0].where.rpartition(":")
-    assert path == __file__
+    assert path == gate.__file__
     assert "x" in Path(path).read_text().splitlines()[int(line) - 1]
+
+
+def test_the_demonstration_shows_every_kind_refused_with_its_operator_and_its_line() -> None:
+    """In a process of its own, as JAX wants it."""
+    done = subprocess.run([sys.executable, "-m", "bench.gate"], capture_output=True, text=True, timeout=100, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{len(gate.BAD)} of {len(gate.BAD)} bad graphs refused" in done.stdout
+    refused = done.stdout.split("refused  ")[1:]
+    assert len(refused) == len(gate.BAD)
+    assert all(re.search(r"\n    \S.* at \S+gate\.py:\d+: .+\n        \S", part) for part in refused), done.stdout
 
 
 # -- while serving ------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,60 @@
+"""Families that come as checkpoints, through runtimes: graphs that compile whole, programs of fixed shapes, weights in bfloat16."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from torch.utils import _pytree as pytree
+
+from model_core.config import EngineConfig, Execution, RuntimeConfig
+from model_core.engine.engine import Engine
+from model_core.errors import ShapeNotServed
+from model_core.families.registry import family
+from model_core.graphs import DECODER, DENOISER, TEXT_ENCODER
+from model_core.types import TextEmbedding
+from tests import checkpoints
+from tests.models import make
+
+PROMPT = "a red circle moves left"
+
+
+def test_every_graph_of_wan_is_listed_and_those_that_run_most_compile_whole_and_compute_the_same() -> None:
+    """Traced as for any compiler, and run by PyTorch's own operators: bit for bit."""
+    graphs = family("wan").graphs(checkpoints.config("wan"), EngineConfig(batch_buckets=(2,)))
+    assert [(g.stage, g.name) for g in graphs] == [
+        (TEXT_ENCODER, "features"), (DENOISER, "denoise"), (DECODER, "decode_first"), (DECODER, "decode_second"), (DECODER, "decode"),
+    ]  # fmt: skip
+    for graph in (graphs[1], graphs[-1]):  # the others take long, and `headrace compile` has them
+        torch.compiler.reset()
+        module, inputs = graph.module(), graph.inputs(torch.float32)
+        compiled = torch.compile(module, fullgraph=True, dynamic=False, backend="eager")
+        with torch.inference_mode():
+            for got, expected in zip(*(pytree.tree_leaves(call(*inputs)) for call in (compiled, module)), strict=True):
+                assert torch.equal(got, expected), graph.key
+    torch.compiler.reset()
+
+
+@torch.inference_mode()
+def test_wan_in_bfloat16_runs_in_programs_of_fixed_shapes_and_is_close() -> None:
+    exact = checkpoints.config("wan")
+    runtime = RuntimeConfig(dtype="bfloat16")
+    execution = Execution(text_encoder=runtime, denoiser=runtime, decoder=runtime)
+    config = replace(exact, checkpoint=replace(exact.checkpoint, dtype="bfloat16"), execution=execution)
+    parts, buckets = family("wan"), EngineConfig(batch_buckets=(1, 2))
+    tokens, mask = parts.embedder(config).embed([PROMPT])
+    sampler = parts.sampler(config, buckets)
+    expected = checkpoints.context("wan", PROMPT, seed=7)
+    context = replace(expected, embedding=TextEmbedding(PROMPT, tokens[0], mask[0]))
+    (a,), (b,) = make(checkpoints.engine("wan"), expected), make(Engine(sampler, config, buckets), context)
+    assert b.dtype == np.float32
+    assert 0.99 < float((a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum())) < 1
+    painter = parts.painter(config)
+    frames, memory = painter.paint(b[:, :2], painter.fresh())
+    more, _ = painter.paint(b[:, 2:], memory)
+    assert [len(frames), len(more)] == [5, 4]
+    with pytest.raises(ShapeNotServed, match=r"'denoise' is compiled for shapes"):
+        cast("Any", sampler)._program.run("denoise", *(torch.zeros(3, *size) for size in ((4, 3, 4, 6), (), (512, 32))))  # noqa: SLF001
