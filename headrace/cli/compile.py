@@ -43,6 +43,9 @@ def compile_(
             if tiny_families:
                 apps |= _tiny(config, Path(folder))
             checked = {name: _checked(app, stage, name) for name, app in apps.items()}
+        if tiny_families:
+            for name, reports in checked.items():
+                print(f"{name or apps[''].preset().name:<16} {sum(r.passed for r in reports)} of {len(reports)} graphs passed")
         if json_file is not None:
             from model_core.compiler.walk import as_data
 
@@ -94,7 +97,7 @@ def _tiny(path: Path | None, folder: Path) -> dict[str, AppConfig]:
     for family in sorted(MAKERS):
         make_tiny(family, folder / family)
         model = {"folder": str(folder / family), "family": family} | TINY
-        apps[family] = load(path or STAGED_CONFIG, Overrides(args={"model": model}))[1]
+        apps[family] = load(path or STAGED_CONFIG, Overrides(args={"model": model, "engine": {"batch_buckets": [1, 2]}}))[1]
     return apps
 
 

@@ -15,7 +15,7 @@ from typing import Any, cast
 from model_core.config import EngineConfig, ModelConfig
 from model_core.roofline import BANDS, CHIPS, Work, estimates, seconds
 
-# Largest |XLA - eager| over largest |eager|. Both compute in float32 and sum in different orders.
+# Largest |XLA - eager| over largest |eager|, of each output. Both compute in float32 and sum in different orders.
 TOLERANCE = 1e-4
 
 

@@ -22,6 +22,8 @@ from model_core.config import RuntimeConfig
 from model_core.errors import StageUnavailable
 from model_core.runtimes.environment import rank_environment
 
+_PATIENCE_S = 30.0  # with a rank that has been told to end
+
 
 def meet(rank: int, ranks: int, place: str) -> None:
     """Wait for the others at the file `place`. The backend is that of the device that torch finds, gloo on a CPU."""
@@ -70,7 +72,7 @@ def _end(processes: Sequence[subprocess.Popen[bytes]], folder: Path) -> None:
             process.stdin.close()
     for process in processes:
         try:
-            process.wait(timeout=5)
+            process.wait(timeout=_PATIENCE_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

@@ -4,13 +4,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 import yaml
 from typer.testing import CliRunner
 
 from autoscaling.profile import StepProfile
 from deployments.cluster import STAGED_CONFIG
 from headrace.cli import app
+from model_core.compiler.stablehlo import difference
 from model_core.roofline import BANDS, CHIPS, Work, seconds
 
 RUNNER = CliRunner()
@@ -76,6 +79,19 @@ def test_bad_input_is_named(arguments: list[str], sentence: str) -> None:
     done = RUNNER.invoke(app, ["compile", "--dry-run", *arguments])
     assert done.exit_code == 2
     assert sentence in done.output
+
+
+def test_outputs_are_compared_each_by_its_own_size_and_pictures_but_for_rounding() -> None:
+    small, picture = torch.tensor([0.5, 1.0]), torch.tensor([7, 200], dtype=torch.uint8)
+    assert difference((np.array([0.5, 1.0]), np.array([8, 199])), [small, picture]) == 0
+    assert difference((np.array([0.5, 1.1]), np.array([7, 200])), [small, picture]) == pytest.approx(0.1)
+    assert difference((np.array([0.5, 1.0]), np.array([7, 210])), [small, picture]) == pytest.approx(9 / 200)
+
+
+def test_tiny_families_are_for_dry_runs() -> None:
+    done = RUNNER.invoke(app, ["compile", "--tiny-families"])
+    assert done.exit_code == 2
+    assert "--tiny-families: needs --dry-run" in done.output
 
 
 def test_a_roofline_is_the_slower_of_arithmetic_and_memory() -> None:

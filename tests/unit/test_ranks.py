@@ -15,6 +15,7 @@ from model_core.families.millrace import MillraceSampler
 from model_core.families.parallel import ParallelSampler
 from model_core.presets import millrace_64
 from model_core.runtimes.environment import rank_environment, set_environment
+from model_core.runtimes.ranks import Followers
 from model_core.weights import load_dit
 from tests.models import Collector, random_context
 
@@ -24,7 +25,7 @@ ENGINE = EngineConfig(batch_buckets=(1, 2))
 
 
 def test_two_ranks_make_what_one_makes_but_for_rounding_and_end_with_their_replica() -> None:
-    """Of two sessions in one batch, over a window that fills, on gloo; and a rank that dies takes the replica with it."""
+    """Of two sessions in one batch, over a window that fills, on gloo."""
     made = []
     sampler = ParallelSampler(CONFIG, ENGINE)
     contexts = [random_context(name, CONFIG, chunks=3) for name in ("one", "two")]
@@ -39,19 +40,18 @@ def test_two_ranks_make_what_one_makes_but_for_rounding_and_end_with_their_repli
     leg = sampler.open(contexts[0])
     assert leg.leg.text.layers[0].key.shape[-1] == CONFIG.dit.width // 2
     (follower,) = sampler._followers._processes  # noqa: SLF001
-    follower.kill()
-    follower.wait()
-    with pytest.raises(StageUnavailable, match="rank 1 of 2 has ended with code -9"):
-        sampler.start(leg, 0)
-
-
-def test_the_other_ranks_end_when_the_sampler_is_forgotten() -> None:
-    sampler = ParallelSampler(CONFIG, ENGINE)
-    (follower,) = sampler._followers._processes  # noqa: SLF001
     assert follower.poll() is None
-    del sampler
+    del leg, sampler, each, collector, sessions
     gc.collect()
     assert follower.poll() == 0
+
+
+def test_a_rank_that_has_ended_is_noticed_by_the_next_call() -> None:
+    followers = Followers(TWO, "this")  # a module that prints something and ends
+    (follower,) = followers._processes  # noqa: SLF001
+    follower.wait()
+    with pytest.raises(StageUnavailable, match="rank 1 of 2 has ended with code 0"):
+        followers.tell("anything")
 
 
 def test_each_rank_is_shown_its_own_devices() -> None:
