@@ -43,7 +43,8 @@ class WanDecoder(nn.Module):
         self.channels = vae.config.z_dim
         statistics = {"mean": vae.config.latents_mean, "deviation": vae.config.latents_std}
         for name, values in statistics.items():
-            self.register_buffer(name, torch.tensor(values).view(1, -1, 1, 1, 1).to(vae.dtype), persistent=False)
+            each = [self.convolution.weight.new_full((), value) for value in values]
+            self.register_buffer(name, torch.stack(each).view(1, -1, 1, 1, 1), persistent=False)
         vae.clear_cache()
         self._entries = len(vae._feat_map)  # noqa: SLF001 - what its own `decode` keeps between latent frames
         with torch.inference_mode():
