@@ -11,9 +11,11 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from model_core.engine.step_scheduler import bucket_for
@@ -21,9 +23,12 @@ from model_core.errors import FieldViolation
 from model_core.families.described import CheckpointConfig
 from model_core.families.prompts import blank_text, text_violations
 from model_core.families.skipping import Skipping
+from model_core.graphs import DECODER, Bucket, GraphSpec, Inputs
+from model_core.runtimes.load import load_program
 from model_core.types import Latents, SessionContext, TextEmbedding
 
 T = TypeVar("T")
+_NOISE_SEED = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -61,8 +66,12 @@ class ClipLeg:
 class ClipSampler(ABC):
     """A `Sampler` of clips. A family says what noise it starts from and what its network predicts."""
 
-    def __init__(self, config: CheckpointConfig, buckets: Sequence[int], schedule: Any, text_width: int) -> None:
+    def __init__(
+        self, config: CheckpointConfig, buckets: Sequence[int], schedule: Any, text_width: int, graphs: Sequence[GraphSpec]
+    ) -> None:
+        """`graphs` are those that `predict` runs."""
         self.config = config
+        self._program = load_program(config, graphs)
         self._buckets = tuple(buckets)
         self._schedule = schedule
         self._text_shape = (config.texts, config.max_tokens, text_width)
@@ -74,6 +83,10 @@ class ClipSampler(ABC):
     @abstractmethod
     def predict(self, legs: Sequence[ClipLeg], x_t: Tensor, t: Tensor) -> Tensor:
         """What the network says of `x_t` `[B, ...]` at the times `t` `[B]`, guidance applied."""
+
+    def run(self, graph: str, *inputs: Tensor) -> Tensor:
+        """What a graph makes of inputs on the host, on the host."""
+        return cast("Tensor", self._program.run(graph, *self._program.put(inputs)).result())
 
     def prepare(self, schedule: Any, num_steps: int) -> None:
         """Set the noise schedule's times."""
@@ -134,6 +147,35 @@ class ClipSampler(ABC):
 
     def commit(self, legs: Sequence[ClipLeg]) -> None:  # noqa: B027 - nothing to do, and nothing for a family to add
         """Nothing follows a clip."""
+
+
+class ClipPainter:
+    """A `Painter` of whole clips, for autoencoders that are not causal: one graph, `decode`; nothing is remembered.
+
+    Some decoders add noise. It is the same for every clip, so that frames follow from latents.
+    """
+
+    def __init__(self, decoder: torch.nn.Module, config: CheckpointConfig) -> None:
+        self._program = load_program(config, clip_decoder_graphs(decoder, config))
+
+    def fresh(self) -> None:
+        return None
+
+    def paint(self, latents: Latents, memory: None) -> tuple[NDArray[np.uint8], None]:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(_NOISE_SEED)
+            ticket = self._program.run("decode", self._program.put(torch.tensor(latents)[None]))
+        return cast("NDArray[np.uint8]", ticket.result()[0].numpy()), memory
+
+
+def clip_decoder_graphs(decoder: torch.nn.Module, config: CheckpointConfig) -> list[GraphSpec]:
+    """Of a module with `decode`, latents `[1, C, F, H, W]` → uint8 `[1, N, H, W, 3]`: one clip."""
+    shape = config.latent_shape(0)
+    return [GraphSpec(DECODER, "decode", Bucket(1, *shape[1:]), decoder, "decode", partial(_latents, shape))]
+
+
+def _latents(shape: tuple[int, ...], _: torch.dtype) -> Inputs:
+    return (torch.randn(1, *shape, generator=torch.Generator().manual_seed(0)),)
 
 
 def guided(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:

@@ -10,30 +10,25 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, cast
 
-import numpy as np
 import torch
 from diffusers import AutoencoderKLCogVideoX, CogVideoXDPMScheduler, CogVideoXPipeline, CogVideoXTransformer3DModel, SchedulerMixin
 from diffusers.utils.torch_utils import randn_tensor
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import T5EncoderModel
 
 from model_core.config import EngineConfig, ModelConfig
-from model_core.families.clip import AlongRows, ClipLeg, ClipSampler, Sides
+from model_core.families.clip import AlongRows, ClipLeg, ClipPainter, ClipSampler, Sides, clip_decoder_graphs
 from model_core.families.described import CheckpointConfig
 from model_core.families.interface import Embedder, Painter, Sampler
 from model_core.families.loading import load_module, load_noise_schedule, load_tokenizer
-from model_core.families.prompts import PromptEmbedder
-from model_core.families.wan_vae import pixels
+from model_core.families.prompts import PromptEmbedder, prompt_graphs
+from model_core.families.wan_vae import bytes_of
 from model_core.graphs import DENOISER, Bucket, GraphSpec, Inputs
-from model_core.types import Latents
 
 
 def embedder(config: ModelConfig) -> Embedder:
-    own = _own(config)
-    text = load_module(own.checkpoint, "text_encoder", T5EncoderModel)
-    pipeline = CogVideoXPipeline(load_tokenizer(own.checkpoint), text, None, None, None)  # for `encode_prompt`
-    return PromptEmbedder(pipeline, own, text.config.d_model)
+    own, pipeline = _own(config), _prompts(_own(config))
+    return PromptEmbedder(pipeline, own, pipeline.text_encoder.config.d_model)
 
 
 def sampler(config: ModelConfig, engine: EngineConfig) -> Sampler:
@@ -42,23 +37,35 @@ def sampler(config: ModelConfig, engine: EngineConfig) -> Sampler:
 
 
 def painter(config: ModelConfig) -> Painter:
-    return CogVideoXPainter(load_module(_own(config).checkpoint, "vae", AutoencoderKLCogVideoX))
+    own = _own(config)
+    return ClipPainter(CogVideoXDecoder(load_module(own.checkpoint, "vae", AutoencoderKLCogVideoX)), own)
 
 
 def graphs(config: ModelConfig, engine: EngineConfig) -> list[GraphSpec]:
-    """The transformer, which is where the time goes; text encoder and autoencoder are not listed yet."""
     own = _own(config)
-    network, listed = CogVideoXGraph(_network(own), own), []
+    decoder = CogVideoXDecoder(load_module(own.checkpoint, "vae", AutoencoderKLCogVideoX))
+    return [
+        *prompt_graphs(_prompts(own), own),
+        *denoiser_graphs(_network(own), own, engine.batch_buckets),
+        *clip_decoder_graphs(decoder, own),
+    ]
+
+
+def denoiser_graphs(network: CogVideoXGraph, config: CheckpointConfig, batches: Sequence[int]) -> list[GraphSpec]:
+    """For each number of clips, with a row for each of their texts."""
     _, frames, _, height, width = network.shape
-    for clips in engine.batch_buckets:
-        rows = clips * own.texts
-        bucket = Bucket(rows, frames, height, width, own.max_tokens)
-        listed.append(GraphSpec(DENOISER, "denoise", bucket, network, "denoise", partial(network.inputs, rows)))
-    return listed
+    buckets = [Bucket(clips * config.texts, frames, height, width, config.max_tokens) for clips in batches]
+    return [GraphSpec(DENOISER, "denoise", bucket, network, "denoise", partial(network.inputs, bucket.rows)) for bucket in buckets]
 
 
-def _network(config: CheckpointConfig) -> Any:
-    return load_module(config.checkpoint, "transformer", CogVideoXTransformer3DModel)
+def _network(config: CheckpointConfig) -> CogVideoXGraph:
+    return CogVideoXGraph(load_module(config.checkpoint, "transformer", CogVideoXTransformer3DModel), config)
+
+
+def _prompts(config: CheckpointConfig) -> Any:
+    """The part of diffusers' pipeline that embeds prompts."""
+    text = load_module(config.checkpoint, "text_encoder", T5EncoderModel)
+    return CogVideoXPipeline(load_tokenizer(config.checkpoint), text, None, None, None)
 
 
 def _own(config: ModelConfig) -> CheckpointConfig:
@@ -84,19 +91,26 @@ class CogVideoXGraph(nn.Module):
         for name, values in zip(("_cosines", "_sines"), angles, strict=False):
             self.register_buffer(name, values, persistent=False)
         self._rotary = bool(angles)
+        for block in transformer.transformer_blocks:  # each has small layers of its own that look at the time
+            for norm in (block.norm1, block.norm2):
+                norm.linear = AlongRows(norm.linear, config.texts)
+        transformer.norm_out.linear = AlongRows(transformer.norm_out.linear, config.texts)
+        transformer.time_embedding = AlongRows(transformer.time_embedding, config.texts)
+        transformer.patch_embed = AlongRows(transformer.patch_embed, config.texts)
 
     def denoise(self, x_t: Tensor, t: Tensor, text: Tensor) -> Tensor:
         """`x_t` `[B, F, C, H, W]`, `t` `[B]`, `text` `[B, T, D]` → what the network predicts, of the shape of `x_t`."""
         angles = (self._cosines, self._sines) if self._rotary else None
-        return cast("Tensor", self.transformer(x_t, text, t, image_rotary_emb=angles, return_dict=False)[0])
+        dtype = self.transformer.proj_out.weight.dtype
+        return cast("Tensor", self.transformer(x_t.to(dtype), text.to(dtype), t, image_rotary_emb=angles, return_dict=False)[0])
 
     def inputs(self, rows: int, dtype: torch.dtype) -> Inputs:
         """Plausible ones, for `rows` rows."""
-        del dtype  # the transformer has the checkpoint's
+        del dtype  # nothing here comes from another graph
         draw, network = torch.Generator().manual_seed(0), self.transformer
         x_t = torch.randn(rows, *self.shape[1:], generator=draw)
         text = torch.randn(rows, self._tokens, network.config.text_embed_dim, generator=draw)
-        return x_t.to(network.dtype), torch.linspace(999, 1, rows).long(), text.to(network.dtype)
+        return x_t, torch.linspace(999, 1, rows), text
 
 
 def _angles(transformer: Any, config: CheckpointConfig, frames: int) -> tuple[Tensor, Tensor]:
@@ -110,26 +124,21 @@ def _angles(transformer: Any, config: CheckpointConfig, frames: int) -> tuple[Te
 class CogVideoXSampler(ClipSampler):
     """`CogVideoXTransformer3DModel` as a `Sampler`."""
 
-    def __init__(self, config: CheckpointConfig, buckets: Sequence[int], schedule: Any, network: Any) -> None:
-        super().__init__(config, buckets, schedule, network.config.text_embed_dim)
-        self._graph = CogVideoXGraph(network, config)
-        for block in network.transformer_blocks:  # each has small layers of its own that look at the time
-            for norm in (block.norm1, block.norm2):
-                norm.linear = AlongRows(norm.linear, config.texts)
-        network.norm_out.linear = AlongRows(network.norm_out.linear, config.texts)
-        network.time_embedding = AlongRows(network.time_embedding, config.texts)
-        network.patch_embed = AlongRows(network.patch_embed, config.texts)
+    def __init__(self, config: CheckpointConfig, buckets: Sequence[int], schedule: Any, network: CogVideoXGraph) -> None:
+        width = network.transformer.config.text_embed_dim
+        super().__init__(config, buckets, schedule, width, denoiser_graphs(network, config, buckets))
+        self._shape, self._extra = network.shape, network.extra
 
     def noise(self, draw: torch.Generator) -> Tensor:
-        noise: Tensor = randn_tensor(self._graph.shape, generator=draw, dtype=torch.float32)
+        noise: Tensor = randn_tensor(self._shape, generator=draw, dtype=torch.float32)
         return cast("Tensor", noise * self._schedule.init_noise_sigma)
 
     def prepare(self, schedule: Any, num_steps: int) -> None:
         schedule.set_timesteps(num_steps)
 
     def predict(self, legs: Sequence[ClipLeg], x_t: Tensor, t: Tensor) -> Tensor:
-        sides, dtype = Sides.of(legs, x_t, t), self._graph.transformer.dtype
-        predicted = self._graph.denoise(sides.x_t.to(dtype), sides.t, sides.tokens.to(dtype))
+        sides = Sides.of(legs, x_t, t)
+        predicted = self.run("denoise", sides.x_t, sides.t.float(), sides.tokens)
         return sides.joined(predicted, len(legs), self.config.guidance)
 
     def advance(self, leg: ClipLeg, predicted: Tensor) -> Tensor:
@@ -144,23 +153,22 @@ class CogVideoXSampler(ClipSampler):
         return cast("Tensor", x_t)
 
     def clean(self, x_t: Tensor) -> Tensor:
-        return x_t[0, self._graph.extra :].transpose(0, 1)
+        return x_t[0, self._extra :].transpose(0, 1)
 
 
-class CogVideoXPainter:
-    """`AutoencoderKLCogVideoX` as a `Painter` of whole clips; nothing is remembered.
+class CogVideoXDecoder(nn.Module):
+    """`AutoencoderKLCogVideoX`'s decoder, for whole clips.
 
     It decodes latent frames by twos, the odd one with the first two, and its norms look at all that it has before it: how a clip is
     cut is part of what its frames are, so it is cut as diffusers cuts it.
     """
 
     def __init__(self, vae: Any) -> None:
-        self._vae = vae
+        super().__init__()
+        self.vae = vae
 
-    def fresh(self) -> None:
-        return None
-
-    def paint(self, latents: Latents, memory: None) -> tuple[NDArray[np.uint8], None]:
-        vae = self._vae
-        z = 1 / vae.config.scaling_factor * torch.tensor(latents)[None].to(vae.dtype)
-        return pixels(vae.decode(z, return_dict=False)[0]), memory
+    def decode(self, latents: Tensor) -> Tensor:
+        """Normalised latents `[1, C, F, H, W]` → pixels uint8 `[1, N, H, W, 3]`."""
+        vae = self.vae
+        z = 1 / vae.config.scaling_factor * latents.to(vae.decoder.conv_in.conv.weight.dtype)
+        return bytes_of(vae.decode(z, return_dict=False)[0])

@@ -24,7 +24,6 @@ from model_core.families.prompts import PromptEmbedder, prompt_graphs
 from model_core.families.taehv import TaehvPainter, load_taehv
 from model_core.families.wan_vae import WanDecoder, WanPainter, wan_decoder_graphs
 from model_core.graphs import DENOISER, Bucket, GraphSpec, Inputs
-from model_core.runtimes.load import load_program
 
 
 def embedder(config: ModelConfig) -> Embedder:
@@ -162,8 +161,7 @@ class WanSampler(ClipSampler):
     def __init__(
         self, config: CheckpointConfig, buckets: Sequence[int], schedule: Any, parts: Sequence[WanGraph], boundary_ratio: float | None
     ) -> None:
-        super().__init__(config, buckets, schedule, parts[0].transformer.config.text_dim)
-        self._program = load_program(config, denoiser_graphs(parts, config, buckets))
+        super().__init__(config, buckets, schedule, parts[0].transformer.config.text_dim, denoiser_graphs(parts, config, buckets))
         self._boundary = None if boundary_ratio is None else boundary_ratio * schedule.config.num_train_timesteps
 
     def noise(self, draw: torch.Generator) -> Tensor:
@@ -174,11 +172,9 @@ class WanSampler(ClipSampler):
         return self._part(leg)
 
     def predict(self, legs: Sequence[ClipLeg], x_t: Tensor, t: Tensor) -> Tensor:
-        graph, program = f"denoise{self._part(legs[0]) or ''}", self._program
-        inputs = program.put((self.inputs(legs, x_t), t.float()))
-        texts = program.put([torch.stack([leg.text[0][side] for leg in legs]) for side in range(len(legs[0].text[0]))])
-        tickets = [program.run(graph, *inputs, text, *program.put(self.more(legs))) for text in texts]
-        predicted: list[Tensor] = [ticket.result() for ticket in tickets]
+        graph, x = f"denoise{self._part(legs[0]) or ''}", self.inputs(legs, x_t)
+        texts = [torch.stack([leg.text[0][side] for leg in legs]) for side in range(len(legs[0].text[0]))]
+        predicted = [self.run(graph, x, t.float(), text, *self.more(legs)) for text in texts]
         return predicted[0] if len(predicted) == 1 else guided(predicted[0], predicted[1], self.config.guidance)
 
     def inputs(self, legs: Sequence[ClipLeg], x_t: Tensor) -> Tensor:
