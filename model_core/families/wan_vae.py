@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -136,8 +136,3 @@ def bytes_of(frames: Tensor) -> Tensor:
     """Frames `[B, 3, N, H, W]` in [-1, 1] → uint8 `[B, N, H, W, 3]`, rounded as diffusers' video processor rounds them."""
     unit = (frames.float() * 0.5 + 0.5).clamp(0, 1).permute(0, 2, 3, 4, 1)
     return (unit * 255).round().to(torch.uint8)
-
-
-def pixels(frames: Tensor) -> NDArray[np.uint8]:
-    """The one clip in `frames` as an array `[N, H, W, 3]`; see `bytes_of`."""
-    return cast("NDArray[np.uint8]", bytes_of(frames)[0].numpy())
