@@ -96,7 +96,7 @@ def _tiny(path: Path | None, folder: Path) -> dict[str, AppConfig]:
     apps = {}
     for family in sorted(MAKERS):
         make_tiny(family, folder / family)
-        model = {"folder": str(folder / family), "family": family} | TINY
+        model = {"folder": str(folder / family)} | TINY
         apps[family] = load(path or STAGED_CONFIG, Overrides(args={"model": model, "engine": {"batch_buckets": [1, 2]}}))[1]
     return apps
 
