@@ -22,6 +22,7 @@ from model_core.families.interface import Embedder, Painter, Sampler
 from model_core.families.loading import load_module, load_noise_schedule, load_tokenizer
 from model_core.families.prompts import PromptEmbedder, prompt_graphs
 from model_core.families.taehv import TaehvPainter, load_taehv
+from model_core.families.taehv import graphs as taehv_graphs
 from model_core.families.wan_vae import WanDecoder, WanPainter, wan_decoder_graphs
 from model_core.graphs import DENOISER, Bucket, GraphSpec, Inputs
 
@@ -50,12 +51,16 @@ def painter(config: ModelConfig) -> Painter:
 
 def graphs(config: ModelConfig, engine: EngineConfig) -> list[GraphSpec]:
     own = _own(config)
-    vae = load_module(own.checkpoint, "vae", AutoencoderKLWan)
-    return [
-        *prompt_graphs(_prompts(own), own),
-        *denoiser_graphs(_transformers(own), own, engine.batch_buckets),
-        *wan_decoder_graphs(WanDecoder(vae), own),
-    ]
+    return [*denoiser_graphs(_transformers(own), own, engine.batch_buckets), *graphs_beside(own)]
+
+
+def graphs_beside(config: CheckpointConfig) -> list[GraphSpec]:
+    """Of the text encoder and the decoder, which are the same for all families on Wan's latents."""
+    if config.decoder != "vae":
+        decoder = taehv_graphs(load_taehv(config), config)
+    else:
+        decoder = wan_decoder_graphs(WanDecoder(load_module(config.checkpoint, "vae", AutoencoderKLWan)), config)
+    return [*prompt_graphs(_prompts(config), config), *decoder]
 
 
 def denoiser_graphs(parts: Sequence[WanGraph], config: CheckpointConfig, batches: Sequence[int]) -> list[GraphSpec]:
