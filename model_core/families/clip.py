@@ -29,7 +29,6 @@ from model_core.runtimes.load import load_program
 from model_core.types import Latents, SessionContext, TextEmbedding
 
 T = TypeVar("T")
-_NOISE_SEED = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -151,10 +150,7 @@ class ClipSampler(ABC):
 
 
 class ClipPainter:
-    """A `Painter` of whole clips, for autoencoders that are not causal: one graph, `decode`; nothing is remembered.
-
-    Some decoders add noise. It is the same for every clip, so that frames follow from latents.
-    """
+    """A `Painter` of whole clips, for autoencoders that are not causal: one graph, `decode`; nothing is remembered."""
 
     def __init__(self, decoder: torch.nn.Module, config: CheckpointConfig) -> None:
         self._program = load_program(config, clip_decoder_graphs(decoder, config))
@@ -163,9 +159,7 @@ class ClipPainter:
         return None
 
     def paint(self, latents: Latents, memory: None) -> tuple[NDArray[np.uint8], None]:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(_NOISE_SEED)
-            ticket = self._program.run("decode", self._program.put(torch.tensor(latents)[None]))
+        ticket = self._program.run("decode", self._program.put(torch.tensor(latents)[None]))
         return cast("NDArray[np.uint8]", ticket.result()[0].numpy()), memory
 
 
@@ -210,6 +204,18 @@ class Sides:
         """One row a clip of the `[B * G, ...]` that the network predicted, in float32."""
         sides = predicted.float().unflatten(0, (clips, -1))
         return sides[:, 0] if sides.shape[1] == 1 else guided(sides[:, 0], sides[:, 1], scale)
+
+
+class Angles(torch.nn.Module):
+    """Cosines and sines of rotary positions: one for all layers, which hold it without a copy."""
+
+    cosines: Tensor
+    sines: Tensor
+
+    def __init__(self, cosines: Tensor, sines: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("cosines", cosines, persistent=False)
+        self.register_buffer("sines", sines, persistent=False)
 
 
 class AlongRows(torch.nn.Module):

@@ -12,12 +12,13 @@ from typing import Any, cast
 
 import torch
 from diffusers import AutoencoderKLCogVideoX, CogVideoXDPMScheduler, CogVideoXPipeline, CogVideoXTransformer3DModel, SchedulerMixin
+from diffusers.models.embeddings import apply_rotary_emb
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor, nn
 from transformers import T5EncoderModel
 
 from model_core.config import EngineConfig, ModelConfig
-from model_core.families.clip import AlongRows, ClipLeg, ClipPainter, ClipSampler, Sides, clip_decoder_graphs
+from model_core.families.clip import AlongRows, Angles, ClipLeg, ClipPainter, ClipSampler, Sides, clip_decoder_graphs
 from model_core.families.described import CheckpointConfig
 from model_core.families.interface import Embedder, Painter, Sampler
 from model_core.families.loading import load_module, load_noise_schedule, load_tokenizer
@@ -87,10 +88,11 @@ class CogVideoXGraph(nn.Module):
         self.extra = -frames % (transformer.config.patch_size_t or 1)
         self.shape = (1, frames + self.extra, channels, height, width)
         self._tokens = config.max_tokens
-        angles = _angles(transformer, config, self.shape[1]) if transformer.config.use_rotary_positional_embeddings else ()
-        for name, values in zip(("_cosines", "_sines"), angles, strict=False):
-            self.register_buffer(name, values, persistent=False)
-        self._rotary = bool(angles)
+        if transformer.config.use_rotary_positional_embeddings:
+            angles = Angles(*_angles(transformer, config, self.shape[1]))
+            for block in transformer.transformer_blocks:
+                for name in ("norm_q", "norm_k"):
+                    setattr(block.attn1, name, _Rotated(getattr(block.attn1, name), angles, config.max_tokens))
         for block in transformer.transformer_blocks:  # each has small layers of its own that look at the time
             for norm in (block.norm1, block.norm2):
                 norm.linear = AlongRows(norm.linear, config.texts)
@@ -100,9 +102,8 @@ class CogVideoXGraph(nn.Module):
 
     def denoise(self, x_t: Tensor, t: Tensor, text: Tensor) -> Tensor:
         """`x_t` `[B, F, C, H, W]`, `t` `[B]`, `text` `[B, T, D]` → what the network predicts, of the shape of `x_t`."""
-        angles = (self._cosines, self._sines) if self._rotary else None
         dtype = self.transformer.proj_out.weight.dtype
-        return cast("Tensor", self.transformer(x_t.to(dtype), text.to(dtype), t, image_rotary_emb=angles, return_dict=False)[0])
+        return cast("Tensor", self.transformer(x_t.to(dtype), text.to(dtype), t, return_dict=False)[0])
 
     def inputs(self, rows: int, dtype: torch.dtype) -> Inputs:
         """Plausible ones, for `rows` rows."""
@@ -111,6 +112,20 @@ class CogVideoXGraph(nn.Module):
         x_t = torch.randn(rows, *self.shape[1:], generator=draw)
         text = torch.randn(rows, self._tokens, network.config.text_embed_dim, generator=draw)
         return x_t, torch.linspace(999, 1, rows), text
+
+
+class _Rotated(nn.Module):
+    """The norm of queries or keys, and the rotary position of those that are no text, which diffusers writes into a slice: a scatter."""
+
+    def __init__(self, norm: nn.Module, angles: Angles, text: int) -> None:
+        super().__init__()
+        self.norm, self.angles, self._text = norm, angles, text
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[B, heads, T + S, head_dim]` → the same."""
+        x = self.norm(x)
+        rotated = apply_rotary_emb(x[:, :, self._text :], (self.angles.cosines, self.angles.sines))
+        return torch.cat((x[:, :, : self._text], rotated), 2)
 
 
 def _angles(transformer: Any, config: CheckpointConfig, frames: int) -> tuple[Tensor, Tensor]:

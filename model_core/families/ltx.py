@@ -15,6 +15,7 @@ from diffusers import AutoencoderKLLTXVideo, FlowMatchEulerDiscreteScheduler, LT
 from diffusers.pipelines.ltx.pipeline_ltx import calculate_shift
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor, nn
+from torch.func import functional_call
 from transformers import T5EncoderModel
 
 from model_core.config import EngineConfig, ModelConfig
@@ -24,8 +25,9 @@ from model_core.families.interface import Embedder, Painter, Sampler
 from model_core.families.loading import load_module, load_noise_schedule, load_tokenizer
 from model_core.families.prompts import PromptEmbedder, prompt_graphs
 from model_core.families.wan_vae import bytes_of
-from model_core.graphs import DENOISER, Bucket, GraphSpec, Inputs
+from model_core.graphs import DENOISER, Bucket, Entry, GraphSpec, Inputs
 
+_NOISE_SEED = 0  # of what some checkpoints' decoders add
 _TRAINED_FPS = 25  # positions in time are in seconds at this rate; diffusers' default
 
 
@@ -41,12 +43,12 @@ def sampler(config: ModelConfig, engine: EngineConfig) -> Sampler:
 
 def painter(config: ModelConfig) -> Painter:
     own = _own(config)
-    return ClipPainter(LTXDecoder(load_module(own.checkpoint, "vae", AutoencoderKLLTXVideo)), own)
+    return ClipPainter(LTXDecoder(load_module(own.checkpoint, "vae", AutoencoderKLLTXVideo), own), own)
 
 
 def graphs(config: ModelConfig, engine: EngineConfig) -> list[GraphSpec]:
     own = _own(config)
-    decoder = LTXDecoder(load_module(own.checkpoint, "vae", AutoencoderKLLTXVideo))
+    decoder = LTXDecoder(load_module(own.checkpoint, "vae", AutoencoderKLLTXVideo), own)
     return [
         *prompt_graphs(_prompts(own), own),
         *denoiser_graphs(_network(own), own, engine.batch_buckets),
@@ -135,14 +137,15 @@ class LTXSampler(ClipSampler):
 
 
 class LTXDecoder(nn.Module):
-    """`AutoencoderKLLTXVideo`'s decoder, for whole clips.
+    """`AutoencoderKLLTXVideo`'s decoder, for whole clips of one size.
 
     Newer autoencoders clean what little noise is left as they decode. They are told that there is none, as diffusers tells them by default.
     """
 
-    def __init__(self, vae: Any) -> None:
+    def __init__(self, vae: Any, config: CheckpointConfig) -> None:
         super().__init__()
         self.vae = vae
+        self._hold_noise(config)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Normalised latents `[1, C, F, H, W]` → pixels uint8 `[1, N, H, W, 3]`."""
@@ -151,3 +154,47 @@ class LTXDecoder(nn.Module):
         z = latents * deviation / vae.config.scaling_factor + mean
         t = z.new_zeros(1) if vae.config.timestep_conditioning else None
         return bytes_of(vae.decode(z.to(vae.decoder.conv_in.conv.weight.dtype), t, return_dict=False)[0])
+
+    def _hold_noise(self, config: CheckpointConfig) -> None:
+        """Some decoders add noise. Here it is the same for every clip, so that frames follow from latents, and no graph has to draw it."""
+        seen: list[tuple[nn.Module, int, torch.Size]] = []
+        watched = [
+            getattr(block, f"conv{number}").register_forward_hook(partial(_note, seen, block, number))
+            for block in self.vae.decoder.modules()
+            if getattr(block, "per_channel_scale1", None) is not None
+            for number in (1, 2)
+        ]
+        if not watched:
+            return
+        weights = {f"network.{name}": tensor.to("meta") for name, tensor in (*self.named_parameters(), *self.named_buffers())}
+        functional_call(Entry(self, "decode"), weights, (torch.empty(1, *config.latent_shape(0), device="meta"),))
+        for hook in watched:
+            hook.remove()
+        draw = torch.Generator().manual_seed(_NOISE_SEED)
+        for block, number, size in seen:
+            scale = getattr(block, f"per_channel_scale{number}")
+            noise = torch.randn(size, generator=draw, dtype=scale.dtype)[None] * scale
+            setattr(block, f"conv{number}", _Noisy(getattr(block, f"conv{number}"), noise[None, :, None]))
+            setattr(block, f"per_channel_scale{number}", None)
+
+
+class _Noisy(nn.Module):
+    """A convolution, and what is added to what it makes."""
+
+    noise: Tensor
+
+    def __init__(self, convolution: nn.Module, noise: Tensor) -> None:
+        super().__init__()
+        self.convolution = convolution
+        self.register_buffer("noise", noise, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        made: Tensor = self.convolution(x)
+        return made + self.noise
+
+
+def _note(
+    seen: list[tuple[nn.Module, int, torch.Size]], block: nn.Module, number: int, _: nn.Module, __: tuple[Tensor, ...], made: Tensor
+) -> None:
+    """In the order of the forward, which is that of the draws."""
+    seen.append((block, number, made.shape[-2:]))

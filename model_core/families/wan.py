@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import UMT5EncoderModel
 
 from model_core.config import EngineConfig, ModelConfig
-from model_core.families.clip import AlongRows, ClipLeg, ClipSampler, guided
+from model_core.families.clip import AlongRows, Angles, ClipLeg, ClipSampler, guided
 from model_core.families.described import CheckpointConfig
 from model_core.families.interface import Embedder, Painter, Sampler
 from model_core.families.loading import load_module, load_noise_schedule, load_tokenizer
@@ -91,19 +91,10 @@ class WanGraph(nn.Module):
         return cast("Tensor", self.transformer(x_t.to(dtype), t, text.to(dtype), seen, return_dict=False)[0])
 
 
-class _Angles(nn.Module):
-    """Cosines and sines of the rotary positions `[S, 1, P]`, one for all layers."""
-
-    def __init__(self, cosines: Tensor, sines: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("cosines", cosines, persistent=False)
-        self.register_buffer("sines", sines, persistent=False)
-
-
 class _Rotated(nn.Module):
     """The norm of queries or keys, and their rotary position, which diffusers writes into every other place of a new tensor."""
 
-    def __init__(self, norm: nn.Module, angles: _Angles, heads: int) -> None:
+    def __init__(self, norm: nn.Module, angles: Angles, heads: int) -> None:
         super().__init__()
         self.norm, self.angles, self._heads = norm, angles, heads
 
@@ -125,7 +116,7 @@ class _Nowhere(nn.Module):
 def _rotate_without_writes(transformer: Any, config: CheckpointConfig) -> None:
     """In place. A write into a slice is a scatter, for which accelerators have no kernel, or a slow one."""
     cosines, sines = transformer.rope(torch.empty(1, 1, *config.latent_shape(0)[1:]))
-    angles = _Angles(cosines[0, :, :, 0::2].contiguous(), sines[0, :, :, 1::2].contiguous())
+    angles = Angles(cosines[0, :, :, 0::2].contiguous(), sines[0, :, :, 1::2].contiguous())
     for block in transformer.blocks:
         for name in ("norm_q", "norm_k"):
             setattr(block.attn1, name, _Rotated(getattr(block.attn1, name), angles, block.attn1.heads))
