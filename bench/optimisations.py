@@ -1,7 +1,8 @@
 """What each way to run the embedded model costs and gains here: `python -m bench.optimisations --json FILE`.
 
 One row a way: milliseconds of a denoise step in the smallest and the largest bucket and of decoding a chunk (the best of several, one
-thread), bytes of the weights, and how far the frames of one session are from those of the reference, float32 and eager.
+thread), bytes of the weights, and how far the frames of one session are from those of the reference, float32 and eager. What clips gain by
+skipping steps is measured by `bench.skipping`.
 """
 
 from __future__ import annotations
