@@ -25,9 +25,8 @@ def load_module(checkpoint: Checkpoint, component: str, kind: Any) -> Any:
         WeightsError: see `Checkpoint.verified`; or it is another network; or tensors are missing, unknown, or of other shapes.
     """
     folder = checkpoint.verified(component)
-    settings = checkpoint.settings(component)
-    named = settings.get("_class_name") or settings.get("architectures")  # of diffusers, of transformers
-    if named not in (kind.__name__, [kind.__name__]):
+    # diffusers would fill in another network's settings with the defaults of this one, which may be very large.
+    if (named := checkpoint.settings(component).get("_class_name", kind.__name__)) != kind.__name__:
         raise WeightsError(f"{folder} is a {named!r}; expected a {kind.__name__}")
     if not shards(folder):
         raise WeightsError(f"{folder} holds no safetensors, and nothing else is loaded")
