@@ -11,7 +11,7 @@ from model_core.families.registry import family
 from tests import checkpoints
 from tests.models import Collector, make
 
-CLIPS = ("wan", "wan-2.2", "ltx", "cogvideox", "cogvideox-2b", "cogvideox-1.5")
+CLIPS = ("wan", "wan-2.2", "wan-image", "wan-image-2.2", "ltx", "cogvideox", "cogvideox-2b", "cogvideox-1.5")
 PROMPT = "a red circle moves left"
 
 
@@ -21,7 +21,9 @@ def test_a_clip_is_the_one_that_diffusers_makes(name: str) -> None:
     pipeline = getattr(diffusers, settings.checkpoint.index()["_class_name"]).from_pretrained(checkpoints.folder(name))
     pipeline.set_progress_bar_config(disable=True)
     torch.manual_seed(0)  # LTX's decoder draws from the global generator, which ours seeds
+    image = {"image": checkpoints.image(7)} if settings.media else {}
     expected = pipeline(
+        **image,
         prompt=PROMPT, negative_prompt="", height=settings.height, width=settings.width, num_frames=9, num_inference_steps=3,
         guidance_scale=settings.guidance, generator=torch.Generator().manual_seed(7), max_sequence_length=settings.max_tokens,
         output_type="np",
