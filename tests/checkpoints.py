@@ -60,9 +60,9 @@ def context(name: str, prompt: str, seed: int, steps: int = STEPS) -> SessionCon
     return SessionContext(prompt, seed, steps, embedding, num_frames=settings.grid.max_frames, given=given(name, seed))
 
 
-def image(seed: int) -> Image.Image:
+def image(name: str, seed: int) -> Image.Image:
     """What a session with that seed is given, where its model takes an image: at the size served, so that nobody resamples it."""
-    return picture(HEIGHT, WIDTH, seed)
+    return picture(config(name).height, config(name).width, seed)
 
 
 @cache
@@ -71,7 +71,7 @@ def conditioner(name: str) -> Conditioner:
 
 
 def given(name: str, seed: int) -> Given | None:
-    if "image" not in config(name).media:
+    if not config(name).needs_media:
         return None
     with torch.inference_mode():
-        return conditioner(name).condition(np.asarray(image(seed))[None])
+        return conditioner(name).condition(np.asarray(image(name, seed))[None])

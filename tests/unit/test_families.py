@@ -21,7 +21,7 @@ def test_a_clip_is_the_one_that_diffusers_makes(name: str) -> None:
     pipeline = getattr(diffusers, settings.checkpoint.index()["_class_name"]).from_pretrained(checkpoints.folder(name))
     pipeline.set_progress_bar_config(disable=True)
     torch.manual_seed(0)  # LTX's decoder draws from the global generator, which ours seeds
-    image = {"image": checkpoints.image(7)} if settings.media else {}
+    image = {"image": checkpoints.image(name, 7)} if settings.needs_media else {}
     expected = pipeline(
         **image,
         prompt=PROMPT, negative_prompt="", height=settings.height, width=settings.width, num_frames=9, num_inference_steps=3,

@@ -209,7 +209,7 @@ async def test_the_log_forgets_a_beginning_that_no_chunk_can_be_made_from_any_mo
             back = SessionRecord.from_bytes(record.to_bytes())
             assert (back.given is None) == (record.given is None)
             if back.given is not None:
-                np.testing.assert_array_equal(back.given.head, record.given.head)  # type: ignore[union-attr, arg-type]
+                np.testing.assert_array_equal(back.given.head, record.given.head)  # type: ignore[union-attr]
     # Needed until chunk 2 can be made from latents alone, which is when chunk 0 has fallen out of `window + keep` of them.
     assert held == [made <= window + keep for made in range(1, len(held) + 1)]
 
