@@ -22,8 +22,8 @@ import pytest
 from PIL import Image
 
 from headrace.cli import demo
-from headrace.cli.serve import wait_until_serving
 from headrace.cli.console import Failure
+from headrace.cli.serve import wait_until_serving
 from headrace.cli.source import Footage, LocalSource, Opened, RawFrames, read_footage
 from headrace.client import HeadraceClient
 from model_core.errors import InvalidRequest
