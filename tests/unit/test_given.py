@@ -37,7 +37,7 @@ from training.world import BACKGROUNDS, COLOURS
 SMALL = small_config()
 CHUNKS = 5  # more than the window
 REAL = millrace_64()
-TAKES = replace(REAL, media=("image", "video"), needs_media=False)
+TAKES = replace(REAL, media_frames=48)
 NEEDS = replace(REAL, media=("image",), needs_media=True)
 NONE = replace(REAL, media=())
 PNG = encoded(picture())

@@ -19,7 +19,7 @@ from model_core.types import Footage
 from model_core.uploads import Upload, UploadLimits
 from tests.pictures import bomb, encoded, moving, picture, video
 
-CONFIG = millrace_64()  # 64x64, 24 frames a second, 8 frames a chunk
+CONFIG = replace(millrace_64(), media_frames=48)  # 64x64, 24 frames a second, 8 frames a chunk
 LIMITS = UploadLimits(max_image_bytes=20_000, max_image_pixels=250_000, max_video_bytes=40_000, max_video_pixels=10_000)
 
 
