@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from model_core.config import ModelConfig
+from model_core.config import ChunkGrid, ModelConfig
 from model_core.types import Codec, Given, Latents, TextEmbedding
 
 _MAGIC = b"HRL2"
@@ -216,14 +216,21 @@ class SessionLog:
         window: chunks that the next one is made from.
         keep: further chunks to hold behind those.
         given: what the session was given besides its prompt.
-        given_until: the first chunk that can be made without it; None if there is none.
+        grid: how frames fall into chunks, which tells how long that is needed.
     """
 
     def __init__(
-        self, embedding: TextEmbedding, steps: int, window: int, keep: int = 0, given: Given | None = None, given_until: int | None = None
+        self,
+        embedding: TextEmbedding,
+        steps: int,
+        window: int,
+        keep: int = 0,
+        given: Given | None = None,
+        grid: ChunkGrid | None = None,
     ) -> None:
         self._window = window
-        self._given, self._given_until = given, given_until
+        self._given = given
+        self._given_until = None if given is None or grid is None else given.needed_until(grid)
         self._latents: deque[Latents] = deque(maxlen=window + keep)
         self._next_chunk = 0
         # At most one entry for each chunk held, one in force before them, and what `restore` was given beyond.
@@ -308,11 +315,11 @@ class SessionLog:
 
     @classmethod
     def restore(
-        cls, record: SessionRecord, next_chunk: int, prompts: Iterable[TextEmbedding], window: int, keep: int, given_until: int | None
+        cls, record: SessionRecord, next_chunk: int, prompts: Iterable[TextEmbedding], window: int, keep: int, grid: ChunkGrid
     ) -> SessionLog:
         """The log as it stood before `next_chunk` was made, at most `record.next_chunk`; `prompts` is the timeline, embedded."""
         timeline = list(zip(record.timeline, prompts, strict=True))
-        log = cls(timeline[0][1], record.num_steps, window, keep, record.given, given_until)
+        log = cls(timeline[0][1], record.num_steps, window, keep, record.given, grid)
         log._latents.extend(record.latents[: next_chunk - record.first_chunk])
         log._next_chunk = next_chunk
         log._timeline = timeline
