@@ -2,6 +2,7 @@
 
     metrics    every metric of the catalogue has data; one that needs an event may have had none
     panels     every query of every dashboard gives a number
+    trace      the slowest first frame's exemplar leads to its trace
     alert      a decoder made slow fires HeadraceChunksLate; what its runbook says finds the replica and ends the fault, and it goes out
 
 For the check the rules' windows are a sixtieth as long (an hour is a minute), everything else in them is what is shipped.
@@ -33,12 +34,14 @@ from headrace.client import Busy, ClientError, HeadraceClient
 from headrace.v1 import video_pb2 as pb
 from headrace.v1 import video_pb2_grpc
 from model_core.tasks import cancel_and_wait
-from observability.catalogue import CATALOGUE, Process
+from observability import waterfall
+from observability.catalogue import CATALOGUE, TTFF, Process
 from observability.dashboards import WINDOW, queries
 from observability.rules import BURNS, OBJECTIVES, runbook, share_name
 
 PROMPTS = ("a large yellow star moving right on a navy background", "a small green square rising on a cream background")
 ALERT = "HeadraceChunksLate"
+SLOWED, TRACES = "slowed", "traces.jsonl"  # files
 CHUNKS = next(objective for objective in OBJECTIVES if objective.alert == ALERT)
 SCALE = 1 / 60
 SLOW_BY_S = 1.0
@@ -126,13 +129,14 @@ async def load(address: str, visits: Sequence[tuple[Visit, str]]) -> AsyncGenera
         await cancel_and_wait(*visitors)
 
 
-async def check(address: str, seen: Prometheus, slowed: Path, seconds: float) -> int:
+async def check(address: str, seen: Prometheus, folder: Path, seconds: float) -> int:
     """Print the tables. Returns how many things are not as they should be."""
     async with load(address, VISITS):
         await asyncio.sleep(seconds)
         wrong = await asyncio.to_thread(check_metrics, seen) + await asyncio.to_thread(check_panels, seen)
+        wrong += await asyncio.to_thread(check_trace, seen, folder / TRACES, seconds)
     async with load(address, ((glance, ""),)):
-        return wrong + await check_alert(seen, slowed)
+        return wrong + await check_alert(seen, folder / SLOWED)
 
 
 def check_metrics(seen: Prometheus) -> int:
@@ -161,6 +165,19 @@ def check_panels(seen: Prometheus) -> int:
         print(f"{'no event' if panel.eventful else 'EMPTY':9} {title}, {panel.title}: {query}")
     print(f"{len(asked)} queries of dashboards, {wrong} empty\n")
     return wrong
+
+
+def check_trace(seen: Prometheus, traces: Path, seconds: float) -> int:
+    """From the histogram to the session: the parts of its first frame."""
+    exemplars = seen.exemplars(f"{TTFF.full}_bucket", seconds)
+    with traces.open(encoding="utf-8") as lines:
+        found = {call.root.trace_id: waterfall.first_frame(call) for call in waterfall.read(lines)}
+    slow = max((each for each in exemplars if found.get(each[1])), default=None)
+    print(f"{len(exemplars)} exemplars of {TTFF.full}; the slowest whose session is over: {slow}")
+    if slow is None or (first := found[slow[1]]) is None:
+        return 1
+    print(*waterfall.table(first), sep="\n", end="\n\n")
+    return 0
 
 
 async def check_alert(seen: Prometheus, slowed: Path) -> int:
@@ -226,8 +243,9 @@ async def show(address: str) -> None:
 @contextmanager
 def observed(folder: Path, *, checking: bool) -> Iterator[tuple[RunningApp, Prometheus]]:
     """A cluster whose decoder can be slowed, and a Prometheus that watches it."""
-    env = {"PYTHONPATH": str(ROOT), FILE_VARIABLE: str(folder / "slowed")}
-    overrides = Overrides(grpc_port=0, metrics_port=0, args={"stages": "bench.slowed"}, env=env)
+    env = {"PYTHONPATH": str(ROOT), FILE_VARIABLE: str(folder / SLOWED)}
+    tracing = {"exporter": "file", "file": str(folder / TRACES), "sample": 1.0}
+    overrides = Overrides(grpc_port=0, metrics_port=0, args={"stages": "bench.slowed", "tracing": tracing}, env=env)
     with start_local(None, overrides) as app:
         every_s, scale = (1.0, SCALE) if checking else (5.0, 1.0)
         with prometheus(app.metrics_address, folder, every_s, scale) as seen:
@@ -246,9 +264,11 @@ def main() -> None:
         with observed(folder, checking=a.check) as (app, seen):
             print(f"Prometheus  {seen.url}/graph", f"alerts      {seen.url}/alerts", f"targets     {seen.url}/targets", sep="\n")
             print(f"metrics     http://{app.metrics_address}/metrics", f"server      {app.address}", sep="\n")
-            print(f"dashboards  {ROOT / 'observability' / 'dashboards'}/*.json, for Grafana with this Prometheus", flush=True)
+            print(f"dashboards  {ROOT / 'observability' / 'dashboards'}/*.json, for Grafana with this Prometheus")
+            print(f"terminal    .venv/bin/headrace top --metrics {app.metrics_address}")
+            print(f"traces      .venv/bin/headrace trace {folder / TRACES}", flush=True)
             if a.check:
-                sys.exit(1 if asyncio.run(check(app.address, seen, folder / "slowed", a.seconds)) else 0)
+                sys.exit(1 if asyncio.run(check(app.address, seen, folder, a.seconds)) else 0)
             print("Ctrl-C ends it", flush=True)
             asyncio.run(show(app.address))
 
