@@ -144,6 +144,25 @@ async def test_no_stage_runs_ahead_of_a_reader_that_has_stopped(cluster: Cluster
     await cluster.until_free(*OPEN)
 
 
+async def test_every_process_logs_in_json_for_which_session_and_trace_it_works(cluster: Cluster) -> None:
+    trace_id = "4bf92f3577b34da6a3ce929d0e0e4736"
+    async with HeadraceClient(cluster.app.address, metadata=(("traceparent", f"00-{trace_id}-00f067aa0ba902b7-01"),)) as client:
+        started, *_ = [event async for event in client.stream("a prompt of its own", seconds=0.5)]
+    assert isinstance(started, pb.Started)
+    assert cluster.app.private_folder is not None
+    logs = cluster.app.private_folder / "session_latest" / "logs" / "serve"
+
+    def deployments() -> set[str]:
+        lines = [json.loads(line) for file in logs.glob("replica_*.log") for line in file.read_text().splitlines()]
+        mine = [line for line in lines if line.get("trace_id") == trace_id]
+        assert {line["session_id"] for line in mine} <= {started.session_id}
+        return {line["deployment"] for line in mine}
+
+    async with asyncio.timeout(PATIENCE_S):
+        while await asyncio.to_thread(deployments) != {"FrontDoor", "TextEncoder", "Denoiser", "Decoder"}:  # noqa: ASYNC110 - other processes write
+            await asyncio.sleep(0.1)
+
+
 async def test_statistics_are_flat_numbers_for_the_autoscaler(cluster: Cluster) -> None:
     (numbers,) = await cluster.statistics("Decoder")
     assert {"link_open", "link_sent", "decoder_chunks"} <= numbers.keys()
@@ -221,22 +240,3 @@ def processes_of(session: str) -> list[str]:
         if session in command:
             found.append(command[:120])
     return found
-
-
-async def test_every_process_logs_in_json_for_which_session_and_trace_it_works(cluster: Cluster) -> None:
-    trace_id = "4bf92f3577b34da6a3ce929d0e0e4736"
-    async with HeadraceClient(cluster.app.address, metadata=(("traceparent", f"00-{trace_id}-00f067aa0ba902b7-01"),)) as client:
-        started, *_ = [event async for event in client.stream("a prompt of its own", seconds=0.5)]
-    assert isinstance(started, pb.Started)
-    assert cluster.app.private_folder is not None
-    logs = cluster.app.private_folder / "session_latest" / "logs" / "serve"
-
-    def deployments() -> set[str]:
-        lines = [json.loads(line) for file in logs.glob("replica_*.log") for line in file.read_text().splitlines()]
-        mine = [line for line in lines if line.get("trace_id") == trace_id]
-        assert {line["session_id"] for line in mine} <= {started.session_id}
-        return {line["deployment"] for line in mine}
-
-    async with asyncio.timeout(PATIENCE_S):
-        while await asyncio.to_thread(deployments) != {"FrontDoor", "TextEncoder", "Denoiser", "Decoder"}:  # noqa: ASYNC110 - other processes write
-            await asyncio.sleep(0.1)
