@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from deployments.app import APP_NAME
 from deployments.cluster import free_port, start_local
 from deployments.remote import RemoteDecoder
 from headrace.client import ClientError, HeadraceClient, Unavailable
@@ -156,7 +157,7 @@ async def test_every_process_logs_in_json_for_which_session_and_trace_it_works(c
         lines = [json.loads(line) for file in logs.glob("replica_*.log") for line in file.read_text().splitlines()]
         mine = [line for line in lines if line.get("trace_id") == trace_id]
         assert {line["session_id"] for line in mine} <= {started.session_id}
-        return {line["deployment"] for line in mine}
+        return {line["deployment"].removeprefix(f"{APP_NAME}_") for line in mine}
 
     async with asyncio.timeout(PATIENCE_S):
         while await asyncio.to_thread(deployments) != {"FrontDoor", "TextEncoder", "Denoiser", "Decoder"}:  # noqa: ASYNC110 - other processes write
