@@ -27,7 +27,7 @@ from model_core.families.described import CheckpointConfig
 from model_core.families.interface import Conditioner, Sampler
 from model_core.families.loading import load_module, load_noise_schedule
 from model_core.families.streaming import StreamLeg, StreamSampler, joined, modulation, row_of, texts
-from model_core.families.wan import embedder, painter
+from model_core.families.wan import decoder_graphs, embedder, painter
 from model_core.graphs import DENOISER, Bucket, GraphSpec, Inputs
 from model_core.nn.causal_dit import MASKED, KeyValue, Modulation
 from model_core.nn.wan import FlowMapFAR, Rotary, rotary
@@ -50,7 +50,7 @@ def sampler(config: ModelConfig, engine: EngineConfig) -> Sampler:
 
 def graphs(config: ModelConfig, engine: EngineConfig) -> list[GraphSpec]:
     own = _own(config)
-    return denoiser_graphs(_transformer(own), own, engine.batch_buckets)
+    return [*denoiser_graphs(_transformer(own), own, engine.batch_buckets), *decoder_graphs(own)]
 
 
 def _transformer(config: CheckpointConfig) -> Any:

@@ -23,7 +23,7 @@ from model_core.diffusion.flow_match import chunk_noise, timesteps
 from model_core.families.described import CheckpointConfig
 from model_core.families.interface import Sampler
 from model_core.families.streaming import StreamLeg, StreamSampler, joined, modulation, row_of, texts
-from model_core.families.wan import embedder, painter
+from model_core.families.wan import decoder_graphs, embedder, painter
 from model_core.families.wan_keys import load_transformer
 from model_core.graphs import DENOISER, Bucket, GraphSpec, Inputs
 from model_core.nn.causal_dit import MASKED, KeyValue, Modulation
@@ -39,7 +39,7 @@ def sampler(config: ModelConfig, engine: EngineConfig) -> Sampler:
 
 def graphs(config: ModelConfig, engine: EngineConfig) -> list[GraphSpec]:
     own = _own(config)
-    return denoiser_graphs(load_transformer(own.checkpoint), own, engine.batch_buckets)
+    return [*denoiser_graphs(load_transformer(own.checkpoint), own, engine.batch_buckets), *decoder_graphs(own)]
 
 
 def _own(config: ModelConfig) -> CheckpointConfig:
