@@ -1,4 +1,4 @@
-"""Graphs of the streaming families: each is listed once, runs on the inputs that are listed with it, and exports whole, with fixed shapes."""
+"""Graphs of the streaming families: each is listed once, runs on the inputs listed with it, and exports whole, with fixed shapes."""
 
 from __future__ import annotations
 
