@@ -1,4 +1,4 @@
-"""Families against what nobody here wrote: `python -m bench.parity` compares each with the diffusers pipeline of that family.
+"""Families against what nobody here wrote: `python -m bench.parity [FAMILY ...]` compares each with the diffusers pipeline of that family.
 
 Same weights (small, random), seed and noise schedule, float32 on the CPU; largest absolute differences, of latents unless said otherwise.
 
@@ -7,6 +7,9 @@ Same weights (small, random), seed and noise schedule, float32 on the CPU; large
     in-process  the whole pipeline of stages, against the engine alone
     batched     with two clips of other prompts, seeds and step counts, each a step apart, against alone
     streamed    the decoder latent frame by latent frame, against the clip at once, in levels of 255; - where it only decodes whole clips
+    resumed     a session that goes on elsewhere at any of its chunks, against the undisturbed one, latents and frames; - for clips
+
+`causal-wan`, which diffusers does not have, is compared with its Wan network under a mask: see `bench.parity_streams`.
 """
 
 from __future__ import annotations
@@ -25,12 +28,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from bench.parity_streams import compare_stream
 from model_core.config import EngineConfig, ModelConfig
 from model_core.engine.engine import Engine
 from model_core.engine.session import EngineSession
 from model_core.families.checkpoint import Checkpoint
 from model_core.families.clip import ClipSampler
-from model_core.families.described import CheckpointConfig, Choice, describe
+from model_core.families.described import KINDS, CheckpointConfig, Choice, describe
 from model_core.families.interface import Painter
 from model_core.families.registry import family
 from model_core.families.tiny import MAKERS, make_tiny
@@ -39,6 +43,7 @@ from model_core.pipeline import SessionRequest
 from model_core.types import Footage, FrameChunk, Latents, SessionContext, TextEmbedding
 
 PROMPT, SEED, STEPS, FRAMES = "a red circle moves left over a blue background", 7, 5, 9
+LENGTHS = {"anyflow-far": 33, "causal-wan": 0}  # where they differ: all kinds of chunks, and no end
 ENGINE = EngineConfig(batch_buckets=(1, 2, 4))
 
 
@@ -93,11 +98,10 @@ def apart(a: NDArray[Any], b: NDArray[Any]) -> float:
 
 def compare(name: str, folder: Path) -> dict[str, float]:
     make_tiny(name, folder)
-    config = describe(Choice(checkpoint=Checkpoint(folder=str(folder)), height=64, width=96, frames=FRAMES, steps=STEPS))
+    frames = LENGTHS.get(name, FRAMES)
+    config = describe(Choice(checkpoint=Checkpoint(folder=str(folder)), height=64, width=96, frames=frames, steps=STEPS))
     parts = family(config.family)
     embedder, painter = parts.embedder(config), parts.painter(config)
-    sampler = cast("ClipSampler", parts.sampler(config, ENGINE))
-    engine = Engine(sampler, config, ENGINE)
 
     conditioner = parts.conditioner(config) if config.needs_media else None
 
@@ -109,6 +113,10 @@ def compare(name: str, folder: Path) -> dict[str, float]:
                 given = conditioner.condition(np.asarray(drawing(config, shade=seed - SEED))[None])
         return SessionContext(prompt, seed, steps, TextEmbedding(prompt, tokens[0], mask[0]), num_frames=FRAMES, given=given)
 
+    if KINDS[config.family].streaming:
+        return compare_stream(config, context, painter, ENGINE)
+    sampler = cast("ClipSampler", parts.sampler(config, ENGINE))
+    engine = Engine(sampler, config, ENGINE)
     ours = context(PROMPT, SEED, STEPS)
     (alone,) = together(engine, [ours])
     batched = together(engine, [context("a dog", 8, 4), ours, context("", 9, 3)])[1]
@@ -131,6 +139,7 @@ def compare(name: str, folder: Path) -> dict[str, float]:
         "in-process": apart(asyncio.run(staged(config)), alone),
         "batched": apart(batched, alone),
         "streamed": math.nan if streamed is None else apart(streamed, whole),
+        "resumed": math.nan,
     }
 
 
@@ -139,7 +148,7 @@ def main() -> int:
     torch.set_num_threads(1)
     worst = 0.0
     with tempfile.TemporaryDirectory(prefix="headrace-parity-") as folder:
-        for row, name in enumerate(sorted(MAKERS)):
+        for row, name in enumerate(sys.argv[1:] or sorted(MAKERS)):
             differences = compare(name, Path(folder) / name)
             if row == 0:
                 print(f"{'family':<15}" + "".join(f"{column:>12}" for column in differences))

@@ -260,6 +260,7 @@ class CheckpointSettings(_Settings):
         family: only where the checkpoint leaves it open.
         skip_threshold: steps of a clip whose prediction is estimated to have changed by less need no forward; see
             `model_core.families.skipping`. It changes frames.
+        decoder: component of the folder that holds a TAEHV, to decode with instead of the checkpoint's own autoencoder.
     """
 
     folder: str
@@ -276,6 +277,7 @@ class CheckpointSettings(_Settings):
     guidance: Annotated[float, Field(ge=1, le=100)] | None = None
     negative_prompt: Annotated[str, Field(max_length=4096)] = ""
     skip_threshold: Annotated[float, Field(ge=0, le=1)] = 0.0
+    decoder: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{0,64}$")] = ""
 
     def describe(self) -> CheckpointConfig:
         """Raises WeightsError."""

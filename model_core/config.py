@@ -70,6 +70,7 @@ class ChunkGrid:
 
     Attributes:
         first, rest: latent frames of chunk 0, and of every other.
+        last: latent frames of the last chunk, where it is shorter than `rest`; else 0.
         factor: frames that a latent frame becomes.
         head: frames that the session's very first latent frame becomes; causal video autoencoders make one of it.
         chunks: how many chunks a session can have; None for no end.
@@ -80,14 +81,18 @@ class ChunkGrid:
     factor: int
     head: int
     chunks: int | None = None
+    last: int = 0
 
     def latents(self, chunk: int) -> int:
         """Latent frames of `chunk`."""
+        if self.last and self.chunks is not None and chunk >= self.chunks - 1:
+            return self.last
         return self.rest if chunk else self.first
 
     def first_frame(self, chunk: int) -> int:
         """The frame that `chunk` begins with."""
-        return self.head + (self.first + (chunk - 1) * self.rest - 1) * self.factor if chunk else 0
+        short = self.rest - self.last if self.last and self.chunks is not None and chunk >= self.chunks else 0
+        return self.head + (self.first + (chunk - 1) * self.rest - short - 1) * self.factor if chunk else 0
 
     def frames(self, chunk: int) -> int:
         """Frames of `chunk`."""
@@ -189,6 +194,16 @@ class ModelConfig(ABC):
     @abstractmethod
     def context_chunks(self) -> int:
         """How many of the last chunks the next one is made from: the length of the suffix that a leg is opened with."""
+
+    @property
+    def decoder_chunks(self) -> int:
+        """How many of those the decoder's memory is rebuilt from."""
+        return self.context_chunks
+
+    @property
+    def sink_chunks(self) -> int:
+        """How many of the first chunks the model attends to for good; they stay in the log."""
+        return 0
 
     def latent_shape(self, chunk: int) -> tuple[int, int, int, int]:
         """`(C, F, H, W)` of a chunk's latents."""

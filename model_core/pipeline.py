@@ -20,7 +20,7 @@ from typing import Protocol
 from model_core.config import ModelConfig
 from model_core.errors import ChunkNotFinite, StageUnavailable
 from model_core.reopen import ReopenPolicy
-from model_core.session_log import SessionLog, SessionRecord, model_fingerprint
+from model_core.session_log import Extent, SessionLog, SessionRecord, model_fingerprint
 from model_core.stages.interface import Decoder, TextEncoder
 from model_core.tasks import cancel_and_wait
 from model_core.types import Codec, Footage, FrameChunk, SessionContext, TextEmbedding, received
@@ -110,7 +110,7 @@ class VideoPipeline:
         self._encoder = encoder
         self._decoder = decoder
         self._reopen = reopen or ReopenPolicy()
-        self._keep_chunks = keep_chunks
+        self._extent = Extent(config.grid, config.context_chunks, keep_chunks, config.sink_chunks)
 
     async def open(self, request: SessionRequest) -> Session:
         """Embed what is given and return a session that is ready to be pulled; no slot is taken before the first pull.
@@ -122,7 +122,7 @@ class VideoPipeline:
         embedding = await self._encoder.encode(request.prompt)
         given = None if request.footage is None else await self._encoder.condition(request.footage)
         request = replace(request, footage=None)  # what was made of it stands in the log
-        log = SessionLog(embedding, request.num_steps, self.config.context_chunks, self._keep_chunks, given, self.config.grid)
+        log = SessionLog(embedding, request.num_steps, self._extent, given)
         return Session(self.config, self._encoder, self._decoder, request, log, self._reopen, fingerprint=self.fingerprint)
 
     def restorable(self, record: SessionRecord) -> tuple[int, int]:
@@ -131,7 +131,7 @@ class VideoPipeline:
         A record may lag a little behind what the viewer has seen: the chunks between are made anew, and not shown.
         """
         grid = self.config.grid
-        last = grid.first_frame(record.next_chunk + self._keep_chunks)
+        last = grid.first_frame(record.next_chunk + self._extent.keep)
         end = last if record.num_frames is None else record.num_frames
         return grid.first_frame(record.first_restorable(self.config.context_chunks)), min(last, end)
 
@@ -147,12 +147,12 @@ class VideoPipeline:
         first, last = self.restorable(record)
         if record.fingerprint != self.fingerprint or not first <= next_frame <= last:
             raise ValueError(f"frame {next_frame} of {record.model}: this pipeline restores frames {first} to {last} of {self.config.name}")
-        grid, window = self.config.grid, self.config.context_chunks
+        grid = self.config.grid
         if record.codec is Codec.FMP4_H264 and next_frame != record.num_frames:
             next_frame = grid.first_frame(grid.chunk_of(next_frame))
         chunk = min(grid.chunk_of(next_frame), record.next_chunk)
         prompts = [await self._encoder.encode(entry.prompt) for entry in record.timeline]
-        log = SessionLog.restore(record, chunk, prompts, window, self._keep_chunks, grid)
+        log = SessionLog.restore(record, chunk, prompts, self._extent)
         request = SessionRequest(
             session_id=record.session_id, prompt=log.prompt.prompt, seed=record.seed, num_steps=record.num_steps,
             num_frames=record.num_frames, codec=record.codec,
@@ -211,10 +211,11 @@ class Session:
         """The log: all that any replica needs to go on from `next_frame`."""
         r = self.request
         due_s = None if pace is None else pace.due_s(self._grid.first_frame(self._log.next_chunk))
+        suffix = self._log.suffix()
         return SessionContext(
             session_id=r.session_id, seed=r.seed, num_steps=self._log.steps, embedding=self._log.prompt,
-            next_chunk=self._log.next_chunk, num_frames=r.num_frames, suffix=self._log.suffix(), codec=r.codec, due_s=due_s,
-            suspect_chunk=self._suspect_chunk, given=self._log.given,
+            next_chunk=self._log.next_chunk, num_frames=r.num_frames, suffix=suffix, sink=self._log.sink(len(suffix)),
+            codec=r.codec, due_s=due_s, suspect_chunk=self._suspect_chunk, given=self._log.given,
         )  # fmt: skip
 
     def record(self) -> SessionRecord:
@@ -223,8 +224,8 @@ class Session:
         first_chunk, latents, timeline, steps = self._log.tail()
         return SessionRecord(
             model=self._model, fingerprint=self._fingerprint, session_id=r.session_id, seed=r.seed, num_steps=r.num_steps,
-            num_frames=r.num_frames, codec=r.codec, first_chunk=first_chunk, latents=latents, timeline=timeline, steps=steps,
-            given=self._log.given,
+            num_frames=r.num_frames, codec=r.codec, first_chunk=first_chunk, latents=latents, sink=self._log.sink(len(latents)),
+            timeline=timeline, steps=steps, given=self._log.given,
         )  # fmt: skip
 
     async def set_prompt(self, prompt: str, request_id: int = 0, replace_from: int | None = None) -> None:

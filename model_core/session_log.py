@@ -55,6 +55,7 @@ class SessionRecord:
         num_steps: what the session asked for.
         first_chunk: index of the chunk that `latents` begins with.
         latents: clean latents `[C, F, H, W]` of consecutive chunks, oldest first.
+        sink: those of the session's first chunks that the model attends to for good, as far as they come before `first_chunk`.
         timeline: ascending by chunk; the first entry is in force at `first_chunk`. Entries may lie beyond the last chunk.
         steps: (chunk, denoise steps from that chunk on), in the same manner.
         given: see `SessionContext`.
@@ -72,6 +73,7 @@ class SessionRecord:
     timeline: tuple[PromptEntry, ...]
     steps: tuple[tuple[int, int], ...]
     given: Given | None = None
+    sink: tuple[Latents, ...] = ()
 
     @property
     def next_chunk(self) -> int:
@@ -85,15 +87,17 @@ class SessionRecord:
     def changed(self, entry: PromptEntry) -> SessionRecord:
         """With a newer prompt in force; chunks that it supersedes are dropped."""
         latents = self.latents[: max(0, entry.chunk - self.first_chunk)]
-        return replace(self, latents=latents, timeline=(*(e for e in self.timeline if e.chunk < entry.chunk), entry))
+        timeline = (*(e for e in self.timeline if e.chunk < entry.chunk), entry)
+        return replace(self, latents=latents, sink=self.sink[: entry.chunk], timeline=timeline)
 
     def to_bytes(self) -> bytes:
         """A JSON header and the raw latents, then what was given."""
-        arrays = [*self.latents, *_arrays(self.given).values()]
+        arrays = [*self.latents, *self.sink, *_arrays(self.given).values()]
         header = {
             "model": self.model, "fingerprint": self.fingerprint, "session_id": self.session_id, "seed": self.seed,
             "num_steps": self.num_steps, "num_frames": self.num_frames, "codec": self.codec.value, "first_chunk": self.first_chunk,
-            "chunks": len(self.latents), "given": list(_arrays(self.given)), "shapes": [array.shape for array in arrays],
+            "chunks": len(self.latents), "sink": len(self.sink),
+            "given": list(_arrays(self.given)), "shapes": [array.shape for array in arrays],
             "timeline": [[e.chunk, e.prompt, e.change, e.supersedes, e.request_id] for e in self.timeline], "steps": self.steps,
         }  # fmt: skip
         text = json.dumps(header).encode()
@@ -111,7 +115,7 @@ class SessionRecord:
             if magic != _MAGIC:
                 raise ValueError(f"begins with {magic!r}")
             header = json.loads(data[_HEADER.size : _HEADER.size + size])
-            chunks = int(header["chunks"])
+            chunks, sink = int(header["chunks"]), int(header["sink"])
             arrays = _read(data, _HEADER.size + size, header["shapes"])
             return cls(
                 model=header["model"], fingerprint=header["fingerprint"], session_id=header["session_id"], seed=int(header["seed"]),
@@ -119,7 +123,7 @@ class SessionRecord:
                 codec=Codec(header["codec"]), first_chunk=int(header["first_chunk"]), latents=tuple(arrays[:chunks]),
                 timeline=tuple(PromptEntry(int(c), p, int(n), bool(s), int(r)) for c, p, n, s, r in header["timeline"]),
                 steps=tuple((int(chunk), int(steps)) for chunk, steps in header["steps"]),
-                given=_given(dict(zip(header["given"], arrays[chunks:], strict=True))),
+                sink=tuple(arrays[chunks : chunks + sink]), given=_given(dict(zip(header["given"], arrays[chunks + sink :], strict=True))),
             )  # fmt: skip
         except (ValueError, KeyError, TypeError, struct.error) as error:
             raise ValueError(f"no session record: {error}") from error
@@ -207,31 +211,39 @@ def model_fingerprint(config: ModelConfig) -> str:
     return hashlib.sha256(repr(config).encode()).hexdigest()
 
 
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How much of a session its log holds.
+
+    Attributes:
+        grid: where its chunks begin.
+        window: chunks that the next one is made from.
+        keep: further chunks behind those.
+        sink: the session's first chunks, for good.
+    """
+
+    grid: ChunkGrid
+    window: int
+    keep: int = 0
+    sink: int = 0
+
+
 class SessionLog:
     """The tail of a session, bounded.
 
     Args:
         embedding: of the first prompt.
         steps: of the first chunks.
-        window: chunks that the next one is made from.
-        keep: further chunks to hold behind those.
+        extent: how much of the session is held.
         given: what the session was given besides its prompt.
-        grid: how frames fall into chunks, which tells how long that is needed.
     """
 
-    def __init__(
-        self,
-        embedding: TextEmbedding,
-        steps: int,
-        window: int,
-        keep: int = 0,
-        given: Given | None = None,
-        grid: ChunkGrid | None = None,
-    ) -> None:
-        self._window = window
+    def __init__(self, embedding: TextEmbedding, steps: int, extent: Extent, given: Given | None = None) -> None:
+        self._extent = extent
         self._given = given
-        self._given_until = None if given is None or grid is None else given.needed_until(grid)
-        self._latents: deque[Latents] = deque(maxlen=window + keep)
+        self._given_until = None if given is None else given.needed_until(extent.grid)
+        self._latents: deque[Latents] = deque(maxlen=extent.window + extent.keep)
+        self._sink: list[Latents] = []
         self._next_chunk = 0
         # At most one entry for each chunk held, one in force before them, and what `restore` was given beyond.
         self._timeline: list[tuple[PromptEntry, TextEmbedding]] = [(PromptEntry(0, embedding.prompt), embedding)]
@@ -271,11 +283,13 @@ class SessionLog:
     def first_rewindable(self) -> int:
         """The earliest chunk that can be made anew from what is held."""
         first = self._next_chunk - len(self._latents)
-        return min(self._next_chunk, first + self._window) if first else 0
+        return min(self._next_chunk, first + self._extent.window) if first else 0
 
     def append(self, latents: Latents) -> None:
         """The next chunk is made."""
         self._latents.append(latents)
+        if self._next_chunk < self._extent.sink:
+            self._sink.append(latents)
         self._next_chunk += 1
         first = self._next_chunk - len(self._latents)
         while len(self._timeline) > 1 and self._timeline[1][0].chunk <= first:
@@ -298,6 +312,7 @@ class SessionLog:
         while self._next_chunk > chunk:
             self._latents.pop()
             self._next_chunk -= 1
+        del self._sink[self._next_chunk :]
         return entry
 
     def change_steps(self, steps: int, chunk: int) -> None:
@@ -306,7 +321,11 @@ class SessionLog:
 
     def suffix(self) -> tuple[Latents, ...]:
         """Latents of the last `window` chunks, oldest first."""
-        return tuple(self._latents)[-self._window :]
+        return tuple(self._latents)[-self._extent.window :]
+
+    def sink(self, held: int) -> tuple[Latents, ...]:
+        """Latents of the first chunks that are held for good, as far as they are not among the last `held`."""
+        return tuple(self._sink[: max(0, self._next_chunk - held)])
 
     def tail(self) -> tuple[int, tuple[Latents, ...], tuple[PromptEntry, ...], tuple[tuple[int, int], ...]]:
         """All that is held: the first chunk, latents, and the prompts and steps in force since then."""
@@ -314,13 +333,13 @@ class SessionLog:
         return self._next_chunk - len(self._latents), tuple(self._latents), prompts, self._steps
 
     @classmethod
-    def restore(
-        cls, record: SessionRecord, next_chunk: int, prompts: Iterable[TextEmbedding], window: int, keep: int, grid: ChunkGrid
-    ) -> SessionLog:
+    def restore(cls, record: SessionRecord, next_chunk: int, prompts: Iterable[TextEmbedding], extent: Extent) -> SessionLog:
         """The log as it stood before `next_chunk` was made, at most `record.next_chunk`; `prompts` is the timeline, embedded."""
         timeline = list(zip(record.timeline, prompts, strict=True))
-        log = cls(timeline[0][1], record.num_steps, window, keep, record.given, grid)
-        log._latents.extend(record.latents[: next_chunk - record.first_chunk])
+        log = cls(timeline[0][1], record.num_steps, extent, record.given)
+        kept = record.latents[: next_chunk - record.first_chunk]
+        log._latents.extend(kept)
+        log._sink = [*record.sink, *kept][: extent.sink] if record.first_chunk < extent.sink else list(record.sink)
         log._next_chunk = next_chunk
         log._timeline = timeline
         log._steps = record.steps

@@ -109,6 +109,7 @@ class SessionContext:
         next_chunk: index of the first chunk to make.
         num_frames: length of the whole session in pixel frames; None for an endless stream. The decode stage cuts the last chunk to it.
         suffix: the clean latents `[C, F, H, W]` of the chunks just before `next_chunk`, oldest first, at most `window` of them.
+        sink: the session's first chunks, as far as the model attends to them for good and they are not in `suffix`.
         codec: how the decode stage hands out frames.
         due_s: seconds from now until the first frame of `next_chunk` is due on the viewer's screen; None for a job, which has no deadline.
         suspect_chunk: a chunk that was not finite elsewhere; if it is not finite here either, the session is at fault and no device.
@@ -122,6 +123,7 @@ class SessionContext:
     next_chunk: int = 0
     num_frames: int | None = None
     suffix: tuple[Latents, ...] = ()
+    sink: tuple[Latents, ...] = ()
     codec: Codec = Codec.RAW_RGB
     due_s: float | None = None
     suspect_chunk: int | None = None

@@ -22,7 +22,11 @@ from model_core.types import Given, SessionContext, TextEmbedding
 from tests.pictures import picture
 
 STEPS = 3
-SIZES = {"ltx": (64, 96)}  # height and width, where they must be multiples of 32
+SIZES: dict[str, dict[str, int]] = {  # where they differ
+    "anyflow-far": {"width": 64, "frames": 33},
+    "causal-wan": {"frames": 0},
+    "ltx": {"height": 64, "width": 96},
+}
 
 
 @cache
@@ -34,8 +38,7 @@ def folder(name: str) -> Path:
 
 
 def config(name: str, **choice: Any) -> CheckpointConfig:
-    height, width = SIZES.get(name, (32, 48))
-    given = {"height": height, "width": width, "frames": 9, "steps": STEPS} | choice
+    given = {"height": 32, "width": 48, "frames": 9, "steps": STEPS} | SIZES.get(name, {}) | choice
     return describe(Choice(checkpoint=Checkpoint(folder=str(folder(name))), **given))
 
 

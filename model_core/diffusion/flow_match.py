@@ -31,9 +31,12 @@ def euler_step(x_t: Tensor, x0: Tensor, t: Tensor, t_next: Tensor) -> Tensor:
     return x0 + ratio * (x_t - x0)
 
 
-def chunk_noise(seed: int, chunk_index: int, shape: tuple[int, ...]) -> Tensor:
-    """Float32 noise of a chunk: a pure function of (seed, chunk index), drawn on the CPU so that every device sees the same."""
-    mixed = (seed * 0x9E3779B97F4A7C15 + (chunk_index + 1) * 0xBF58476D1CE4E5B9) & _MASK64
+def chunk_noise(seed: int, chunk_index: int, shape: tuple[int, ...], step: int = 0) -> Tensor:
+    """Float32 noise of a chunk: a pure function of (seed, chunk index), drawn on the CPU so that every device sees the same.
+
+    Samplers that add noise anew at each step draw it for the `step` that begins with it.
+    """
+    mixed = (seed * 0x9E3779B97F4A7C15 + (chunk_index + 1) * 0xBF58476D1CE4E5B9 + step * 0xD6E8FEB86659FD93) & _MASK64
     mixed = ((mixed ^ (mixed >> 31)) * 0x94D049BB133111EB) & _MASK64
     generator = torch.Generator(device="cpu").manual_seed(mixed >> 1)
     return torch.randn(shape, generator=generator)

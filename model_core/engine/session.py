@@ -27,6 +27,8 @@ def check(config: ModelConfig, sampler: Sampler, context: SessionContext) -> Non
     given = context.given
     head = None if given is None or given.head is None else given.head.shape
     fitting_head = None if given is None or head is None else _head_shape(config, given.chunks(config.grid))
+    sink = [latents.shape for latents in context.sink]
+    sinks = [config.latent_shape(i) for i in range(min(config.sink_chunks, max(0, first)))]
     rules: tuple[tuple[str, bool, str, object], ...] = (
         ("num_steps", 1 <= context.num_steps <= config.max_steps, f"from 1 to {config.max_steps}", context.num_steps),
         ("next_chunk", context.next_chunk >= 0, "0 or more", context.next_chunk),
@@ -35,6 +37,8 @@ def check(config: ModelConfig, sampler: Sampler, context: SessionContext) -> Non
         ("given.head", head == fitting_head, f"latents of whole chunks, {fitting_head}", head),
         ("given", given is None or all(np.isfinite(array).all() for array in given.arrays()), "finite", "NaN or infinity"),
         ("suffix", all(np.isfinite(latents).all() for latents in context.suffix), "finite", "NaN or infinity"),
+        ("sink", sink == sinks, f"latents of shapes {sinks}", sink),
+        ("sink", all(np.isfinite(latents).all() for latents in context.sink), "finite", "NaN or infinity"),
     )
     broken = tuple(FieldViolation(f"context.{field}", f"must be {limit}; got {value}") for field, kept, limit, value in rules if not kept)
     if broken := (*broken, *sampler.violations(context)):

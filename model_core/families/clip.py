@@ -13,13 +13,13 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from model_core.engine.step_scheduler import bucket_for
 from model_core.errors import FieldViolation
 from model_core.families.described import CheckpointConfig
+from model_core.families.prompts import blank_text, text_violations
 from model_core.families.skipping import Skipping
 from model_core.types import Latents, SessionContext, TextEmbedding
 
@@ -95,12 +95,10 @@ class ClipSampler(ABC):
     # -- Sampler --------------------------------------------------------------------------------------------------------------
 
     def violations(self, context: SessionContext) -> tuple[FieldViolation, ...]:
-        tokens, mask = context.embedding.tokens.shape, context.embedding.mask.shape
-        rules = (("tokens", tokens, self._text_shape), ("mask", mask, self._text_shape[:2]))
-        return tuple(FieldViolation(f"context.embedding.{name}", f"must be {must}; got {got}") for name, got, must in rules if got != must)
+        return text_violations(context, self._text_shape)
 
     def blank(self) -> TextEmbedding:
-        return TextEmbedding("", np.zeros(self._text_shape, np.float32), np.ones(self._text_shape[:2], np.bool_))
+        return blank_text(self._text_shape)
 
     def open(self, context: SessionContext) -> ClipLeg:
         text = torch.tensor(context.embedding.tokens), torch.tensor(context.embedding.mask)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -38,12 +39,16 @@ def load_module(checkpoint: Checkpoint, component: str, kind: Any) -> Any:
         )
     except (OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
         raise WeightsError(f"{folder} cannot be loaded as {kind.__name__}: {error}") from error
-    problems = {why: sorted(map(str, report[why])) for why in ("missing_keys", "unexpected_keys", "mismatched_keys") if report.get(why)}
-    if problems:
-        told = "; ".join(f"{why.removesuffix('_keys')}: {', '.join(keys[:3])}, {len(keys)} in all" for why, keys in problems.items())
-        raise WeightsError(f"{folder} does not fit {kind.__name__}: {told}")
+    problems = {why: sorted(map(str, report.get(f"{why}_keys") or ())) for why in ("missing", "unexpected", "mismatched")}
+    if any(problems.values()):
+        raise WeightsError(f"{folder} does not fit {kind.__name__}: {told(problems)}")
     frozen: nn.Module = module.eval().requires_grad_(requires_grad=False)
     return frozen
+
+
+def told(problems: Mapping[str, Sequence[str]]) -> str:
+    """Names of tensors by what is wrong with them, in a sentence."""
+    return "; ".join(f"{why}: {', '.join(names[:3])}, {len(names)} in all" for why, names in problems.items() if names)
 
 
 def load_tokenizer(checkpoint: Checkpoint, component: str = "tokenizer") -> Any:

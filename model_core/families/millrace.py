@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeVar, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -16,20 +16,17 @@ from torch import Tensor
 
 from model_core.config import EngineConfig, MillraceConfig, ModelConfig
 from model_core.diffusion.flow_match import chunk_noise, timesteps
-from model_core.engine.step_scheduler import bucket_for
 from model_core.errors import FieldViolation
 from model_core.families.interface import Conditioner, Embedder, Painter, Sampler
 from model_core.graphs import GraphSpec
 from model_core.nn.causal_dit import CausalDiT, KeyValue, Modulation, TextCondition
 from model_core.nn.graphs import causal_denoiser_graphs, decoder_graphs, text_encoder_graphs
 from model_core.nn.vae import VAE, Memory
-from model_core.nn.window import ChunkKeyValues, gather
+from model_core.nn.window import ChunkKeyValues, filled, gather, side_by_side
 from model_core.runtimes.load import load_program
 from model_core.stages.text_encoder import SentenceEmbedder
 from model_core.types import Given, Latents, SessionContext, TextEmbedding
 from model_core.weights import load_dit, load_vae
-
-T = TypeVar("T")
 
 
 def embedder(config: ModelConfig) -> Embedder:
@@ -130,7 +127,7 @@ class MillraceSampler:
         return None
 
     def step(self, legs: Sequence[MillraceLeg]) -> None:
-        rows = _filled(legs, self._buckets)
+        rows = filled(legs, self._buckets)
         modulation = Modulation(
             torch.stack([leg.steps.blocks[leg.step] for leg in rows]),
             torch.stack([leg.steps.final[leg.step] for leg in rows]),
@@ -158,7 +155,7 @@ class MillraceSampler:
         out: list[ChunkKeyValues] = []
         for start in range(0, len(latents), largest):
             part = latents[start : start + largest]
-            ticket = self._program.run("commit", torch.cat(_filled(part, self._buckets)))
+            ticket = self._program.run("commit", torch.cat(filled(part, self._buckets)))
             ticket.wait()
             # Cloned, so that a chunk does not keep the whole batch's memory alive.
             out += [[KeyValue(k[i : i + 1].clone(), v[i : i + 1].clone()) for k, v in ticket.state] for i in range(len(part))]
@@ -194,13 +191,5 @@ class MillracePainter:
         return self._program.fetch(pixels)[0].numpy(), after
 
 
-def _filled(rows: Sequence[T], buckets: Sequence[int]) -> list[T]:
-    return [*rows, *[rows[0]] * (bucket_for(len(rows), buckets) - len(rows))]
-
-
 def _text(rows: Sequence[TextCondition]) -> TextCondition:
-    layers = [
-        KeyValue(torch.cat([r.layers[i].key for r in rows]), torch.cat([r.layers[i].value for r in rows]))
-        for i in range(len(rows[0].layers))
-    ]  # fmt: skip
-    return TextCondition(layers, torch.cat([r.mask for r in rows]), torch.cat([r.pooled for r in rows]))
+    return TextCondition(side_by_side([r.layers for r in rows]), torch.cat([r.mask for r in rows]), torch.cat([r.pooled for r in rows]))

@@ -10,7 +10,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from model_core.errors import FieldViolation
 from model_core.families.described import CheckpointConfig
+from model_core.types import SessionContext, TextEmbedding
+
+
+def text_violations(context: SessionContext, shape: tuple[int, int, int]) -> tuple[FieldViolation, ...]:
+    """What is wrong with the shapes of the context's embedding, which must have features of `shape` `[G, T, D]`."""
+    tokens, mask = context.embedding.tokens.shape, context.embedding.mask.shape
+    rules = (("tokens", tokens, shape), ("mask", mask, shape[:2]))
+    return tuple(FieldViolation(f"context.embedding.{name}", f"must be {must}; got {got}") for name, got, must in rules if got != must)
+
+
+def blank_text(shape: tuple[int, int, int]) -> TextEmbedding:
+    """Of features of `shape` `[G, T, D]`, to warm up with."""
+    return TextEmbedding("", np.zeros(shape, np.float32), np.ones(shape[:2], np.bool_))
 
 
 class PromptEmbedder:

@@ -8,6 +8,8 @@ from typing import cast
 from model_core.families.interface import Family
 
 MODULES = {
+    "anyflow-far": "model_core.families.anyflow",
+    "causal-wan": "model_core.families.causal_wan",
     "millrace": "model_core.families.millrace",
     "wan": "model_core.families.wan",
     "ltx": "model_core.families.ltx",

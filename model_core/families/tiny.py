@@ -5,6 +5,7 @@ The same family gives the same bytes on the same libraries. Nothing is fetched: 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any
 
 import torch
 from diffusers import (
+    AnyFlowFARPipeline,
+    AnyFlowFARTransformer3DModel,
     AutoencoderKLCogVideoX,
     AutoencoderKLLTXVideo,
     AutoencoderKLWan,
@@ -19,6 +22,7 @@ from diffusers import (
     CogVideoXDPMScheduler,
     CogVideoXPipeline,
     CogVideoXTransformer3DModel,
+    FlowMapEulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     LTXPipeline,
     LTXVideoTransformer3DModel,
@@ -27,6 +31,7 @@ from diffusers import (
     WanPipeline,
     WanTransformer3DModel,
 )
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import (
     CLIPImageProcessorPil,
@@ -39,7 +44,9 @@ from transformers import (
     UMT5EncoderModel,
 )
 
-from model_core.families.checkpoint import write_checksums
+from model_core.families.checkpoint import read_json, write_checksums
+from model_core.families.wan_keys import to_wan
+from model_core.nn.taehv import TaehvDecoder
 
 _TEXT_WIDTH = 32
 _PAD, _END, _UNKNOWN = "<pad>", "</s>", "<unk>"
@@ -154,8 +161,34 @@ def _wan_image_pair() -> Any:
     )  # fmt: skip
 
 
+def _anyflow() -> Any:
+    transformer = AnyFlowFARTransformer3DModel(
+        num_attention_heads=2, attention_head_dim=24, in_channels=4, out_channels=4, text_dim=_TEXT_WIDTH, freq_dim=32, ffn_dim=64,
+        num_layers=2, rope_max_seq_len=64, full_chunk_limit=2, chunk_partition=(1, 3, 3, 2),
+    )  # fmt: skip
+    schedule = FlowMapEulerDiscreteScheduler(shift=5.0)
+    return AnyFlowFARPipeline(byte_tokenizer(512), _text_encoder(), transformer, _wan_vae(), schedule)
+
+
+def _as_published(folder: Path) -> None:
+    """A causal Wan folder: the transformer by its authors' names, their settings in the index, and a TAEHV beside the autoencoder."""
+    weights = folder / "transformer/diffusion_pytorch_model.safetensors"
+    save_file({f"generator_ema.model.{to_wan(name)}": tensor for name, tensor in load_file(weights).items()}, weights)
+    settings = {"_class_name": "CausalWanPipeline", "num_frame_per_block": 3, "local_attn_size": 12, "sink_size": 3, "timestep_shift": 5.0}
+    (folder / "model_index.json").write_text(json.dumps(read_json(folder / "model_index.json") | settings, indent=2) + "\n")
+    _add_taehv(folder)
+
+
+def _add_taehv(folder: Path) -> None:
+    (folder / "taehv").mkdir()
+    decoder: Any = TaehvDecoder(channels=4, widths=(16, 12, 8, 8))
+    save_file(decoder.state_dict(), folder / "taehv/taehv.safetensors")
+
+
 MAKERS: dict[str, Callable[[], Any]] = {
     "wan": _wan,
+    "causal-wan": _wan,
+    "anyflow-far": _anyflow,
     "wan-2.2": partial(_wan, boundary_ratio=0.875),
     "wan-image": _wan_image,
     "wan-image-2.2": _wan_image_pair,
@@ -164,6 +197,7 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "cogvideox-2b": partial(_cogvideox, CogVideoXDDIMScheduler, use_rotary_positional_embeddings=False),
     "cogvideox-1.5": partial(_cogvideox, patch_size_t=2, patch_bias=False),
 }
+_FINISH: dict[str, Callable[[Path], None]] = {"causal-wan": _as_published}
 
 
 def make_tiny(family: str, folder: Path) -> str:
@@ -182,5 +216,7 @@ def make_tiny(family: str, folder: Path) -> str:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
         pipeline = maker()
-    pipeline.save_pretrained(folder, safe_serialization=True)
+        pipeline.save_pretrained(folder, safe_serialization=True)
+        if family in _FINISH:
+            _FINISH[family](folder)
     return write_checksums(folder)

@@ -21,6 +21,7 @@ from model_core.families.described import CheckpointConfig
 from model_core.families.interface import Embedder, Painter, Sampler
 from model_core.families.loading import load_module, load_noise_schedule, load_tokenizer
 from model_core.families.prompts import PromptEmbedder
+from model_core.families.taehv import TaehvPainter, load_taehv, taehv_graphs
 from model_core.families.wan_vae import WanPainter
 from model_core.graphs import DENOISER, Bucket, GraphSpec, Inputs
 
@@ -43,12 +44,15 @@ def networks(config: CheckpointConfig) -> tuple[Any, list[Any], float | None]:
 
 
 def painter(config: ModelConfig) -> Painter:
-    return WanPainter(load_module(_own(config).checkpoint, "vae", AutoencoderKLWan))
+    own = _own(config)
+    if own.decoder != "vae":
+        return TaehvPainter(load_taehv(own), own)
+    return WanPainter(load_module(own.checkpoint, "vae", AutoencoderKLWan))
 
 
 def graphs(config: ModelConfig, engine: EngineConfig) -> list[GraphSpec]:
-    """The transformers, which is where the time goes; text encoder and autoencoder are not listed yet."""
-    own, listed = _own(config), []
+    """The transformers, which is where the time goes, and a TAEHV; text encoder and autoencoder are not listed yet."""
+    own, listed = _own(config), decoder_graphs(_own(config))
     _, frames, height, width = own.latent_shape(0)
     for number, part in enumerate(_transformers(own)):
         for rows in engine.batch_buckets:
@@ -56,6 +60,10 @@ def graphs(config: ModelConfig, engine: EngineConfig) -> list[GraphSpec]:
             network = WanGraph(part)
             listed.append(GraphSpec(DENOISER, f"denoise{number or ''}", bucket, network, "denoise", partial(_inputs, part, own, rows)))
     return listed
+
+
+def decoder_graphs(config: CheckpointConfig) -> list[GraphSpec]:
+    return [] if config.decoder == "vae" else taehv_graphs(load_taehv(config), config)
 
 
 class WanGraph(nn.Module):

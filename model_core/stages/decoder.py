@@ -105,7 +105,7 @@ class LocalDecoder:
 
     def _rebuild(self, suffix: tuple[Latents, ...]) -> Memory:
         memory = self._fresh()
-        for latents in suffix:
+        for latents in suffix[max(0, len(suffix) - self._config.decoder_chunks) :]:
             _, memory = self._decode(latents, memory)
         return memory
 
