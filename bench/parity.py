@@ -26,9 +26,10 @@ import diffusers
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw
 
 from bench.parity_streams import compare_stream
-from model_core.config import EngineConfig
+from model_core.config import EngineConfig, ModelConfig
 from model_core.engine.engine import Engine
 from model_core.engine.session import EngineSession
 from model_core.families.checkpoint import Checkpoint
@@ -39,7 +40,7 @@ from model_core.families.registry import family
 from model_core.families.tiny import MAKERS, make_tiny
 from model_core.local import LocalPipeline
 from model_core.pipeline import SessionRequest
-from model_core.types import FrameChunk, Latents, SessionContext, TextEmbedding
+from model_core.types import Footage, FrameChunk, Latents, SessionContext, TextEmbedding
 
 PROMPT, SEED, STEPS, FRAMES = "a red circle moves left over a blue background", 7, 5, 9
 LENGTHS = {"anyflow-far": 33, "causal-wan": 0}  # where they differ: all kinds of chunks, and no end
@@ -60,11 +61,19 @@ def together(engine: Engine, contexts: list[SessionContext]) -> list[Latents]:
     return [made[session] for session in sessions]
 
 
+def drawing(config: ModelConfig, shade: int = 0) -> Image.Image:
+    """What a clip is given, where its model needs an image: at the size served, so that nobody resamples it."""
+    image = Image.new("RGB", (config.width, config.height), (20 + shade, 40, 160))
+    ImageDraw.Draw(image).ellipse((config.width // 4, config.height // 4, config.width // 2, config.height // 4 * 3), (220, 40, 40))
+    return image
+
+
 async def staged(config: CheckpointConfig) -> Latents:
     """The clip's latents, through the stages of one process."""
     pipeline = LocalPipeline(config, ENGINE)
     try:
-        session = await pipeline.pipeline.open(SessionRequest("parity", PROMPT, SEED, STEPS, FRAMES))
+        footage = Footage(np.asarray(drawing(config))[None]) if config.needs_media else None
+        session = await pipeline.pipeline.open(SessionRequest("parity", PROMPT, SEED, STEPS, FRAMES, footage=footage))
         async with aclosing(session.events()) as events:
             (latents,) = [event.latents async for event in events if isinstance(event, FrameChunk)]
             return latents
@@ -94,9 +103,15 @@ def compare(name: str, folder: Path) -> dict[str, float]:
     parts = family(config.family)
     embedder, painter = parts.embedder(config), parts.painter(config)
 
+    conditioner = parts.conditioner(config) if config.needs_media else None
+
     def context(prompt: str, seed: int, steps: int) -> SessionContext:
         tokens, mask = embedder.embed([prompt])
-        return SessionContext(prompt, seed, steps, TextEmbedding(prompt, tokens[0], mask[0]), num_frames=FRAMES)
+        given = None
+        if conditioner is not None:
+            with torch.inference_mode():
+                given = conditioner.condition(np.asarray(drawing(config, shade=seed - SEED))[None])
+        return SessionContext(prompt, seed, steps, TextEmbedding(prompt, tokens[0], mask[0]), num_frames=FRAMES, given=given)
 
     if KINDS[config.family].streaming:
         return compare_stream(config, context, painter, ENGINE)
@@ -110,7 +125,7 @@ def compare(name: str, folder: Path) -> dict[str, float]:
     asked = {
         "prompt": PROMPT, "negative_prompt": "", "height": config.height, "width": config.width, "num_frames": FRAMES,
         "num_inference_steps": STEPS, "guidance_scale": config.guidance, "max_sequence_length": config.max_tokens,
-    }  # fmt: skip
+    } | ({"image": drawing(config)} if config.needs_media else {})  # fmt: skip
     theirs = []
     for kind in ("latent", "np"):
         torch.manual_seed(0)  # LTX's decoder draws from the global generator, which ours seeds

@@ -35,12 +35,25 @@ class Prometheus:
         Raises:
             ValueError: Prometheus refused the expression.
         """
-        address = f"{self.url}/api/v1/query?{urllib.parse.urlencode({'query': expression})}"
+        return list(self._ask("query", {"query": expression})["result"])
+
+    def exemplars(self, series: str, seconds: float) -> list[tuple[float, str]]:
+        """Value and trace id of each exemplar of `series` in the last `seconds`.
+
+        Raises:
+            ValueError: Prometheus refused the expression.
+        """
+        now = time.time()
+        found = self._ask("query_exemplars", {"query": series, "start": f"{now - seconds:.3f}", "end": f"{now:.3f}"})
+        return [(float(each["value"]), each["labels"]["trace_id"]) for one in found for each in one["exemplars"]]
+
+    def _ask(self, what: str, about: dict[str, str]) -> Any:
+        address = f"{self.url}/api/v1/{what}?{urllib.parse.urlencode(about)}"
         try:
             with urllib.request.urlopen(address, timeout=_ANSWER_WITHIN_S) as answer:  # noqa: S310 - our own, over HTTP
-                return list(json.load(answer)["data"]["result"])
+                return json.load(answer)["data"]
         except urllib.error.HTTPError as error:
-            raise ValueError(f"{expression}: {error.read().decode(errors='replace')[:300]}") from None
+            raise ValueError(f"{about['query']}: {error.read().decode(errors='replace')[:300]}") from None
 
     def has_data(self, expression: str) -> bool:
         """Whether it gives any number; a division of nothing by nothing is none."""

@@ -56,7 +56,11 @@ def measure(config: CheckpointConfig, contexts: Sequence[SessionContext], repeat
     beside = together(engine, list(contexts))[0]
     with torch.inference_mode():
         frames, _ = painter.paint(alone, painter.fresh())
-    row = {"forwards": forwards, "seconds": round(min(seconds), 3), "same_beside_another": bool(np.array_equal(alone, beside))}
+    row: dict[str, object] = {
+        "forwards": forwards,
+        "seconds": round(min(seconds), 3),
+        "same_beside_another": bool(np.array_equal(alone, beside)),
+    }
     return row, frames
 
 

@@ -1,6 +1,7 @@
 """The model's own stages, with a decoder that takes longer while somebody wants it to: a fault to be injected into a running cluster.
 
-The file that the environment names holds the seconds that each chunk is to take longer; without it nothing is different.
+The file that the environment names holds the seconds that each chunk is to take longer; without it nothing is different. It slows those
+replicas that run when it is written, as a machine would that went bad: one that is started in their place is sound.
 """
 
 from __future__ import annotations
@@ -43,13 +44,15 @@ class SlowedPainter:
     def __init__(self, inner: Painter, file: Path) -> None:
         self._inner = inner
         self._file = file
+        self._since = time.time()
 
     def fresh(self) -> Memory:
         return self._inner.fresh()
 
     def paint(self, latents: Latents, memory: Memory) -> tuple[NDArray[np.uint8], Memory]:
         with suppress(FileNotFoundError):
-            time.sleep(float(self._file.read_text()))
+            if self._file.stat().st_mtime > self._since:
+                time.sleep(float(self._file.read_text()))
         return self._inner.paint(latents, memory)
 
 

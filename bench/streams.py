@@ -40,6 +40,7 @@ SPARE = 64
 GRACE_S = 60.0
 LONGEST_S = 3000.0
 ASK_WITHIN_S = 30.0
+_GOODBYES_S = 2.0
 
 
 @dataclass(slots=True)
@@ -128,6 +129,13 @@ async def viewers(kind: str, client: HeadraceClient, live: int, seconds: float) 
 
 async def measure(kind: str, address: str, a: argparse.Namespace) -> Found:
     """The viewers without the crowd, the crowd, the viewers among it. Those in line find the viewers there already: they have the slots."""
+    try:
+        return await _measured(kind, address, a)
+    finally:
+        await asyncio.sleep(_GOODBYES_S)  # what gRPC still has to say of thousands of cancelled calls comes while their loop is there
+
+
+async def _measured(kind: str, address: str, a: argparse.Namespace) -> Found:
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(HeadraceClient(address))
         clients = [await stack.enter_async_context(HeadraceClient(address)) for _ in range(a.connections)]

@@ -6,7 +6,8 @@ import asyncio
 
 from deployments.pacing import Clock
 from deployments.rpc_edge import Context
-from deployments.sessions import Refuse, RunningSession
+from deployments.running import RunningSession
+from deployments.sessions import Refuse
 from deployments.validation import Limits, Validator
 from deployments.wire import RequestParser, prompt_refused
 from headrace.v1 import video_pb2 as pb

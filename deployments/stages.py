@@ -178,6 +178,7 @@ class TextEncoderReplica(_Shell):
 
     async def encode(self, prompt: str, work: Work = NOBODY) -> TextEmbedding:
         work_for(work)
+        log.info("a prompt is to be embedded")
         return await self._encoder.encode(prompt)
 
     async def condition(self, footage: Footage, work: Work = NOBODY) -> Given:
@@ -231,6 +232,7 @@ class FusedReplica(_Shell):
 
     async def encode(self, prompt: str, work: Work = NOBODY) -> TextEmbedding:
         work_for(work)
+        log.info("a prompt is to be embedded")
         return await self._encoder.encode(prompt)
 
     async def condition(self, footage: Footage, work: Work = NOBODY) -> Given:

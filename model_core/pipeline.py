@@ -23,7 +23,7 @@ from model_core.reopen import ReopenPolicy
 from model_core.session_log import Extent, SessionLog, SessionRecord, model_fingerprint
 from model_core.stages.interface import Decoder, TextEncoder
 from model_core.tasks import cancel_and_wait
-from model_core.types import Codec, Footage, FrameChunk, Given, SessionContext, TextEmbedding, received
+from model_core.types import Codec, Footage, FrameChunk, SessionContext, TextEmbedding, received
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ class VideoPipeline:
         self._encoder = encoder
         self._decoder = decoder
         self._reopen = reopen or ReopenPolicy()
-        self._extent = Extent(config.context_chunks, keep_chunks, config.sink_chunks)
+        self._extent = Extent(config.grid, config.context_chunks, keep_chunks, config.sink_chunks)
 
     async def open(self, request: SessionRequest) -> Session:
         """Embed what is given and return a session that is ready to be pulled; no slot is taken before the first pull.
@@ -122,7 +122,7 @@ class VideoPipeline:
         embedding = await self._encoder.encode(request.prompt)
         given = None if request.footage is None else await self._encoder.condition(request.footage)
         request = replace(request, footage=None)  # what was made of it stands in the log
-        log = SessionLog(embedding, request.num_steps, self._extent, given, _needed_until(given, self.config))
+        log = SessionLog(embedding, request.num_steps, self._extent, given)
         return Session(self.config, self._encoder, self._decoder, request, log, self._reopen, fingerprint=self.fingerprint)
 
     def restorable(self, record: SessionRecord) -> tuple[int, int]:
@@ -152,7 +152,7 @@ class VideoPipeline:
             next_frame = grid.first_frame(grid.chunk_of(next_frame))
         chunk = min(grid.chunk_of(next_frame), record.next_chunk)
         prompts = [await self._encoder.encode(entry.prompt) for entry in record.timeline]
-        log = SessionLog.restore(record, chunk, prompts, self._extent, _needed_until(record.given, self.config))
+        log = SessionLog.restore(record, chunk, prompts, self._extent)
         request = SessionRequest(
             session_id=record.session_id, prompt=log.prompt.prompt, seed=record.seed, num_steps=record.num_steps,
             num_frames=record.num_frames, codec=record.codec,
@@ -160,10 +160,6 @@ class VideoPipeline:
         return Session(
             self.config, self._encoder, self._decoder, request, log, self._reopen, fingerprint=self.fingerprint, seen_frames=next_frame
         )
-
-
-def _needed_until(given: Given | None, config: ModelConfig) -> int | None:
-    return None if given is None else given.needed_until(config.grid)
 
 
 class Session:

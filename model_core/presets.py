@@ -25,7 +25,7 @@ def millrace_64() -> MillraceConfig:
         num_steps=4,
         max_steps=16,
         media=("image", "video"),
-        media_frames=48,
+        media_frames=240,
         shift=3.0,
         text=text,
         vae=VAEConfig(latent_channels=16, encoder_width=96, decoder_width=96, decoder_blocks=2),

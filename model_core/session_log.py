@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from model_core.config import ModelConfig
+from model_core.config import ChunkGrid, ModelConfig
 from model_core.types import Codec, Given, Latents, TextEmbedding
 
 _MAGIC = b"HRL2"
@@ -216,11 +216,13 @@ class Extent:
     """How much of a session its log holds.
 
     Attributes:
+        grid: where its chunks begin.
         window: chunks that the next one is made from.
         keep: further chunks behind those.
         sink: the session's first chunks, for good.
     """
 
+    grid: ChunkGrid
     window: int
     keep: int = 0
     sink: int = 0
@@ -234,14 +236,12 @@ class SessionLog:
         steps: of the first chunks.
         extent: how much of the session is held.
         given: what the session was given besides its prompt.
-        given_until: the first chunk that can be made without it; None if there is none.
     """
 
-    def __init__(
-        self, embedding: TextEmbedding, steps: int, extent: Extent, given: Given | None = None, given_until: int | None = None
-    ) -> None:
+    def __init__(self, embedding: TextEmbedding, steps: int, extent: Extent, given: Given | None = None) -> None:
         self._extent = extent
-        self._given, self._given_until = given, given_until
+        self._given = given
+        self._given_until = None if given is None else given.needed_until(extent.grid)
         self._latents: deque[Latents] = deque(maxlen=extent.window + extent.keep)
         self._sink: list[Latents] = []
         self._next_chunk = 0
@@ -333,12 +333,10 @@ class SessionLog:
         return self._next_chunk - len(self._latents), tuple(self._latents), prompts, self._steps
 
     @classmethod
-    def restore(
-        cls, record: SessionRecord, next_chunk: int, prompts: Iterable[TextEmbedding], extent: Extent, given_until: int | None = None
-    ) -> SessionLog:
+    def restore(cls, record: SessionRecord, next_chunk: int, prompts: Iterable[TextEmbedding], extent: Extent) -> SessionLog:
         """The log as it stood before `next_chunk` was made, at most `record.next_chunk`; `prompts` is the timeline, embedded."""
         timeline = list(zip(record.timeline, prompts, strict=True))
-        log = cls(timeline[0][1], record.num_steps, extent, record.given, given_until)
+        log = cls(timeline[0][1], record.num_steps, extent, record.given)
         kept = record.latents[: next_chunk - record.first_chunk]
         log._latents.extend(kept)
         log._sink = [*record.sink, *kept][: extent.sink] if record.first_chunk < extent.sink else list(record.sink)

@@ -105,7 +105,8 @@ class Upload:
         try:
             image.verify()  # a PNG's checksums, which decoding does not look at; what was verified cannot be decoded
             image = self._checked_image()
-            return _fitted(ImageOps.exif_transpose(image).convert("RGB"), config)
+            ImageOps.exif_transpose(image, in_place=True)
+            return _fitted(image if image.mode == "RGB" else image.convert("RGB"), config)  # each copy of a large image counts
         except Exception as error:  # a decoder of broken data raises errors of many kinds
             raise _Refused(f"must be a whole {image.format} image; got one that cannot be decoded: {_reason(error)}") from error
 

@@ -1,7 +1,8 @@
 """Log lines of a replica: our packages' go where Serve's go, in its encoding, and all of them say of which session and trace they are.
 
 With `encoding: JSON` in `serve.yaml`'s `logging_config` each line is an object; `session_id` and `trace_id` stand beside the deployment and
-the replica that Serve adds. Without this, what our packages log would only reach a replica's standard error, as text.
+the replica that Serve adds. Without this, what our packages log would only reach a replica's standard error, as text. A background task
+that Serve starts in the course of some session's call, such as a router's, goes on under the ids of that session.
 """
 
 from __future__ import annotations

@@ -7,16 +7,19 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 
 from model_core.config import EngineConfig
 from model_core.engine.engine import Engine
 from model_core.families.checkpoint import Checkpoint
 from model_core.families.described import CheckpointConfig, Choice, describe
-from model_core.families.interface import Embedder, Sampler
+from model_core.families.interface import Conditioner, Embedder, Sampler
 from model_core.families.registry import family
 from model_core.families.tiny import make_tiny
-from model_core.types import SessionContext, TextEmbedding
+from model_core.types import Given, SessionContext, TextEmbedding
+from tests.pictures import picture
 
 STEPS = 3
 SIZES: dict[str, dict[str, int]] = {  # where they differ
@@ -56,4 +59,22 @@ def engine(name: str) -> Engine:
 def context(name: str, prompt: str, seed: int, steps: int = STEPS) -> SessionContext:
     settings, embedder, _ = parts(name)
     tokens, mask = embedder.embed([prompt])
-    return SessionContext(prompt, seed, steps, TextEmbedding(prompt, tokens[0], mask[0]), num_frames=settings.grid.max_frames)
+    embedding = TextEmbedding(prompt, tokens[0], mask[0])
+    return SessionContext(prompt, seed, steps, embedding, num_frames=settings.grid.max_frames, given=given(name, seed))
+
+
+def image(name: str, seed: int) -> Image.Image:
+    """What a session with that seed is given, where its model takes an image: at the size served, so that nobody resamples it."""
+    return picture(config(name).height, config(name).width, seed)
+
+
+@cache
+def conditioner(name: str) -> Conditioner:
+    return family(config(name).family).conditioner(config(name))
+
+
+def given(name: str, seed: int) -> Given | None:
+    if not config(name).needs_media:
+        return None
+    with torch.inference_mode():
+        return conditioner(name).condition(np.asarray(image(name, seed))[None])

@@ -12,9 +12,10 @@ from transformers import AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from model_core.errors import WeightsError
-from model_core.families.checkpoint import Checkpoint
+from model_core.families.checkpoint import Checkpoint, shards
 
 diffusers_logging.disable_progress_bar()
+diffusers_logging.set_verbosity_error()  # its pipelines warn of what they cut off a long prompt, and tell it: prompts are not for logs
 transformers_logging.disable_progress_bar()
 
 
@@ -22,9 +23,14 @@ def load_module(checkpoint: Checkpoint, component: str, kind: Any) -> Any:
     """The component as a `kind`, a class with `from_pretrained`; frozen.
 
     Raises:
-        WeightsError: see `Checkpoint.verified`; or tensors are missing, unknown, or of other shapes.
+        WeightsError: see `Checkpoint.verified`; or it is another network; or tensors are missing, unknown, or of other shapes.
     """
     folder = checkpoint.verified(component)
+    # diffusers would fill in another network's settings with the defaults of this one, which may be very large.
+    if (named := checkpoint.settings(component).get("_class_name", kind.__name__)) != kind.__name__:
+        raise WeightsError(f"{folder} is a {named!r}; expected a {kind.__name__}")
+    if not shards(folder):
+        raise WeightsError(f"{folder} holds no safetensors, and nothing else is loaded")
     dtype = getattr(torch, checkpoint.dtype)
     name = "torch_dtype" if kind.__module__.startswith("diffusers") else "dtype"
     try:

@@ -42,7 +42,7 @@ def load_taehv(config: CheckpointConfig) -> TaehvDecoder:
     return decoder.to(getattr(torch, config.checkpoint.dtype)).eval().requires_grad_(requires_grad=False)
 
 
-def graphs(decoder: TaehvDecoder, config: CheckpointConfig) -> list[GraphSpec]:
+def taehv_graphs(decoder: TaehvDecoder, config: CheckpointConfig) -> list[GraphSpec]:
     """One chunk of one session, in each of a chunk's sizes."""
     _, height, width = config.latent_size
     sizes = sorted({config.grid.latents(chunk) for chunk in range(config.grid.chunks or 2)})
@@ -71,7 +71,7 @@ class TaehvPainter:
 
     def __init__(self, decoder: TaehvDecoder, config: CheckpointConfig) -> None:
         self._decoder, self._size = decoder, config.latent_size[1:]
-        self._program = load_program(config, graphs(decoder, config))
+        self._program = load_program(config, taehv_graphs(decoder, config))
 
     def fresh(self) -> TaehvMemory:
         return TaehvMemory(self._program.put(self._decoder.new_memory(*self._size)))

@@ -21,8 +21,7 @@ from model_core.families.described import CheckpointConfig
 from model_core.families.interface import Embedder, Painter, Sampler
 from model_core.families.loading import load_module, load_noise_schedule, load_tokenizer
 from model_core.families.prompts import PromptEmbedder, prompt_graphs
-from model_core.families.taehv import TaehvPainter, load_taehv
-from model_core.families.taehv import graphs as taehv_graphs
+from model_core.families.taehv import TaehvPainter, load_taehv, taehv_graphs
 from model_core.families.wan_vae import WanDecoder, WanPainter, wan_decoder_graphs
 from model_core.graphs import DENOISER, Bucket, GraphSpec, Inputs
 

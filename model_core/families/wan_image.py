@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import CLIPImageProcessorPil, CLIPVisionModel
 
 from model_core.config import EngineConfig, ModelConfig
-from model_core.errors import FieldViolation
+from model_core.errors import FieldViolation, WeightsError
 from model_core.families.clip import ClipLeg
 from model_core.families.described import CheckpointConfig
 from model_core.families.interface import Conditioner, Sampler
@@ -33,7 +33,7 @@ _CONDITION, _FEATURES = "condition", "features"
 
 
 def conditioner(config: ModelConfig) -> Conditioner:
-    own = cast("CheckpointConfig", config)
+    own = _own(config)
     vae = load_module(own.checkpoint, "vae", AutoencoderKLWan)
     processor = eye = None
     if _has_eye(own):
@@ -43,8 +43,15 @@ def conditioner(config: ModelConfig) -> Conditioner:
 
 
 def sampler(config: ModelConfig, engine: EngineConfig) -> Sampler:
-    own = cast("CheckpointConfig", config)
+    own = _own(config)
     return WanImageSampler(own, engine.batch_buckets, *networks(own))
+
+
+def _own(config: ModelConfig) -> CheckpointConfig:
+    own = cast("CheckpointConfig", config)
+    if own.checkpoint.index().get("expand_timesteps"):
+        raise WeightsError(f"{own.checkpoint.folder} gives each token a timestep (Wan 2.2 TI2V), which is not served from an image")
+    return own
 
 
 def _has_eye(config: CheckpointConfig) -> bool:

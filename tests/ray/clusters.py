@@ -20,6 +20,7 @@ from headrace.client import HeadraceClient
 from headrace.v1 import video_pb2 as pb
 from model_core.pipeline import SessionRequest
 from model_core.types import FrameChunk
+from model_core.uploads import Upload, UploadLimits
 from tests.fakes import FakeStages
 from tests.ray.fake_stages import FOLDER_VARIABLE
 
@@ -128,11 +129,14 @@ async def frames(client: HeadraceClient, prompt: str, seed: int, seconds: float)
         return [bytes(frame) async for chunk in stream(client, prompt, seed, seconds) for frame in chunk.data]
 
 
-async def expected(prompt: str, seed: int, seconds: float, switch: tuple[int, str] | None = None) -> list[bytes]:
+async def expected(
+    prompt: str, seed: int, seconds: float, switch: tuple[int, str] | None = None, image: bytes | None = None
+) -> list[bytes]:
     """The same session in this process; `switch` is a frame index and the prompt from there on."""
     stages = FakeStages()
     total = round(seconds * stages.config.fps)
-    request = SessionRequest("local", prompt, seed, stages.config.num_steps, total)
+    footage = None if image is None else Upload("image", image, "image", UploadLimits()).footage(stages.config)
+    request = SessionRequest("local", prompt, seed, stages.config.num_steps, total, footage=footage)
     session = await stages.pipeline.open(request)
     made: list[bytes] = []
     async with aclosing(session.events()) as events:

@@ -13,6 +13,7 @@ import pytest
 from deployments.cluster import free_port, start_local
 from headrace.client import HeadraceClient, Reconnect
 from headrace.v1 import video_pb2 as pb
+from tests.pictures import encoded, picture
 from tests.ray.clusters import PATIENCE_S, Cluster, expected, kill, overrides, peers
 from tests.stores import REDIS_SERVER, WITHOUT_REDIS, redis_server
 
@@ -44,11 +45,12 @@ def serving_door(cluster: Cluster) -> int:
     return pid
 
 
-async def test_a_stream_survives_its_front_door(cluster: Cluster) -> None:
+async def test_a_stream_that_was_given_an_image_survives_its_front_door(cluster: Cluster) -> None:
+    image = encoded(picture())
     made: list[bytes] = []
     victims: list[int] = []
     async with asyncio.timeout(PATIENCE_S), HeadraceClient(cluster.app.address) as client:
-        stream = client.stream(PROMPT, seconds=12.0, seed=21, codec=pb.CODEC_RAW_RGB, max_lead_s=1.0, reconnect=RECONNECT)
+        stream = client.stream(PROMPT, seconds=12.0, seed=21, image=image, max_lead_s=1.0, reconnect=RECONNECT)
         async with aclosing(stream) as events:
             async for event in events:
                 if isinstance(event, pb.Frames):
@@ -58,7 +60,7 @@ async def test_a_stream_survives_its_front_door(cluster: Cluster) -> None:
                         victims.append(serving_door(cluster))
                         kill(victims[-1])
     assert len(set(victims)) == 2
-    assert made == await expected(PROMPT, seed=21, seconds=12.0)
+    assert made == await expected(PROMPT, seed=21, seconds=12.0, image=image)
 
 
 async def test_a_live_session_survives_its_front_door_right_after_a_prompt_was_acknowledged(cluster: Cluster) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from deployments.app import APP_NAME
 from deployments.cluster import free_port, start_local
 from deployments.remote import RemoteDecoder
 from headrace.client import ClientError, HeadraceClient, Unavailable
@@ -141,6 +143,25 @@ async def test_no_stage_runs_ahead_of_a_reader_that_has_stopped(cluster: Cluster
         assert 5 <= await cluster.total("Denoiser.denoiser_chunks") - before <= 7
         assert (await anext(chunks)).index == 5
     await cluster.until_free(*OPEN)
+
+
+async def test_every_process_logs_in_json_for_which_session_and_trace_it_works(cluster: Cluster) -> None:
+    trace_id = "4bf92f3577b34da6a3ce929d0e0e4736"
+    async with HeadraceClient(cluster.app.address, metadata=(("traceparent", f"00-{trace_id}-00f067aa0ba902b7-01"),)) as client:
+        started, *_ = [event async for event in client.stream("a prompt of its own", seconds=0.5)]
+    assert isinstance(started, pb.Started)
+    assert cluster.app.private_folder is not None
+    logs = cluster.app.private_folder / "session_latest" / "logs" / "serve"
+
+    def deployments() -> set[str]:
+        lines = [json.loads(line) for file in logs.glob("replica_*.log") for line in file.read_text().splitlines()]
+        mine = [line for line in lines if line.get("trace_id") == trace_id]
+        assert {line["session_id"] for line in mine} <= {started.session_id}
+        return {line["deployment"].removeprefix(f"{APP_NAME}_") for line in mine}
+
+    async with asyncio.timeout(PATIENCE_S):
+        while await asyncio.to_thread(deployments) != {"FrontDoor", "TextEncoder", "Denoiser", "Decoder"}:  # noqa: ASYNC110 - other processes write
+            await asyncio.sleep(0.1)
 
 
 async def test_statistics_are_flat_numbers_for_the_autoscaler(cluster: Cluster) -> None:

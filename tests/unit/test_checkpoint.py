@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import WanTransformer3DModel
+from diffusers import CogVideoXTransformer3DModel, LTXVideoTransformer3DModel, WanTransformer3DModel
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
@@ -129,6 +129,43 @@ def test_a_checkpoint_that_is_not_there_or_not_the_one_pinned(given: dict[str, s
 def test_a_choice_that_the_family_cannot_serve(given: dict[str, object], sentence: str) -> None:
     with pytest.raises(WeightsError, match=sentence):
         checkpoints.config("wan", **given)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("wan", WanTransformer3DModel), ("ltx", LTXVideoTransformer3DModel), ("cogvideox", CogVideoXTransformer3DModel)]
+)
+def test_every_family_refuses_pickles_a_missing_shard_and_the_network_of_another(name: str, kind: type, tmp_path: Path) -> None:
+    folder = tmp_path / name
+    shutil.copytree(checkpoints.folder(name), folder)
+    (folder / CHECKSUMS).unlink()
+    sharded(folder)
+    with pytest.raises(WeightsError, match=r"part-1.safetensors is missing: .* names it"):
+        load_module(Checkpoint(folder=str(folder)), "transformer", kind)
+    pickled(folder)
+    with pytest.raises(WeightsError, match=r"only pickled weights \(diffusion_pytorch_model.bin\)"):
+        load_module(Checkpoint(folder=str(folder)), "transformer", kind)
+    with pytest.raises(WeightsError, match=f"vae is a 'AutoencoderKL.*'; expected a {kind.__name__}"):
+        load_module(Checkpoint(folder=str(folder)), "vae", kind)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "sentence"),
+    [
+        ("ltx", {"height": 48}, "height must be a multiple of 32 for ltx; got 48"),
+        ("ltx", {"frames": 12}, "frames must be 1 more than a multiple of 8 for ltx; got 12"),
+        ("cogvideox", {"width": 40}, "width must be a multiple of 16 for cogvideox; got 40"),
+        ("cogvideox", {"frames": 48}, "frames must be 1 more than a multiple of 4 for cogvideox; got 48"),
+    ],
+)
+def test_sizes_and_lengths_that_another_family_has(name: str, given: dict[str, object], sentence: str) -> None:
+    with pytest.raises(WeightsError, match=sentence):
+        checkpoints.config(name, **given)
+
+
+def test_weights_are_loaded_in_the_type_that_is_asked_for() -> None:
+    folder = str(checkpoints.folder("ltx"))
+    network = load_module(Checkpoint(folder=folder, dtype="bfloat16"), "transformer", LTXVideoTransformer3DModel)
+    assert {parameter.dtype for parameter in network.parameters()} == {torch.bfloat16}
 
 
 def test_a_checkpoint_of_no_family_here(copy: Path) -> None:

@@ -22,11 +22,13 @@ import pytest
 from PIL import Image
 
 from headrace.cli import demo
+from headrace.cli.console import Failure
 from headrace.cli.serve import wait_until_serving
-from headrace.cli.source import Footage, LocalSource, Opened, RawFrames
+from headrace.cli.source import Footage, LocalSource, Opened, RawFrames, read_footage
 from headrace.client import HeadraceClient
 from model_core.errors import InvalidRequest
 from tests.fakes import FakeDenoiser, FakeStages, eventually
+from tests.pictures import encoded, picture, video
 from tests.served import Served, serving
 
 TIMEOUT_S = 60.0
@@ -105,6 +107,33 @@ async def test_generate_reports_what_came(tmp_path: Path) -> None:
     assert again.report()["frames_sha256"] == report["frames_sha256"]
     assert other.report()["frames_sha256"] != report["frames_sha256"]
     assert first.err.splitlines() == ["started, 50 frames at 24 a second", "24/50 frames", "48/50 frames"]
+
+
+async def test_an_image_is_sent_along_and_judged_by_the_server(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(encoded(picture()))
+    (tmp_path / "a.mp4").write_bytes(video(8))
+    async with server() as s:
+        asked = ("generate", "a red circle", "--address", s.address, "--seconds", "0.5", "--seed", "9", "--json")
+        sent = await headrace(*asked, "--image", str(tmp_path / "a.png"))
+        refused = await headrace(*asked, "--image", str(tmp_path / "a.mp4"))
+    stream = LocalSource(FakeStages()).stream("a red circle", 0.5, 9, Footage(image=(tmp_path / "a.png").read_bytes()))
+    chunks = [event.data async for event in stream if isinstance(event, RawFrames)]
+    assert sent.report()["frames_sha256"] == hashlib.sha256(b"".join(chunks)).hexdigest()
+    assert refused.code == 2
+    assert "image: must be one of PNG, JPEG, WEBP" in refused.err
+
+
+def test_a_file_that_cannot_be_sent_is_refused_before_anything_is_asked(tmp_path: Path) -> None:
+    (tmp_path / "large").write_bytes(bytes(17 * 1024 * 1024))
+    for image, video_file, sentence in (
+        (tmp_path / "no", None, "--image: must be a file that can be read; got '.*no': No such file"),
+        (None, tmp_path, "--video: must be a file that can be read"),
+        (tmp_path / "large", None, "--image: must be a file of at most 16777216 bytes; got 17825792"),
+        (tmp_path / "large", tmp_path / "large", "--image: cannot be given together with --video"),
+    ):
+        with pytest.raises(Failure, match=sentence):
+            read_footage(image, video_file)
+    assert read_footage(None, None) == Footage()
 
 
 async def test_local_frames_are_those_of_a_server() -> None:

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
+from dataclasses import replace
+
 import diffusers
 import numpy as np
 import pytest
 import torch
 
+from model_core.config import EngineConfig
+from model_core.engine.session import check
+from model_core.errors import InvalidRequest
 from model_core.families.registry import family
+from model_core.local import LocalPipeline
+from model_core.pipeline import Session, SessionRequest
+from model_core.session_log import SessionRecord
+from model_core.types import Footage, FrameChunk, Given
 from tests import checkpoints
 from tests.models import Collector, make
 
-CLIPS = ("wan", "wan-2.2", "ltx", "cogvideox", "cogvideox-2b", "cogvideox-1.5")
+CLIPS = ("wan", "wan-2.2", "wan-image", "wan-image-2.2", "ltx", "cogvideox", "cogvideox-2b", "cogvideox-1.5")
 PROMPT = "a red circle moves left"
 
 
@@ -21,7 +31,9 @@ def test_a_clip_is_the_one_that_diffusers_makes(name: str) -> None:
     pipeline = getattr(diffusers, settings.checkpoint.index()["_class_name"]).from_pretrained(checkpoints.folder(name))
     pipeline.set_progress_bar_config(disable=True)
     torch.manual_seed(0)  # LTX's decoder draws from the global generator, which ours seeds
+    image = {"image": checkpoints.image(name, 7)} if settings.needs_media else {}
     expected = pipeline(
+        **image,
         prompt=PROMPT, negative_prompt="", height=settings.height, width=settings.width, num_frames=9, num_inference_steps=3,
         guidance_scale=settings.guidance, generator=torch.Generator().manual_seed(7), max_sequence_length=settings.max_tokens,
         output_type="np",
@@ -73,3 +85,39 @@ def test_wan_is_decoded_chunk_by_chunk_as_the_clip_at_once() -> None:
             streamed.append(frames)
     assert [len(frames) for frames in streamed] == [1, 8, 4, 12]
     np.testing.assert_array_equal(np.concatenate(streamed), whole)
+
+
+async def test_a_clip_with_an_image_is_the_same_wherever_it_goes_on() -> None:
+    """Its record is enough: the other pipeline's text stage never sees the image."""
+    settings = checkpoints.config("wan-image")
+    footage = Footage(np.asarray(checkpoints.image("wan-image", 7))[None])
+    request = SessionRequest("s1", PROMPT, seed=7, num_steps=2, num_frames=9, footage=footage)
+    here, there = (LocalPipeline(settings, EngineConfig(batch_buckets=(1,))) for _ in range(2))
+    try:
+        session = await here.pipeline.open(request)
+        record = SessionRecord.from_bytes(session.record().to_bytes())
+        frames = await played(session)
+        again = await played(await there.pipeline.restore(record, 0))
+        assert frames == again
+        assert len(frames) == 9
+        assert (here.encoder.statistics().footage_misses, there.encoder.statistics().footage_misses) == (1, 0)
+        other = await played(await there.pipeline.open(replace(request, footage=Footage(255 - footage.frames))))
+        assert frames != other
+    finally:
+        for pipeline in (here, there):
+            await pipeline.aclose()
+
+
+async def played(session: Session) -> list[bytes]:
+    async with aclosing(session.events()) as events:
+        return [frame async for event in events if isinstance(event, FrameChunk) for frame in event.data]
+
+
+def test_a_clip_that_needs_an_image_is_refused_without_one_or_with_another_shape() -> None:
+    settings, _, sampler = checkpoints.parts("wan-image")
+    context = checkpoints.context("wan-image", PROMPT, seed=7)
+    check(settings, sampler, context)
+    assert context.given is not None
+    for given in (None, Given(guides={}), Given(guides={**context.given.guides, "features": np.zeros((4, 32), np.float32)})):
+        with pytest.raises(InvalidRequest, match=r"given.guides: must be {'condition': \(8, 3, 4, 6\), 'features': \(5, 32\)}; got"):
+            check(settings, sampler, replace(context, given=given))

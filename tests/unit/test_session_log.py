@@ -13,7 +13,7 @@ from model_core.types import Codec, Latents, TextEmbedding
 
 TEXT = TextEmbedding("a dog", np.zeros((1, 2), np.float32), np.ones(1, np.bool_))
 WINDOW = 3
-EXTENT = Extent(WINDOW, keep=2, sink=2)
+EXTENT = Extent(ChunkGrid(first=1, rest=3, factor=4, head=1), WINDOW, keep=2, sink=2)
 
 
 def latents(chunk: int) -> Latents:

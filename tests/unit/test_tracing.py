@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from prometheus_client.openmetrics.exposition import generate_latest
 from ray._common.formatters import JSONFormatter
 from typer.testing import CliRunner
 
+from deployments.cluster import free_port
 from headrace.cli import app
 from headrace.client import BadRequest, HeadraceClient
 from headrace.v1 import video_pb2 as pb
@@ -104,6 +109,49 @@ async def test_a_failed_call_and_a_prompt_switch_are_in_the_trace(file: Path) ->
     by_outcome = {t.root.attributes["headrace.outcome"]: t for t in written(file)}
     assert [name for name, _ in by_outcome["completed"].root.events] == ["started", "prompt switched"]
     assert by_outcome["invalid"].spans == ()
+
+
+@pytest.fixture
+def collector() -> Iterator[tuple[str, list[bytes]]]:
+    """Takes what is posted to it."""
+    posted: list[bytes] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            posted.append(self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/v1/traces", posted
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+async def test_spans_reach_a_collector(collector: tuple[str, list[bytes]]) -> None:
+    endpoint, posted = collector
+    tracing = Tracing(span_exporter("otlp", "", endpoint), 0.0)
+    async with serving(tracing=tracing) as served:
+        await watch(served, TRACED)
+    await asyncio.to_thread(tracing.close)
+    requests = [ExportTraceServiceRequest.FromString(body) for body in posted]
+    spans = [span for r in requests for resource in r.resource_spans for scope in resource.scope_spans for span in scope.spans]
+    assert {"encode", "denoise", "decode", "send", "headrace.v1.VideoService/Stream"} == {span.name for span in spans}
+    assert {span.trace_id.hex() for span in spans} == {TRACE}
+
+
+async def test_a_collector_that_is_away_holds_nothing_up() -> None:
+    tracing = Tracing(span_exporter("otlp", "", f"http://127.0.0.1:{free_port()}/v1/traces"), 1.0)
+    async with serving(tracing=tracing) as served:
+        assert await watch(served) == 3
+        await served.nothing_left()
+    await asyncio.to_thread(tracing.close)
 
 
 class Play:

@@ -1,0 +1,46 @@
+"""A session that waits or runs, as whoever steers, drains or fails it sees it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from deployments.admission import Ticket
+from headrace.v1 import video_pb2 as pb
+from model_core.pipeline import Session
+
+
+class RunningSession:
+    """See the module's docstring. `whole`: once it runs, it is of no use cut short."""
+
+    def __init__(self, session: Session, ticket: Ticket, max_unanswered: int, *, whole: bool) -> None:
+        self._whole = whole
+        self.session = session
+        self.reason: pb.EndReason = pb.END_REASON_COMPLETED
+        self.failure: Exception | None = None
+        self.stop_asked = False
+        self.unanswered = asyncio.Semaphore(max_unanswered)
+        self.prompts_at: deque[float] = deque()
+        self._ticket = ticket
+
+    def end(self, reason: pb.EndReason) -> None:
+        """End in order before the next chunk, in line or running. The first reason counts."""
+        if self.reason == pb.END_REASON_COMPLETED:
+            self.reason = reason
+        self._ticket.withdraw()
+        self.session.stop()
+
+    def fail(self, error: Exception) -> None:
+        """End with `error`; the first one counts."""
+        self.failure = self.failure or error
+        self.end(pb.END_REASON_STOPPED)
+
+    def drain(self) -> None:
+        """The server is shutting down."""
+        if not (self._whole and self._ticket.admitted):
+            self.end(pb.END_REASON_SERVER_DRAINING)
+
+    def check(self) -> None:
+        """Raise what `fail` was given."""
+        if self.failure is not None:
+            raise self.failure
