@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from multiprocessing import get_context
 from typing import Any, cast
@@ -59,6 +59,9 @@ def check_model(stages: str, config: ModelConfig, engine: EngineConfig, only: st
 def _check_model(stages: str, config: ModelConfig, engine: EngineConfig, only: str) -> list[GraphReport]:
     warnings.filterwarnings("ignore", category=FutureWarning)  # JAX and torch about each other
     warnings.filterwarnings("ignore", message="While compiling, we found certain side effects")
+    checkpoint: Any = getattr(config, "checkpoint", None)
+    if checkpoint is not None:  # the checks compare in float32, whatever is served
+        config = cast("ModelConfig", replace(cast("Any", config), checkpoint=replace(checkpoint, dtype="float32")))
     build = cast("Callable[..., Sequence[Any]]", import_module(stages).build_graphs)
     return list(check_graphs([spec for spec in build(config, engine) if only in {"", spec.stage}]))
 
