@@ -28,7 +28,7 @@ from model_core.families.described import CheckpointConfig
 from model_core.families.interface import Painter, Sampler
 from model_core.families.loading import load_module
 from model_core.families.registry import family
-from model_core.families.wan_vae import pixels
+from model_core.families.wan_vae import bytes_of
 from model_core.local import LocalPipeline
 from model_core.pipeline import SessionRequest
 from model_core.types import FrameChunk, Latents, SessionContext
@@ -72,7 +72,7 @@ def _theirs(config: CheckpointConfig, ours: SessionContext, alone: Chunks, sampl
             torch.tensor(values).view(1, -1, 1, 1, 1) for values in (autoencoder.config.latents_mean, autoencoder.config.latents_std)
         )
         decoded = autoencoder.decode(torch.tensor(np.concatenate(alone, 1))[None] / (1.0 / std) + mean, return_dict=False)[0]
-        return _network_apart(config, ours, alone, sampler), pixels(decoded)
+        return _network_apart(config, ours, alone, sampler), bytes_of(decoded)[0].numpy()
     pipeline = diffusers.AnyFlowFARPipeline.from_pretrained(config.checkpoint.path())
     pipeline.set_progress_bar_config(disable=True)
     asked = {
