@@ -8,6 +8,7 @@ import torch
 from model_core.compiler.export import export
 from model_core.config import EngineConfig
 from model_core.families.registry import family
+from model_core.graphs import DENOISER
 from tests import checkpoints
 
 
@@ -33,6 +34,7 @@ def test_each_is_listed_once_and_runs_on_its_inputs(name: str, decoder: str, nam
 def test_they_pass_the_exporters_checks(name: str, decoder: str) -> None:
     """No symbols, no complex or 64-bit floating numbers. The rest of the checks is `headrace compile`'s, which takes minutes."""
     graphs = family(name).graphs(checkpoints.config(name, decoder=decoder), EngineConfig(batch_buckets=(2,)))
-    last = {spec.name: spec for spec in graphs}  # of AnyFlow's chunks, the one with the longest past
+    own = [spec for spec in graphs if spec.stage == DENOISER or decoder == "taehv"]  # what Wan brings takes long, and is checked with Wan
+    last = {spec.name: spec for spec in own}  # of AnyFlow's chunks, the one with the longest past
     for spec in last.values():
         assert [str(fault) for fault in export(spec).faults] == []
