@@ -69,7 +69,7 @@ observability: $(STAMP) ## regenerate rules, dashboards and docs/metrics.md from
 observe: $(STAMP) ## run the demo load under Debian's Prometheus until Ctrl-C; prints the addresses
 	$(BIN)/python -m bench.observe
 
-observe-check: $(STAMP) ## check that every metric and panel has data, and that an injected slow stage fires its alert
+observe-check: $(STAMP) ## check that every metric and panel has data, and that an injected slow stage fires its alert, whose runbook helps
 	$(BIN)/python -m bench.observe --check
 
 trace: $(STAMP) ## one session's first frame, millisecond by millisecond; the parts must sum to the whole

@@ -212,16 +212,16 @@ class AdmissionControl:
         return asked + Counter({self._config.default_steps: self._capacity.others if others else 0})
 
     def _order(self, *, paced: bool) -> list[int]:
-        if not self._line:
-            return []
-        outstanding: defaultdict[str, float] = defaultdict(float)
-        for (ask, steps), number in self._kinds.items():
-            outstanding[ask.tenant] += number * self._share(steps) * self._session_s()
-        line = [
-            Waiter(key, s.ask.tenant, self._share(s.ask.steps) * self._session_s()) for key, s in self._line.items() if s.ask.paced == paced
-        ]
-        weights = {waiter.tenant: self._config.tenant(waiter.tenant).weight for waiter in line}
-        order = [waiter.key for waiter in self._shares.order(line, outstanding, weights)]
+        here = [(key, session.ask) for key, session in self._line.items() if session.ask.paced == paced]
+        tenants = {ask.tenant for _, ask in here}
+        order = [key for key, _ in here]
+        if len(tenants) > 1:  # within one, first come first served; a line may be long, and is looked at whenever anything changes
+            outstanding: defaultdict[str, float] = defaultdict(float)
+            for (ask, steps), number in self._kinds.items():
+                outstanding[ask.tenant] += number * self._share(steps) * self._session_s()
+            line = [Waiter(key, ask.tenant, self._share(ask.steps) * self._session_s()) for key, ask in here]
+            weights = {tenant: self._config.tenant(tenant).weight for tenant in tenants}
+            order = [waiter.key for waiter in self._shares.order(line, outstanding, weights)]
         return sorted(order, key=lambda key: not self._line[key].ask.resumed)
 
     def _present(self) -> set[str]:

@@ -207,10 +207,15 @@ async def check_alert(seen: Prometheus, slowed: Path) -> int:
     return healed_s is None
 
 
+def runbook_queries() -> list[str]:
+    """As they stand in the alert's runbook: for stages, and for replicas."""
+    text = (ROOT / runbook(ALERT)).read_text(encoding="utf-8")
+    return re.findall(r"^ +(topk\(.*\[5m\].*)$", text, re.MULTILINE)
+
+
 def slow_decoder(seen: Prometheus) -> str | None:
     """The replica that the two queries of the runbook find; None if they blame another stage, or nobody."""
-    text = (ROOT / runbook(ALERT)).read_text(encoding="utf-8")
-    stages, replicas = (query.replace("5m", _CHECK_WINDOW) for query in re.findall(r"^ +(topk\(.*\[5m\].*)$", text, re.MULTILINE))
+    stages, replicas = (query.replace("5m", _CHECK_WINDOW) for query in runbook_queries())
     served = {sample["metric"]["stage"]: float(sample["value"][1]) for sample in seen.query(stages)}
     print(f"{runbook(ALERT)}, service time by stage: {', '.join(f'{stage} {seconds:.3f} s' for stage, seconds in served.items())}")
     if not served or max(served, key=lambda stage: served[stage]) != "decoder":

@@ -66,8 +66,9 @@ class Ticket:
         self._changed.set()
 
     def _move(self, position: int) -> None:
-        self._position = position
-        self._changed.set()
+        if position != self._position:
+            self._position = position
+            self._changed.set()
 
     def _run(self, steps: int) -> None:
         self._steps = steps
