@@ -48,15 +48,21 @@ class TextEmbedding:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Footage:
-    """What a caller gives a session to begin with: uint8 `frames` `[N, H, W, 3]` at the size that is served. An image is one frame."""
+    """What a caller gives a session to begin with.
+
+    Attributes:
+        frames: uint8 `[N, H, W, 3]` at the size that is served. An image is one frame.
+        digest: SHA-256 of shape and pixels; taken when it is made, which is where there is time for that.
+    """
 
     frames: NDArray[np.uint8]
+    digest: str = field(init=False)
 
-    @property
-    def digest(self) -> str:
-        """SHA-256 of shape and pixels."""
+    def __post_init__(self) -> None:
         pixels = np.ascontiguousarray(self.frames)
-        return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
+        digest = hashlib.sha256(repr(pixels.shape).encode())
+        digest.update(pixels.data)
+        object.__setattr__(self, "digest", digest.hexdigest())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
