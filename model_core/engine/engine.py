@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Literal
 
+import numpy as np
 import torch
 
 from model_core.config import EngineConfig, ModelConfig
@@ -139,8 +140,15 @@ class Engine:
             self._slots.release(session.slot)
 
     def warm_up(self) -> None:
-        """Run every graph in each of its shapes, so that no request pays for the first time, and measure what each takes at best."""
-        session = self.open(SessionContext("warm-up", seed=0, num_steps=self.config.num_steps, embedding=self._sampler.blank()))
+        """Run every graph in each of its shapes, so that no request pays for the first time, and measure what each takes at best.
+
+        It is measured on a chunk with as much before it as there can be, and one after it.
+        """
+        config = self.config
+        past = min(config.context_chunks, max(0, config.grid.chunks - 2)) if config.grid.chunks else config.context_chunks
+        suffix = tuple(np.zeros(config.latent_shape(chunk), np.float32) for chunk in range(past))
+        blank = self._sampler.blank()
+        session = self.open(SessionContext("warm-up", 0, config.num_steps, blank, next_chunk=past, suffix=suffix))
         try:
             with torch.inference_mode():
                 for bucket in self.engine.batch_buckets:

@@ -162,7 +162,7 @@ class AnyFlowSampler(StreamSampler):
         super().__init__(config, buckets, denoiser_graphs(transformer, config, buckets), transformer.config.text_dim)
         self._schedule = schedule
         self._pasts = [Past.of(transformer, config, chunk) for chunk in range((config.grid.chunks or 0) + 1)]
-        self._nothing = self.program.put(_nothing(transformer, transformer.dtype))
+        self._nothing = self.program.put(_nothing(transformer, transformer.proj_out.weight.dtype))
 
     def times(self, num_steps: int) -> Tensor:
         self._schedule.set_timesteps(num_steps)

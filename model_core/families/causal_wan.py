@@ -121,7 +121,7 @@ class CausalWanSampler(StreamSampler):
         super().__init__(config, buckets, denoiser_graphs(transformer, config, buckets), transformer.config.text_dim)
         self._shape = Shape.of(transformer, config)
         self._sink, self._renewal = config.attention.sink, config.attention.renewal
-        empty = torch.zeros(1, self._shape.tokens_per_chunk, self._shape.width, dtype=transformer.dtype)
+        empty = torch.zeros(1, self._shape.tokens_per_chunk, self._shape.width, dtype=transformer.proj_out.weight.dtype)
         self._empty = self.program.put(empty)
 
     def times(self, num_steps: int) -> Tensor:

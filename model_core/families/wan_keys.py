@@ -94,7 +94,10 @@ def load_transformer(checkpoint: Checkpoint, component: str = "transformer") -> 
         with torch.device("meta"):
             network: Any = WanTransformer3DModel(**settings)
         expected = set(network.state_dict())
-        given = {ours: tensors[theirs].to(dtype) for theirs, ours in renamed(tensors).items()}
+        kept = set(network._keep_in_fp32_modules)  # noqa: SLF001  what `from_pretrained` goes by
+        given = {
+            ours: tensors[theirs].to(torch.float32 if kept & set(ours.split(".")) else dtype) for theirs, ours in renamed(tensors).items()
+        }
         if expected != set(given):
             problems = {"missing": sorted(expected - set(given)), "unexpected": sorted(set(given) - expected)}
             raise WeightsError(f"{folder} does not fit {WanTransformer3DModel.__name__}: {told(problems)}")

@@ -16,6 +16,7 @@ import torch
 from bench.block_causal import velocity, whole_network
 from model_core.config import EngineConfig
 from model_core.diffusion.flow_match import chunk_noise
+from model_core.engine.engine import Engine
 from model_core.engine.session import check, given_chunks
 from model_core.families.causal_wan import CausalWanSampler
 from model_core.families.registry import family
@@ -223,3 +224,14 @@ def test_the_sink_stays_in_the_log_of_a_long_session() -> None:
     plain = make(checkpoints.engine("causal-wan"), late)[0]
     moved = make(checkpoints.engine("causal-wan"), replace(late, sink=(late.sink[0] + 1,)))[0]
     assert np.abs(plain - moved).max() > 1e-5
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_weights_in_bfloat16_give_nearly_the_same(name: str) -> None:
+    settings = checkpoints.parts(name)[0]
+    settings = replace(settings, checkpoint=replace(settings.checkpoint, dtype="bfloat16"))
+    engine = EngineConfig(batch_buckets=(1,))
+    made = make(Engine(family(name).sampler(settings, engine), settings, engine), context(name, chunks=3))
+    for rough, exact in zip(made, alone(name), strict=False):
+        assert rough.dtype == np.float32
+        assert 0 < np.abs(rough - exact).mean() < 0.1 * exact.std()
