@@ -19,7 +19,7 @@ from torch.func import functional_call
 from transformers import T5EncoderModel
 
 from model_core.config import EngineConfig, ModelConfig
-from model_core.families.clip import AlongRows, ClipLeg, ClipPainter, ClipSampler, Sides, clip_decoder_graphs
+from model_core.families.clip import AlongRows, Angles, ClipLeg, ClipPainter, ClipSampler, Sides, clip_decoder_graphs
 from model_core.families.described import CheckpointConfig
 from model_core.families.interface import Embedder, Painter, Sampler
 from model_core.families.loading import load_module, load_noise_schedule, load_tokenizer
@@ -87,6 +87,7 @@ class LTXGraph(nn.Module):
         _, self._frames, self._height, self._width = config.latent_shape(0)
         self._scale = (config.grid.factor / _TRAINED_FPS, config.factor, config.factor)
         self._tokens = config.max_tokens
+        transformer.rope = _Held(*transformer.rope(torch.empty(1), self._frames, self._height, self._width, self._scale))
 
     def denoise(self, x_t: Tensor, t: Tensor, text: Tensor, mask: Tensor) -> Tensor:
         """`x_t` `[B, S, C]`, `t` `[B]`, `text` `[B, T, D]`, `mask` `[B, T]` → what the network predicts, of the shape of `x_t`."""
@@ -104,6 +105,13 @@ class LTXGraph(nn.Module):
         x_t = torch.randn(rows, self._frames * self._height * self._width, network.config.in_channels, generator=draw)
         text = torch.randn(rows, self._tokens, network.config.caption_channels, generator=draw)
         return x_t, torch.linspace(999, 1, rows), text, torch.ones(rows, self._tokens)
+
+
+class _Held(Angles):
+    """In place of what makes rotary positions anew in every forward, by writes into slices: they follow from the clip's size."""
+
+    def forward(self, *_: object) -> tuple[Tensor, Tensor]:
+        return self.cosines, self.sines
 
 
 class LTXSampler(ClipSampler):
