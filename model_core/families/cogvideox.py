@@ -93,6 +93,8 @@ class CogVideoXGraph(nn.Module):
             for block in transformer.transformer_blocks:
                 for name in ("norm_q", "norm_k"):
                     setattr(block.attn1, name, _Rotated(getattr(block.attn1, name), angles, config.max_tokens))
+        else:
+            _place(transformer, self.shape[1], height, width)
         for block in transformer.transformer_blocks:  # each has small layers of its own that look at the time
             for norm in (block.norm1, block.norm2):
                 norm.linear = AlongRows(norm.linear, config.texts)
@@ -124,8 +126,18 @@ class _Rotated(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`[B, heads, T + S, head_dim]` → the same."""
         x = self.norm(x)
-        rotated = apply_rotary_emb(x[:, :, self._text :], (self.angles.cosines, self.angles.sines))
+        angles: Any = (self.angles.cosines, self.angles.sines)
+        rotated: Any = apply_rotary_emb(x[:, :, self._text :], angles)
         return torch.cat((x[:, :, : self._text], rotated), 2)
+
+
+def _place(transformer: Any, frames: int, height: int, width: int) -> None:
+    """Make the 2B model's table of positions once, for one size and in the weights' type; it would make it in each step, in float64."""
+    patch = transformer.patch_embed
+    patch.sample_height, patch.sample_width = height, width
+    patch.sample_frames = (frames - 1) * patch.temporal_compression_ratio + 1
+    table = patch._get_positional_embeddings(height, width, patch.sample_frames)  # noqa: SLF001 - what its forward asks for other sizes
+    patch.pos_embedding = table.to(transformer.dtype)
 
 
 def _angles(transformer: Any, config: CheckpointConfig, frames: int) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -81,7 +81,7 @@ def decoded(decoder: str, parts: list[NDArray[np.float32]]) -> Tensor:
                 patch.setattr(wan_vae, "bytes_of", lambda frames: frames.permute(0, 2, 3, 4, 1))
                 return torch.tensor(own.paint(parts[-1], memory)[0])
         assert isinstance(own, TaehvPainter)
-        return cast("Tensor", own._decoder.decode(torch.tensor(parts[-1])[None], memory.blocks)[0])  # noqa: SLF001 - its frames in full
+        return own._decoder.decode(torch.tensor(parts[-1])[None], memory.blocks)[0]  # noqa: SLF001 - its frames in full
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
