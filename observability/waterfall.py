@@ -7,7 +7,7 @@ frame, which the front door measured apart: what is missing is shown as such.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -129,15 +129,17 @@ def table(found: FirstFrame) -> list[str]:
     for part in found.parts:
         lines.append(f"{part.where:14}{part.what:24}{1000 * part.seconds:8.2f}  {_bar(part, found.ttff_s)}")
         if (part.where, part.what) == ("denoiser", "works"):
-            lines += _steps(part, found.steps)
+            lines += _steps(found)
     lines.append(f"{'sum':38}{1000 * (found.ttff_s - found.missing_s):8.2f}")
     lines.append(f"{'measured':38}{1000 * found.ttff_s:8.2f}  time to first frame, by the front door's clock")
     lines.append(f"{'missing':38}{1000 * found.missing_s:8.2f}  {100 * found.missing_s / found.ttff_s:.2f} %")
     return lines
 
 
-def _steps(part: Part, done: Sequence[float]) -> list[str]:
-    before = (part.at, *done)
+def _steps(found: FirstFrame) -> list[str]:
+    """Each since the one before, or since the chunk could be worked on: waits lie between steps where sessions share the device."""
+    done = found.steps
+    before = (*(part.at for part in found.parts if (part.where, part.what) == ("denoiser", "waits")), *done)
     return [f"{'':14}  step {n:<17}{1000 * (after - at):8.2f}" for n, (at, after) in enumerate(zip(before, done, strict=False), start=1)]
 
 

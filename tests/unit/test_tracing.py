@@ -239,6 +239,7 @@ def test_the_command_prints_the_table_of_a_session(file: Path) -> None:
     for line in table(played(file)):
         assert line in shown.output
     assert re.search(r"denoiser +works +60\.00 +█", shown.output)
+    assert re.search(r"step 1 +19\.00", shown.output)  # the wait before it included
     assert re.search(r"step 2 +15\.00", shown.output)
     assert CliRunner().invoke(app, ["trace", str(file), "--trace", TRACE]).exit_code == 1
     assert CliRunner().invoke(app, ["trace", "nowhere.jsonl"]).exit_code == 2
