@@ -34,10 +34,10 @@ def compile_(
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the report and its estimates here.")] = None,
 ) -> None:
     """Check every graph of the configured model in every bucket, then compile it for what its stage runs on. Exit code 1 if one fails."""
-    if tiny_families and not dry_run:
-        raise bad_input("--tiny-families", "needs --dry-run: random weights are not worth compiling")
 
     def main() -> bool:
+        if tiny_families and not dry_run:
+            raise bad_input("--tiny-families", "needs --dry-run: random weights are not worth compiling")
         apps = {"": _settings(config)}
         with tempfile.TemporaryDirectory(prefix="headrace-compile-") as folder:
             if tiny_families:

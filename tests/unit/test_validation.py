@@ -23,7 +23,7 @@ def spec(**changes: Any) -> pb.VideoSpec:
 
 
 def violations_of(kind: str, message: Any) -> tuple[FieldViolation, ...]:
-    arguments = (message,) if kind == "control" else (message, "s1", 5)
+    arguments = (message,) if kind in ("control", "prompt") else (message, "s1", 5)
     with pytest.raises(InvalidRequest) as invalid:
         getattr(VALIDATOR, kind)(*arguments)
     return invalid.value.violations
@@ -133,7 +133,7 @@ def test_a_live_begins_with_start_and_has_one() -> None:
 
 @pytest.mark.parametrize("prompt", ["", "  ", "x" * 4097, "\x1b[2J"])
 def test_a_bad_prompt_change_is_named(prompt: str) -> None:
-    (violation,) = violations_of("control", pb.LiveRequest(prompt=pb.PromptChange(prompt=prompt)))
+    (violation,) = violations_of("prompt", pb.PromptChange(prompt=prompt))
 
     assert violation.field == "prompt.prompt"
 
