@@ -9,7 +9,7 @@ CODE := headrace deployments observability autoscaling model_core bench training
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install fmt lint types imports layout check test test-unit test-ray test-cluster proto observability observe observe-check trace kuberay demo realtime bench bench-quick streams eval overload burst simulate sim-vs-real serve faults cancels parity gate gate-demo families clean
+.PHONY: help install fmt lint types imports layout check test test-unit test-ray test-cluster proto observability observe observe-check trace kuberay demo realtime bench bench-quick streams eval overload costs burst simulate sim-vs-real serve faults cancels parity gate gate-demo families clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -96,13 +96,16 @@ eval: $(STAMP) ## measure how well the default model draws what it is told
 burst: $(STAMP) ## play one burst to a real cluster under Ray's default policy and under ours
 	$(BIN)/python -m bench.burst --json bench/results/burst.json
 
+costs: $(STAMP) ## what metrics of a chunk and a scaling decision cost in processor time, within bounds
+	$(BIN)/python -m bench.costs
+
 overload: $(STAMP) ## offer three times the capacity, with admission control and without
 	$(BIN)/python -m bench.overload
 
 simulate: $(STAMP) ## scaling policies over simulated workloads; a table, bench/results/simulate.json and out/simulate.html
-	$(BIN)/python -m bench.simulate --json bench/results/simulate.json --html out/simulate.html
+	$(BIN)/python -m bench.simulate --store out/simulate.store --json bench/results/simulate.json --html out/simulate.html
 
-RECORDED ?= out/burst.json
+RECORDED ?= bench/results/burst.json
 sim-vs-real: $(STAMP) ## replay a recorded run of the real cluster (RECORDED=FILE, by bench.burst --json) in the simulator
 	$(BIN)/python -m bench.sim_vs_real $(RECORDED)
 

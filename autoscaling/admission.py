@@ -6,7 +6,6 @@ Paced sessions need the accelerator in real time. Jobs, which have no playback t
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -169,7 +168,9 @@ def _level_for(ask: Ask, view: View, config: AdmissionConfig) -> int | None:
     if not ask.paced:
         reserved = min(capacity.slots - 1, capacity.sessions(_lowest_steps(config))) if capacity.measured else 0
         return view.level if view.jobs + max(running + capacity.others, reserved) < capacity.slots else None
-    asked = Counter(view.running) + Counter({ask.steps: 1}) + Counter({config.default_steps: capacity.others})
+    asked = dict(view.running)
+    for steps, number in ((ask.steps, 1), (config.default_steps, capacity.others)):
+        asked[steps] = asked.get(steps, 0) + number
     return next((level for level in range(view.level, brownout.lowest + 1) if brownout.fits(capacity, asked, level)), None)
 
 

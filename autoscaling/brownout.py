@@ -47,9 +47,10 @@ class BrownOutConfig:
 
     def load(self, capacity: Capacity, asked: Mapping[int, int], level: int) -> float:
         """Share of `capacity` that sessions take at `level`; `asked` has how many asked for which number of steps."""
-        given: Counter[int] = Counter()
+        given: dict[int, int] = {}
         for steps, number in asked.items():
-            given[self.steps(steps, level)] += number
+            at_level = self.steps(steps, level)
+            given[at_level] = given.get(at_level, 0) + number
         return capacity.load(given)
 
     def fits(self, capacity: Capacity, asked: Mapping[int, int], level: int) -> bool:

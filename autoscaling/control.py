@@ -204,12 +204,13 @@ class AdmissionControl:
     def _jobs(self) -> int:
         return sum(n for (ask, _), n in self._kinds.items() if not ask.paced)
 
-    def _paced(self, *, others: bool) -> Counter[int]:
+    def _paced(self, *, others: bool) -> dict[int, int]:
         """Paced sessions that run, by the steps that they asked for, with those of other front doors or without."""
-        asked: Counter[int] = Counter()
+        asked = {self._config.default_steps: self._capacity.others} if others and self._capacity.others else {}
         for (ask, _), number in self._kinds.items():
-            asked[ask.steps] += number * ask.paced
-        return asked + Counter({self._config.default_steps: self._capacity.others if others else 0})
+            if ask.paced:
+                asked[ask.steps] = asked.get(ask.steps, 0) + number
+        return asked
 
     def _order(self, *, paced: bool) -> list[int]:
         here = [(key, session.ask) for key, session in self._line.items() if session.ask.paced == paced]

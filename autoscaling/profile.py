@@ -14,6 +14,8 @@ from itertools import accumulate
 # Device seconds after which a correction has moved 63 % of the way to what was observed.
 _EVIDENCE_S = 2.0
 _CORRECTION_BOUNDS = (0.25, 16.0)
+# A quotient that is a whole number but for rounding.
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,8 @@ class StepProfile:
     buckets: tuple[int, ...]
     step_s: tuple[float, ...]
     commit_s: tuple[float, ...]
+    _chunks: dict[tuple[int, int], list[float]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _hash: int = field(default=0, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.buckets or self.buckets[0] < 1 or list(self.buckets) != sorted(set(self.buckets)):
@@ -42,6 +46,10 @@ class StepProfile:
         # A larger batch cannot take less; where it was measured so, that was noise.
         object.__setattr__(self, "step_s", tuple(accumulate(self.step_s, max)))
         object.__setattr__(self, "commit_s", tuple(accumulate(self.commit_s, max)))
+        object.__setattr__(self, "_hash", hash((self.buckets, self.step_s, self.commit_s)))
+
+    def __hash__(self) -> int:
+        return self._hash
 
     def chunk_s(self, sessions: int, steps: int) -> float:
         """Device seconds to make one chunk for each of `sessions`, all at `steps` steps. Grows with both."""
@@ -49,7 +57,10 @@ class StepProfile:
 
     def capacity(self, steps: int, budget_s: float, correction: float, slots: int) -> int:
         """S*(steps): most sessions, at most `slots`, whose chunks take no more than `budget_s` with every time `correction` as long."""
-        return bisect_right(range(1, slots + 1), budget_s, key=lambda n: correction * self.chunk_s(n, steps))
+        chunks = self._chunks.get((steps, slots))
+        if chunks is None:
+            chunks = self._chunks[steps, slots] = [self.chunk_s(n, steps) for n in range(1, slots + 1)]
+        return bisect_right(chunks, budget_s, key=lambda seconds: correction * seconds)
 
     def _forward_s(self, table: tuple[float, ...], rows: int) -> float:
         full, rest = divmod(rows, self.buckets[-1])
@@ -64,7 +75,9 @@ class Average:
 
     def observe(self, sample: float, evidence_s: float) -> Average:
         """With `sample`, which rests on `evidence_s` device seconds."""
-        weight = -math.expm1(-max(0.0, evidence_s) / _EVIDENCE_S)
+        if evidence_s <= 0:
+            return self
+        weight = -math.expm1(-evidence_s / _EVIDENCE_S)
         return Average(self.value + weight * (sample - self.value))
 
 
@@ -135,4 +148,4 @@ def decode_capacity(chunk_decode_s: float | None, budget_s: float, replicas: int
     """Sessions that `replicas` decoders hold, each decoding one chunk after another in `chunk_decode_s`; None where that is not known."""
     if not chunk_decode_s or chunk_decode_s <= 0:
         return None
-    return replicas * math.floor(budget_s / chunk_decode_s)
+    return math.floor(replicas * budget_s / chunk_decode_s + _ROUNDING)

@@ -35,13 +35,16 @@ from headrace.client import HeadraceClient
 FPS = 8
 LEAD_S, SILENCE_S, GRACE_S = 1.0, 30.0, 60.0
 SESSIONS = 4  # that a denoiser of `bench.timed` holds at full quality
-MOST = {"TextEncoder": 1, "Denoiser": 4, "Decoder": 2, "FrontDoor": 1}
+# A replica's start costs some ten seconds of a core: more than two of a stage would take the cores from those that serve.
+MOST = {"TextEncoder": 1, "Denoiser": 2, "Decoder": 1, "FrontDoor": 1}
 POLICIES = ("ray", "headrace")
 _LOOK_EVERY_S = 0.5
 # A replica that is being started or stopped takes its place, too.
-_PRESENT = ("STARTING", "RUNNING", "STOPPING", "UPDATING", "RECOVERING")
+_STARTING = "STARTING"
+_PRESENT = (_STARTING, "RUNNING", "STOPPING", "UPDATING", "RECOVERING")
+_MEASURED = ("profile", "busy_s", "expected_s", "chunks", "misses", "service_s")
 
-Counts = list[tuple[float, dict[str, int]]]
+Counts = list[tuple[float, dict[str, int], dict[str, int]]]  # seconds; replicas that take their place; those of them that still start
 
 
 def trace(a: argparse.Namespace) -> list[Arrival]:
@@ -73,7 +76,8 @@ async def watched(counts: Counts, started: float) -> None:
         found = status.applications[APP_NAME].deployments
         states = {name: {str(state.value): n for state, n in found[name].replica_states.items()} for name in STAGE_DEPLOYMENTS.values()}
         now = {name: sum(states[name].get(state, 0) for state in _PRESENT) for name in states}
-        counts.append((round(time.monotonic() - started, 2), now))
+        starting = {name: states[name].get(_STARTING, 0) for name in states}
+        counts.append((round(time.monotonic() - started, 2), now, starting))
         await asyncio.sleep(_LOOK_EVERY_S)
 
 
@@ -88,20 +92,22 @@ async def play(address: str, visits: Sequence[Arrival]) -> tuple[list[Heard], Co
             watching.cancel()
 
 
-def profile() -> dict[str, float]:
-    """What one denoise replica has measured of itself."""
-    handle: Any = serve.get_deployment_handle("Denoiser", APP_NAME)
-    try:
-        told: dict[str, float] = handle.statistics.remote().result(timeout_s=SILENCE_S)
-        return {name: value for name, value in told.items() if "profile" in name or name in {"denoiser_busy_s", "denoiser_expected_s"}}
-    finally:
-        handle.shutdown()
+def measured() -> dict[str, float]:
+    """What a replica of each stage has measured of itself: the denoiser's profile, and seconds and counts of each."""
+    told: dict[str, float] = {}
+    for name in STAGE_DEPLOYMENTS.values():
+        handle: Any = serve.get_deployment_handle(name, APP_NAME)
+        try:
+            told |= handle.statistics.remote().result(timeout_s=SILENCE_S)
+        finally:
+            handle.shutdown()
+    return {name: value for name, value in told.items() if any(part in name for part in _MEASURED)}
 
 
 def replica_seconds(counts: Counts) -> dict[str, float]:
-    """Of each deployment, over the whole run."""
+    """Of each deployment, over the whole run, those that start or stop among them."""
     spent = dict.fromkeys(STAGE_DEPLOYMENTS.values(), 0.0)
-    for (at, now), (until, _) in itertools.pairwise(counts):
+    for (at, now, _), (until, _, _) in itertools.pairwise(counts):
         for name, number in now.items():
             spent[name] += number * (until - at)
     return {name: round(seconds, 1) for name, seconds in spent.items()}
@@ -127,7 +133,7 @@ def run(policy: str, visits: Sequence[Arrival]) -> dict[str, object]:
     """One cluster, one trace."""
     with start_local(None, overrides(policy)) as app:
         heard, counts = asyncio.run(play(app.address, visits))
-        measured = profile()
+        told = measured()
     sessions = [
         {
             "at_s": h.arrival.at_s, "seconds": h.arrival.seconds, "result": h.result, "waited": h.waited,
@@ -135,7 +141,7 @@ def run(policy: str, visits: Sequence[Arrival]) -> dict[str, object]:
         }
         for h in heard
     ]  # fmt: skip
-    return {"policy": policy, "summary": summed(heard, counts), "replicas": counts, "sessions": sessions, "profile": measured}
+    return {"policy": policy, "summary": summed(heard, counts), "replicas": counts, "sessions": sessions, "measured": told}
 
 
 def table(rounds: Sequence[dict[str, Any]]) -> str:

@@ -1,8 +1,8 @@
 """The simulator beside a real cluster: `python -m bench.sim_vs_real RECORDED.json` replays what `bench.burst --json` has recorded.
 
-The same arrivals, the profile that a denoise replica measured of itself, the same policy, in the fine data plane. One number is taken from
-the recording beside the profile: what a first frame takes beyond the stages' work, from the fastest one. Starting a replica takes as long
-as is told here. What the machine's other work does to the cluster is not in the simulator, and shows in the differences.
+The same arrivals, what replicas measured of themselves (the denoiser's profile, seconds a prompt and a chunk), how long replicas took to
+start, the same policy with the same arguments, in the fine data plane. One number is fitted: what a first frame takes beyond the stages'
+work, from the fastest one. What the machine's other work does to the cluster is not in the simulator, and shows in the differences.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from ray.serve.config import AutoscalingConfig
 
 from autoscaling.admission import AdmissionConfig
 from autoscaling.brownout import BrownOutConfig
-from autoscaling.estimate import denoise_report
-from autoscaling.scaling import ScalingConfig, Stage, StageLimits
+from autoscaling.estimate import decode_report, denoise_report, text_report
+from autoscaling.scaling import Stage, Terms
 from autoscaling.simulator.cluster import Hardware
 from autoscaling.simulator.fine import FinePlane
 from autoscaling.simulator.plane import StageTimes
@@ -31,33 +31,46 @@ from autoscaling.simulator.signals import Autoscaler
 from autoscaling.simulator.simulation import Setting, Simulation
 from autoscaling.simulator.workload import Lengths, Workload
 from bench.tally import quantile
+from deployments.cluster import STAGED_CONFIG, Overrides, load
 from deployments.config import AppConfig
+from deployments.scaling_config import scaling_settings
 from deployments.simulated_ray import RayDefault
 
 NAMES = {Stage.TEXT_ENCODER: "TextEncoder", Stage.DENOISER: "Denoiser", Stage.DECODER: "Decoder"}
 AIMS = {"p50": 10.0, "p99": 20.0}
-# Stages' own times on the recording's machine that the recording does not have; a first frame's rest is calibrated.
-ENCODE_S, DECODE_S, HOP_S = 0.005, 0.01, 0.003
+HOP_S = 0.003
 _GRACE_S = 60.0
+# Where no replica was started, and so none could be timed.
+_START_S = 10.0
 
 Figures = dict[str, float]
 
 
-def setting(found: Mapping[str, Any], recorded: Mapping[str, Any], start_s: float) -> Setting:
+def start_s(recorded: Mapping[str, Any]) -> float:
+    """Seconds from a replica's request to its running, on average over those that were started."""
+    waited = started = 0.0
+    for (at, before, starting), (until, now, _) in itertools.pairwise(recorded["replicas"]):
+        waited += sum(starting.values()) * (until - at)
+        started += sum(max(0, now[name] - before[name]) for name in now)
+    return waited / started if started else _START_S
+
+
+def setting(found: Mapping[str, Any], recorded: Mapping[str, Any]) -> Setting:
     """Of the round `recorded` of the file `found`."""
-    app, fps = AppConfig(), found["stages"]["fps"]
-    report = denoise_report(recorded["profile"], app.engine.slots)
+    app, fps, told = AppConfig(), found["stages"]["fps"], recorded["measured"]
+    report, decoder, encoder = denoise_report(told, app.engine.slots), decode_report(told), text_report(told)
+    encode_s, decode_s = encoder.busy_s / max(1.0, encoder.prompts), decoder.busy_s / max(1.0, decoder.chunks)
     if report.profile is None:
         raise ValueError("the recording must have the denoiser's profile, denoiser_profile_buckets_0 and so on; it has none")
     frames = next(chunk[2] for session in recorded["sessions"] for chunk in session["chunks"])
     times = StageTimes(
-        profile=report.profile, encode_s=ENCODE_S, decode_s=DECODE_S, hop_s=HOP_S, chunk_s=frames / fps, slots=app.engine.slots,
+        profile=report.profile, encode_s=encode_s, decode_s=decode_s, hop_s=HOP_S, chunk_s=frames / fps, slots=app.engine.slots,
         max_lead_chunks=app.engine.max_lead_chunks, noise=0.02, open_s=0.0,
     )  # fmt: skip
     fastest = min(session["chunks"][0][0] for session in recorded["sessions"] if session["chunks"])
-    work = ENCODE_S + times.steps * report.profile.step_s[0] + DECODE_S + 3 * HOP_S
+    work = encode_s + times.steps * report.profile.step_s[0] + decode_s + 3 * HOP_S
     times = replace(times, open_s=max(0.0, fastest - work))
-    starts = dict.fromkeys(Stage, start_s)
+    starts = dict.fromkeys(Stage, start_s(recorded))
     a = app.admission
     return Setting(
         times=times, hardware=Hardware(replica_start_s=starts), utilisation=a.utilisation, seconds=found["settings"]["seconds"] + _GRACE_S,
@@ -66,20 +79,18 @@ def setting(found: Mapping[str, Any], recorded: Mapping[str, Any], start_s: floa
     )  # fmt: skip
 
 
-def policy(name: str, x: Setting, most: Mapping[str, int], sessions: int, start_s: float) -> Autoscaler:
+def policy(name: str, x: Setting, most: Mapping[str, int], sessions: int) -> Autoscaler:
     """As `bench.burst` configures it."""
     if name == "ray":
         configs = {
             stage: AutoscalingConfig(min_replicas=1, max_replicas=most[NAMES[stage]], target_ongoing_requests=sessions) for stage in Stage
         }
         return RayDefault(configs)
-    limits = {stage: StageLimits(1, most[NAMES[stage]]) for stage in Stage}
-    return Ours(
-        ScalingConfig(
-            chunk_s=x.times.chunk_s, steps=x.times.steps, limits=limits, brownout=x.admission.brownout, utilisation=x.utilisation,
-            replica_start_s=start_s,
-        )
-    )  # fmt: skip
+    document, _ = load(STAGED_CONFIG, Overrides())
+    kwargs = document["applications"][0]["autoscaling_policy"]["policy_kwargs"]
+    limits = {stage: (1, most[NAMES[stage]]) for stage in Stage}
+    terms = Terms(x.times.chunk_s, x.times.steps, x.utilisation, x.admission.brownout.tiers)
+    return Ours(scaling_settings(kwargs).config(terms, limits))
 
 
 def figures(first: list[float], gaps: list[float], replica_s: Figures) -> Figures:
@@ -90,29 +101,37 @@ def figures(first: list[float], gaps: list[float], replica_s: Figures) -> Figure
     }  # fmt: skip
 
 
+def serving(seconds: Mapping[Stage, float]) -> Figures:
+    """Replica-seconds, without those of replicas that still start."""
+    return {f"{stage} replica-s": value for stage, value in seconds.items()}
+
+
 def real(recorded: Mapping[str, Any]) -> Figures:
     """What the recording has."""
     played = [[chunk[0] for chunk in session["chunks"]] for session in recorded["sessions"] if session["chunks"]]
     gaps = [b - a for times in played for a, b in itertools.pairwise(times)]
-    spent = {f"{stage} replica-s": float(recorded["summary"][f"{NAMES[stage]}_replica_s"]) for stage in Stage}
-    return figures([times[0] for times in played], gaps, spent)
+    spent = dict.fromkeys(Stage, 0.0)
+    for (at, now, starting), (until, _, _) in itertools.pairwise(recorded["replicas"]):
+        for stage, name in NAMES.items():
+            spent[stage] += (now[name] - starting[name]) * (until - at)
+    return figures([times[0] for times in played], gaps, serving(spent))
 
 
-def simulated(found: Mapping[str, Any], recorded: Mapping[str, Any], start_s: float) -> Figures:
+def simulated(found: Mapping[str, Any], recorded: Mapping[str, Any]) -> Figures:
     """The same of the simulator."""
-    x = setting(found, recorded, start_s)
+    x = setting(found, recorded)
     trace = tuple((visit["at_s"], visit["seconds"]) for visit in found["arrivals"])
     workload = Workload("recorded", None, Lengths(1.0), switch_s=0.0, patience_s=math.inf, retries=0, trace=trace)
     target = max(1, int(x.times.profile.capacity(x.times.steps, x.utilisation * x.times.chunk_s, 1.0, x.times.slots)))
-    simulation = Simulation(x, workload, policy(recorded["policy"], x, found["stages"]["most"], target, start_s), 1)
+    simulation = Simulation(x, workload, policy(recorded["policy"], x, found["stages"]["most"], target), 1)
     simulation.run()
     plane = cast("FinePlane", simulation.plane)
     gaps = [b - a for i in range(len(trace)) for a, b in itertools.pairwise(plane.sent(i))]
     first = simulation.ttff_s()
     until = recorded["replicas"][-1][0]
     seconds = sum(at < until for at in simulation.timeline.at_s)
-    spent = {f"{stage} replica-s": sum(simulation.timeline.values[str(stage)][:seconds]) for stage in Stage}
-    return figures(first[np.isfinite(first)].tolist(), gaps, spent)
+    spent = {stage: sum(simulation.timeline.values[str(stage)][:seconds]) for stage in Stage}
+    return figures(first[np.isfinite(first)].tolist(), gaps, serving(spent))
 
 
 def table(name: str, measured: Figures, modelled: Figures) -> str:
@@ -129,13 +148,12 @@ def table(name: str, measured: Figures, modelled: Figures) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recorded", type=Path, help="written by bench.burst --json")
-    parser.add_argument("--replica-start", type=float, default=8.0, help="seconds from a replica's request to its first session")
     parser.add_argument("--json", type=Path)
     a = parser.parse_args()
     found = json.loads(a.recorded.read_text())
     out = []
     for recorded in found["rounds"]:
-        measured, modelled = real(recorded), simulated(found, recorded, a.replica_start)
+        measured, modelled = real(recorded), simulated(found, recorded)
         print(table(recorded["policy"], measured, modelled) + "\n")
         out.append({"policy": recorded["policy"], "real": measured, "simulated": modelled})
     if a.json:

@@ -74,8 +74,10 @@ class ScalingSettings(_Settings):
         nodes: left out where no nodes are to be asked for.
     """
 
-    z: Annotated[float, Field(ge=0, le=6)] = 2.33
+    z: Annotated[float, Field(ge=0, le=6)] = 1.28
+    burst_z: Annotated[float, Field(ge=0, le=6)] = 3.0
     burst_k: Annotated[float, Field(ge=0, le=100)] = 2.0
+    burst_sessions: Annotated[float, Field(ge=0)] = 0.0
     late_share: Annotated[float, Field(ge=0, le=1)] = 0.001
     replica_start_seconds: Annotated[float, Field(ge=0)] = 40.0
     fast_window_seconds: Annotated[float, Field(gt=0)] = 20.0
@@ -108,7 +110,8 @@ class ScalingSettings(_Settings):
             chunk_s=terms.chunk_s, steps=terms.steps, utilisation=terms.utilisation, brownout=BrownOutConfig(terms.tiers),
             limits={stage: StageLimits(least, most, units.get(stage, 0)) for stage, (least, most) in limits.items()},
             nodes=None if self.nodes is None else self.nodes.shape(),
-            ttff_s=TTFF_OBJECTIVE_S, late_share=self.late_share, z=self.z, burst_k=self.burst_k,
+            ttff_s=TTFF_OBJECTIVE_S, late_share=self.late_share, z=self.z, burst_z=self.burst_z,
+            burst_k=self.burst_k, burst_sessions=self.burst_sessions,
             replica_start_s=self.replica_start_seconds,
             fast_window_s=self.fast_window_seconds, stable_window_s=self.stable_window_seconds,
             panic_ratio=self.panic_ratio, panic_hold_s=self.panic_hold_seconds,

@@ -9,7 +9,7 @@ from typing import Literal, cast, get_args
 
 import numpy as np
 
-from autoscaling.scaling import Stage
+from autoscaling.scaling import ScalingConfig, Stage
 from autoscaling.simulator.policies import Ours, Static, Thresholds, Utilisation
 from autoscaling.simulator.presets import scaling_config, sessions_per_replica
 from autoscaling.simulator.signals import Autoscaler
@@ -23,11 +23,21 @@ POLICIES: tuple[Policy, ...] = get_args(Policy)
 
 @dataclass(frozen=True, slots=True)
 class OurSettings:
-    """What there is to tune of ours; see `autoscaling.scaling.ScalingConfig`."""
+    """What there is to tune of ours; see `autoscaling.scaling.ScalingConfig`. `floor` is the share of the usual sessions, as of Ray's."""
 
-    z: float = 2.33
-    burst_k: float = 2.0
+    floor: float = 2.0
+    burst_k: float = 0.0
+    burst_z: float = 2.33
+    z: float = 1.28
     down_window_s: float = 180.0
+
+    def config(self, x: Setting) -> ScalingConfig:
+        """With the rest of what there is to know of the cluster."""
+        burst_sessions = self.floor * usual(x)[Stage.DENOISER] * held(x)[Stage.DENOISER]
+        return replace(
+            scaling_config(x), burst_sessions=burst_sessions, burst_k=self.burst_k, burst_z=self.burst_z, z=self.z,
+            down_window_s=self.down_window_s,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +55,7 @@ def policy(name: str, x: Setting, workload: Workload, seed: int, tuned: Tuned) -
         ValueError: no such policy.
     """
     makers: dict[str, Callable[[], Autoscaler]] = {
-        "headrace": lambda: Ours(
-            replace(scaling_config(x), z=tuned.ours.z, burst_k=tuned.ours.burst_k, down_window_s=tuned.ours.down_window_s)
-        ),
+        "headrace": lambda: Ours(tuned.ours.config(x)),
         "ray": lambda: ray_default(tuned.ray, held(x), usual(x), most(x)),
         "lightx2v": lambda: Utilisation(Thresholds(most=most(x))),
         "static": lambda: Static(peak(x, draw(workload, seed, x.seconds))),

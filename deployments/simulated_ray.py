@@ -63,7 +63,7 @@ class RaySettings:
     """
 
     target: float = 0.8
-    floor: float = 1.0
+    floor: float = 2.0
     up_s: float = 0.0
     down_s: float = 180.0
     look_back_s: float = 10.0

@@ -51,15 +51,14 @@ def plan(observation: Observation, config: ScalingConfig, state: State, now: flo
     demand = _demand(observation, config, state, rates)
     idle = now - (state.busy_at or now) >= config.zero_after_s
     causes = dict.fromkeys(Stage, Cause.IDLE if idle else Cause.LOAD)
-    need = _need(demand.replica_horizon, demand.prompts_per_s, speeds, config, idle=idle)
+    need = _need(demand.replica_horizon, demand, speeds, config, idle=idle)
+    ahead = _need(demand.node_horizon, demand, speeds, config, idle=idle)
     if not idle:
-        _raise(need, _floor(state.traffic.usual, speeds, config), causes, Cause.BURST_FLOOR)
-    ahead = dict(need)
-    if not idle:
-        ahead |= {stage: max(need[stage], number) for stage, number in _sessions_need(demand.node_horizon, speeds).items()}
+        for counts in (need, ahead):
+            _raise(counts, _at_lowest(demand.burst, speeds), causes, Cause.BURST_FLOOR)
     held = _held(need, observation, config, state, now, causes, first=first)
     state = replace(state, peaks={**state.peaks, **held.peaks})
-    counts, nodes, state = _on_nodes(held.counts, ahead, speeds, observation, config, state, now, causes)
+    counts, nodes, state = _on_nodes(held.counts, ahead, speeds, observation, config, state, now, causes, first=first)
     level = _brownout_level(observation.live + observation.waiting, counts, state, config, speeds)
     reasons = _reasons(counts, observation, demand, speeds, config, causes)
     return Plan(counts, nodes, level, rates.surprising, demand, speeds.denoise, reasons), state
@@ -77,22 +76,32 @@ def _speeds(state: State, config: ScalingConfig) -> _Speeds:
 
 
 def _demand(seen: Observation, config: ScalingConfig, state: State, rates: Rates) -> Demand:
-    arrivals = max(rates.arrivals, rates.fast_arrivals) if rates.surprising else rates.arrivals
     present, session_s, pressure = float(seen.live + seen.waiting), state.traffic.session_s(config.prior_session_s), state.lateness.pressure
     node_s = config.replica_start_s + (config.nodes.start_s if config.nodes else 0.0)
-    prompts = max(rates.prompts, arrivals)
+    dispersion = state.traffic.clumping.dispersion
+
+    def expected(horizon_s: float, z: float) -> float:
+        rate = rates.over(horizon_s, config.fast_window_s)
+        return pressure * occupancy(present, rate, session_s, horizon_s, z, dispersion)
+
+    prompts = max(rates.prompts, rates.over(0.0, config.fast_window_s))
     return Demand(
         now=present,
-        replica_horizon=pressure * occupancy(present, arrivals, session_s, config.replica_start_s, config.z),
-        node_horizon=pressure * occupancy(present, arrivals, session_s, node_s, config.z),
+        replica_horizon=expected(config.replica_start_s, config.z),
+        node_horizon=expected(node_s, 0.0),
+        burst=max(config.burst_sessions, config.burst_k * state.traffic.usual, expected(node_s, config.burst_z)),
         prompts_per_s=prompts + _PROMPT_Z * math.sqrt(prompts / config.fast_window_s),
+        dispersion=dispersion,
     )
 
 
-def _need(sessions: float, prompts_per_s: float, speeds: _Speeds, config: ScalingConfig, *, idle: bool) -> Counts:
+def _need(sessions: float, demand: Demand, speeds: _Speeds, config: ScalingConfig, *, idle: bool) -> Counts:
     if idle:
         return dict.fromkeys(Stage, 0)
-    return {Stage.TEXT_ENCODER: encode_replicas(prompts_per_s, speeds.encode_s, config.ttff_s), **_sessions_need(sessions, speeds)}
+    return {
+        Stage.TEXT_ENCODER: encode_replicas(demand.prompts_per_s, speeds.encode_s, config.ttff_s, demand.dispersion),
+        **_sessions_need(sessions, speeds),
+    }
 
 
 def _sessions_need(sessions: float, speeds: _Speeds) -> Counts:
@@ -103,12 +112,11 @@ def _sessions_need(sessions: float, speeds: _Speeds) -> Counts:
     }
 
 
-def _floor(usual: float, speeds: _Speeds, config: ScalingConfig) -> Counts:
-    """Room, at the lowest quality, for a burst that no new replica could be in time for."""
-    burst = config.burst_k * usual
+def _at_lowest(sessions: float, speeds: _Speeds) -> Counts:
+    """Room for `sessions` at the lowest quality: for a burst that no new replica could be in time for."""
     return {
-        Stage.DENOISER: math.ceil(burst / speeds.denoise_lowest - _ROUNDING),
-        Stage.DECODER: math.ceil(burst / speeds.decode - _ROUNDING),
+        Stage.DENOISER: math.ceil(sessions / speeds.denoise_lowest - _ROUNDING),
+        Stage.DECODER: math.ceil(sessions / speeds.decode - _ROUNDING),
     }
 
 
@@ -152,32 +160,59 @@ def _held(
 
 def _on_nodes(
     counts: Counts, ahead: Counts, speeds: _Speeds, seen: Observation, config: ScalingConfig, state: State, now: float,
-    causes: dict[Stage, Cause],
+    causes: dict[Stage, Cause], *, first: bool,
 ) -> tuple[Counts, int | None, State]:  # fmt: skip
-    """Cut to what cap and budget allow, then nodes ahead of need, then denoisers into what is paid for anyway."""
+    """Nodes for what is expected when they could serve, within cap and budget; as many replicas as they hold, and no fewer.
+
+    A need that is nearer than a node's start buys none, which would come too late for it: until then quality gives way.
+    """
     shape = config.nodes
     if shape is None:
         return counts, None, state
-    counts = _fitted(counts, speeds, config, shape, causes)
     later = {s: min(config.limits[s].max_replicas, max(config.limits[s].min_replicas, ahead[s])) for s in Stage}
-    needed = min(shape.cap, nodes_needed(later, config.units, shape.units))
-    peak = state.peaks.get(_NODES, Peak()).observe(now, needed, config.down_window_s)
+    needed = nodes_needed(later, config.units, shape.units)
+    if first:
+        needed = max(needed, nodes_needed(counts, config.units, shape.units))
+    peak = state.peaks.get(_NODES, Peak()).observe(now, min(shape.cap, needed), config.down_window_s)
     state = replace(state, peaks={**state.peaks, _NODES: peak})
-    nodes = max(min(shape.cap, peak.value), nodes_needed(counts, config.units, shape.units))
+    nodes = peak.value
+    counts = _fitted(counts, later, nodes, speeds, config, shape, causes)
     if config.fill_nodes and counts[Stage.DENOISER] and config.units[Stage.DENOISER]:
-        paid = nodes if seen.nodes is None else min(nodes, seen.nodes)
-        most = config.limits[Stage.DENOISER].max_replicas
-        filled = most_that_fit(Stage.DENOISER, counts, paid, config.units, shape.units, most)
-        _raise(counts, {Stage.DENOISER: filled}, causes, Cause.FILL)
+        paid = nodes if seen.nodes is None else seen.nodes
+        if paid <= nodes:  # else a node must be emptied first: what fills would go on it
+            _raise(counts, _filling(counts, paid, speeds, config, shape), causes, Cause.FILL)
     return counts, nodes, state
 
 
-def _fitted(counts: Counts, speeds: _Speeds, config: ScalingConfig, shape: NodeShape, causes: dict[Stage, Cause]) -> Counts:
-    """`counts`, or as many denoisers as fit, with the decoders that they can feed at the lowest quality."""
-    least = {stage: config.limits[stage].min_replicas for stage in Stage}
+def _filling(counts: Counts, nodes: int, speeds: _Speeds, config: ScalingConfig, shape: NodeShape) -> Counts:
+    """`counts` and what else `nodes` hold: denoisers with the decoders they feed at the lowest quality, so that a burst finds both."""
+    units, most = config.units, {stage: config.limits[stage].max_replicas for stage in Stage}
+    stages = [stage for stage in (Stage.DENOISER, Stage.DECODER) if units[stage]]
+
+    def fed(denoisers: int) -> Counts:
+        # To the nearest, not up: of what only fills, a measurement that flickers about a whole number must not move anything.
+        wanted = {Stage.DENOISER: denoisers, Stage.DECODER: round(denoisers * speeds.denoise_lowest / speeds.decode)}
+        return {**counts, **{stage: min(most[stage], max(counts[stage], wanted[stage])) for stage in stages}}
+
+    def too_many(denoisers: int) -> bool:
+        return nodes_needed(fed(denoisers), units, shape.units) > nodes
+
+    room = min(most[Stage.DENOISER], nodes * (shape.units // units[Stage.DENOISER]))
+    fitting = bisect_left(range(room + 1), True, key=too_many)
+    filled = fed(fitting - 1) if fitting else counts
+    return {**filled, Stage.DENOISER: most_that_fit(Stage.DENOISER, filled, nodes, units, shape.units, room)}
+
+
+def _fitted(
+    counts: Counts, later: Counts, nodes: int, speeds: _Speeds, config: ScalingConfig, shape: NodeShape, causes: dict[Stage, Cause]
+) -> Counts:
+    """`counts`, or as many denoisers as fit on `nodes`, with the decoders that they can feed at the lowest quality.
+
+    One of each that is needed `later` stays, if cap and budget let it: what is not idle must be served.
+    """
 
     def fits(wanted: Counts) -> bool:
-        return nodes_needed(wanted, config.units, shape.units) <= shape.cap
+        return nodes_needed(wanted, config.units, shape.units) <= nodes
 
     def cut(denoisers: int) -> Counts:
         fed = math.ceil(denoisers * speeds.denoise_lowest / speeds.decode)
@@ -185,12 +220,16 @@ def _fitted(counts: Counts, speeds: _Speeds, config: ScalingConfig, shape: NodeS
 
     if fits(counts):
         return counts
-    # Fewest denoisers that no longer fit, less one. Least of all always fits, or the configuration would have been refused.
+    # The minima always fit, or the configuration would have been refused.
+    minima = {stage: config.limits[stage].min_replicas for stage in Stage}
+    one_each = {stage: max(minima[stage], min(1, later[stage])) for stage in Stage}
+    least = one_each if fits(one_each) else minima
+    # Fewest denoisers that no longer fit, less one.
     denoisers = bisect_left(range(least[Stage.DENOISER], counts[Stage.DENOISER] + 1), True, key=lambda n: not fits(cut(n)))
     fitted = cut(least[Stage.DENOISER] + denoisers - 1) if denoisers else least
     for stage in Stage:
         if fitted[stage] != counts[stage]:
-            causes[stage] = Cause.BUDGET
+            causes[stage] = Cause.BUDGET if nodes == shape.cap else Cause.NODES
     return fitted
 
 

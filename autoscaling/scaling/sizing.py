@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 
 from autoscaling.estimate import Measured
+from autoscaling.profile import StepProfile
 from autoscaling.scaling.types import ScalingConfig
 
 # Of the objective for the first frame, a prompt may wait this share for its turn at the text encoder...
@@ -13,8 +13,8 @@ _TEXT_WAIT_SHARE = 0.1
 # ...and the denoiser must have made the first chunk within this one.
 _DENOISE_SHARE = 0.7
 _WAIT_QUANTILE = 0.99
-# Coefficients of variation, squared, of prompts' arrivals and of the time one takes.
-_ARRIVAL_CV2, _ENCODE_CV2 = 1.0, 0.0
+# Coefficient of variation, squared, of the time that one takes.
+_ENCODE_CV2 = 0.0
 
 
 def denoise_sessions(measured: Measured, config: ScalingConfig, steps: int) -> float:
@@ -24,46 +24,46 @@ def denoise_sessions(measured: Measured, config: ScalingConfig, steps: int) -> f
     """
     if not measured.denoise:
         return float(config.prior_sessions)
-    kinds = Counter((report.profile, report.slots) for report in measured.denoise.values())
-    totals: dict[object, float] = dict.fromkeys(kinds, 0.0)
+    kinds: dict[tuple[StepProfile | None, int], list[float]] = {}
     for name, report in measured.denoise.items():
-        totals[report.profile, report.slots] += measured.correction[name].value
+        kinds.setdefault((report.profile, report.slots), []).append(measured.correction[name].value)
     budget_s = min(config.budget_s, _DENOISE_SHARE * config.ttff_s)
     sessions = 0
-    for (profile, slots), count in kinds.items():
-        correction = totals[profile, slots] / count
-        sessions += count * (slots if profile is None else profile.capacity(steps, budget_s, correction, slots))
+    for (profile, slots), corrections in kinds.items():
+        correction = sum(corrections) / len(corrections)
+        sessions += len(corrections) * (slots if profile is None else profile.capacity(steps, budget_s, correction, slots))
     return max(1.0, sessions / len(measured.denoise))
 
 
 def decode_sessions(measured: Measured, config: ScalingConfig) -> float:
-    """Sessions that one decode replica keeps up with; at least 1."""
+    """Sessions that one decode replica keeps up with, on average over many; at least 1. Not rounded: a noisy measurement would flip it."""
     if measured.chunk_decode is None:
         return float(config.prior_sessions)
-    return max(1.0, math.floor(config.budget_s / measured.chunk_decode.value))
+    return max(1.0, config.budget_s / measured.chunk_decode.value)
 
 
-def encode_replicas(prompts_per_s: float, encode_s: float, ttff_s: float) -> int:
+def encode_replicas(prompts_per_s: float, encode_s: float, ttff_s: float, dispersion: float = 1.0) -> int:
     """Fewest text replicas at which 99 of 100 prompts wait no longer than their share of the first frame's time.
 
     The wait of a G/G/c queue beyond its p-quantile, by the M/M/c tail scaled with the coefficients of variation (Allen and Cunneen's
-    approximation, as in `docs/adr/0007`).
+    approximation, as in `docs/adr/0007`). At little load that says nothing of clumps: as many at once as `dispersion` must not wait longer
+    either.
     """
     if prompts_per_s <= 0:
         return 1
-    offered = prompts_per_s * encode_s
-    replicas = math.floor(offered) + 1
-    while _wait_s(replicas, offered, encode_s) > _TEXT_WAIT_SHARE * ttff_s:
+    offered, longest_s = prompts_per_s * encode_s, _TEXT_WAIT_SHARE * ttff_s
+    replicas = max(math.floor(offered) + 1, math.ceil((dispersion - 1) * encode_s / longest_s))
+    while _wait_s(replicas, offered, encode_s, dispersion) > longest_s:
         replicas += 1
     return replicas
 
 
-def _wait_s(servers: int, offered: float, service_s: float) -> float:
+def _wait_s(servers: int, offered: float, service_s: float, arrival_cv2: float) -> float:
     """The wait's p-quantile with `offered` erlangs on `servers`, which must be more."""
     waits = erlang_c(servers, offered)
     if waits <= 1 - _WAIT_QUANTILE:
         return 0.0
-    scale = (_ARRIVAL_CV2 + _ENCODE_CV2) / 2
+    scale = (arrival_cv2 + _ENCODE_CV2) / 2
     return scale * service_s / (servers - offered) * math.log(waits / (1 - _WAIT_QUANTILE))
 
 

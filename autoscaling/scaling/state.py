@@ -89,7 +89,7 @@ class State:
         sample = Sample(now, seen.arrivals_total, seen.prompts_total)
         return replace(
             self,
-            traffic=self.traffic.observe(sample, seen.live, seen.ended_total, config.stable_window_s),
+            traffic=self.traffic.observe(sample, seen.live, seen.ended_total, config.fast_window_s, config.stable_window_s),
             measured=self.measured.observe(seen.denoise, seen.decode, seen.text),
             busy_at=now if busy else self.busy_at,
         )

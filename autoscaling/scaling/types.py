@@ -136,8 +136,10 @@ class ScalingConfig:
         utilisation: share of a chunk's length that may go into making the chunks of all sessions of a replica; as in admission.
         ttff_s: objective for the time to first frame.
         late_share: share of chunks, and of first frames, that may be late before more is provisioned than the model asks for.
-        z: standard deviations of the demand to have room for; 2.33 is the 99th percentile.
-        burst_k: a burst to so many times the usual number of sessions must fit at the lowest quality without a new replica; 0: no floor.
+        z: standard deviations of the demand to have room for at full quality; 1.28 is the 90th percentile.
+        burst_z: likewise at the lowest quality, until a new node could serve.
+        burst_k: a burst to so many times the usual number of sessions must fit at the lowest quality, too; 0: no such floor.
+        burst_sessions: that must fit at the lowest quality whatever is seen, unless all is idle.
         replica_start_s: from the request of a replica to its first session, on a node that is there.
         fast_window_s, stable_window_s: over which arrival rates are taken.
         panic_ratio: fast over stable rate from which on the fast one counts, if chance does not explain it.
@@ -147,7 +149,7 @@ class ScalingConfig:
         prior_session_s: how long a session is taken to last until sessions have been seen to end.
         prior_sessions: that a denoise or decode replica holds, until one has been measured.
         prior_encode_s: for a prompt, likewise.
-        fill_nodes: whether room on nodes that are paid for anyway is filled with denoise replicas.
+        fill_nodes: whether room on nodes that are paid for anyway is filled, with what lets most sessions fit at the lowest quality.
     """
 
     chunk_s: float
@@ -158,8 +160,10 @@ class ScalingConfig:
     utilisation: float = 0.8
     ttff_s: float = 1.0
     late_share: float = 0.001
-    z: float = 2.33
+    z: float = 1.28
+    burst_z: float = 3.0
     burst_k: float = 2.0
+    burst_sessions: float = 0.0
     replica_start_s: float = 40.0
     fast_window_s: float = 20.0
     stable_window_s: float = 180.0
@@ -179,7 +183,17 @@ class ScalingConfig:
         for name in (*positive, "prior_sessions", "prior_encode_s"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0; got {getattr(self, name):g}")
-        for name in ("late_share", "z", "burst_k", "replica_start_s", "panic_hold_s", "down_window_s", "zero_after_s"):
+        for name in (
+            "late_share",
+            "z",
+            "burst_z",
+            "burst_k",
+            "burst_sessions",
+            "replica_start_s",
+            "panic_hold_s",
+            "down_window_s",
+            "zero_after_s",
+        ):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be 0 or more; got {getattr(self, name):g}")
         if self.utilisation > 1:
@@ -216,6 +230,7 @@ class Cause(StrEnum):
     WINDOW = "window"
     PANIC_HOLD = "panic hold"
     LIMIT = "limit"
+    NODES = "nodes on their way"
     BUDGET = "budget"
     IDLE = "idle"
 
@@ -249,12 +264,22 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """Sessions to have room for: now, when a new replica would be ready, when a new node would; and prompts a second."""
+    """Sessions to have room for, and prompts a second.
+
+    Attributes:
+        now: that are here.
+        replica_horizon: when a new replica would be ready.
+        node_horizon: that are expected when a new node would be.
+        burst: at the lowest quality.
+        dispersion: of arrivals; see `autoscaling.scaling.demand.Clumping`.
+    """
 
     now: float
     replica_horizon: float
     node_horizon: float
+    burst: float
     prompts_per_s: float
+    dispersion: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from autoscaling.scaling import Stage
+from autoscaling.scaling.nodes import nodes_needed
 from autoscaling.simulator.workload import Rng
 
 
@@ -20,6 +21,7 @@ class Hardware:
         node_start_s: from the request of a node to its first replica's start.
         replica_start_s: from there, or from a replica's request on a node that is up, to its first session.
         idle_s: a node without replicas goes after so long.
+        shutdown_s: before its end, a replica on a node that will be taken back drains, whether or not another one runs in its place.
         spread: replicas go to the emptiest node, as Serve does by default; else to the fullest that has room.
         node_cost_per_h: for the report.
     """
@@ -33,6 +35,7 @@ class Hardware:
     )
     start_cv: float = 0.2
     idle_s: float = 60.0
+    shutdown_s: float = 20.0
     spread: bool = False
     node_cost_per_h: float = 1.0
 
@@ -73,6 +76,11 @@ class Replica:
     plane: int = -1
     sessions: dict[int, None] = field(default_factory=dict)
 
+    @property
+    def staying(self) -> bool:
+        """Neither on its way out nor on a node that will be taken back."""
+        return self.phase is not Phase.DRAINING and (self.node is None or self.node.leaving_at == math.inf)
+
 
 class Cluster:
     """One owner: the simulation. It tells it targets and the time, and takes the replicas that became ready."""
@@ -91,8 +99,12 @@ class Cluster:
         return [r for r in self.replicas[stage].values() if r.phase is Phase.RUNNING]
 
     def wanted(self, stage: Stage) -> int:
-        """Replicas that are not on their way out."""
-        return sum(r.phase is not Phase.DRAINING for r in self.replicas[stage].values())
+        """Replicas that stay."""
+        return sum(r.staying for r in self.replicas[stage].values())
+
+    def staying_nodes(self, now: float) -> int:
+        """Nodes up by `now` that nobody will take back."""
+        return sum(n.up_at <= now and n.leaving_at == math.inf for n in self.nodes.values())
 
     def charge(self, seconds: float, now: float) -> None:
         """The last `seconds` cost this."""
@@ -111,10 +123,22 @@ class Cluster:
             for _ in range(-excess):
                 self._keys += 1
                 self.replicas[stage][self._keys] = Replica(self._keys, stage)
+            self._migrate(stage, target, now)
+
+    def _migrate(self, stage: Stage, target: int, now: float) -> None:
+        """As Serve does on nodes that drain: a replica goes once another one runs in its place, or when its time is up."""
+        leaving = [r for r in self.replicas[stage].values() if r.phase is not Phase.DRAINING and not r.staying]
+        replaced = len(self.running(stage)) - target
+        for replica in leaving:
+            assert replica.node is not None  # noqa: S101 - it would not be leaving
+            starting = replica.phase is not Phase.RUNNING
+            if starting or replaced > 0 or now >= replica.node.leaving_at - self.hardware.shutdown_s:
+                self.drain(replica, now)
+                replaced -= not starting
 
     def victims(self, stage: Stage) -> list[Replica]:
         """Those that stay, in the order in which Serve would stop them: not yet running, on the emptiest node, newest first."""
-        here = [r for r in self.replicas[stage].values() if r.phase is not Phase.DRAINING]
+        here = [r for r in self.replicas[stage].values() if r.staying]
         return sorted(here, key=lambda r: (r.phase is Phase.RUNNING, r.node.replicas if r.node else 0, -r.key))
 
     def drain(self, replica: Replica, now: float) -> None:
@@ -147,18 +171,16 @@ class Cluster:
     def prewarm(self, targets: Mapping[Stage, int]) -> list[Replica]:
         """Targets and their nodes at once, before anything else happens."""
         self.scale(targets, 0, 0.0)
-        while any(r.node is None for stage in Stage for r in self.replicas[stage].values()):
-            if len(self.nodes) >= self.hardware.max_nodes and not self._room():
-                break
+        for _ in range(min(self.hardware.max_nodes, nodes_needed(targets, self.hardware.units, self.hardware.node_units))):
             self._add_node(0.0, 0.0)
-            self._place(0.0)
+        self._place(0.0)
         for stage in Stage:
             for replica in self.replicas[stage].values():
                 replica.ready_at = 0.0
         return self.advance(0.0)
 
     def withdraw(self, luck: float, now: float, notice_s: float) -> Node | None:
-        """Somebody takes back the node that `luck` picks; its replicas are to drain. None if there is none."""
+        """Somebody takes back the node that `luck` picks, after a notice. None if there is none."""
         up = [n for n in self.nodes.values() if n.up_at <= now and n.leaving_at == math.inf]
         if not up:
             return None
@@ -173,9 +195,6 @@ class Cluster:
             self.remove(replica, now)
         self.nodes.pop(node.key, None)
         return lost
-
-    def _room(self) -> bool:
-        return any(n.free >= min(self.hardware.units.values()) for n in self.nodes.values())
 
     def _start_s(self, mean_s: float) -> float:
         return float(mean_s * self._rng.lognormal(-(self.hardware.start_cv**2) / 2, self.hardware.start_cv))
@@ -211,7 +230,7 @@ class Cluster:
                 fits = len(coming) - 1
             if fits is not None:
                 coming[fits] -= units[replica.stage]
-        while len(self.nodes) < self.floor:
+        while self.staying_nodes(math.inf) < self.floor and len(self.nodes) < self.hardware.max_nodes:
             self._add_node(now, now + self._start_s(self.hardware.node_start_s))
 
     def _add_node(self, asked_at: float, up_at: float) -> None:
@@ -221,5 +240,5 @@ class Cluster:
 
     def _release(self, now: float) -> None:
         idle = [n for n in self.nodes.values() if not n.replicas and now - n.idle_since >= self.hardware.idle_s]
-        for node in idle[: max(0, len(self.nodes) - self.floor)]:
+        for node in idle[: max(0, self.staying_nodes(math.inf) - self.floor)]:
             del self.nodes[node.key]

@@ -58,6 +58,7 @@ class StageTimes:
         return Params(
             np.array(profile.buckets), np.array(profile.step_s), np.array(profile.commit_s), self.decode_s, self.hop_s, self.chunk_s,
             self.lead_s, self.comfort_s, self.steps, self.max_lead_chunks, self.ahead_chunks, self.noise, seed, bin_s,
+            self.suffix_chunks,
         )  # fmt: skip
 
     def suffix_commit_s(self, next_chunk: int) -> float:

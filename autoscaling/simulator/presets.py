@@ -31,7 +31,7 @@ def setting(sessions: float, seconds: float, warm_s: float, profile: StepProfile
         Stage.DENOISER: max(1, math.ceil(1.2 * sessions / held)),
         Stage.DECODER: max(1, math.ceil(1.2 * sessions / decoded)),
     }
-    hardware = Hardware()
+    hardware = Hardware(spread=True)  # Serve's default
     nodes = max(16, 8 * math.ceil(sum(n * hardware.units[s] for s, n in prewarmed.items()) / hardware.node_units))
     admission = AdmissionConfig(BrownOutConfig(), max_waiting=64, max_wait_s=10.0, default_steps=times.steps)
     return Setting(

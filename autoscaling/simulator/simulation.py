@@ -43,7 +43,7 @@ class Setting:
         ttff_s: objective.
         seconds, warm_s: length of a run; what comes before `warm_s` is not counted.
         prewarmed: replicas that are there at the start, by stage.
-        tick_s, sample_s, observe_s: of the control plane; of the signals; of admission's look at the stages.
+        tick_s, sample_s: of the control plane; of the signals and of admission's look at the stages.
         fine: the slow data plane instead of the fast one.
         grace_s: None where draining replicas hand their sessions over; else sessions run on for so long, and are killed then.
     """
@@ -58,7 +58,6 @@ class Setting:
     prewarmed: dict[Stage, int] = field(default_factory=lambda: dict.fromkeys(Stage, 1))
     tick_s: float = 0.05
     sample_s: float = 1.0
-    observe_s: float = 1.0
     bin_s: float = 10.0
     fine: bool = False
     grace_s: float | None = None
@@ -90,6 +89,7 @@ class Simulation:
         self.history = History()
         self._events: list[tuple[float, int, Callable[[float], None]]] = []
         self._counted = 0
+        self._now = 0.0
         self._tries: dict[int, int] = {}
         self._target = Target(dict(setting.prewarmed))
         self._warm_cost: tuple[float, dict[Stage, float]] = (0.0, dict.fromkeys(Stage, 0.0))
@@ -105,7 +105,6 @@ class Simulation:
             self._at(at, partial(self._crash, luck))
         for at, luck in fault_times(self._workload.faults.spot_s, self._failures, x.seconds):
             self._at(at, partial(self._withdraw, luck))
-        self._at(0.0, self._observe)
         self._at(0.0, self._sample)
         self._at(self._policy.interval_s, self._decide)
         self._at(0.0, self._plot)
@@ -117,6 +116,7 @@ class Simulation:
             while following < nobody and arrivals[following] < until:
                 at = arrivals[following]
                 self._happen(at)
+                self._now = at
                 self.books.arrived += 1
                 self.books.present.add(following)
                 self._arrive(following, at)
@@ -133,9 +133,11 @@ class Simulation:
         heapq.heappush(self._events, (at, self._counted, what))
 
     def _happen(self, until: float) -> None:
+        """What is known of only now, as the end of a session in the tick before, happens no earlier than what has happened already."""
         while self._events and self._events[0][0] < until:
             at, _, what = heapq.heappop(self._events)
-            what(at)
+            self._now = max(self._now, at)
+            what(self._now)
 
     def _arrive(self, i: int, now: float) -> None:
         ask = Ask(DEFAULT_TENANT, self._x.times.steps, paced=True)
@@ -210,10 +212,6 @@ class Simulation:
     def _withdraw(self, luck: float, now: float) -> None:
         node = self.cluster.withdraw(luck, now, self._workload.faults.notice_s)
         if node is not None:
-            for stage in Stage:
-                for replica in [r for r in self.cluster.replicas[stage].values() if r.node is node]:
-                    self.cluster.drain(replica, now)
-                    self.legs.empty(replica, now, hand_over=self._x.grace_s is None)
             self._at(node.leaving_at, lambda at: self._lost(self.cluster.lose(node, at), at))
 
     def _lost(self, replicas: list[Replica], now: float) -> None:
@@ -229,15 +227,8 @@ class Simulation:
         for replica in replicas:
             self.legs.add(replica, now)
 
-    def _observe(self, now: float) -> None:
-        """As the front door's monitor does."""
-        denoise, decode, _ = self._reports()
-        self._control.observe(self._estimator.observe(denoise, decode, len(self.legs.sessions)), now)
-        self._follow(now)
-        self._at(now + self._x.observe_s, self._observe)
-
     def _sample(self, now: float) -> None:
-        """Drain, place, start, and note the signals."""
+        """Drain, place, start, note the signals, and let admission see them as the front door's monitor does."""
         x = self._x
         self.cluster.scale(self._target.replicas, self._target.nodes, now)
         for stage in Stage:
@@ -254,7 +245,10 @@ class Simulation:
         self._ready(self.cluster.advance(now), now)
         self._look_at_first_frames(now)
         self.cluster.charge(x.sample_s, now)
-        self.history.samples.append(Sample(now, self._observation(), self.legs.ongoing(now, self._control.statistics().waiting)))
+        seen = self._observation(now)
+        self.history.samples.append(Sample(now, seen, self.legs.ongoing(now, seen.waiting)))
+        self._control.observe(self._estimator.observe(seen.denoise, seen.decode, len(self.legs.sessions)), now)
+        self._follow(now)
         self._at(now + x.sample_s, self._sample)
 
     def _look_at_first_frames(self, now: float) -> None:
@@ -279,21 +273,18 @@ class Simulation:
     def _warm(self, now: float) -> None:
         self._warm_cost = (self.cluster.node_s, dict(self.cluster.replica_s))
 
-    def _reports(self) -> tuple[list[DenoiseReport], list[DecodeReport], list[TextReport]]:
-        running, profile, slots = self.cluster.running, self._x.times.profile, self._x.times.slots
-        denoise = [DenoiseReport(float(r.key), slots, len(r.sessions), profile, *self.plane.work(r.plane)) for r in running(Stage.DENOISER)]
-        decode = [DecodeReport(float(r.key), *self.plane.decoding(r.plane)) for r in running(Stage.DECODER)]
-        text = [TextReport(float(r.key), *self.legs.encoded(r)) for r in running(Stage.TEXT_ENCODER)]
-        return denoise, decode, text
-
-    def _observation(self) -> Observation:
-        denoise, decode, text = self._reports()
+    def _observation(self, now: float) -> Observation:
+        running = {stage: self.cluster.running(stage) for stage in Stage}
+        profile, slots, work, decoding = self._x.times.profile, self._x.times.slots, self.plane.work, self.plane.decoding
         statistics, books, played = self._control.statistics(), self.books, self.plane.played()
         return Observation(
             live=statistics.live, waiting=statistics.waiting, arrivals_total=books.arrived, ended_total=books.ended + books.killed,
             prompts_total=books.prompts,
-            replicas={s: StageReplicas(len(self.cluster.running(s)), self._target.replicas[s]) for s in Stage},
-            text=tuple(text), denoise=tuple(denoise), decode=tuple(decode), nodes=len(self.cluster.nodes),
+            replicas={s: StageReplicas(len(running[s]), self._target.replicas[s]) for s in Stage},
+            text=tuple(TextReport(float(r.key), *self.legs.encoded(r)) for r in running[Stage.TEXT_ENCODER]),
+            denoise=tuple(DenoiseReport(float(r.key), slots, len(r.sessions), profile, *work(r.plane)) for r in running[Stage.DENOISER]),
+            decode=tuple(DecodeReport(float(r.key), *decoding(r.plane)) for r in running[Stage.DECODER]),
+            nodes=self.cluster.staying_nodes(now),
             chunks_total=float((played.on_time + played.late).sum()), late_chunks_total=float(played.late.sum()),
             first_frames_total=float(self._firsts[0]), late_first_frames_total=float(self._firsts[1]),
         )  # fmt: skip

@@ -202,22 +202,25 @@ def from_csv(path: Path) -> Workload:
 
 
 def workloads(sessions: float, mean_s: float = 180.0) -> dict[str, Workload]:
-    """Named workloads with `sessions` visitors at once on average, apart from flash crowds. All are synthetic."""
+    """Named workloads with `sessions` visitors at once on average, apart from flash crowds. All are synthetic.
+
+    The second six are of the same kinds as the first, with other numbers: what is tuned on some can be judged on others.
+    """
     rate = sessions / mean_s
     lengths = Lengths(mean_s, most_s=20 * mean_s)
-    steady = Workload("poisson", Arrivals(rate), lengths)
-    return {
-        w.name: w
-        for w in (
-            steady,
-            replace(steady, name="diurnal", arrivals=Arrivals(rate, swing=0.7)),
-            replace(steady, name="step", arrivals=Arrivals(rate * 0.6, flash=3.0, flash_rise_s=1.0, flash_hold_s=1e9)),
-            replace(steady, name="gamma", arrivals=Arrivals(rate, cv=4.0, swing=0.4, period_s=1500.0)),
-            replace(steady, name="mmpp", arrivals=Arrivals(rate, mmpp=(0.4, 0.8, 1.8))),
-            replace(steady, name="flash", arrivals=Arrivals(rate * 0.7, flash=6.0, flash_hold_s=60.0)),
-            replace(
-                steady, name="pareto", arrivals=Arrivals(rate, swing=0.5, period_s=900.0), lengths=replace(lengths, law="pareto", shape=1.5)
-            ),
-            replace(steady, name="spot", arrivals=Arrivals(rate, swing=0.5), faults=Faults(crash_s=300.0, spot_s=400.0)),
-        )
+    pareto = replace(lengths, law="pareto", shape=1.5)
+    named: dict[str, tuple[Arrivals, Lengths, Faults]] = {
+        "poisson": (Arrivals(rate), lengths, Faults()),
+        "gamma": (Arrivals(rate, cv=4.0, swing=0.4, period_s=1500.0), lengths, Faults()),
+        "mmpp": (Arrivals(rate, mmpp=(0.4, 0.8, 1.8)), lengths, Faults()),
+        "flash": (Arrivals(rate * 0.7, flash=6.0, flash_hold_s=60.0), lengths, Faults()),
+        "pareto": (Arrivals(rate, swing=0.5, period_s=900.0), pareto, Faults()),
+        "spot": (Arrivals(rate, swing=0.5), lengths, Faults(crash_s=300.0, spot_s=400.0)),
+        "diurnal": (Arrivals(rate, swing=0.7), lengths, Faults()),
+        "step": (Arrivals(rate * 0.6, flash=3.0, flash_rise_s=1.0, flash_hold_s=1e9), lengths, Faults()),
+        "clumps": (Arrivals(rate, cv=3.0), lengths, Faults()),
+        "tides": (Arrivals(rate, mmpp=(0.5, 1.5), mmpp_dwell_s=200.0), pareto, Faults()),
+        "rush": (Arrivals(rate * 0.7, flash=5.0, flash_at_s=1000.0, flash_rise_s=60.0, flash_hold_s=60.0), lengths, Faults()),
+        "outage": (Arrivals(rate), lengths, Faults(crash_s=200.0, spot_s=900.0)),
     }
+    return {name: Workload(name, arrivals, law, faults) for name, (arrivals, law, faults) in named.items()}

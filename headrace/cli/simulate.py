@@ -66,12 +66,15 @@ def _run(
         raise bad_input("--trace" if trace else "--profile", str(error)) from None
     x = setting(sessions, 3600 * hours, min(300.0, 900 * hours), steps)
     if sessions > _LARGE:
-        x = replace(x, tick_s=0.2, sample_s=5.0, observe_s=5.0)
+        x = replace(x, tick_s=0.5, sample_s=5.0)
 
     outcomes, timelines, events = {}, {}, 0
     began = time.process_time()
     for name in POLICIES if policy == "all" else (policy,):
-        runs = [Simulation(x, visitors, make(name, x, visitors, seed, Tuned()), seed) for seed in range(1, seeds + 1)]
+        policies = [make(name, x, visitors, seed, Tuned()) for seed in range(1, seeds + 1)]
+        for decider in policies:
+            decider.interval_s = max(decider.interval_s, x.sample_s)  # it would see nothing new in between
+        runs = [Simulation(x, visitors, decider, seed) for seed, decider in enumerate(policies, 1)]
         outcomes[name] = [run.run() for run in runs]
         timelines[name] = runs[0].timeline
         events += sum(o.events for o in outcomes[name])

@@ -17,6 +17,7 @@ from deployments.process import numbers
 from deployments.routing import Candidate, preferred
 from deployments.scaling_config import scaling_settings
 from model_core.errors import InvalidRequest
+from tests.work import calls_of
 
 TERMS = Terms(0.5, 4, 0.8, (3, 2))
 
@@ -52,7 +53,7 @@ def contexts(now: float, live: int, **targets: int) -> dict[str, Any]:
 
 
 def policy(up: Up | None = None, **kwargs: Any) -> PolicyLoop:
-    return PolicyLoop(scaling_settings({"burst_k": 0, "z": 0, **kwargs}), up, PolicyReport(), time.perf_counter)
+    return PolicyLoop(scaling_settings({"burst_k": 0, "burst_z": 0, "z": 0, **kwargs}), up, PolicyReport(), time.perf_counter)
 
 
 def test_sessions_become_replicas_and_the_front_door_is_left_alone() -> None:
@@ -117,13 +118,21 @@ def test_serve_s_identifiers_come_back() -> None:
     assert state is None
 
 
-def test_a_call_is_cheap() -> None:
-    loop = policy(interval_seconds=0.1)
-    calls = 50
-    started = time.process_time()
-    for n in range(calls):
+def test_a_decision_does_not_grow_with_what_came_before() -> None:
+    """Counted in calls of functions; `bench.costs` has the seconds."""
+    loop = policy(interval_seconds=1)
+
+    def work(now: float) -> int:
+        seen = contexts(now, 40)
+        return calls_of(lambda: loop.tick(seen))
+
+    for n in range(400):
         loop.tick(contexts(100.0 + n, 40))
-    assert (time.process_time() - started) / calls < 0.005
+    early = work(500.0)
+    for n in range(401, 2000):
+        loop.tick(contexts(100.0 + n, 40))
+    assert work(2100.0) <= 1.1 * early
+    assert work(2100.1) < 0.1 * early, "between two decisions the last one is repeated"
 
 
 def test_what_a_front_door_tells_of_its_terms_is_what_the_policy_reads() -> None:

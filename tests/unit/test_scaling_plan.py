@@ -9,13 +9,14 @@ from hypothesis import strategies as st
 
 from autoscaling.estimate import DecodeReport, DenoiseReport, TextReport
 from autoscaling.profile import StepProfile
-from autoscaling.scaling import NodeShape, Observation, Plan, ScalingConfig, Stage, StageLimits, StageReplicas, State, plan
+from autoscaling.scaling import Cause, NodeShape, Observation, Plan, ScalingConfig, Stage, StageLimits, StageReplicas, State, plan
 from autoscaling.scaling.nodes import nodes_needed
+from autoscaling.scaling.sizing import encode_replicas
 
 # 10 ms a forward whatever the batch: of 0.8 x 0.5 s, four steps and a commit fit eight sessions of a batch of 1, or all of a batch of 8.
 PROFILE = StepProfile((1, 2, 4, 8), (0.03, 0.04, 0.06, 0.09), (0.01, 0.01, 0.02, 0.03))
 LIMITS = {Stage.TEXT_ENCODER: StageLimits(1, 50), Stage.DENOISER: StageLimits(1, 400, 8), Stage.DECODER: StageLimits(1, 400, 2)}
-CONFIG = ScalingConfig(chunk_s=0.5, steps=4, limits=LIMITS, burst_k=0.0)
+CONFIG = ScalingConfig(chunk_s=0.5, steps=4, limits=LIMITS, z=2.33, burst_z=0.0, burst_k=0.0)
 NODES = NodeShape(units=32, max_nodes=10)
 
 
@@ -42,12 +43,15 @@ class Run:
         self.arrivals = 0.0
         self.targets = dict(targets or dict.fromkeys(Stage, 1))
         self.last: Plan
+        self.endless = False  # sessions are not seen to end, so that all of them are taken to last as long
 
     def go(self, seconds: float, live: int, rate: float = 0.0, waiting: int = 0, every: float = 2.0) -> list[Plan]:
         plans = []
         for _ in range(round(seconds / every)):
             self.arrivals += rate * every
-            self.last, self.state = plan(observation(live, waiting, self.arrivals, self.targets), self.config, self.state, self.now)
+            seen = observation(live, waiting, self.arrivals, self.targets)
+            seen = replace(seen, ended_total=0.0) if self.endless else seen
+            self.last, self.state = plan(seen, self.config, self.state, self.now)
             self.targets = dict(self.last.replicas)
             self.now += every
             plans.append(self.last)
@@ -93,6 +97,7 @@ def test_limits_cap_and_budget_hold_whatever_is_seen(live: int, waiting: int, ca
 def test_more_load_never_asks_for_less(live: int, more: int, waiting: int, rate: float, faster: float) -> None:
     less, greater = (Run(CONFIG) for _ in range(2))
     for run, n, r in ((less, live, rate), (greater, live + more, rate + faster)):
+        run.endless = True
         run.go(30, n, r, waiting)
     assert all(greater.last.replicas[s] >= less.last.replicas[s] for s in Stage)
 
@@ -144,6 +149,62 @@ def test_a_surge_of_arrivals_is_a_panic_and_nothing_goes_down_in_it() -> None:
     held = run.last.replicas[Stage.DENOISER]
     assert min(denoisers(run.go(56, 8, 0.0))) == held
     assert denoisers(run.go(60, 8, 0.0))[-1] < held
+
+
+@settings(deadline=None, max_examples=10)
+@given(history=st.lists(st.tuples(st.integers(0, 200), st.floats(0, 5)), min_size=1, max_size=8))
+def test_what_only_fills_nodes_never_asks_for_one(history: list[tuple[int, float]]) -> None:
+    """Not in a panic either: it holds need. If it held what fills, that would ask for the nodes that it fills, and so on."""
+    config = replace(CONFIG, nodes=replace(NODES, max_nodes=100), panic_hold_s=1e6)
+    filled, bare = (Run(replace(config, fill_nodes=fill)) for fill in (True, False))
+    nodes = []
+    for run in (filled, bare):
+        plans = run.go(60, 40, 0.5) + run.go(6, 40, 6.0)
+        assert any(p.panic for p in plans)
+        for live, rate in history:
+            plans += run.go(20, live, rate)
+        nodes.append([p.nodes for p in plans])
+    assert nodes[0] == nodes[1]
+
+
+def test_arrivals_that_come_in_clumps_are_no_panic_but_need_more_room() -> None:
+    even, clumped = (Run(replace(CONFIG, nodes=NODES)) for _ in range(2))
+    for _ in range(30):
+        even.go(60, 40, 0.5)
+        clumped.go(6, 40, 5.0)
+        clumped.go(54, 40, 0.0)
+    assert clumped.state.traffic.clumping.dispersion > 5
+    assert even.state.traffic.clumping.dispersion == 1
+    assert not any(p.panic for p in clumped.go(6, 40, 5.0)), "a clump like all before it"
+    assert any(p.panic for p in even.go(6, 40, 5.0))
+    assert clumped.last.demand.replica_horizon > 45
+
+
+def test_a_drifting_rate_is_not_taken_for_clumps() -> None:
+    run = Run(CONFIG)
+    for n in range(60):
+        run.go(20, 40, 0.2 + 0.05 * n)
+    assert run.state.traffic.clumping.dispersion < 1.5
+
+
+def test_what_is_unlikely_has_room_at_the_lowest_quality() -> None:
+    calm, careful = (Run(replace(CONFIG, z=0.0, burst_z=z, nodes=replace(NODES, max_nodes=50))) for z in (0.0, 4.0))
+    for run in (calm, careful):
+        run.go(600, 100, 1.0)
+    lowest = PROFILE.capacity(2, CONFIG.budget_s, 1.0, 16)
+    assert careful.last.replicas[Stage.DENOISER] * lowest >= careful.last.demand.burst > calm.last.demand.burst
+    assert careful.last.demand.replica_horizon == calm.last.demand.replica_horizon
+
+
+def test_a_node_is_filled_with_decoders_for_its_denoisers() -> None:
+    """Sessions need both: what fits at the lowest quality on a paid node must not end at the decoders."""
+    slow = (DecodeReport(1.0, 100.0, 4.0),)  # 40 ms a chunk: ten sessions on a decoder, twelve or more on a denoiser
+    config = replace(CONFIG, nodes=NODES)
+    decided, _ = plan(replace(observation(50), decode=slow, nodes=3), config, State(), 0.0)
+    lowest = PROFILE.capacity(2, CONFIG.budget_s, 1.0, 16)
+    shortfall = decided.replicas[Stage.DENOISER] * lowest - decided.replicas[Stage.DECODER] * 10
+    assert decided.replicas[Stage.DECODER] > 5  # which is what 50 sessions need
+    assert shortfall <= lowest
 
 
 def test_to_zero_when_idle_and_back_with_the_first_in_line() -> None:
@@ -198,10 +259,50 @@ def test_paid_nodes_are_filled_and_whole_nodes_are_released() -> None:
 
 def test_nodes_are_asked_for_ahead_of_replicas() -> None:
     run = Run(replace(CONFIG, nodes=NODES, fill_nodes=False))
+    run.endless = True  # so that those who come stay
     run.go(60, 20, 1.0)
     assert run.last.nodes is not None
     assert run.last.demand.node_horizon > run.last.demand.replica_horizon
     assert run.last.nodes > nodes_needed(run.last.replicas, run.config.units, 32)
+
+
+def test_a_need_that_a_node_would_be_too_late_for_buys_none() -> None:
+    """Room for what is unlikely at full quality is taken where it is paid for; a node comes for what is expected when it does."""
+    run = Run(replace(CONFIG, z=6.0, nodes=NODES, fill_nodes=False))
+    run.go(600, 40, 0.5)
+    assert run.last.demand.replica_horizon > 60 > run.last.demand.node_horizon
+    assert run.last.nodes == 2
+    assert nodes_needed(run.last.replicas, run.config.units, 32) == 2
+    again, _ = plan(observation(40, arrivals=run.arrivals), run.config, run.state, run.now)
+    assert Cause.NODES in {reason.cause for reason in again.reasons}
+
+
+def test_a_node_that_is_to_go_is_not_filled() -> None:
+    """Else what fills would be put on the node that was to be emptied, and it would stay."""
+    run = Run(replace(CONFIG, nodes=NODES))
+    run.go(20, 10)
+    assert run.last.nodes == 1
+    many, one = (
+        plan(replace(observation(10, targets=run.targets), nodes=up), run.config, run.state, run.now)[0].replicas[Stage.DENOISER]
+        for up in (3, 1)
+    )
+    assert (many, one) == (2, 3)
+
+
+def test_a_floor_in_sessions_holds_at_the_lowest_quality_but_not_when_idle() -> None:
+    lowest = PROFILE.capacity(2, CONFIG.budget_s, 1.0, 16)
+    limits = {s: replace(LIMITS[s], min_replicas=0) for s in Stage}
+    run = Run(replace(CONFIG, limits=limits, burst_sessions=100.0))
+    run.go(20, 4)
+    assert run.last.replicas[Stage.DENOISER] == -(-100 // lowest)
+    run.go(CONFIG.zero_after_s + CONFIG.down_window_s + 4, 0)
+    assert run.last.replicas[Stage.DENOISER] == 0
+
+
+def test_text_encoders_take_a_clump_of_prompts() -> None:
+    even, clumped = (encode_replicas(0.5, 0.05, 1.0, dispersion) for dispersion in (1.0, 9.0))
+    assert even == 1
+    assert clumped == 4, "eight of 50 ms more than one that comes alone, in a tenth of a second"
 
 
 def test_slower_steps_than_the_profile_need_more_replicas() -> None:
@@ -268,3 +369,16 @@ def minimum_beyond_the_budget() -> ScalingConfig:
 def test_what_cannot_work_is_refused(make: Callable[[], object], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         make()
+
+
+@unhurried
+@given(live=st.integers(1, 300), large=st.integers(1, 8), small=st.integers(1, 8), cap=st.integers(3, 6))
+def test_what_is_not_idle_keeps_one_of_each(live: int, large: int, small: int, cap: int) -> None:
+    """On nodes so small that cutting to them could leave nothing of a stage."""
+    limits = {
+        Stage.TEXT_ENCODER: StageLimits(0, 5, 1), Stage.DENOISER: StageLimits(0, 50, large), Stage.DECODER: StageLimits(0, 50, small)
+    }  # fmt: skip
+    run = Run(replace(CONFIG, limits=limits, nodes=replace(NODES, units=8, max_nodes=cap)))
+    plans = run.go(20, live) + run.go(20, 2) + run.go(20, live)
+    assert all(min(p.replicas.values()) >= 1 for p in plans)
+    assert all(nodes_needed(p.replicas, run.config.units, 8) <= (p.nodes or 0) <= cap for p in plans)
