@@ -14,6 +14,8 @@ from typing import Protocol
 from deployments.pacing import Clock
 from model_core.errors import HeadraceError
 
+_SWEEP_EVERY_S = 1.0
+
 
 class StoreUnavailable(HeadraceError):
     """The store does not answer, or cannot take a record."""
@@ -89,6 +91,7 @@ class MemoryStore:
         self._clock = clock
         self._entries: dict[str, _Entry] = {}
         self._bytes = 0
+        self._swept = clock.now()
 
     @property
     def stored_bytes(self) -> int:
@@ -101,6 +104,7 @@ class MemoryStore:
         if len(record) > self._max_bytes:
             raise StoreUnavailable(f"a record must be at most {self._max_bytes} bytes; got {len(record)}")
         self._drop(token)
+        self._sweep()
         self._make_room(len(record))
         self._entries[token] = _Entry(holder, record, self._clock.now() + ttl_s)
         self._bytes += len(record)
@@ -144,6 +148,14 @@ class MemoryStore:
             self._drop(token)
             return None
         return entry
+
+    def _sweep(self) -> None:
+        """Now and then, forget what has expired."""
+        now = self._clock.now()
+        if now - self._swept >= _SWEEP_EVERY_S:
+            self._swept = now
+            for token in [token for token, entry in self._entries.items() if entry.expires <= now]:
+                self._drop(token)
 
     def _make_room(self, size: int) -> None:
         if self._bytes + size <= self._max_bytes:

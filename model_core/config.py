@@ -252,6 +252,10 @@ class MillraceConfig(ModelConfig):
     def context_chunks(self) -> int:
         return self.dit.window
 
+    @property
+    def decoder_chunks(self) -> int:
+        return 2  # its memory reaches back fewer latent frames than two chunks hold
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:

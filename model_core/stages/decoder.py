@@ -1,7 +1,7 @@
 """The decode stage in this process: latents in, pictures out, on a device thread of its own.
 
 Each session is decoded alone, in one fixed shape, so its pixels depend on nothing but its latents. Its causal memory is rebuilt from the
-suffix of the context, which is how a session moves to another decoder.
+suffix of the context, which is how a session moves to another decoder; where a leg of it has just ended, it is still there.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ from model_core.config import ModelConfig
 from model_core.errors import StageUnavailable
 from model_core.families.interface import Memory, Painter
 from model_core.stages.interface import Denoiser
+from model_core.stages.memories import Key, Memories
 from model_core.types import Codec, FrameChunk, LatentChunk, Latents, SessionContext, StageTiming, received
 
 JPEG_QUALITY = 90
+_REMEMBERED_BYTES = 256 * 2**20
 Result = TypeVar("Result")
 
 
@@ -47,6 +49,7 @@ class LocalDecoder:
         self._closed = False
         self._sessions = self._chunks = 0
         self._busy_s = 0.0
+        self._memories = Memories(config.decoder_chunks, _REMEMBERED_BYTES)
         self._decode(np.zeros(config.latent_shape(0), np.float32), self._fresh())  # warm up
 
     async def stream(self, context: SessionContext) -> AsyncGenerator[FrameChunk, None]:
@@ -61,12 +64,14 @@ class LocalDecoder:
         try:
             async with aclosing(self._upstream.stream(context)) as latents:
                 memory: Memory = None
+                key: Key = ()
                 asked_at = time.time()
                 async for item in latents:
                     arrived = self._clock()
                     chunk = received(item, asked_at, time.time())
-                    memory = memory if memory is not None else await rebuilding
-                    frames, memory = await self._submit(self._work, context, chunk, memory, arrived)
+                    if memory is None:
+                        memory, key = await rebuilding
+                    frames, memory, key = await self._submit(self._work, context, chunk, memory, key, arrived)
                     yield frames
                     asked_at = time.time()
         finally:
@@ -103,15 +108,21 @@ class LocalDecoder:
 
     # -- device thread --------------------------------------------------------------------------------------------------------
 
-    def _rebuild(self, suffix: tuple[Latents, ...]) -> Memory:
-        memory = self._fresh()
-        for latents in suffix[max(0, len(suffix) - self._config.decoder_chunks) :]:
-            _, memory = self._decode(latents, memory)
-        return memory
+    def _rebuild(self, suffix: tuple[Latents, ...]) -> tuple[Memory, Key]:
+        key = self._memories.key(suffix)
+        memory = self._memories.get(key)
+        if memory is None:
+            memory = self._fresh()
+            for latents in suffix[max(0, len(suffix) - self._config.decoder_chunks) :]:
+                _, memory = self._decode(latents, memory)
+        return memory, key
 
-    def _work(self, context: SessionContext, chunk: LatentChunk, memory: Memory, arrived: float) -> tuple[FrameChunk, Memory]:
+    def _work(
+        self, context: SessionContext, chunk: LatentChunk, memory: Memory, key: Key, arrived: float
+    ) -> tuple[FrameChunk, Memory, Key]:
         started = self._clock()
         pixels, memory = self._decode(chunk.latents, memory)
+        self._memories.put(key := self._memories.next_key(key, chunk.latents), memory)
         first_frame = self._config.grid.first_frame(chunk.index)
         if context.num_frames is not None:
             pixels = pixels[: context.num_frames - first_frame]
@@ -124,7 +135,7 @@ class LocalDecoder:
             index=chunk.index, first_frame=first_frame, num_frames=len(pixels), height=pixels.shape[1], width=pixels.shape[2],
             codec=context.codec, data=data, latents=chunk.latents, timings=(*chunk.timings, timing),
         )  # fmt: skip
-        return frames, memory
+        return frames, memory, key
 
     def _code(self, codec: Codec, pixels: NDArray[np.uint8], first_frame: int) -> tuple[bytes, ...]:
         match codec:

@@ -17,6 +17,7 @@ from model_core import media
 from model_core.config import EngineConfig
 from model_core.diffusion.flow_match import chunk_noise
 from model_core.errors import EngineDead, StageUnavailable
+from model_core.families.interface import Memory, Painter
 from model_core.families.millrace import MillracePainter
 from model_core.local import build_decoder, load_pipeline
 from model_core.pipeline import SessionRequest
@@ -132,6 +133,36 @@ async def test_the_suffix_matters(make_decoder: MakeDecoder) -> None:
     undisturbed = await frames(decoder, context())
     forgetful = await frames(decoder, replace(context(), next_chunk=3))
     assert not np.array_equal(pixels(forgetful[:1]), pixels(undisturbed[3:4]))
+
+
+class Counted:
+    """A painter, and how many chunks it has painted."""
+
+    def __init__(self, painter: Painter) -> None:
+        self._painter = painter
+        self.chunks = 0
+
+    def fresh(self) -> Memory:
+        return self._painter.fresh()
+
+    def paint(self, latents: Latents, memory: Memory) -> tuple[NDArray[np.uint8], Memory]:
+        self.chunks += 1
+        return self._painter.paint(latents, memory)
+
+
+@pytest.mark.parametrize("boundary", range(1, len(LOG)))
+async def test_a_leg_that_goes_on_where_one_has_ended_rebuilds_nothing_and_shows_the_same(boundary: int) -> None:
+    painter = Counted(MillracePainter(load_vae(CONFIG), CONFIG))
+    decoder = LocalDecoder(painter, CONFIG, Replay(LOG))
+    undisturbed = await frames(decoder, context())
+    before = painter.chunks
+    again = await frames(decoder, resumed(context(), LOG[:boundary], CONFIG.dit.window))
+    assert painter.chunks - before == len(LOG) - boundary
+    np.testing.assert_array_equal(pixels(again), pixels(undisturbed[boundary:]))
+    other = [*LOG[: boundary - 1], -LOG[boundary - 1]]  # a past that nobody has seen is made anew
+    await frames(decoder, resumed(context(), other, CONFIG.dit.window))
+    assert painter.chunks - before == 2 * (len(LOG) - boundary) + min(boundary, CONFIG.decoder_chunks)
+    await decoder.aclose()
 
 
 async def test_two_sessions_at_once_keep_their_memories_apart(make_decoder: MakeDecoder) -> None:

@@ -78,6 +78,16 @@ async def test_memory_expires_and_a_touch_prolongs() -> None:
     assert store.stored_bytes == 0
 
 
+async def test_what_expired_is_forgotten_although_nobody_asks_for_it() -> None:
+    clock = ManualClock()
+    store = MemoryStore(1 << 20, clock)
+    for n in range(10):
+        await store.put(f"gone{n}", "a", b"x" * 100, 10)
+    await clock.advance(11)
+    await store.put("new", "a", b"one", 10)
+    assert store.stored_bytes == 3
+
+
 async def test_memory_is_bounded_and_drops_what_expires_first() -> None:
     store = MemoryStore(100, ManualClock())
     await store.put("long", "a", b"x" * 40, 60)

@@ -1,0 +1,76 @@
+"""What a decoder remembers after some chunks, kept for a while: the leg that opens next often goes on where one has just ended.
+
+A memory is a function of the last clean chunks alone, so it is kept under their digests and can stand in for rebuilding it from a suffix,
+whoever's session that is. Losing one costs time and changes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from torch import Tensor
+
+from model_core.families.interface import Memory
+from model_core.types import Latents
+
+Key = tuple[bytes, ...]
+
+
+def digest(latents: Latents) -> bytes:
+    """Of one chunk `[C, F, H, W]`."""
+    return hashlib.blake2b(latents.tobytes(), digest_size=16, person=str(latents.shape).encode()[:16]).digest()
+
+
+class Memories:
+    """Bounded by `max_bytes`; the least recently used go first. For one thread.
+
+    Args:
+        chunks: how many of the last chunks a memory is a function of.
+        max_bytes: of all tensors in it.
+    """
+
+    def __init__(self, chunks: int, max_bytes: int) -> None:
+        self._chunks, self._max_bytes = chunks, max_bytes
+        self._held: OrderedDict[Key, tuple[Memory, int]] = OrderedDict()
+        self._bytes = 0
+
+    def key(self, suffix: Iterable[Latents]) -> Key:
+        """Of the memory after the chunks of `suffix`, all there were or at least as many as matter."""
+        return self._cut(tuple(digest(latents) for latents in suffix))
+
+    def next_key(self, key: Key, latents: Latents) -> Key:
+        """Of the memory one chunk later."""
+        return self._cut((*key, digest(latents)))
+
+    def get(self, key: Key) -> Memory | None:
+        if key not in self._held:
+            return None
+        self._held.move_to_end(key)
+        return self._held[key][0]
+
+    def put(self, key: Key, memory: Memory) -> None:
+        self._bytes -= self._held.pop(key, (None, 0))[1]
+        size = _bytes(memory)
+        self._held[key] = memory, size
+        self._bytes += size
+        while self._bytes > self._max_bytes:
+            self._bytes -= self._held.popitem(last=False)[1][1]
+
+    def _cut(self, key: Key) -> Key:
+        return key[max(0, len(key) - self._chunks) :]
+
+
+def _bytes(value: Any) -> int:
+    """Of the tensors in a memory."""
+    match value:
+        case Tensor():
+            return value.nbytes
+        case list() | tuple():
+            return sum(map(_bytes, value))
+        case dict():
+            return sum(map(_bytes, value.values()))
+    return sum(_bytes(getattr(value, field.name)) for field in fields(value)) if is_dataclass(value) else 0

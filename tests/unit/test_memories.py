@@ -1,0 +1,64 @@
+"""What decoders remember, by the chunks that it follows from."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+
+from model_core.stages.memories import Memories, digest
+
+
+def chunk(value: float) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    return np.full((1, 2, 2, 2), value, np.float32)
+
+
+def memory(floats: int) -> list[torch.Tensor]:
+    return [torch.zeros(floats)]
+
+
+def test_a_memory_is_found_by_the_last_chunks_and_no_others() -> None:
+    memories = Memories(chunks=2, max_bytes=1000)
+    key = memories.key([chunk(1), chunk(2), chunk(3)])
+    memories.put(key, held := memory(4))
+    assert memories.get(memories.key([chunk(9), chunk(2), chunk(3)])) is held
+    assert memories.get(memories.next_key(memories.key([chunk(2)]), chunk(3))) is held
+    for other in ([chunk(3)], [chunk(3), chunk(2)], [chunk(2), chunk(4)], []):
+        assert memories.get(memories.key(other)) is None
+
+
+def test_latents_of_another_shape_are_others() -> None:
+    assert digest(chunk(1)) != digest(chunk(1).reshape(2, 1, 2, 2))
+
+
+def test_what_was_used_last_stays_within_the_bound() -> None:
+    memories = Memories(chunks=1, max_bytes=80)
+    keys = [memories.key([chunk(n)]) for n in range(4)]
+    for key in keys[:2]:
+        memories.put(key, memory(10))
+    assert memories.get(keys[0]) is not None
+    memories.put(keys[2], memory(10))
+    assert [memories.get(key) is not None for key in keys] == [True, False, True, False]
+    memories.put(keys[2], memory(1))  # in place of the larger one
+    memories.put(keys[3], memory(9))
+    assert [memories.get(key) is not None for key in keys] == [True, False, True, True]
+    memories.put(keys[1], memory(21))
+    assert not any(memories.get(key) for key in keys)
+
+
+@dataclass(frozen=True)
+class Kept:
+    frames: int
+    features: list[torch.Tensor]
+    by_name: dict[str, torch.Tensor]
+
+
+@pytest.mark.parametrize(
+    "held", [torch.zeros(10), [torch.zeros(5), (torch.zeros(5), None)], Kept(3, [torch.zeros(4)], {"a": torch.zeros(6)})]
+)
+def test_all_tensors_count(held: object) -> None:
+    fits, not_quite = Memories(1, 40), Memories(1, 39)
+    for memories in (fits, not_quite):
+        memories.put((b"key",), held)
+    assert fits.get((b"key",)) is held
+    assert not_quite.get((b"key",)) is None
