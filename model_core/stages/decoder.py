@@ -27,7 +27,7 @@ from model_core.stages.memories import Key, Memories
 from model_core.types import Codec, FrameChunk, LatentChunk, Latents, SessionContext, StageTiming, received
 
 JPEG_QUALITY = 90
-_REMEMBERED_BYTES = 256 * 2**20
+_REMEMBERED_BYTES = 64 * 2**20
 Result = TypeVar("Result")
 
 
