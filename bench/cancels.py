@@ -223,7 +223,10 @@ async def storm(
     address: str, inspector: Inspector, *, calls: int, slow_readers: int, at_once: int, steps: int, seed: int, within_s: float,
     say: Callable[[str], None] = lambda _: None,
 ) -> Report:  # fmt: skip
-    """Send the callers, `at_once` at a time, and look after each quarter what is left. Slow readers come with the second quarter."""
+    """Send the callers, `at_once` at a time, and look after each quarter what is left.
+
+    Slow readers come with the first quarter: what they take at most is then in what memory is compared with.
+    """
     caller = Caller(address, random.Random(seed), steps, patience_s=1.0)
     kinds = caller.kinds()
     before = await inspector.held()
@@ -234,7 +237,7 @@ async def storm(
     after = before
     for quarter in range(4):
         gone = asyncio.Event()
-        readers = [asyncio.create_task(caller.slow_reader(gone)) for _ in range(slow_readers if quarter == 1 else 0)]
+        readers = [asyncio.create_task(caller.slow_reader(gone)) for _ in range(slow_readers if quarter == 0 else 0)]
         places = asyncio.Semaphore(at_once)
 
         async def one(name: str, places: asyncio.Semaphore = places) -> None:
