@@ -74,7 +74,7 @@ async def watched(counts: Counts, started: float) -> None:
     while True:
         status = await asyncio.to_thread(serve.status)
         found = status.applications[APP_NAME].deployments
-        states = {name: {str(state.value): n for state, n in found[name].replica_states.items()} for name in STAGE_DEPLOYMENTS.values()}
+        states = {name: {str(state): n for state, n in found[name].replica_states.items()} for name in STAGE_DEPLOYMENTS.values()}
         now = {name: sum(states[name].get(state, 0) for state in _PRESENT) for name in states}
         starting = {name: states[name].get(_STARTING, 0) for name in states}
         counts.append((round(time.monotonic() - started, 2), now, starting))
@@ -89,7 +89,8 @@ async def play(address: str, visits: Sequence[Arrival]) -> tuple[list[Heard], Co
         try:
             return await offer(visits, GrpcWire(client, LEAD_S, SILENCE_S), GRACE_S), counts
         finally:
-            watching.cancel()
+            if not watching.cancel():
+                watching.result()  # it had stopped before, which it should not
 
 
 def measured() -> dict[str, float]:
