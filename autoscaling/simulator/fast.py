@@ -91,10 +91,11 @@ class FastPlane:
         ended = tally.ended[: tally.ended_count[0]].tolist()
         return [(float(self._s["sent_at"][i, (self._s["end"][i] - 1) % RING]), i) for i in ended]
 
-    def finished(self, session: int) -> bool:
+    def finished(self, session: int, now: float) -> bool:
         if session in self._ordered:
             self._obey()
-        return bool(self._s["sent"][session] >= self._s["end"][session])
+        end = self._s["end"][session]
+        return bool(self._s["sent"][session] >= end and self._s["sent_at"][session, (end - 1) % RING] <= now)
 
     def first_frames(self) -> Floats:
         self._obey()

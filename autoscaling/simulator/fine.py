@@ -123,8 +123,9 @@ class FinePlane:
                 self._decode(self._decoders[who], now)
         return self._ended
 
-    def finished(self, session: int) -> bool:
-        return len(self._sessions[session].sent_at) >= self._sessions[session].end
+    def finished(self, session: int, now: float) -> bool:
+        s = self._sessions[session]
+        return len(s.sent_at) >= s.end and s.sent_at[-1] <= now
 
     def first_frames(self) -> Floats:
         return np.array([s.origin for s in self._sessions])

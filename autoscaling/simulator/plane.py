@@ -104,8 +104,8 @@ class DataPlane(Protocol):
         """Sessions whose last chunk has a time of sending now, with it; a leg that reopens before then takes it back."""
         ...
 
-    def finished(self, session: int) -> bool:
-        """Whether it has sent, or will send without fail, its last chunk."""
+    def finished(self, session: int, now: float) -> bool:
+        """Whether it has sent its last chunk by `now`; not where a leg that was closed had, and the one in its place has not yet."""
         ...
 
     def first_frames(self) -> Floats:

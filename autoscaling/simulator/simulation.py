@@ -181,7 +181,7 @@ class Simulation:
             self._at(now + self.visitors.next_switch_s(i, count), partial(self._switch, i, count + 1))
 
     def _end(self, i: int, now: float) -> None:
-        if i in self.legs.sessions and self.plane.finished(i):
+        if i in self.legs.sessions and self.plane.finished(i, now):
             self._gone(i, now)
             self.books.ended += 1
 

@@ -68,6 +68,7 @@ def controlled(values: Floats, path: Floats, exact: float, slack: float = 0.0) -
     differences = (values - path)[values.size // 10 :]
     batches = np.array([b.mean() for b in np.array_split(differences, BATCHES)])
     half = 2.86 * batches.std(ddof=1) / math.sqrt(BATCHES)  # Student's t, 19 degrees of freedom
+    assert not exact or half < 0.05 * exact, "a simulator that does what the recursion does scatters less; so wide an interval proves nothing"
     return Interval(exact + float(batches.mean()), half, slack)
 
 
@@ -130,18 +131,18 @@ GEOMETRIC_S = TIMES.chunk_s / math.expm1(TIMES.chunk_s / EXPONENTIAL.mean_s)
 
 def test_the_recursions_obey_the_laws() -> None:
     """Far more customers than the simulator could serve: the controls have the means that they are taken to have."""
-    rng, n, load = np.random.default_rng(1), 600_000, 0.9
-    at, hold = np.cumsum(rng.exponential(1 / (load * SERVERS), n)), rng.exponential(1.0, n)
-    mean_wait, blocked = plain(queued(at, hold, SERVERS)), plain(lost(at, hold, SERVERS))
-    assert mean_wait.has(m_m_c_wait(SERVERS, load * SERVERS, 1.0))
-    assert not mean_wait.has(1.2 * m_m_c_wait(SERVERS, load * SERVERS, 1.0))
-    assert blocked.has(erlang_b(SERVERS, load * SERVERS))
-    assert not blocked.has(1.05 * erlang_b(SERVERS, load * SERVERS))
+    rng, n, servers, offered = np.random.default_rng(1), 800_000, 10, 8.0
+    at, hold = np.cumsum(rng.exponential(1 / offered, n)), rng.exponential(1.0, n)
+    mean_wait, blocked = plain(queued(at, hold, servers)), plain(lost(at, hold, servers))
+    assert mean_wait.has(m_m_c_wait(servers, offered, 1.0))
+    assert not mean_wait.has(1.2 * m_m_c_wait(servers, offered, 1.0))
+    assert blocked.has(erlang_b(servers, offered))
+    assert not blocked.has(1.03 * erlang_b(servers, offered))
 
 
 def test_m_m_c_and_little() -> None:
     rate = 0.9 * SERVERS / GEOMETRIC_S
-    simulation = simulated(TIMES, Arrivals(rate), EXPONENTIAL, 40_000.0)
+    simulation = simulated(TIMES, Arrivals(rate), EXPONENTIAL, 20_000.0)
     waited = waits(simulation)
     path = queued(simulation.visitors.at_s, holds_s(simulation), SERVERS)[: waited.size]
     exact = m_m_c_wait(SERVERS, rate * GEOMETRIC_S, GEOMETRIC_S)
@@ -172,9 +173,9 @@ def test_m_d_1() -> None:
 @pytest.mark.parametrize("law", ["exponential", "constant", "lognormal", "pareto"])
 def test_erlang_b_does_not_ask_how_lengths_are_distributed(law: str) -> None:
     lengths = replace(EXPONENTIAL, law=law, shape=2.5 if law == "pareto" else 1.0, most_s=1200.0)
-    simulation = simulated(TIMES, Arrivals(0.65), lengths, 24_000.0, max_waiting=0)
+    simulation = simulated(TIMES, Arrivals(0.65), lengths, 8_000.0, max_waiting=0)
     refused = (~np.isfinite(simulation.ttff_s())).astype(float)
-    hold, seconds = holds_s(simulation), 24_000.0
+    hold, seconds = holds_s(simulation), 8_000.0
     offered = refused.size / seconds * float(hold.mean())
     longer = refused.size / seconds * (float(hold.mean()) + TICK_S)
     exact = erlang_b(SERVERS, offered)
@@ -187,7 +188,7 @@ def test_erlang_b_does_not_ask_how_lengths_are_distributed(law: str) -> None:
 def test_m_g_infinity() -> None:
     """With room for everybody: Poisson, with the mean that Little's law gives, whatever the tail."""
     rate, lengths = 0.5, replace(EXPONENTIAL, law="lognormal", shape=1.0, most_s=1200.0)
-    simulation = simulated(replace(TIMES, slots=200), Arrivals(rate), lengths, 40_000.0, tick_s=1.0)
+    simulation = simulated(replace(TIMES, slots=200), Arrivals(rate), lengths, 20_000.0, tick_s=1.0)
     at, hold = simulation.visitors.at_s, holds_s(simulation)
     times = np.array(simulation.timeline.at_s)
     live = np.array(simulation.timeline.values["live"], dtype=float)
