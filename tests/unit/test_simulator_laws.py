@@ -68,7 +68,9 @@ def controlled(values: Floats, path: Floats, exact: float, slack: float = 0.0) -
     differences = (values - path)[values.size // 10 :]
     batches = np.array([b.mean() for b in np.array_split(differences, BATCHES)])
     half = 2.86 * batches.std(ddof=1) / math.sqrt(BATCHES)  # Student's t, 19 degrees of freedom
-    assert not exact or half < 0.05 * exact, "a simulator that does what the recursion does scatters less; so wide an interval proves nothing"
+    assert not exact or half < 0.05 * exact, (
+        "a simulator that does what the recursion does scatters less; so wide an interval proves nothing"
+    )
     return Interval(exact + float(batches.mean()), half, slack)
 
 
