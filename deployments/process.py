@@ -38,7 +38,7 @@ def yielding() -> Iterator[None]:
     Linux counts niceness by thread, and a new thread inherits it. Where a process may not take its priority back, nothing is changed.
     """
     own = os.getpriority(os.PRIO_PROCESS, 0)
-    if not _may_raise_priority():
+    if not may_raise_priority():
         yield
         return
     os.setpriority(os.PRIO_PROCESS, 0, own + _YIELDING)
@@ -51,7 +51,8 @@ def yielding() -> Iterator[None]:
                     os.setpriority(os.PRIO_PROCESS, int(thread.name), own)
 
 
-def _may_raise_priority() -> bool:
+def may_raise_priority() -> bool:
+    """Whether this process may take back a priority that it gave up."""
     capabilities = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("CapEff:"))
     return bool(int(capabilities.split()[1], 16) & _CAP_SYS_NICE)
 
