@@ -1,7 +1,8 @@
 """How Serve chooses a replica for a leg.
 
 Replicas that Serve would stop last are filled first, as far as they measure themselves able to. When the policy then asks for fewer, those
-that go are empty or nearly so, and few sessions have to be handed over.
+that go are empty or nearly so, and few sessions have to be handed over. Where nobody scales the replicas, they share the sessions evenly:
+full ones would only be slower.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from ray.serve._private.request_router.common import PendingRequest
 from ray.serve._private.request_router.pow_2_router import PowerOfTwoChoicesRequestRouter
 from ray.serve._private.request_router.replica_wrapper import RunningReplica
+from ray.serve.context import ReplicaContext
 
 SESSIONS = "sessions"  # in a replica's routing statistics: how many it serves in real time
 
@@ -44,6 +46,12 @@ class Candidate:
     @property
     def load(self) -> float:
         return self.busy / max(1, self.sessions or 1)
+
+
+def may_shrink(replica: ReplicaContext) -> bool:
+    """Whether replicas of its deployment may be stopped because there is little to do."""
+    scaling = replica._deployment_config.autoscaling_config  # noqa: SLF001 - Serve tells it nowhere else
+    return scaling is not None and scaling.min_replicas < scaling.max_replicas
 
 
 def preferred(candidates: Sequence[Candidate]) -> int | None:

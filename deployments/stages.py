@@ -19,6 +19,7 @@ from typing import Any, Protocol, TypeVar, cast
 
 import ray
 from prometheus_client import CollectorRegistry
+from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from autoscaling.estimate import Measured, decode_report, denoise_report, sessions_alone
@@ -27,7 +28,7 @@ from deployments.drain import watch_serve
 from deployments.link import LinkServer, Ticket
 from deployments.process import numbers, process_statistics, yielding
 from deployments.remote import RemoteDenoiser
-from deployments.routing import SESSIONS
+from deployments.routing import SESSIONS, may_shrink
 from deployments.scrape import ReplicaMetrics, Target
 from model_core.config import EngineConfig, ModelConfig, RuntimeConfig
 from model_core.events import ReportsForwards
@@ -141,7 +142,12 @@ class _Shell:
         return {"replica": self._name} | self._stage_numbers()
 
     async def record_routing_stats(self) -> dict[str, float]:
-        """For `deployments.routing`: how many sessions this replica serves in real time, as far as it knows."""
+        """For `deployments.routing`: how many sessions this replica serves in real time, as far as it knows.
+
+        Nothing where no replica has to be empty one day.
+        """
+        if not may_shrink(serve.get_replica_context()):
+            return {}
         told = await self.record_autoscaling_stats()
         self._measured = self._measured.observe(
             [denoise_report(told, 0)] if "denoiser_free_slots" in told else [], [decode_report(told)] if "decoder_busy_s" in told else []
@@ -169,12 +175,10 @@ class _Shell:
         await asyncio.to_thread(self._metrics.close)
 
 
-class TextEncoderReplica(_Shell):
-    def __init__(self, config: AppConfig) -> None:
-        with yielding():
-            factory = stage_factory(config, config.text_encoder.threads, config.execution().text_encoder)
-            self._encoder = factory.build_text_encoder(config.preset())
-        super().__init__(config, text_encoder=self._encoder)
+class _Encoding(_Shell):
+    """A shell around a text encoder."""
+
+    _encoder: LocalTextEncoder
 
     async def encode(self, prompt: str, work: Work = NOBODY) -> TextEmbedding:
         work_for(work)
@@ -186,37 +190,46 @@ class TextEncoderReplica(_Shell):
         return await self._encoder.condition(footage)
 
 
-class DenoiserReplica(_Shell):
+class _Streaming(_Shell):
+    """A shell around stages of which `_last` makes the chunks that go out."""
+
+    _last: LocalDenoiser | LocalDecoder
+
+    async def stream(self, context: SessionContext, work: Work = NOBODY) -> AsyncGenerator[Ticket | LatentChunk | FrameChunk, None]:
+        work_for(work)
+        chunks: AsyncGenerator[LatentChunk | FrameChunk, None] = self._last.stream(context)
+        async with aclosing(self._linked(chunks)) as items:
+            async for item in items:
+                yield item
+
+
+class TextEncoderReplica(_Encoding):
+    def __init__(self, config: AppConfig) -> None:
+        with yielding():
+            factory = stage_factory(config, config.text_encoder.threads, config.execution().text_encoder)
+            self._encoder = factory.build_text_encoder(config.preset())
+        super().__init__(config, text_encoder=self._encoder)
+
+
+class DenoiserReplica(_Streaming):
     def __init__(self, config: AppConfig) -> None:
         engine = config.engine.engine_config()
         with yielding():
             factory = stage_factory(config, engine.threads, config.execution().denoiser)
-            self._denoiser = factory.build_denoiser(config.preset(), engine)
-        super().__init__(config, denoiser=self._denoiser)
-
-    async def stream(self, context: SessionContext, work: Work = NOBODY) -> AsyncGenerator[Ticket | LatentChunk, None]:
-        work_for(work)
-        async with aclosing(self._linked(self._denoiser.stream(context))) as items:
-            async for item in items:
-                yield item
+            denoiser = self._last = factory.build_denoiser(config.preset(), engine)
+        super().__init__(config, denoiser=denoiser)
 
 
-class DecoderReplica(_Shell):
+class DecoderReplica(_Streaming):
     def __init__(self, config: AppConfig, denoiser: DeploymentHandle[Any]) -> None:
         upstream = RemoteDenoiser(denoiser, "denoiser", config.open_timeout_seconds)
         with yielding():
             factory = stage_factory(config, config.decoder.threads, config.execution().decoder)
-            self._decoder = factory.build_decoder(config.preset(), upstream)
-        super().__init__(config, decoder=self._decoder)
-
-    async def stream(self, context: SessionContext, work: Work = NOBODY) -> AsyncGenerator[Ticket | FrameChunk, None]:
-        work_for(work)
-        async with aclosing(self._linked(self._decoder.stream(context))) as items:
-            async for item in items:
-                yield item
+            decoder = self._last = factory.build_decoder(config.preset(), upstream)
+        super().__init__(config, decoder=decoder)
 
 
-class FusedReplica(_Shell):
+class FusedReplica(_Encoding, _Streaming):
     """All three stages in one process: the same pipeline, without links between them."""
 
     def __init__(self, config: AppConfig) -> None:
@@ -227,20 +240,5 @@ class FusedReplica(_Shell):
             factory = stage_factory(config, engine.threads, execution.text_encoder, execution.denoiser, execution.decoder)
             self._encoder = factory.build_text_encoder(preset)
             denoiser = factory.build_denoiser(preset, engine)
-            self._decoder = factory.build_decoder(preset, denoiser)
-        super().__init__(config, text_encoder=self._encoder, decoder=self._decoder, denoiser=denoiser)
-
-    async def encode(self, prompt: str, work: Work = NOBODY) -> TextEmbedding:
-        work_for(work)
-        log.info("a prompt is to be embedded")
-        return await self._encoder.encode(prompt)
-
-    async def condition(self, footage: Footage, work: Work = NOBODY) -> Given:
-        work_for(work)
-        return await self._encoder.condition(footage)
-
-    async def stream(self, context: SessionContext, work: Work = NOBODY) -> AsyncGenerator[Ticket | FrameChunk, None]:
-        work_for(work)
-        async with aclosing(self._linked(self._decoder.stream(context))) as items:
-            async for item in items:
-                yield item
+            decoder = self._last = factory.build_decoder(preset, denoiser)
+        super().__init__(config, text_encoder=self._encoder, decoder=decoder, denoiser=denoiser)

@@ -4,9 +4,12 @@ import logging
 import time
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from ray.serve._private.config import DeploymentConfig
+from ray.serve.config import AutoscalingConfig
+from ray.serve.context import ReplicaContext
 
 from autoscaling.scaling import Terms
 from deployments.autoscaler import PipelinePolicy, PolicyLoop, Totals, latest, log, terms_of
@@ -14,7 +17,7 @@ from deployments.cluster import STAGED_CONFIG, Overrides, load
 from deployments.config import FRONT_DOOR, STAGE_DEPLOYMENTS, AppConfig
 from deployments.policy_report import PolicyReport
 from deployments.process import numbers
-from deployments.routing import Candidate, preferred
+from deployments.routing import Candidate, may_shrink, preferred
 from deployments.scaling_config import scaling_settings
 from model_core.errors import InvalidRequest
 from tests.work import calls_of
@@ -192,3 +195,16 @@ def test_without_the_policy_ray_s_own_is_left() -> None:
 )
 def test_replicas_that_stay_are_filled_first(candidates: list[Candidate], chosen: int | None) -> None:
     assert preferred(candidates) == chosen
+
+
+@pytest.mark.parametrize(
+    ("config", "shrinks"),
+    [
+        (DeploymentConfig(num_replicas=2), False),
+        (DeploymentConfig(autoscaling_config=AutoscalingConfig(min_replicas=2, max_replicas=2)), False),
+        (DeploymentConfig(autoscaling_config=AutoscalingConfig(min_replicas=1, max_replicas=2)), True),
+    ],
+    ids=["so many", "pinned", "scaled"],
+)
+def test_replicas_are_filled_one_by_one_only_where_some_may_go(config: DeploymentConfig, shrinks: bool) -> None:
+    assert may_shrink(cast("ReplicaContext", SimpleNamespace(_deployment_config=config))) == shrinks
