@@ -25,16 +25,20 @@ class BrownOutConfig:
         dwell_s: time at a level before one level is recovered.
         overload: load beyond which sessions that already run are lowered. Above 1, because the estimate of the capacity is noisy.
         recover: load below which, at the level above, that level is recovered, provided that one more session would fit it too.
+        turnover: share of the sessions that run which may follow a change of level in a second.
     """
 
     tiers: tuple[int, ...] = (3, 2)
     dwell_s: float = 15.0
     overload: float = 1.1
     recover: float = 0.85
+    turnover: float = 0.25
 
     def __post_init__(self) -> None:
         if list(self.tiers) != sorted(set(self.tiers), reverse=True) or any(t < 1 for t in self.tiers):
             raise ValueError(f"tiers must be strictly descending step counts of 1 or more; got {self.tiers}")
+        if not self.turnover > 0.0:
+            raise ValueError(f"turnover must be above 0; got {self.turnover:g}")
 
     @property
     def lowest(self) -> int:

@@ -76,6 +76,8 @@ class AdmissionControl:
         self._kinds: Counter[tuple[Ask, int]] = Counter()  # of those that run, by what they asked for and the steps that they have
         self._line: dict[int, _Session] = {}  # in order of arrival
         self._changes: list[Change] = []
+        self._behind: dict[int, None] = {}  # of those that run, who does not have the level's steps yet, in order
+        self._turns = 1.0  # of those, how many may change now
         self._ended = 1.0
         self._exposure_s = _PRIOR_SESSION_S
         self._arrivals = self._departures = 0
@@ -104,6 +106,7 @@ class AdmissionControl:
         self._advance(now)
         if self._line.pop(key, None) is None:
             session = self._running.pop(key)
+            self._behind.pop(key, None)
             self._count(session, -1)
             self._departures += session.ask.paced
             self._ended += 1
@@ -141,6 +144,7 @@ class AdmissionControl:
     def _advance(self, now: float) -> None:
         elapsed = max(0.0, now - self._now)
         self._now = max(self._now, now)
+        self._turns = min(max(1.0, self._turns_per_s()), self._turns + elapsed * self._turns_per_s())
         decay = math.exp(-elapsed / _MEMORY_S)
         # The prior stays: without it one early end would count for everything.
         self._ended = 1 + (self._ended - 1) * decay
@@ -175,15 +179,28 @@ class AdmissionControl:
             del self._kinds[kind]
 
     def _move_to(self, brownout: BrownOut) -> None:
-        if brownout.level == self._brownout.level:
-            return
-        self._brownout = brownout
-        for key, session in self._running.items():
-            if session.ask.paced and (steps := self._config.brownout.steps(session.ask.steps, brownout.level)) != session.steps:
-                self._count(session, -1)
-                session.steps = steps
-                self._count(session, 1)
-                self._changes.append(Change(key, steps, admitted=False))
+        """The level is another one at once; those that run follow one by one, since each opens a new leg, which takes its replica time."""
+        if brownout.level != self._brownout.level:
+            self._brownout = brownout
+            self._behind = {key: None for key, session in self._running.items() if self._level_steps(session) != session.steps}
+        self._turn()
+
+    def _turn(self) -> None:
+        while self._behind and self._turns >= 1.0:
+            self._turns -= 1.0
+            key = next(iter(self._behind))
+            del self._behind[key]
+            session = self._running[key]
+            self._count(session, -1)
+            session.steps = self._level_steps(session)
+            self._count(session, 1)
+            self._changes.append(Change(key, session.steps, admitted=False))
+
+    def _level_steps(self, session: _Session) -> int:
+        return self._config.brownout.steps(session.ask.steps, self._brownout.level) if session.ask.paced else session.steps
+
+    def _turns_per_s(self) -> float:
+        return self._config.brownout.turnover * len(self._running)
 
     def _view(self, key: int, ask: Ask, ahead: int) -> View:
         """As `key`, which is in line, sees it: without itself."""

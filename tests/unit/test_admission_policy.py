@@ -25,6 +25,7 @@ def capacity(at_one_step: float = 24, ceiling: int = 64, others: int = 0) -> Cap
 
 
 CONFIG = AdmissionConfig(BrownOutConfig((3, 2), dwell_s=10), max_waiting=4, max_wait_s=10)
+AT_ONCE = replace(CONFIG, brownout=replace(CONFIG.brownout, turnover=1e12))
 FULL = View(capacity(), level=2, running={4: 12}, departures_per_s=0.5)
 
 
@@ -145,8 +146,8 @@ def test_more_capacity_never_turns_an_admission_into_less(ask: Ask, view: View, 
 
 
 def test_the_story_of_a_busy_minute() -> None:
-    control = AdmissionControl(CONFIG, capacity(), now=0.0)
-    decisions = [control.arrive(key, LIVE, 1.0, 0.0) for key in range(13)]
+    control = AdmissionControl(AT_ONCE, capacity(), now=0.0)
+    decisions = [control.arrive(key, LIVE, 0.9 + 1e-6 * key, 0.0) for key in range(13)]
     assert decisions == [Admit(4, 0)] * 6 + [Admit(3, 1)] * 2 + [Admit(2, 2)] * 4 + [Wait(1)]
     changes = control.changes()
     assert [c for c in changes if c.steps == 3] == [Change(key, 3, admitted=False) for key in range(6)]
@@ -165,6 +166,44 @@ def test_the_story_of_a_busy_minute() -> None:
         levels.append(control.statistics().level)
     assert (levels.index(1), levels.index(0)) == (7, 17)  # a dwell time after the last change each, since all five fit well
     assert [c.steps for c in control.changes()] == [3] * 5 + [4] * 5
+
+
+def test_sessions_follow_a_level_one_by_one() -> None:
+    """Each opens a new leg; all at once they would stand in each other's way, and in that of who has just come."""
+    control = AdmissionControl(CONFIG, capacity(), now=0.0)
+    for key in range(7):
+        control.arrive(key, LIVE, 0.0, 0.0)
+    steps = dict.fromkeys(range(6), 4) | {6: 3}
+    followed: list[tuple[float, int]] = []
+
+    def take(now: float) -> None:
+        for change in control.changes():
+            steps[change.key] = change.steps
+            followed.append((now, change.key))
+
+    take(0.0)
+    assert control.statistics().level == 1
+    assert len(followed) == 1  # one may always
+    for tick in range(1, 50):
+        control.observe(capacity(), 0.1 * tick)
+        take(0.1 * tick)
+    assert [key for _, key in followed] == list(range(6))  # whoever has played longest first
+    assert set(steps.values()) == {3}
+    pace = CONFIG.brownout.turnover * 7
+    assert all(n / pace - 1e-6 <= at <= n / pace + 0.1 + 1e-6 for n, (at, _) in enumerate(followed))  # up to a tick late
+
+
+def test_who_leaves_or_recovers_meanwhile_is_not_changed() -> None:
+    control = AdmissionControl(CONFIG, capacity(), now=0.0)
+    for key in range(7):
+        control.arrive(key, LIVE, 0.0, 0.0)
+    assert [change.key for change in control.changes()] == [0]
+    control.leave(1, 0.01)
+    control.observe(capacity(48), 10.02)  # the level recovers before the others have followed
+    assert control.statistics().level == 0
+    control.observe(capacity(48), 20.0)
+    assert {change.key: change.steps for change in control.changes()} == {0: 4, 6: 4}
+    assert control.statistics().degraded == 0
 
 
 def test_tenants_get_their_shares_by_weight() -> None:
@@ -285,6 +324,17 @@ class Books(RuleBasedStateMachine):
             watched = sorted(place for key, place in places.items() if self.asks[key].paced == paced and self.asks[key].resumed)
             assert watched == list(range(1, len(watched) + 1))
 
+    @rule()
+    def time_passes(self) -> None:
+        """Long enough for all to follow the level, which may move once more meanwhile."""
+        for _ in range(2 * len(self.running) + 2):
+            self.now += 1 / self.config.brownout.turnover
+            self.control.observe(self.capacity, self.now)
+            self.take()
+        brownout, level = self.config.brownout, self.control.statistics().level
+        paced = {key: self.asks[key].steps for key in self.running if self.asks[key].paced}
+        assert {key: self.running[key] for key in paced} == {key: brownout.steps(asked, level) for key, asked in paced.items()}
+
     @invariant()
     def no_room_is_left_idle(self) -> None:
         """The first in line does not fit, even at the lowest quality."""
@@ -297,11 +347,11 @@ class Books(RuleBasedStateMachine):
                 assert not brownout.fits(self.capacity, running + Counter({self.asks[key].steps: 1}), brownout.lowest)
 
 
-Books.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+Books.TestCase.settings = settings(max_examples=60, stateful_step_count=40)
 TestBooks = Books.TestCase
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(st.sampled_from("ab"), min_size=1, max_size=30))
 def test_nobody_in_line_starves(tenants: list[str]) -> None:
     """While sessions end, everybody in line is admitted, however many of the other tenant keep coming."""

@@ -15,9 +15,13 @@ from tests.served import Served, serving
 
 BUCKETS = tuple(range(1, 33))
 PROFILE = StepProfile(BUCKETS, tuple(0.01 * b for b in BUCKETS), tuple(1e-9 * b for b in BUCKETS))
-TWO = Capacity((DenoiseReplica(32, PROFILE),), budget_s=0.0801, ceiling=32)  # two sessions of 4 steps, or four of 2
+# Two sessions of 4 steps, or four of 2.
+TWO = Capacity((DenoiseReplica(32, PROFILE),), budget_s=0.0801, ceiling=32)
 POLICY = AdmissionConfig(
-    BrownOutConfig((3, 2), dwell_s=0.0), max_waiting=20, max_wait_s=10.0, tenants={"small": Tenant(1, max_sessions=1), "big": Tenant(3)}
+    BrownOutConfig((3, 2), dwell_s=0.0, turnover=1e9),
+    max_waiting=20,
+    max_wait_s=10.0,
+    tenants={"small": Tenant(1, max_sessions=1), "big": Tenant(3)},
 )
 
 

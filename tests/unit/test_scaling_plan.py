@@ -68,7 +68,7 @@ def first(live: int, config: ScalingConfig = CONFIG, waiting: int = 0) -> Plan:
 
 
 loads = st.integers(0, 3000)
-unhurried = settings(deadline=None, max_examples=40)
+unhurried = settings(max_examples=40)
 
 
 def test_capacity_is_what_the_profile_says_and_the_decoder_takes() -> None:
@@ -151,7 +151,7 @@ def test_a_surge_of_arrivals_is_a_panic_and_nothing_goes_down_in_it() -> None:
     assert denoisers(run.go(60, 8, 0.0))[-1] < held
 
 
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(history=st.lists(st.tuples(st.integers(0, 200), st.floats(0, 5)), min_size=1, max_size=8))
 def test_what_only_fills_nodes_never_asks_for_one(history: list[tuple[int, float]]) -> None:
     """Not in a panic either: it holds need. If it held what fills, that would ask for the nodes that it fills, and so on."""

@@ -377,5 +377,5 @@ class Lives(RuleBasedStateMachine):
         self.loop.close()
 
 
-Lives.TestCase.settings = settings(max_examples=250, stateful_step_count=40, deadline=None, derandomize=True)
+Lives.TestCase.settings = settings(max_examples=250, stateful_step_count=40, derandomize=True)
 TestLives = Lives.TestCase
