@@ -61,6 +61,7 @@ def generate(
     video: Annotated[Path | None, typer.Option(help=source.VIDEO_HELP, show_default=False)] = None,
     out: Annotated[Path | None, typer.Option(help="Write .mp4, .gif, or .npy (raw frames).", show_default=False)] = None,
     scale: Annotated[int | None, typer.Option(help=f"Enlarge .mp4 and .gif. [default: {DEFAULT_SCALE}]", show_default=False)] = None,
+    patience: Annotated[float | None, typer.Option(min=0.0, help=source.PATIENCE_HELP, show_default=False)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
     """Make one video from PROMPT."""
@@ -79,7 +80,7 @@ def generate(
             if scale is not None:
                 raise bad_input("--scale", f"cannot be given with --mode unary, whose MP4 is written as it came; got {scale}")
             return await _unary(target, prompt, seconds, seed, footage, out, as_json)
-        opening = source.local() if local else source.remote(target)
+        opening = source.local() if local else source.remote(target, patience)
         return await _stream(opening, prompt, seconds, seed, footage, out, DEFAULT_SCALE if scale is None else scale)
 
     target = address or console.DEFAULT_ADDRESS

@@ -38,11 +38,12 @@ def live(
     video: Annotated[Path | None, typer.Option(help=source.VIDEO_HELP, show_default=False)] = None,
     out: Annotated[Path | None, typer.Option(help="Record to .mp4, .gif, or .npy (raw frames).", show_default=False)] = None,
     scale: Annotated[int, typer.Option(help="Enlarge .mp4 and .gif.")] = DEFAULT_SCALE,
+    patience: Annotated[float | None, typer.Option(min=0.0, help=source.PATIENCE_HELP, show_default=False)] = None,
 ) -> None:
     """Play a steerable session: type a new prompt while it plays."""
 
     async def main() -> None:
-        from headrace.client import HeadraceClient, Reconnect
+        from headrace.client import HeadraceClient
 
         source.check_prompt_and_seed(prompt, seed)
         footage = source.read_footage(image, video)
@@ -54,7 +55,7 @@ def live(
             player = Player(view, out, scale, stack)
             live = client.live(
                 prompt, seconds=seconds, seed=seed, image=footage.image, video=footage.video,
-                reconnect=Reconnect(), replaceable=player.replaceable,
+                reconnect=source.reconnect(patience), replaceable=player.replaceable,
             )  # fmt: skip
             session = await stack.enter_async_context(live)
             steering = asyncio.create_task(steer(session, view, interactive=terminal and sys.stdin.isatty(), endless=seconds == 0))

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Protocol
 from headrace.cli.console import Failure, bad_input
 
 if TYPE_CHECKING:
-    from headrace.client import HeadraceClient
+    from headrace.client import HeadraceClient, Reconnect
     from headrace.v1 import video_pb2 as wire
     from model_core.pipeline import VideoPipeline
 
 MAX_SEED = 2**64 - 1
 IMAGE_HELP = "PNG, JPEG or WebP that the video begins with, for models that take one."
 VIDEO_HELP = "MP4 that the video goes on from, for models that take one."
+PATIENCE_HELP = "Seconds to try to get a lost connection back. As the client library does it when not given."
 _MAX_FILE_BYTES = 16 * 1024 * 1024  # servers close the connection on a larger message
 
 
@@ -104,17 +105,17 @@ def _content(option: str, path: Path | None) -> bytes | None:
 class RemoteSource:
     """Frames over gRPC."""
 
-    def __init__(self, client: HeadraceClient) -> None:
-        self._client = client
+    def __init__(self, client: HeadraceClient, reconnect: Reconnect) -> None:
+        self._client, self._reconnect = client, reconnect
 
     async def stream(self, prompt: str, seconds: float, seed: int | None, footage: Footage) -> AsyncGenerator[SourceEvent, None]:
-        from headrace.client import Reconnect
         from headrace.v1 import video_pb2 as pb
 
         ended = False
         stream = self._client.stream(
-            prompt, seconds=seconds, seed=seed, image=footage.image, video=footage.video, codec=pb.CODEC_RAW_RGB, reconnect=Reconnect()
-        )
+            prompt, seconds=seconds, seed=seed, image=footage.image, video=footage.video, codec=pb.CODEC_RAW_RGB,
+            reconnect=self._reconnect,
+        )  # fmt: skip
         async with aclosing(stream) as events:
             async for event in events:
                 match event:
@@ -168,11 +169,18 @@ class LocalSource:
 
 
 @asynccontextmanager
-async def remote(address: str) -> AsyncGenerator[RemoteSource, None]:
+async def remote(address: str, patience_s: float | None) -> AsyncGenerator[RemoteSource, None]:
     from headrace.client import HeadraceClient
 
     async with HeadraceClient(address) as client:
-        yield RemoteSource(client)
+        yield RemoteSource(client, reconnect(patience_s))
+
+
+def reconnect(patience_s: float | None) -> Reconnect:
+    """What `--patience` means."""
+    from headrace.client import Reconnect
+
+    return Reconnect() if patience_s is None else Reconnect(patience_s)
 
 
 @asynccontextmanager
