@@ -87,11 +87,12 @@ class Turn:
         paced = await self._offer(together(1, s.paced_s))
         tried = await self._search()
         traced = await self._offer(self._trace)
-        held = max((count for count, ok in tried.items() if ok), default=0)
+        held = max((count for count, figures in tried.items() if _kept(figures)), default=0)
         return {
             "system": self._system.name, "load_before": load_before, "load_after": os.getloadavg()[0],
             "memory_mib": round(used(self._server.pid).memory_bytes / 2**20), "alone": alone, "crowd": crowd, "goodput": held,
-            "tried": {str(count): ok for count, ok in sorted(tried.items())},
+            "tried": {str(count): _kept(figures) for count, figures in sorted(tried.items())},
+            "most": asdict(tried[held]) if held else None,
             "first": asdict(self._figures(first)), "paced": asdict(self._figures(paced)), "trace": asdict(self._figures(traced)),
             "gaps_ms": [round(1000 * gap, 1) for heard in (*paced, *traced) if heard.arrival.kind == "live" for gap in tally.gaps(heard)],
             "errors": sorted({heard.result for heard in (*first, *paced, *traced)} - {"completed"}),
@@ -114,11 +115,14 @@ class Turn:
         cpu_s = used(self._server.pid, memory=False).cpu_s - before
         return {"chunk_ms": tally.chunk_ms(heard), "cpu_ms": round(1000 * cpu_s / (sessions * chunks), 2)}
 
-    async def _search(self) -> dict[int, bool]:
-        s, tried = self._sizes, dict[int, bool]()
-        while len(tried) < s.steps and (count := tally.next_count(tried, self._start, s.most)) is not None:
-            figures = self._figures(await self._offer(together(count, s.step_s, spread_s=MODEL.chunk_seconds)))
-            tried[count] = figures.on_time_share >= tally.ON_TIME and not figures.failed
+    async def _search(self) -> dict[int, tally.Figures]:
+        """By number of sessions: what they met."""
+        s, tried = self._sizes, dict[int, tally.Figures]()
+        while len(tried) < s.steps:
+            count = tally.next_count({n: _kept(figures) for n, figures in tried.items()}, self._start, s.most)
+            if count is None:
+                break
+            tried[count] = self._figures(await self._offer(together(count, s.step_s, spread_s=MODEL.chunk_seconds)))
         return tried
 
     async def _offer(self, arrivals: Sequence[Arrival]) -> list[Heard]:
@@ -127,6 +131,10 @@ class Turn:
 
     def _figures(self, heard: Sequence[Heard]) -> tally.Figures:
         return tally.figures(heard, MODEL.fps, self._sizes.start_s)
+
+
+def _kept(figures: tally.Figures) -> bool:
+    return figures.on_time_share >= tally.ON_TIME and not figures.failed
 
 
 def trace_for(capacity: float, seconds: float, seed: int) -> list[Arrival]:

@@ -58,6 +58,11 @@ ROWS = (
     Row("over the floor, eight jobs, %", _over_floor("crowd"), 1),
     Row("CPU ms a chunk, eight jobs", lambda t, _: t["crowd"]["cpu_ms"], 1),
     Row("chunk gap p99 / p50, one live session", lambda t, _: _ratio(t["paced"]["gap_p99_ms"], t["paced"]["gap_p50_ms"]), 2),
+    Row(
+        "chunk gap p99 / p50, as many as are held",
+        lambda t, _: _ratio(t["most"]["gap_p99_ms"], t["most"]["gap_p50_ms"]) if t["most"] else None,
+        2,
+    ),
     Row("chunk gap p50 under the trace, ms", lambda t, _: t["trace"]["gap_p50_ms"]),
     Row("chunk gap p99 under the trace, ms", lambda t, _: t["trace"]["gap_p99_ms"]),
     Row("chunks on time under the trace, %", lambda t, _: 100 * t["trace"]["on_time_share"], 1, less_is_better=False),
