@@ -16,8 +16,8 @@ def turn(system: str, repeat: int, goodput: int, chunk_ms: float) -> dict[str, A
     }  # fmt: skip
     work = {"chunk_ms": chunk_ms, "cpu_ms": 2 * chunk_ms}
     return {
-        "system": system, "repeat": repeat, "goodput": goodput, "most": part, "first": part, "paced": part, "trace": part, "alone": work, "crowd": work,
-        "memory_mib": 900, "load_before": 0.5, "load_after": 0.7, "gaps_ms": [333.0, 340.0, 400.0 + repeat], "errors": [],
+        "system": system, "repeat": repeat, "goodput": goodput, "first": part, "paced": part, "trace": part, "most": part, "alone": work,
+        "crowd": work, "memory_mib": 900, "load_before": 0.5, "load_after": 0.7, "gaps_ms": [333.0, 340.0, 400.0 + repeat], "errors": [],
     }  # fmt: skip
 
 
