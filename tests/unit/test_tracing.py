@@ -23,7 +23,7 @@ from headrace.cli import app
 from headrace.client import BadRequest, HeadraceClient
 from headrace.v1 import video_pb2 as pb
 from model_core.types import Codec, FrameChunk, StageTiming
-from observability.context import NOBODY, TRACE_ID, work, work_for
+from observability.context import TRACE_ID, work, work_for
 from observability.logs import set_up_logs
 from observability.session_trace import SessionTrace
 from observability.tracing import Tracing, span_exporter
@@ -254,7 +254,6 @@ def destination() -> Iterator[tuple[str, list[str]]]:
         def emit(self, record: logging.LogRecord) -> None:
             lines.append(self.format(record))
 
-    work_for(NOBODY)
     factory, handler, name = logging.getLogRecordFactory(), Keep(), "tests.serve"
     handler.setFormatter(JSONFormatter())
     logger = logging.getLogger(name)
@@ -262,7 +261,6 @@ def destination() -> Iterator[tuple[str, list[str]]]:
     logger.handlers = [handler]
     yield name, lines
     logging.setLogRecordFactory(factory)
-    work_for(NOBODY)
 
 
 def test_lines_of_our_packages_are_json_and_say_whose_they_are(destination: tuple[str, list[str]]) -> None:
