@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch.export import ExportedProgram
+from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from model_core.compiler.export import Fault, source_line
 
 _OPERATION = re.compile(r"\b(?:stablehlo|chlo)\.(\w+)")
 _BAD_OPERATION = re.compile(r"^(dynamic_\w+|custom_call|scatter|select_and_scatter|sort|fft|top_k|real_dynamic_slice|while)$")
-_BAD_PRIMITIVE = re.compile(r"^(scatter.*|sort|top_k|fft|dynamic_\w+|while|approx_top_k)$")
+_BAD_PRIMITIVE = re.compile(r"^(scatter.*|sort|top_k|fft|dynamic_\w+|while|scan|approx_top_k)$")
 _BAD_TYPE = re.compile(r"tensor<[^>]*(\?[^>]*|complex<\w+>|xf64)>|tensor<f64>")
 
 
@@ -55,7 +56,8 @@ def lower(program: ExportedProgram, inputs: tuple[object, ...], expected: object
         from torchax import decompositions  # noqa: PLC0415
     import jax  # noqa: PLC0415
 
-    flat = program.run_decompositions().run_decompositions(decompositions.DECOMPOSITIONS)
+    parts = {**decompositions.DECOMPOSITIONS, torch.ops.aten.native_group_norm.default: _group_norm}
+    flat = program.run_decompositions().run_decompositions(parts)
     _, weights = tools._extract_states_from_exported_program(flat)  # noqa: SLF001  its public wrapper hides the graph
 
     class Named(tools.JaxInterpreter):  # type: ignore[misc]
@@ -87,6 +89,21 @@ def lower(program: ExportedProgram, inputs: tuple[object, ...], expected: object
     if expected is not None and not faults:
         apart = difference(lowered.compile()(states, values), pytree.tree_leaves(expected))
     return Lowered(hashlib.sha256(text.encode()).hexdigest(), len(operations), tuple(faults), apart)
+
+
+def _group_norm(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, rows: int, channels: int, _: int, groups: int, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """In parts, as compilers take it; torchax would loop over the groups, and torch's own parts have an operator that torchax has not."""
+    grouped = x.reshape(rows, groups, -1)
+    mean = grouped.mean(-1, keepdim=True)
+    apart = grouped - mean
+    deviation = torch.rsqrt((apart * apart).mean(-1, keepdim=True) + eps)
+    made = (apart * deviation).reshape(x.shape)
+    along = (1, channels, *[1] * (x.ndim - 2))
+    made = made if weight is None else made * weight.reshape(along)
+    made = made if bias is None else made + bias.reshape(along)
+    return made, mean.reshape(rows, groups), deviation.reshape(rows, groups)
 
 
 def _primitives(jaxpr: Any, program: ExportedProgram) -> Iterator[Fault]:
