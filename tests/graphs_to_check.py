@@ -15,9 +15,10 @@ class Network(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.layer = nn.Linear(8, 8)
+        self.norm = nn.GroupNorm(2, 4)  # as convolutional decoders have them
 
     def denoise(self, x: Tensor) -> Tensor:
-        return torch.tanh(self.layer(x))
+        return torch.tanh(self.norm(self.layer(x)))
 
     def commit(self, x: Tensor) -> Tensor:
         heads = self.layer(x)[:, None]
