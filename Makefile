@@ -113,7 +113,7 @@ serve: $(STAMP) ## run the server in the foreground until Ctrl-C
 	$(BIN)/headrace serve
 
 faults: $(STAMP) ## kill, cut and redeploy parts of a cluster under live sessions; a table of what viewers saw
-	$(BIN)/python -m bench.faults
+	$(BIN)/python -m bench.faults --json bench/results/faults.json
 
 cancels: $(STAMP) ## cancel a thousand calls at random moments, and look for anything left over
 	$(BIN)/python -m bench.cancels
