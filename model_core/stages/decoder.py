@@ -122,7 +122,8 @@ class LocalDecoder:
     ) -> tuple[FrameChunk, Memory, Key]:
         started = self._clock()
         pixels, memory = self._decode(chunk.latents, memory)
-        self._memories.put(key := self._memories.next_key(key, chunk.latents), memory)
+        key = self._memories.next_key(key, chunk.latents)
+        memory = self._memories.put(key, memory)
         first_frame = self._config.grid.first_frame(chunk.index)
         if context.num_frames is not None:
             pixels = pixels[: context.num_frames - first_frame]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -52,16 +52,31 @@ class Memories:
         self._held.move_to_end(key)
         return self._held[key][0]
 
-    def put(self, key: Key, memory: Memory) -> None:
+    def put(self, key: Key, memory: Memory) -> Memory:
+        """Returns it as it is kept."""
         self._bytes -= self._held.pop(key, (None, 0))[1]
+        memory = _alone(memory)
         size = _bytes(memory)
         self._held[key] = memory, size
         self._bytes += size
         while self._bytes > self._max_bytes:
             self._bytes -= self._held.popitem(last=False)[1][1]
+        return memory
 
     def _cut(self, key: Key) -> Key:
         return key[max(0, len(key) - self._chunks) :]
+
+
+def _alone(value: Any) -> Any:
+    """The same, without what its tensors are parts of: the last frames of an activation would keep all of it."""
+    match value:
+        case Tensor():
+            return value.clone() if value.untyped_storage().nbytes() > value.nbytes else value
+        case list() | tuple():
+            return type(value)([_alone(part) for part in value])
+        case dict():
+            return {name: _alone(part) for name, part in value.items()}
+    return replace(value, **{field.name: _alone(getattr(value, field.name)) for field in fields(value)}) if is_dataclass(value) else value
 
 
 def _bytes(value: Any) -> int:
