@@ -67,7 +67,8 @@ def setting(found: Mapping[str, Any], recorded: Mapping[str, Any]) -> Setting:
         profile=report.profile, encode_s=encode_s, decode_s=decode_s, hop_s=HOP_S, chunk_s=frames / fps, slots=app.engine.slots,
         max_lead_chunks=app.engine.max_lead_chunks, noise=0.02, open_s=0.0,
     )  # fmt: skip
-    fastest = min(session["chunks"][0][0] for session in recorded["sessions"] if session["chunks"])
+    first = [session["chunks"][0] for session in recorded["sessions"] if session["chunks"]]
+    fastest = min((at for at, _, _, degraded in first if not degraded), default=0.0)  # of all steps, as the work below
     work = encode_s + times.steps * report.profile.step_s[0] + decode_s + 3 * HOP_S
     times = replace(times, open_s=max(0.0, fastest - work))
     starts = dict.fromkeys(Stage, start_s(recorded))
