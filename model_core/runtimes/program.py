@@ -26,6 +26,12 @@ def signature(inputs: tuple[Any, ...]) -> Signature:
     return tuple((tuple(leaf.shape), leaf.dtype) for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor))
 
 
+def _apart(inputs: Tree) -> Tree:
+    """No two of them the same tensor: a compiler takes that for a rule, and what comes to be served does not keep it."""
+    apart: Tree = pytree.tree_map_only(Tensor, Tensor.clone, inputs)
+    return apart
+
+
 def _contiguous(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     """A compiler takes strides for a part of the shape; an expanded view would be compiled for again."""
     plain: tuple[Any, ...] = pytree.tree_map_only(Tensor, Tensor.contiguous, inputs)
@@ -133,7 +139,7 @@ class CompiledProgram:
         self._warm: set[tuple[str, Signature]] = set()
         with torch.inference_mode():
             for name, inputs in examples:
-                self._warm_up(name, self.put(inputs))
+                self._warm_up(name, self.put(_apart(inputs)))
 
     def put(self, value: Tree) -> Tree:
         device = self.capabilities.device

@@ -81,6 +81,21 @@ def test_a_compiled_program_refuses_every_shape_that_is_not_warm() -> None:
         compiled.run("toy", torch.ones(2, 4, dtype=torch.float64))
 
 
+class Pair(nn.Module):
+    def graph(self, both: tuple[Tensor, Tensor]) -> Tensor:
+        return both[0] + 2 * both[1]
+
+
+def _the_same_twice(_: torch.dtype) -> tuple[tuple[Tensor, Tensor]]:
+    return ((same := torch.zeros(1, 4), same),)
+
+
+@torch.inference_mode()
+def test_that_examples_share_a_tensor_is_no_rule_for_what_is_served() -> None:
+    compiled = compiled_toys([GraphSpec(DENOISER, "pair", Bucket(1), Pair(), "graph", _the_same_twice)])
+    assert compiled.run("pair", (torch.ones(1, 4), torch.full((1, 4), 3.0))).result().tolist() == [[7.0] * 4]
+
+
 @torch.inference_mode()
 def test_what_the_shapes_do_not_show_is_refused_by_the_compiler() -> None:
     """An expanded view is made plain; weights that changed their shape behind the program's back are another graph."""
