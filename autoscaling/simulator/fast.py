@@ -5,10 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from autoscaling.simulator import kernel
-from autoscaling.simulator.kernel import RING, Engines, Floats, Ints, Orders, Records, Taken, Tally
+from autoscaling.simulator.arrays import DECODER, ENGINE, RING, ROW, SESSION, Engines, Floats, Ints, Orders, Records, Taken, Tally
 from autoscaling.simulator.plane import Played, StageTimes
-
-_ORDERS = 256
 
 
 def _zeros(n: int) -> Ints:
@@ -16,8 +14,8 @@ def _zeros(n: int) -> Ints:
 
 
 def _sessions(chunks: Ints, steps: int) -> Records:
-    s = np.zeros(chunks.size, kernel.SESSION)
-    s["engine"], s["decoder"], s["turn"], s["origin"] = -1, -1, -1, np.inf
+    s = np.zeros(chunks.size, SESSION)
+    s["engine"], s["row"], s["decoder"], s["origin"] = -1, -1, -1, np.inf
     s["steps"], s["asked"], s["end"] = steps, steps, chunks
     return s
 
@@ -37,15 +35,18 @@ class FastPlane:
         self._times = times
         self._p = times.params(seed, bin_s)
         self._s = _sessions(chunks, times.steps)
-        self._e = Engines(np.zeros(engines, kernel.ENGINE), np.full((engines, times.slots), -1))
-        self._d = np.zeros(decoders, kernel.DECODER)
+        self._e = Engines(np.zeros(engines, ENGINE), np.zeros(engines * times.slots, ROW), _zeros(times.slots), np.zeros(times.slots))
+        self._d = np.zeros(decoders, DECODER)
         room = engines * times.slots * (times.max_lead_chunks + times.ahead_chunks + 1)
-        self._out = Taken(np.zeros(room), _zeros(room), _zeros(room), _zeros(1))
+        session, chunk, decoder, order = (_zeros(room) for _ in range(4))
+        self._out = Taken(np.zeros(room), session, chunk, decoder, _zeros(1), order, _zeros(decoders), _zeros(decoders))
         self._tally = Tally(_zeros(bins), _zeros(bins), _zeros(bins), _zeros(max(1, chunks.size)), _zeros(1), _zeros(3))
         self._busy_s, self._expected_s = self._e.of["busy_s"], self._e.of["expected_s"]
         self._decoded, self._decoding_s = self._d["chunks"], self._d["busy_s"]
-        self._orders = Orders(np.zeros((_ORDERS, 4), np.int64), np.zeros((_ORDERS, 2)), _zeros(1))
-        self._ordered: set[int] = set()  # sessions with orders that are not obeyed yet
+        # Calls into compiled code cost more than what they do here: orders wait for the next one.
+        self._orders: list[tuple[int, int, int, int]] = []
+        self._orders_at: list[tuple[float, float]] = []
+        self._ordered: set[int] = set()  # their sessions
         self._free_engines = list(range(engines))[::-1]
         self._engine_of: dict[int, int] = {}
         self._held = [0] * engines
@@ -55,8 +56,9 @@ class FastPlane:
         if not self._free_engines:
             raise ValueError(f"at most {self._e.of.size} denoise replicas at once")
         r = self._free_engines.pop()
-        self._e.of[r] = np.zeros((), kernel.ENGINE)
+        self._e.of[r] = np.zeros((), ENGINE)
         self._e.of["key"][r], self._e.of["free_at"][r] = key, now
+        self._e.rows["session"][r * self._times.slots : (r + 1) * self._times.slots] = -1
         return r
 
     def remove_engine(self, engine: int) -> None:
@@ -84,12 +86,12 @@ class FastPlane:
             self._order((session, -1, -1, 0), (now, now))
 
     def advance(self, until: float) -> list[tuple[float, int]]:
-        tally = self._tally
+        tally, s = self._tally, self._s
         tally.ended_count[0] = 0
-        kernel.advance(self._p, self._s, self._e, self._d, self._orders, until, self._out, tally)
-        self._ordered.clear()
-        ended = tally.ended[: tally.ended_count[0]].tolist()
-        return [(float(self._s["sent_at"][i, (self._s["end"][i] - 1) % RING]), i) for i in ended]
+        kernel.advance(self._p, s, self._e, self._d[: self._decoders], self._take_orders(), until, self._out, tally)
+        ended = tally.ended[: tally.ended_count[0]]
+        at = s["sent_at"][ended, (s["end"][ended] - 1) % RING]
+        return sorted(zip(at.tolist(), ended.tolist(), strict=True))
 
     def finished(self, session: int, now: float) -> bool:
         if session in self._ordered:
@@ -121,16 +123,16 @@ class FastPlane:
         return True
 
     def _order(self, what: tuple[int, int, int, int], when: tuple[float, float]) -> None:
-        """Calls into compiled code cost more than what they do here: orders wait for the next one."""
-        orders = self._orders
-        n = int(orders.filled[0])
-        orders.what[n], orders.when[n] = what, when
-        orders.filled[0] = n + 1
+        self._orders.append(what)
+        self._orders_at.append(when)
         self._ordered.add(what[0])
-        if n + 1 == _ORDERS:
-            self._obey()
+
+    def _take_orders(self) -> Orders:
+        n = len(self._orders)
+        orders = Orders(np.array(self._orders, np.int64).reshape(n, 4), np.array(self._orders_at, np.float64).reshape(n, 2))
+        self._orders, self._orders_at, self._ordered = [], [], set()
+        return orders
 
     def _obey(self) -> None:
         if self._ordered:
-            kernel.obey(self._p, self._s, self._e, self._orders, self._tally)
-            self._ordered.clear()
+            kernel.obey(self._p, self._s, self._e, self._take_orders(), self._tally)

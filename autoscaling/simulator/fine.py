@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from autoscaling.simulator.kernel import EPSILON_S, Floats, Ints, noise_factor
+from autoscaling.simulator.arrays import Floats, Ints
+from autoscaling.simulator.kernel import EPSILON_S, noise_factor
 from autoscaling.simulator.plane import Played, StageTimes
 from model_core.engine.step_scheduler import RowView, StepCosts, bucket_for, schedule
 

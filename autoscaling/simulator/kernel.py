@@ -14,92 +14,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numba
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Records = npt.NDArray[Any]
+from autoscaling.simulator.arrays import RING, Engines, Orders, Params, Records, Taken, Tally
+
 F = TypeVar("F", bound=Callable[..., Any])
 
-RING = 16  # a power of two
-_WHOLE, _REAL = np.dtype(np.int64), np.dtype(np.float64)
-# One record each, so that what is read together lies together.
-# Of a session: first chunk of the open leg (`base`), its deadline (`due`), rings of times by chunk.
-SESSION = np.dtype(
-    [(name, _WHOLE) for name in ("engine", "decoder", "steps", "asked", "end", "base", "made", "taken", "sent", "step", "turn")]
-    + [(name, _REAL) for name in ("due", "ready_at", "origin")]
-    + [(name, _REAL, (RING,)) for name in ("made_at", "sent_at")]
-)
-# Of a denoise replica: the end of its forward (`free_at`), suffixes to commit first (`owed_s`).
-ENGINE = np.dtype(
-    [(name, _WHOLE) for name in ("held", "key", "turns", "forwards")]
-    + [(name, _REAL) for name in ("free_at", "owed_s", "busy_s", "expected_s")]
-)
-DECODER = np.dtype([("key", _WHOLE), ("chunks", _WHOLE), ("free_at", _REAL), ("busy_s", _REAL)])
 EPSILON_S = 1e-9
 
 
+# Without reference counts, whose atomic operations took half of the time: nothing in here may make an array or a view of one.
+_OPTIONS: dict[str, Any] = {"cache": True, "error_model": "numpy", "_nrt": False}
+
+
 def _compiled(function: F) -> F:
-    return cast("F", numba.njit(cache=True, error_model="numpy")(function))
-
-
-class Params(NamedTuple):
-    """Constants of a run, as of `StageTimes`. `steps`: most of a session; `bin_s`: of `Tally`; `suffix`: chunks to commit again."""
-
-    buckets: Ints
-    step_s: Floats
-    commit_s: Floats
-    decode_s: float
-    hop_s: float
-    chunk_s: float
-    lead_s: float
-    comfort_s: float
-    steps: int
-    max_lead: int
-    ahead: int
-    noise: float
-    seed: int
-    bin_s: float
-    suffix: int
-
-
-class Engines(NamedTuple):
-    """Denoise replicas: `of`, records of `ENGINE`; `rows`: sessions by slot, or -1."""
-
-    of: Records
-    rows: Ints
-
-
-class Taken(NamedTuple):
-    """Chunks on their way to a decoder; the first `filled[0]` places count."""
-
-    at: Floats
-    session: Ints
-    chunk: Ints
-    filled: Ints
-
-
-class Orders(NamedTuple):
-    """Legs to open and close before anything moves, in this order: columns session, engine (-1: close), decoder, steps; now, ready_at."""
-
-    what: Ints
-    when: Floats
-    filled: Ints
-
-
-class Tally(NamedTuple):
-    """Chunks by the time bin in which they were sent, what became known of sessions, and events counted (forwards, chunks, takes)."""
-
-    on_time: Ints
-    late: Ints
-    degraded: Ints
-    ended: Ints
-    ended_count: Ints
-    events: Ints
+    return cast("F", numba.njit(**_OPTIONS)(function))
 
 
 @_compiled
@@ -138,74 +70,85 @@ def _asked_at(p: Params, s: Records, i: int, chunk: int) -> float:
 
 
 @_compiled
-def _take_at(p: Params, s: Records, i: int) -> float:
+def _take_at(p: Params, s: Records, e: Engines, row: int) -> float:
     """When the decoder takes the oldest chunk that waits; infinity if none does."""
-    chunk = s[i].taken
-    if chunk >= s[i].made:
+    chunk = e.rows[row].taken
+    if chunk >= e.rows[row].made:
         return np.inf
-    return float(max(s[i].made_at[chunk & (RING - 1)], _asked_at(p, s, i, chunk - p.ahead)))
+    return float(max(e.rows[row].made_at[chunk & (RING // 2 - 1)], _asked_at(p, s, e.rows[row].session, chunk - p.ahead)))
 
 
 @_compiled
-def _take(p: Params, s: Records, i: int, now: float, out: Taken) -> None:
-    at = _take_at(p, s, i)
+def _take(p: Params, s: Records, e: Engines, row: int, now: float, out: Taken) -> None:
+    at = _take_at(p, s, e, row)
     while at <= now:
-        n = out.filled[0]
-        out.at[n], out.session[n], out.chunk[n] = at, i, s[i].taken
+        n, i = out.filled[0], e.rows[row].session
+        out.at[n], out.session[n], out.chunk[n], out.decoder[n] = at, i, e.rows[row].taken, s[i].decoder
         out.filled[0] = n + 1
-        s[i].taken += 1
-        at = _take_at(p, s, i)
+        e.rows[row].taken += 1
+        at = _take_at(p, s, e, row)
 
 
 @_compiled
-def _slack(p: Params, s: Records, i: int, now: float, step_s: float) -> float:
-    due = s[i].due + (s[i].made - s[i].base) * p.chunk_s
-    return float(due - now - (s[i].steps - s[i].step) * step_s)
+def _begin_chunk(p: Params, s: Records, e: Engines, row: int) -> None:
+    """The next one: its deadline, and when it may be worked on; infinity if none is to be made or the decoder must take one first."""
+    made = e.rows[row].made
+    e.rows[row].left = e.rows[row].steps
+    e.rows[row].due = e.rows[row].base_due + (made - e.rows[row].base) * p.chunk_s
+    if made >= e.rows[row].end:
+        e.rows[row].from_at = np.inf
+    elif made - e.rows[row].taken >= p.max_lead:
+        e.rows[row].from_at = _take_at(p, s, e, row)
 
 
 @_compiled
-def _schedule(p: Params, s: Records, e: Engines, r: int, now: float, chosen: Ints, slacks: Floats, out: Taken) -> int:
-    """As `model_core.engine.step_scheduler.schedule`: fills `chosen`, best first, and returns how many.
+def _slack(e: Engines, row: int, now: float, step_s: float) -> float:
+    return float(e.rows[row].due - now - e.rows[row].left * step_s)
 
-    Rows are met by slot, so that equal ones stay in that order. A row whose chunks wait may have them taken by `now`.
+
+@_compiled
+def _line_up(p: Params, s: Records, e: Engines, now: float, held: int, out: Taken) -> tuple[int, float]:
+    """Order rows as `model_core.engine.step_scheduler.schedule` does; how many may run, and when the next of the others may.
+
+    They stand in the order of last time, so that little moves. Who may not run comes last.
     """
-    ready, alone, left, slot = 0, p.step_s[0], e.of[r].held, -1
-    while left:
-        slot += 1
-        i = e.rows[r, slot]
-        if i < 0:
-            continue
-        left -= 1
-        if s[i].ready_at > now or s[i].made >= s[i].end:
-            continue
-        if s[i].made - s[i].taken >= p.max_lead:
-            _take(p, s, i, now, out)
-            if s[i].made - s[i].taken >= p.max_lead:
-                continue
-        slack = _slack(p, s, i, now, alone)
-        key, turn, k = min(slack, p.comfort_s), s[i].turn, ready
-        while k > 0:
-            before = min(slacks[k - 1], p.comfort_s)
-            if before < key or (before == key and s[chosen[k - 1]].turn <= turn):
-                break
-            chosen[k], slacks[k] = chosen[k - 1], slacks[k - 1]
-            k -= 1
-        chosen[k], slacks[k] = i, slack
-        ready += 1
-    return _joined(p, s, now, chosen, slacks, min(ready, p.buckets[-1]))
+    ready, wake = 0, np.inf
+    for k in range(held):
+        row, key, j = e.line[k], np.inf, k
+        if e.rows[row].from_at <= now:
+            if e.rows[row].made - e.rows[row].taken >= p.max_lead:
+                _take(p, s, e, row, now, out)
+            key = min(_slack(e, row, now, p.step_s[0]), p.comfort_s)
+            ready += 1
+        else:
+            wake = min(wake, e.rows[row].from_at)
+        while j > 0 and (key < e.keys[j - 1] or (key == e.keys[j - 1] and _goes_before(e, row, e.line[j - 1]))):
+            e.line[j], e.keys[j] = e.line[j - 1], e.keys[j - 1]
+            j -= 1
+        e.line[j], e.keys[j] = row, key
+    return ready, wake
 
 
 @_compiled
-def _joined(p: Params, s: Records, now: float, chosen: Ints, slacks: Floats, ready: int) -> int:
+def _goes_before(e: Engines, row: int, other: int) -> bool:
+    """Of two with as much slack: whoever's turn is longer ago; of two that had none, by row."""
+    return bool(e.rows[row].turn < e.rows[other].turn or (e.rows[row].turn == e.rows[other].turn and row < other))
+
+
+@_compiled
+def _joined(p: Params, e: Engines, now: float, ready: int) -> int:
     """How many of the rows in order join before one would make another, on time until then, late."""
+    ready = min(ready, p.buckets[-1])
     # The first has the least slack, or as much as any that matters: if the largest batch does not make it late, all join.
-    if ready and min(slacks[0], p.comfort_s) >= p.steps * (p.step_s[-1] - p.step_s[0]):
+    if e.keys[0] >= p.steps * (p.step_s[-1] - p.step_s[0]):
         return ready
+    bucket, fine = -1, 0  # so many of the first are not made late by this bucket
     for n in range(1, ready):
-        step_s = p.step_s[_bucket(p, n + 1)]
-        for k in range(n):
-            if slacks[k] >= 0.0 > _slack(p, s, chosen[k], now, step_s):
+        before, bucket = bucket, _bucket(p, n + 1)
+        for k in range(fine if bucket == before else 0, n):
+            if _slack(e, e.line[k], now, p.step_s[0]) >= 0.0 > _slack(e, e.line[k], now, p.step_s[bucket]):
                 return n
+        fine = n
     return ready
 
 
@@ -219,77 +162,72 @@ def _account(p: Params, e: Engines, r: int, expected_s: float) -> float:
 
 
 @_compiled
-def _forward(p: Params, s: Records, e: Engines, r: int, now: float, chosen: Ints, n: int) -> float:
+def _forward(p: Params, s: Records, e: Engines, r: int, now: float, n: int) -> float:
     """One step for `n` rows, and the commit of those whose chunk it finished. Returns its end."""
     now = now + e.of[r].owed_s + _account(p, e, r, p.step_s[_bucket(p, n)])
     e.of[r].owed_s = 0.0
-    done = 0
+    turn, done = e.of[r].turns, 0
     for k in range(n):
-        i = chosen[k]
-        e.of[r].turns += 1
-        s[i].turn = e.of[r].turns
-        s[i].step += 1
-        if s[i].step >= s[i].steps:
-            s[i].made_at[s[i].made & (RING - 1)] = now
-            s[i].made += 1
-            s[i].step = 0
-            done += s[i].made < s[i].end
+        row, turn = e.line[k], turn + 1
+        e.rows[row].turn = turn
+        e.rows[row].left -= 1
+        if e.rows[row].left <= 0:
+            e.rows[row].made_at[e.rows[row].made & (RING // 2 - 1)] = now
+            e.rows[row].made += 1
+            _begin_chunk(p, s, e, row)
+            done += e.rows[row].made < e.rows[row].end
+    e.of[r].turns = turn
     if done:
         now += _account(p, e, r, p.commit_s[_bucket(p, done)])
     return now
 
 
 @_compiled
-def _next_ready(p: Params, s: Records, e: Engines, r: int, now: float) -> float:
-    wake, left, slot = np.inf, e.of[r].held, -1
-    while left:
-        slot += 1
-        i = e.rows[r, slot]
-        if i < 0:
-            continue
-        left -= 1
-        if s[i].made >= s[i].end:
-            continue
-        at = s[i].ready_at
-        if s[i].made - s[i].taken >= p.max_lead:
-            at = max(at, _take_at(p, s, i))
-        wake = min(wake, max(at, now))
-    return wake
-
-
-@_compiled
-def _run_engine(p: Params, s: Records, e: Engines, r: int, until: float, chosen: Ints, slacks: Floats, out: Taken) -> int:
+def _run_engine(p: Params, s: Records, e: Engines, r: int, until: float, out: Taken) -> int:
     """Forwards that begin before `until`. Returns how many."""
+    held, row = 0, r * p.slots
+    while held < e.of[r].held:
+        if e.rows[row].session >= 0:
+            if e.rows[row].made - e.rows[row].taken >= p.max_lead and e.rows[row].made < e.rows[row].end:
+                e.rows[row].from_at = _take_at(p, s, e, row)  # what was sent meanwhile is known only now
+            e.line[held] = row
+            held += 1
+        row += 1
     now, forwards = e.of[r].free_at, 0
     while now < until:
-        n = _schedule(p, s, e, r, now, chosen, slacks, out)
-        if n:
-            now = _forward(p, s, e, r, now, chosen, n)
+        ready, wake = _line_up(p, s, e, now, held, out)
+        if ready:
+            now = _forward(p, s, e, r, now, _joined(p, e, now, ready))
             forwards += 1
-            continue
-        wake = _next_ready(p, s, e, r, now)
-        if wake >= until:
+        elif wake < until:
+            now = wake
+        else:
             break
-        now = wake
     e.of[r].free_at = now
-    for slot in range(e.rows.shape[1]):
-        if e.rows[r, slot] >= 0:
-            _take(p, s, e.rows[r, slot], until, out)
+    for k in range(held):
+        _take(p, s, e, e.line[k], until, out)
     return forwards
 
 
 @_compiled
-def _in_order(out: Taken) -> Ints:
-    """Places of `out` by time, then session."""
-    n = out.filled[0]
-    order = np.argsort(out.at[:n], kind="mergesort")
-    for k in range(1, n):
-        place, j = order[k], k
-        while j > 0 and out.at[order[j - 1]] == out.at[place] and out.session[order[j - 1]] > out.session[place]:
-            order[j] = order[j - 1]
+def _by_decoder(decoders: int, out: Taken) -> None:
+    """Order places by decoder, then time, then session."""
+    for k in range(decoders):
+        out.end[k] = 0
+    for place in range(out.filled[0]):
+        out.end[out.decoder[place]] += 1
+    begin = 0
+    for k in range(decoders):
+        out.begin[k], begin = begin, begin + out.end[k]
+        out.end[k] = out.begin[k]
+    for place in range(out.filled[0]):
+        k, at, i = out.decoder[place], out.at[place], out.session[place]
+        j = out.end[k]
+        out.end[k] += 1
+        while j > out.begin[k] and (at, i) < (out.at[out.order[j - 1]], out.session[out.order[j - 1]]):  # few are of one decoder
+            out.order[j] = out.order[j - 1]
             j -= 1
-        order[j] = place
-    return order
+        out.order[j] = place
 
 
 @_compiled
@@ -306,22 +244,24 @@ def tally_chunk(p: Params, s: Records, i: int, chunk: int, at: float, tally: Tal
 
 @_compiled
 def _decode(p: Params, s: Records, d: Records, out: Taken, tally: Tally) -> None:
-    for place in _in_order(out):
-        i, chunk = out.session[place], out.chunk[place]
-        k = s[i].decoder
-        seconds = p.decode_s * noise_factor(p.seed, d[k].key, d[k].chunks, p.noise)
-        d[k].free_at = max(d[k].free_at, out.at[place] + p.hop_s) + seconds
-        d[k].busy_s += seconds
-        d[k].chunks += 1
-        at = max(d[k].free_at + p.hop_s, _asked_at(p, s, i, chunk))
-        if s[i].origin == np.inf:
-            s[i].origin = at - chunk * p.chunk_s
-        s[i].sent_at[chunk & (RING - 1)] = at
-        s[i].sent = chunk + 1
-        tally_chunk(p, s, i, chunk, at, tally, 1)
-        if chunk == s[i].end - 1:
-            tally.ended[tally.ended_count[0]] = i
-            tally.ended_count[0] += 1
+    _by_decoder(d.size, out)
+    for k in range(d.size):
+        for n in range(out.begin[k], out.end[k]):
+            place = out.order[n]
+            i, chunk = out.session[place], out.chunk[place]
+            seconds = p.decode_s * noise_factor(p.seed, d[k].key, d[k].chunks, p.noise)
+            d[k].free_at = max(d[k].free_at, out.at[place] + p.hop_s) + seconds
+            d[k].busy_s += seconds
+            d[k].chunks += 1
+            at = max(d[k].free_at + p.hop_s, _asked_at(p, s, i, chunk))
+            if s[i].origin == np.inf:
+                s[i].origin = at - chunk * p.chunk_s
+            s[i].sent_at[chunk & (RING - 1)] = at
+            s[i].sent = chunk + 1
+            tally_chunk(p, s, i, chunk, at, tally, 1)
+            if chunk == s[i].end - 1:
+                tally.ended[tally.ended_count[0]] = i
+                tally.ended_count[0] += 1
 
 
 @_compiled
@@ -336,22 +276,17 @@ def sent_by(p: Params, s: Records, i: int, now: float, tally: Tally) -> int:
 
 
 @_compiled
-def _slot_of(e: Engines, r: int, row: int) -> int:
-    """Where on engine `r` that row is; its first free slot for -1."""
-    slot = 0
-    while e.rows[r, slot] != row:
-        slot += 1
-    return slot
-
-
-@_compiled
 def _open(p: Params, s: Records, e: Engines, i: int, r: int, next_chunk: int, ready_at: float) -> None:
-    e.rows[r, _slot_of(e, r, -1)] = i
+    row = r * p.slots
+    while e.rows[row].session >= 0:
+        row += 1
+    s[i].engine, s[i].row, s[i].base = r, row, next_chunk
+    e.rows[row].session, e.rows[row].turn, e.rows[row].steps, e.rows[row].end = i, -1, s[i].steps, s[i].end
+    e.rows[row].base = e.rows[row].made = e.rows[row].taken = next_chunk
+    e.rows[row].base_due = ready_at if s[i].origin == np.inf else s[i].origin + next_chunk * p.chunk_s
+    e.rows[row].from_at = ready_at
+    _begin_chunk(p, s, e, row)
     e.of[r].held += 1
-    s[i].turn, s[i].step = -1, 0
-    s[i].base = s[i].made = s[i].taken = next_chunk
-    s[i].ready_at = ready_at
-    s[i].due = ready_at if s[i].origin == np.inf else s[i].origin + next_chunk * p.chunk_s
     suffix = min(p.suffix, next_chunk)
     if suffix:
         e.of[r].owed_s += p.commit_s[_bucket(p, suffix)]
@@ -360,29 +295,27 @@ def _open(p: Params, s: Records, e: Engines, i: int, r: int, next_chunk: int, re
 @_compiled
 def obey(p: Params, s: Records, e: Engines, orders: Orders, tally: Tally) -> None:
     """All of `orders`."""
-    for k in range(orders.filled[0]):
+    for k in range(orders.when.shape[0]):
         i, r, now = orders.what[k, 0], orders.what[k, 1], orders.when[k, 0]
-        next_chunk, old = s[i].sent, s[i].engine
-        if old >= 0:
-            e.rows[old, _slot_of(e, old, i)] = -1
-            e.of[old].held -= 1
+        next_chunk = s[i].sent
+        if s[i].engine >= 0:
+            e.rows[s[i].row].session = -1
+            e.of[s[i].engine].held -= 1
+            s[i].engine = -1
             next_chunk = sent_by(p, s, i, now, tally)
-        s[i].engine = r
         if r >= 0:
             s[i].decoder, s[i].steps = orders.what[k, 2], orders.what[k, 3]
             _open(p, s, e, i, r, next_chunk, orders.when[k, 1])
-    orders.filled[0] = 0
 
 
 @_compiled
 def advance(p: Params, s: Records, e: Engines, d: Records, orders: Orders, until: float, out: Taken, tally: Tally) -> None:
     """Obey, then move every replica on to `until`."""
     obey(p, s, e, orders, tally)
-    chosen, slacks = np.empty(e.rows.shape[1], np.int64), np.empty(e.rows.shape[1])
     out.filled[0] = 0
     for r in range(e.of.size):
         if e.of[r].held:
-            tally.events[0] += _run_engine(p, s, e, r, until, chosen, slacks, out)
+            tally.events[0] += _run_engine(p, s, e, r, until, out)
     tally.events[1] += out.filled[0]
     tally.events[2] += out.filled[0]
     _decode(p, s, d, out, tally)

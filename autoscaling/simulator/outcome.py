@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from autoscaling.scaling import Stage
-from autoscaling.simulator.kernel import Floats
+from autoscaling.simulator.arrays import Floats
 
 SERIES = ("live", "waiting", "level", "nodes", *(f"{stage}" for stage in Stage))
 

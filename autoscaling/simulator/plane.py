@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from autoscaling.profile import StepProfile
-from autoscaling.simulator.kernel import RING, Floats, Ints, Params
+from autoscaling.simulator.arrays import RING, Floats, Ints, Params
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +58,7 @@ class StageTimes:
         return Params(
             np.array(profile.buckets), np.array(profile.step_s), np.array(profile.commit_s), self.decode_s, self.hop_s, self.chunk_s,
             self.lead_s, self.comfort_s, self.steps, self.max_lead_chunks, self.ahead_chunks, self.noise, seed, bin_s,
-            self.suffix_chunks,
+            self.suffix_chunks, self.slots,
         )  # fmt: skip
 
     def suffix_commit_s(self, next_chunk: int) -> float:

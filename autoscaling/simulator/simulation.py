@@ -19,10 +19,10 @@ from autoscaling.admission import DEFAULT_TENANT, AdmissionConfig, Admit, Ask, R
 from autoscaling.control import AdmissionControl
 from autoscaling.estimate import CapacityEstimator, DecodeReport, DenoiseReport, TextReport
 from autoscaling.scaling import Observation, Stage, StageReplicas
+from autoscaling.simulator.arrays import Floats
 from autoscaling.simulator.cluster import Cluster, Hardware, Phase, Replica
 from autoscaling.simulator.fast import FastPlane
 from autoscaling.simulator.fine import FinePlane
-from autoscaling.simulator.kernel import Floats
 from autoscaling.simulator.legs import Legs
 from autoscaling.simulator.outcome import Books, Outcome, Timeline, by_bin, quantile
 from autoscaling.simulator.plane import DataPlane, StageTimes

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from autoscaling.simulator.kernel import Floats
+from autoscaling.simulator.arrays import Floats
 
 Rng = np.random.Generator
 STREAMS = ("arrivals", "lengths", "behaviour", "failures", "starts", "routing")

@@ -17,8 +17,8 @@ from autoscaling.admission import AdmissionConfig
 from autoscaling.brownout import BrownOutConfig
 from autoscaling.profile import StepProfile
 from autoscaling.scaling import Stage
+from autoscaling.simulator.arrays import Floats
 from autoscaling.simulator.cluster import Hardware
-from autoscaling.simulator.kernel import Floats
 from autoscaling.simulator.plane import StageTimes
 from autoscaling.simulator.policies import Static
 from autoscaling.simulator.simulation import Setting, Simulation
