@@ -8,15 +8,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from autoscaling.profile import Average, Capacity, DenoiseReplica, StepProfile, corrected, decode_capacity
+from autoscaling.profile import Capacity, DenoiseReplica, StepProfile, blended, corrected, decode_capacity
 
 # A session that has just left is still counted by its replica for a moment: only what all these rounds agree on is taken for others'.
 _ROUNDS = 3
 
 
-@dataclass(frozen=True, slots=True)
-class DenoiseReport:
+# Tuples and plain numbers, because a large cluster makes thousands of them in each round.
+class DenoiseReport(NamedTuple):
     """One denoise replica.
 
     Attributes:
@@ -35,8 +36,7 @@ class DenoiseReport:
     expected_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class DecodeReport:
+class DecodeReport(NamedTuple):
     """One decode replica: chunks decoded and seconds spent on them, since its start."""
 
     replica: float
@@ -44,8 +44,7 @@ class DecodeReport:
     busy_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class TextReport:
+class TextReport(NamedTuple):
     """One text replica: prompts that went through its model and seconds spent on them, since its start."""
 
     replica: float
@@ -58,41 +57,46 @@ class Measured:
     """What rounds of reports say of each stage. `correction` is of each denoise replica, the others are seconds for one chunk or prompt."""
 
     denoise: Mapping[float, DenoiseReport] = field(default_factory=dict)
-    correction: Mapping[float, Average] = field(default_factory=dict)
+    correction: Mapping[float, float] = field(default_factory=dict)
     decode: Mapping[float, DecodeReport] = field(default_factory=dict)
     text: Mapping[float, TextReport] = field(default_factory=dict)
-    chunk_decode: Average | None = None
-    encode: Average | None = None
+    chunk_decode: float | None = None
+    encode: float | None = None
 
     def observe(self, denoise: Sequence[DenoiseReport], decode: Sequence[DecodeReport], text: Sequence[TextReport] = ()) -> Measured:
         """With one more round. Of a stage without a report, what was known last stands."""
-        chunk_decode, encode = self.chunk_decode, self.encode
-        for chunks in decode:
-            before = self.decode.get(chunks.replica, DecodeReport(chunks.replica))
-            chunk_decode = _timed(chunk_decode, chunks.chunks - before.chunks, chunks.busy_s - before.busy_s)
-        for prompts in text:
-            earlier = self.text.get(prompts.replica, TextReport(prompts.replica))
-            encode = _timed(encode, prompts.prompts - earlier.prompts, prompts.busy_s - earlier.busy_s)
         return Measured(
             denoise={report.replica: report for report in denoise} if denoise else self.denoise,
-            correction={report.replica: self._corrected(report) for report in denoise} if denoise else self.correction,
+            correction=self._corrections(denoise) if denoise else self.correction,
             decode={report.replica: report for report in decode} if decode else self.decode,
             text={report.replica: report for report in text} if text else self.text,
-            chunk_decode=chunk_decode,
-            encode=encode,
+            chunk_decode=_timed(self.chunk_decode, decode, self.decode),
+            encode=_timed(self.encode, text, self.text),
         )
 
-    def _corrected(self, report: DenoiseReport) -> Average:
-        before = self.denoise.get(report.replica)
-        busy_s, expected_s = (before.busy_s, before.expected_s) if before else (0.0, 0.0)
-        return corrected(self.correction.get(report.replica, Average(1.0)), report.busy_s - busy_s, report.expected_s - expected_s)
+    def _corrections(self, denoise: Sequence[DenoiseReport]) -> dict[float, float]:
+        found: dict[float, float] = {}
+        for name, _, _, _, busy_s, expected_s in denoise:
+            if before := self.denoise.get(name):
+                found[name] = corrected(self.correction[name], busy_s - before.busy_s, expected_s - before.expected_s)
+            else:
+                found[name] = corrected(1.0, busy_s, expected_s)
+        return found
 
 
-def _timed(average: Average | None, count: float, seconds: float) -> Average | None:
-    """Seconds for one, after `count` more took `seconds`."""
-    if count <= 0 or seconds <= 0:
-        return average
-    return (average or Average(seconds / count)).observe(seconds / count, seconds)
+_Done = tuple[float, float, float]  # replica, how many, and seconds that took: a report of decoding or of encoding
+
+
+def _timed(average: float | None, reports: Sequence[_Done], earlier: Mapping[float, _Done]) -> float | None:
+    """Seconds for one, after what `reports` have done since `earlier` ones."""
+    for report in reports:
+        name, count, seconds = report
+        if before := earlier.get(name):
+            count, seconds = count - before[1], seconds - before[2]
+        if count > 0 and seconds > 0:
+            sample = seconds / count
+            average = blended(sample if average is None else average, sample, seconds)
+    return average
 
 
 class CapacityEstimator:
@@ -116,10 +120,9 @@ class CapacityEstimator:
             return self.capacity
         self._measured = self._measured.observe(denoise, decode)
         self._others.append(max(0, sum(report.sessions for report in denoise) - mine))
-        chunk_decode = self._measured.chunk_decode
-        per_chunk = None if chunk_decode is None else chunk_decode.value
+        correction, per_chunk = self._measured.correction, self._measured.chunk_decode
         self.capacity = Capacity(
-            replicas=tuple(DenoiseReplica(r.slots, r.profile, self._measured.correction[r.replica].value) for r in denoise),
+            replicas=tuple(DenoiseReplica(r.slots, r.profile, correction[r.replica]) for r in denoise),
             budget_s=self._budget_s,
             ceiling=self._ceiling,
             decode_sessions=decode_capacity(per_chunk, self._budget_s, len(decode)) if decode else None,
@@ -131,12 +134,11 @@ class CapacityEstimator:
 def sessions_alone(measured: Measured, budget_s: float, steps: int) -> int | None:
     """Sessions of `steps` steps that one replica, which alone reported, serves in real time; None where it has measured nothing yet."""
     counts = [
-        DenoiseReplica(report.slots, report.profile, measured.correction[name].value).sessions(steps, budget_s)
+        DenoiseReplica(report.slots, report.profile, measured.correction[name]).sessions(steps, budget_s)
         for name, report in measured.denoise.items()
         if report.profile is not None
     ]
-    per_chunk = None if measured.chunk_decode is None else measured.chunk_decode.value
-    if (decoded := decode_capacity(per_chunk, budget_s, len(measured.decode))) is not None:
+    if (decoded := decode_capacity(measured.chunk_decode, budget_s, len(measured.decode))) is not None:
         counts.append(decoded)
     return max(1, min(counts)) if counts else None
 

@@ -10,6 +10,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
+from typing import NamedTuple
 
 # Device seconds after which a correction has moved 63 % of the way to what was observed.
 _EVIDENCE_S = 2.0
@@ -60,37 +61,32 @@ class StepProfile:
         chunks = self._chunks.get((steps, slots))
         if chunks is None:
             chunks = self._chunks[steps, slots] = [self.chunk_s(n, steps) for n in range(1, slots + 1)]
-        return bisect_right(chunks, budget_s, key=lambda seconds: correction * seconds)
+        n = bisect_right(chunks, budget_s / correction)  # but for rounding
+        while n < slots and correction * chunks[n] <= budget_s:
+            n += 1
+        while n and correction * chunks[n - 1] > budget_s:
+            n -= 1
+        return n
 
     def _forward_s(self, table: tuple[float, ...], rows: int) -> float:
         full, rest = divmod(rows, self.buckets[-1])
         return full * table[-1] + (table[bisect_left(self.buckets, rest)] if rest else 0.0)
 
 
-@dataclass(frozen=True, slots=True)
-class Average:
-    """An average in which newer evidence counts more; `value` is where it begins."""
-
-    value: float
-
-    def observe(self, sample: float, evidence_s: float) -> Average:
-        """With `sample`, which rests on `evidence_s` device seconds."""
-        if evidence_s <= 0:
-            return self
-        weight = -math.expm1(-evidence_s / _EVIDENCE_S)
-        return Average(self.value + weight * (sample - self.value))
+def blended(average: float, sample: float, evidence_s: float) -> float:
+    """An average in which newer evidence counts more, with `sample`, which rests on `evidence_s` device seconds."""
+    return average if evidence_s <= 0 else average - math.expm1(-evidence_s / _EVIDENCE_S) * (sample - average)
 
 
-def corrected(correction: Average, actual_s: float, expected_s: float) -> Average:
+def corrected(correction: float, actual_s: float, expected_s: float) -> float:
     """κ after forwards that took `actual_s` where the profile says `expected_s`; unchanged where there were none."""
     if expected_s <= 0 or actual_s < 0:
         return correction
     low, high = _CORRECTION_BOUNDS
-    return correction.observe(min(high, max(low, actual_s / expected_s)), expected_s)
+    return blended(correction, min(high, max(low, actual_s / expected_s)), expected_s)
 
 
-@dataclass(frozen=True, slots=True)
-class DenoiseReplica:
+class DenoiseReplica(NamedTuple):
     """One replica as last heard of. Without a profile nothing is known of its speed, and its slots are taken for its capacity."""
 
     slots: int
@@ -141,7 +137,7 @@ class Capacity:
 
     def load(self, sessions: Mapping[int, int]) -> float:
         """Share of the capacity that `sessions`, numbers by step count, take; above 1 they are late. Mixtures are interpolated."""
-        return sum(number / self.sessions(steps) for steps, number in sessions.items())
+        return sum([number / self.sessions(steps) for steps, number in sessions.items()])
 
 
 def decode_capacity(chunk_decode_s: float | None, budget_s: float, replicas: int) -> int | None:

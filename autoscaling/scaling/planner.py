@@ -71,7 +71,7 @@ def _speeds(state: State, config: ScalingConfig) -> _Speeds:
         denoise_sessions(state.measured, config, config.steps),
         denoise_sessions(state.measured, config, lowest),
         decode_sessions(state.measured, config),
-        config.prior_encode_s if encode is None else encode.value,
+        config.prior_encode_s if encode is None else encode,
     )
 
 

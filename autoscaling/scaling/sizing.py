@@ -25,8 +25,13 @@ def denoise_sessions(measured: Measured, config: ScalingConfig, steps: int) -> f
     if not measured.denoise:
         return float(config.prior_sessions)
     kinds: dict[tuple[StepProfile | None, int], list[float]] = {}
+    kind: tuple[StepProfile | None, int] | None = None
+    alike: list[float] = []
     for name, report in measured.denoise.items():
-        kinds.setdefault((report.profile, report.slots), []).append(measured.correction[name].value)
+        if kind != (report.profile, report.slots):  # mostly they are all alike
+            kind = report.profile, report.slots
+            alike = kinds.setdefault(kind, [])
+        alike.append(measured.correction[name])
     budget_s = min(config.budget_s, _DENOISE_SHARE * config.ttff_s)
     sessions = 0
     for (profile, slots), corrections in kinds.items():
@@ -39,7 +44,7 @@ def decode_sessions(measured: Measured, config: ScalingConfig) -> float:
     """Sessions that one decode replica keeps up with, on average over many; at least 1. Not rounded: a noisy measurement would flip it."""
     if measured.chunk_decode is None:
         return float(config.prior_sessions)
-    return max(1.0, config.budget_s / measured.chunk_decode.value)
+    return max(1.0, config.budget_s / measured.chunk_decode)
 
 
 def encode_replicas(prompts_per_s: float, encode_s: float, ttff_s: float, dispersion: float = 1.0) -> int:

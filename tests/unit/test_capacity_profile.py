@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoscaling.profile import Average, Capacity, DenoiseReplica, StepProfile, corrected, decode_capacity
+from autoscaling.profile import Capacity, DenoiseReplica, StepProfile, corrected, decode_capacity
 
 PROFILE = StepProfile((1, 2, 4), (0.010, 0.012, 0.020), (0.005, 0.006, 0.010))
 
@@ -61,12 +61,11 @@ def test_capacity_fits_and_one_more_does_not(profile: StepProfile, steps: int, b
 
 
 def test_the_correction_follows_the_evidence() -> None:
-    kappa = Average(1.0)
-    assert corrected(kappa, 1.0, 0.0) == kappa
-    little, much = corrected(kappa, 0.02, 0.01).value, corrected(kappa, 20.0, 10.0).value
+    assert corrected(1.5, 1.0, 0.0) == 1.5
+    little, much = corrected(1.0, 0.02, 0.01), corrected(1.0, 20.0, 10.0)
     assert 1 < little < 1.01
     assert 1.98 < much < 2
-    assert corrected(kappa, 1e9, 10.0).value <= 16
+    assert corrected(1.0, 1e9, 10.0) <= 16
 
 
 def test_a_cluster_holds_what_its_scarcest_stage_holds() -> None:
