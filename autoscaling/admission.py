@@ -26,6 +26,9 @@ class Tenant:
     max_sessions: int | None = None
 
 
+_PLAIN = Tenant()
+
+
 @dataclass(frozen=True, slots=True)
 class AdmissionConfig:
     """Policy.
@@ -52,7 +55,7 @@ class AdmissionConfig:
 
     def tenant(self, name: str) -> Tenant:
         """Its terms."""
-        return self.tenants.get(name) or self.tenants.get(DEFAULT_TENANT) or Tenant()
+        return self.tenants.get(name) or self.tenants.get(DEFAULT_TENANT) or _PLAIN
 
     def places(self, name: str) -> int:
         """Places in line that tenant `name` may take: a share by weight, so that no tenant can keep the others out of the line."""
@@ -171,7 +174,10 @@ def _level_for(ask: Ask, view: View, config: AdmissionConfig) -> int | None:
     asked = dict(view.running)
     for steps, number in ((ask.steps, 1), (config.default_steps, capacity.others)):
         asked[steps] = asked.get(steps, 0) + number
-    return next((level for level in range(view.level, brownout.lowest + 1) if brownout.fits(capacity, asked, level)), None)
+    for level in range(view.level, brownout.lowest + 1):
+        if brownout.fits(capacity, asked, level):
+            return level
+    return None
 
 
 def _lowest_steps(config: AdmissionConfig) -> int:

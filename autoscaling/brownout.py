@@ -51,6 +51,8 @@ class BrownOutConfig:
 
     def load(self, capacity: Capacity, asked: Mapping[int, int], level: int) -> float:
         """Share of `capacity` that sessions take at `level`; `asked` has how many asked for which number of steps."""
+        if level == 0:
+            return capacity.load(asked)
         given: dict[int, int] = {}
         for steps, number in asked.items():
             at_level = self.steps(steps, level)
