@@ -15,7 +15,6 @@ from autoscaling.simulator.presets import scaling_config, sessions_per_replica
 from autoscaling.simulator.signals import Autoscaler
 from autoscaling.simulator.simulation import Setting
 from autoscaling.simulator.workload import Visitors, Workload, draw
-from deployments.simulated_ray import RaySettings, ray_default
 
 Policy = Literal["headrace", "ray", "lightx2v", "static"]
 POLICIES: tuple[Policy, ...] = get_args(Policy)
@@ -41,6 +40,21 @@ class OurSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class RaySettings:
+    """What there is to tune. `target` is the share of what a replica holds in real time; `floor` of the replicas for the usual sessions.
+
+    Out of the box, Serve waits 30 s before it goes up and 600 s before it goes down, looks back 30 s and pushes every 10 s.
+    """
+
+    target: float = 0.8
+    floor: float = 2.0
+    up_s: float = 0.0
+    down_s: float = 180.0
+    look_back_s: float = 10.0
+    push_s: float = 2.0
+
+
+@dataclass(frozen=True, slots=True)
 class Tuned:
     """What a search has found, or the defaults."""
 
@@ -56,13 +70,19 @@ def policy(name: str, x: Setting, workload: Workload, seed: int, tuned: Tuned) -
     """
     makers: dict[str, Callable[[], Autoscaler]] = {
         "headrace": lambda: Ours(tuned.ours.config(x)),
-        "ray": lambda: ray_default(tuned.ray, held(x), usual(x), most(x)),
+        "ray": lambda: _ray(tuned.ray, x),
         "lightx2v": lambda: Utilisation(Thresholds(most=most(x))),
         "static": lambda: Static(peak(x, draw(workload, seed, x.seconds))),
     }
     if name not in makers:
         raise ValueError(f"policy must be one of {', '.join(POLICIES)}; got {name}")
     return makers[cast("Policy", name)]()
+
+
+def _ray(settings: RaySettings, x: Setting) -> Autoscaler:
+    from deployments.simulated_ray import ray_default  # noqa: PLC0415 - Serve takes seconds to load, which other policies need not wait for
+
+    return ray_default(settings, held(x), usual(x), most(x))
 
 
 def held(x: Setting) -> dict[Stage, float]:

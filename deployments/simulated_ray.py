@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 from ray.serve import autoscaling_policy
@@ -14,6 +14,9 @@ from ray.serve.config import AutoscalingConfig, AutoscalingContext
 
 from autoscaling.scaling import Stage
 from autoscaling.simulator.signals import History, Target
+
+if TYPE_CHECKING:
+    from deployments.simulated import RaySettings
 
 _APPLICATION = "headrace"
 
@@ -53,21 +56,6 @@ class RayDefault:
             )
         )  # fmt: skip
         return int(min(config.max_replicas, max(config.min_replicas, number)))
-
-
-@dataclass(frozen=True, slots=True)
-class RaySettings:
-    """What there is to tune. `target` is the share of what a replica holds in real time; `floor` of the replicas for the usual sessions.
-
-    Out of the box, Serve waits 30 s before it goes up and 600 s before it goes down, looks back 30 s and pushes every 10 s.
-    """
-
-    target: float = 0.8
-    floor: float = 2.0
-    up_s: float = 0.0
-    down_s: float = 180.0
-    look_back_s: float = 10.0
-    push_s: float = 2.0
 
 
 def ray_default(settings: RaySettings, held: Mapping[Stage, float], usual: Mapping[Stage, int], most: Mapping[Stage, int]) -> RayDefault:
