@@ -9,22 +9,23 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Places = npt.NDArray[np.uint32]  # before each use of a number with a sign as an index, compiled code asks whether it is negative
 Records = npt.NDArray[Any]
 
 RING = 16  # times of chunks that are kept, a power of two
 _WHOLE, _REAL = np.dtype(np.int64), np.dtype(np.float64)
 # One record each, so that what is read together lies together.
-# Of a session: its place among the replicas' rows, first chunk of the open leg (`base`), ring of times by chunk.
+# Of a session: where its leg is, chunks sent when it began (`sent`), when its last one was sent.
 SESSION = np.dtype(
-    [(name, _WHOLE) for name in ("engine", "row", "decoder", "steps", "asked", "end", "base", "sent")]
-    + [("origin", _REAL), ("sent_at", _REAL, (RING,))]
+    [(name, _WHOLE) for name in ("engine", "row", "steps", "end", "sent")] + [(name, _REAL) for name in ("origin", "ended_at")]
 )
-# Of a session's leg on its replica: when it may run next (`from_at`), deadline of the chunk that it makes (`due`) and steps `left` on it;
-# behind these 64 bytes, which are all that a forward reads, what a finished chunk needs, and a ring of times by chunk.
+# Of a session's leg on its replica. In the first 64 bytes, which are all that most forwards read: when it may run next (`from_at`), the
+# deadline of the chunk that it makes (`due`) and steps `left` on it. Then what finished chunks need, and rings of times by chunk.
 ROW = np.dtype(
     [("from_at", _REAL), ("due", _REAL)]
-    + [(name, _WHOLE) for name in ("left", "turn", "made", "taken", "end", "session", "steps", "base")]
-    + [("base_due", _REAL), ("made_at", _REAL, (RING // 2,))]
+    + [(name, _WHOLE) for name in ("left", "turn", "made", "taken", "end", "session", "decoder", "steps", "reduced", "base", "sent")]
+    + [(name, _REAL) for name in ("origin", "base_due", "spare")]
+    + [("made_at", _REAL, (RING // 2,)), ("sent_at", _REAL, (RING,))]
 )
 # Of a denoise replica: the end of its forward (`free_at`), suffixes to commit first (`owed_s`).
 ENGINE = np.dtype(
@@ -32,6 +33,13 @@ ENGINE = np.dtype(
     + [(name, _REAL) for name in ("free_at", "owed_s", "busy_s", "expected_s")]
 )
 DECODER = np.dtype([("key", _WHOLE), ("chunks", _WHOLE), ("free_at", _REAL), ("busy_s", _REAL)])
+
+
+def records(n: int, kind: np.dtype[Any]) -> Records:
+    """Zeros, the first one at the beginning of a cache line."""
+    room = np.zeros(n * kind.itemsize + 64, np.uint8)
+    begin = -room.ctypes.data % 64
+    return room[begin : begin + n * kind.itemsize].view(kind)
 
 
 class Params(NamedTuple):
@@ -66,7 +74,7 @@ class Engines(NamedTuple):
 
     of: Records
     rows: Records
-    line: Ints
+    line: Places
     keys: Floats
 
 
@@ -74,20 +82,13 @@ class Taken(NamedTuple):
     """Chunks on their way to a decoder; the first `filled[0]` places count. Those of decoder k are `order[begin[k] : end[k]]`."""
 
     at: Floats
-    session: Ints
+    row: Places
     chunk: Ints
-    decoder: Ints
+    decoder: Places
     filled: Ints
-    order: Ints
+    order: Places
     begin: Ints
     end: Ints
-
-
-class Orders(NamedTuple):
-    """Legs to open and close before anything moves, in this order: columns session, engine (-1: close), decoder, steps; now, ready_at."""
-
-    what: Ints
-    when: Floats
 
 
 class Tally(NamedTuple):

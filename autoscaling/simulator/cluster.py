@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum, auto
+from enum import IntEnum, auto
 
 from autoscaling.scaling import Stage
 from autoscaling.scaling.nodes import nodes_needed
@@ -40,7 +41,7 @@ class Hardware:
     node_cost_per_h: float = 1.0
 
 
-class Phase(Enum):
+class Phase(IntEnum):
     """Of a replica: wanted and without a place, starting, serving, emptying."""
 
     PENDING = auto()
@@ -94,13 +95,33 @@ class Cluster:
         self.floor = 0
         self.node_s = 0.0
         self.replica_s = dict.fromkeys(Stage, 0.0)
+        self._listed: dict[Stage, dict[Phase, list[Replica]]] = {}  # until one of the stage comes, goes or is in another phase
+
+    def those(self, stage: Stage, phase: Phase) -> list[Replica]:
+        """In that phase, in the order in which they were asked for; not to be changed."""
+        if (listed := self._listed.get(stage)) is None:
+            listed = self._listed[stage] = {each: [] for each in Phase}
+            for replica in self.replicas[stage].values():
+                listed[replica.phase].append(replica)
+        return listed[phase]
 
     def running(self, stage: Stage) -> list[Replica]:
-        return [r for r in self.replicas[stage].values() if r.phase is Phase.RUNNING]
+        return self.those(stage, Phase.RUNNING)
 
     def wanted(self, stage: Stage) -> int:
         """Replicas that stay."""
-        return sum(r.staying for r in self.replicas[stage].values())
+        staying = len(self.replicas[stage]) - len(self.those(stage, Phase.DRAINING))
+        return staying - len(self._leaving(stage))
+
+    def _leaving(self, stage: Stage) -> list[Replica]:
+        """Those on nodes that will be taken back, and which do not drain yet."""
+        if all(node.leaving_at == math.inf for node in self.nodes.values()):
+            return []
+        return [r for r in self.replicas[stage].values() if r.phase is not Phase.DRAINING and not r.staying]
+
+    def _turn(self, replica: Replica, phase: Phase) -> None:
+        replica.phase = phase
+        self._listed.pop(replica.stage, None)
 
     def staying_nodes(self, now: float) -> int:
         """Nodes up by `now` that nobody will take back."""
@@ -109,8 +130,9 @@ class Cluster:
     def charge(self, seconds: float, now: float) -> None:
         """The last `seconds` cost this."""
         self.node_s += seconds * len(self.nodes)
-        for stage, replicas in self.replicas.items():
-            self.replica_s[stage] += seconds * sum(r.ready_at <= now or r.phase is Phase.DRAINING for r in replicas.values())
+        for stage in Stage:
+            started = sum(r.ready_at <= now for r in self.those(stage, Phase.STARTING))
+            self.replica_s[stage] += seconds * (started + len(self.running(stage)) + len(self.those(stage, Phase.DRAINING)))
 
     def scale(self, targets: Mapping[Stage, int], floor: int | None, now: float) -> None:
         """Ask for so many of each, and for at least `floor` nodes."""
@@ -122,14 +144,14 @@ class Cluster:
                     self.drain(replica, now)
             for _ in range(-excess):
                 self._keys += 1
-                self.replicas[stage][self._keys] = Replica(self._keys, stage)
+                self.replicas[stage][self._keys] = replica = Replica(self._keys, stage)
+                self._turn(replica, Phase.PENDING)
             self._migrate(stage, target, now)
 
     def _migrate(self, stage: Stage, target: int, now: float) -> None:
         """As Serve does on nodes that drain: a replica goes once another one runs in its place, or when its time is up."""
-        leaving = [r for r in self.replicas[stage].values() if r.phase is not Phase.DRAINING and not r.staying]
         replaced = len(self.running(stage)) - target
-        for replica in leaving:
+        for replica in self._leaving(stage):
             assert replica.node is not None  # noqa: S101 - it would not be leaving
             starting = replica.phase is not Phase.RUNNING
             if starting or replaced > 0 or now >= replica.node.leaving_at - self.hardware.shutdown_s:
@@ -144,7 +166,8 @@ class Cluster:
     def drain(self, replica: Replica, now: float) -> None:
         """It takes no more sessions; one that has none yet goes at once."""
         if replica.phase is Phase.RUNNING:
-            replica.phase, replica.drain_since = Phase.DRAINING, now
+            replica.drain_since = now
+            self._turn(replica, Phase.DRAINING)
         elif replica.phase is not Phase.DRAINING:
             self.remove(replica, now)
 
@@ -152,6 +175,7 @@ class Cluster:
         """It is gone."""
         if self.replicas[replica.stage].pop(replica.key, None) is None:
             return
+        self._listed.pop(replica.stage, None)
         if (node := replica.node) is not None:
             node.free += self.hardware.units[replica.stage]
             node.replicas -= 1
@@ -163,9 +187,9 @@ class Cluster:
         self._place(now)
         self._buy(now)
         self._release(now)
-        ready = [r for stage in Stage for r in self.replicas[stage].values() if r.phase is Phase.STARTING and r.ready_at <= now]
+        ready = [r for stage in Stage for r in self.those(stage, Phase.STARTING) if r.ready_at <= now]
         for replica in ready:
-            replica.phase = Phase.RUNNING
+            self._turn(replica, Phase.RUNNING)
         return ready
 
     def prewarm(self, targets: Mapping[Stage, int]) -> list[Replica]:
@@ -200,28 +224,31 @@ class Cluster:
         return float(mean_s * self._rng.lognormal(-(self.hardware.start_cv**2) / 2, self.hardware.start_cv))
 
     def _place(self, now: float) -> None:
-        pending = [r for stage in Stage for r in self.replicas[stage].values() if r.phase is Phase.PENDING]
-        open_nodes = [n for n in self.nodes.values() if n.up_at <= now and n.leaving_at == math.inf]
-        sign, full = -1 if self.hardware.spread else 1, math.inf
+        if not (pending := [r for stage in Stage for r in self.those(stage, Phase.PENDING)]):
+            return
+        sign = -1 if self.hardware.spread else 1
+        rooms: dict[int, list[int]] = {}  # nodes by what they have free, the oldest first: a heap each
+        for node in self.nodes.values():
+            if node.up_at <= now and node.leaving_at == math.inf:
+                rooms.setdefault(node.free, []).append(node.key)
         for replica in sorted(pending, key=lambda r: r.key):  # first asked for, first placed
             units = self.hardware.units[replica.stage]
-            if units >= full:
+            free = min((f for f, keys in rooms.items() if keys and f >= units), key=lambda f: sign * f, default=None)
+            if free is None:
                 continue
-            able = [n for n in open_nodes if n.free >= units]
-            if not able:
-                full = units
-                continue
-            node = min(able, key=lambda n: (sign * n.free, n.key))
+            node = self.nodes[heapq.heappop(rooms[free])]
             node.free -= units
             node.replicas += 1
             node.idle_since = math.inf
-            replica.node, replica.phase = node, Phase.STARTING
+            heapq.heappush(rooms.setdefault(node.free, []), node.key)
+            replica.node = node
+            self._turn(replica, Phase.STARTING)
             replica.ready_at = now + self._start_s(self.hardware.replica_start_s[replica.stage])
 
     def _buy(self, now: float) -> None:
         """Nodes for what has no place, beyond those on their way."""
         units, coming = self.hardware.units, [n.units for n in self.nodes.values() if n.up_at > now]
-        pending = [r for stage in Stage for r in self.replicas[stage].values() if r.phase is Phase.PENDING]
+        pending = [r for stage in Stage for r in self.those(stage, Phase.PENDING)]
         for replica in sorted(pending, key=lambda r: -units[r.stage]):
             fits = next((k for k, free in enumerate(coming) if free >= units[replica.stage]), None)
             if fits is None and len(self.nodes) < self.hardware.max_nodes:

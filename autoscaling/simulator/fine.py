@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -135,11 +136,11 @@ class FinePlane:
         """When each of its chunks was sent."""
         return list(self._sessions[session].sent_at)
 
-    def work(self, engine: int) -> tuple[float, float]:
-        return self._engines[engine].busy_s, self._engines[engine].expected_s
+    def work(self, engines: Sequence[int]) -> tuple[list[float], list[float]]:
+        return [self._engines[e].busy_s for e in engines], [self._engines[e].expected_s for e in engines]
 
-    def decoding(self, decoder: int) -> tuple[float, float]:
-        return self._decoders[decoder].chunks, self._decoders[decoder].busy_s
+    def decoding(self, decoders: Sequence[int]) -> tuple[list[float], list[float]]:
+        return [self._decoders[d].chunks for d in decoders], [self._decoders[d].busy_s for d in decoders]
 
     def played(self) -> Played:
         on_time, late, degraded = (np.zeros(self._bins, np.int64) for _ in range(3))

@@ -1,8 +1,8 @@
-"""The compiled data plane: every forward of every denoise replica, every chunk through its decoder, on flat arrays.
+"""The compiled data plane: every forward of every denoise replica, every chunk through its decoder, on `arrays`.
 
 The same events as in `fine`, which is its oracle: a test holds the two against each other. Between two calls of `advance` replicas
-do not know of each other, so each runs through the whole window by itself, and the decoders follow with what came out, in the order of
-time. A chunk's sending is known at the end of the window at the latest, long before its session can feel it.
+do not know of each other, so each runs through the whole window by itself, and the decoders follow with what came out, each in the order
+of time. A chunk's sending is known at the end of the window at the latest, long before its session can feel it.
 
 A chunk c of a session goes through
     made    its last denoise step ends; at most `max_lead` wait for the next
@@ -19,7 +19,7 @@ from typing import Any, TypeVar, cast
 import numba
 import numpy as np
 
-from autoscaling.simulator.arrays import RING, Engines, Orders, Params, Records, Taken, Tally
+from autoscaling.simulator.arrays import RING, Engines, Floats, Params, Records, Taken, Tally
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -57,40 +57,41 @@ def _bucket(p: Params, rows: int) -> int:
 
 
 @_compiled
-def _asked_at(p: Params, s: Records, i: int, chunk: int) -> float:
+def _asked_at(p: Params, e: Engines, row: int, chunk: int) -> float:
     """When the front door asks for `chunk` of the leg; infinity while that is not known."""
-    if chunk < s[i].base or (chunk == s[i].base and s[i].origin == np.inf):
+    base = e.rows[row].base
+    if chunk < base or (chunk == base and e.rows[row].origin == np.inf):
         return -np.inf
-    pace = s[i].origin + chunk * p.chunk_s - p.lead_s
-    if chunk == s[i].base:
+    pace = e.rows[row].origin + chunk * p.chunk_s - p.lead_s
+    if chunk == base:
         return float(pace)
-    if s[i].sent < chunk:
+    if e.rows[row].sent < chunk:
         return np.inf
-    return float(max(pace, s[i].sent_at[(chunk - 1) & (RING - 1)]))
+    return float(max(pace, e.rows[row].sent_at[(chunk - 1) & (RING - 1)]))
 
 
 @_compiled
-def _take_at(p: Params, s: Records, e: Engines, row: int) -> float:
+def _take_at(p: Params, e: Engines, row: int) -> float:
     """When the decoder takes the oldest chunk that waits; infinity if none does."""
     chunk = e.rows[row].taken
     if chunk >= e.rows[row].made:
         return np.inf
-    return float(max(e.rows[row].made_at[chunk & (RING // 2 - 1)], _asked_at(p, s, e.rows[row].session, chunk - p.ahead)))
+    return float(max(e.rows[row].made_at[chunk & (RING // 2 - 1)], _asked_at(p, e, row, chunk - p.ahead)))
 
 
 @_compiled
-def _take(p: Params, s: Records, e: Engines, row: int, now: float, out: Taken) -> None:
-    at = _take_at(p, s, e, row)
+def _take(p: Params, e: Engines, row: int, now: float, out: Taken) -> None:
+    at = _take_at(p, e, row)
     while at <= now:
-        n, i = out.filled[0], e.rows[row].session
-        out.at[n], out.session[n], out.chunk[n], out.decoder[n] = at, i, e.rows[row].taken, s[i].decoder
+        n = out.filled[0]
+        out.at[n], out.row[n], out.chunk[n], out.decoder[n] = at, row, e.rows[row].taken, e.rows[row].decoder
         out.filled[0] = n + 1
         e.rows[row].taken += 1
-        at = _take_at(p, s, e, row)
+        at = _take_at(p, e, row)
 
 
 @_compiled
-def _begin_chunk(p: Params, s: Records, e: Engines, row: int) -> None:
+def _begin_chunk(p: Params, e: Engines, row: int) -> None:
     """The next one: its deadline, and when it may be worked on; infinity if none is to be made or the decoder must take one first."""
     made = e.rows[row].made
     e.rows[row].left = e.rows[row].steps
@@ -98,7 +99,7 @@ def _begin_chunk(p: Params, s: Records, e: Engines, row: int) -> None:
     if made >= e.rows[row].end:
         e.rows[row].from_at = np.inf
     elif made - e.rows[row].taken >= p.max_lead:
-        e.rows[row].from_at = _take_at(p, s, e, row)
+        e.rows[row].from_at = _take_at(p, e, row)
 
 
 @_compiled
@@ -107,7 +108,7 @@ def _slack(e: Engines, row: int, now: float, step_s: float) -> float:
 
 
 @_compiled
-def _line_up(p: Params, s: Records, e: Engines, now: float, held: int, out: Taken) -> tuple[int, float]:
+def _line_up(p: Params, e: Engines, now: float, held: int, out: Taken) -> tuple[int, float]:
     """Order rows as `model_core.engine.step_scheduler.schedule` does; how many may run, and when the next of the others may.
 
     They stand in the order of last time, so that little moves. Who may not run comes last.
@@ -117,7 +118,7 @@ def _line_up(p: Params, s: Records, e: Engines, now: float, held: int, out: Take
         row, key, j = e.line[k], np.inf, k
         if e.rows[row].from_at <= now:
             if e.rows[row].made - e.rows[row].taken >= p.max_lead:
-                _take(p, s, e, row, now, out)
+                _take(p, e, row, now, out)
             key = min(_slack(e, row, now, p.step_s[0]), p.comfort_s)
             ready += 1
         else:
@@ -162,7 +163,7 @@ def _account(p: Params, e: Engines, r: int, expected_s: float) -> float:
 
 
 @_compiled
-def _forward(p: Params, s: Records, e: Engines, r: int, now: float, n: int) -> float:
+def _forward(p: Params, e: Engines, r: int, now: float, n: int) -> float:
     """One step for `n` rows, and the commit of those whose chunk it finished. Returns its end."""
     now = now + e.of[r].owed_s + _account(p, e, r, p.step_s[_bucket(p, n)])
     e.of[r].owed_s = 0.0
@@ -174,7 +175,7 @@ def _forward(p: Params, s: Records, e: Engines, r: int, now: float, n: int) -> f
         if e.rows[row].left <= 0:
             e.rows[row].made_at[e.rows[row].made & (RING // 2 - 1)] = now
             e.rows[row].made += 1
-            _begin_chunk(p, s, e, row)
+            _begin_chunk(p, e, row)
             done += e.rows[row].made < e.rows[row].end
     e.of[r].turns = turn
     if done:
@@ -183,21 +184,21 @@ def _forward(p: Params, s: Records, e: Engines, r: int, now: float, n: int) -> f
 
 
 @_compiled
-def _run_engine(p: Params, s: Records, e: Engines, r: int, until: float, out: Taken) -> int:
+def _run_engine(p: Params, e: Engines, r: int, until: float, out: Taken) -> int:
     """Forwards that begin before `until`. Returns how many."""
     held, row = 0, r * p.slots
     while held < e.of[r].held:
         if e.rows[row].session >= 0:
             if e.rows[row].made - e.rows[row].taken >= p.max_lead and e.rows[row].made < e.rows[row].end:
-                e.rows[row].from_at = _take_at(p, s, e, row)  # what was sent meanwhile is known only now
+                e.rows[row].from_at = _take_at(p, e, row)  # what was sent meanwhile is known only now
             e.line[held] = row
             held += 1
         row += 1
     now, forwards = e.of[r].free_at, 0
     while now < until:
-        ready, wake = _line_up(p, s, e, now, held, out)
+        ready, wake = _line_up(p, e, now, held, out)
         if ready:
-            now = _forward(p, s, e, r, now, _joined(p, e, now, ready))
+            now = _forward(p, e, r, now, _joined(p, e, now, ready))
             forwards += 1
         elif wake < until:
             now = wake
@@ -205,12 +206,12 @@ def _run_engine(p: Params, s: Records, e: Engines, r: int, until: float, out: Ta
             break
     e.of[r].free_at = now
     for k in range(held):
-        _take(p, s, e, e.line[k], until, out)
+        _take(p, e, e.line[k], until, out)
     return forwards
 
 
 @_compiled
-def _by_decoder(decoders: int, out: Taken) -> None:
+def _by_decoder(e: Engines, decoders: int, out: Taken) -> None:
     """Order places by decoder, then time, then session."""
     for k in range(decoders):
         out.end[k] = 0
@@ -221,71 +222,85 @@ def _by_decoder(decoders: int, out: Taken) -> None:
         out.begin[k], begin = begin, begin + out.end[k]
         out.end[k] = out.begin[k]
     for place in range(out.filled[0]):
-        k, at, i = out.decoder[place], out.at[place], out.session[place]
+        k = out.decoder[place]
         j = out.end[k]
         out.end[k] += 1
-        while j > out.begin[k] and (at, i) < (out.at[out.order[j - 1]], out.session[out.order[j - 1]]):  # few are of one decoder
+        while j > out.begin[k] and _comes_before(e, out, place, out.order[j - 1]):  # few are of one decoder
             out.order[j] = out.order[j - 1]
             j -= 1
         out.order[j] = place
 
 
 @_compiled
-def tally_chunk(p: Params, s: Records, i: int, chunk: int, at: float, tally: Tally, sign: int) -> None:
-    """Count `chunk`, sent at `at`; with `sign` -1, take it back."""
-    where = min(int(at / p.bin_s), tally.late.size - 1)
-    if at > s[i].origin + chunk * p.chunk_s + EPSILON_S:
-        tally.late[where] += sign
-    else:
-        tally.on_time[where] += sign
-    if s[i].steps < s[i].asked:
-        tally.degraded[where] += sign
+def _comes_before(e: Engines, out: Taken, place: int, other: int) -> bool:
+    if out.at[place] != out.at[other]:
+        return bool(out.at[place] < out.at[other])
+    return bool(e.rows[out.row[place]].session < e.rows[out.row[other]].session)
 
 
 @_compiled
-def _decode(p: Params, s: Records, d: Records, out: Taken, tally: Tally) -> None:
-    _by_decoder(d.size, out)
+def _tally_chunk(p: Params, e: Engines, row: int, chunk: int, at: float, tally: Tally, sign: int) -> None:
+    """Count `chunk`, sent at `at`; with `sign` -1, take it back."""
+    where = min(int(at / p.bin_s), tally.late.size - 1)
+    if at > e.rows[row].origin + chunk * p.chunk_s + EPSILON_S:
+        tally.late[where] += sign
+    else:
+        tally.on_time[where] += sign
+    tally.degraded[where] += sign * e.rows[row].reduced
+
+
+@_compiled
+def _decode(p: Params, s: Records, e: Engines, d: Records, out: Taken, tally: Tally) -> None:
+    _by_decoder(e, d.size, out)
     for k in range(d.size):
         for n in range(out.begin[k], out.end[k]):
             place = out.order[n]
-            i, chunk = out.session[place], out.chunk[place]
+            row, chunk = out.row[place], out.chunk[place]
             seconds = p.decode_s * noise_factor(p.seed, d[k].key, d[k].chunks, p.noise)
             d[k].free_at = max(d[k].free_at, out.at[place] + p.hop_s) + seconds
             d[k].busy_s += seconds
             d[k].chunks += 1
-            at = max(d[k].free_at + p.hop_s, _asked_at(p, s, i, chunk))
-            if s[i].origin == np.inf:
-                s[i].origin = at - chunk * p.chunk_s
-            s[i].sent_at[chunk & (RING - 1)] = at
-            s[i].sent = chunk + 1
-            tally_chunk(p, s, i, chunk, at, tally, 1)
-            if chunk == s[i].end - 1:
-                tally.ended[tally.ended_count[0]] = i
+            at = max(d[k].free_at + p.hop_s, _asked_at(p, e, row, chunk))
+            if e.rows[row].origin == np.inf:
+                e.rows[row].origin = s[e.rows[row].session].origin = at - chunk * p.chunk_s
+            e.rows[row].sent_at[chunk & (RING - 1)] = at
+            e.rows[row].sent = chunk + 1
+            _tally_chunk(p, e, row, chunk, at, tally, 1)
+            if chunk == e.rows[row].end - 1:
+                s[e.rows[row].session].ended_at = at
+                tally.ended[tally.ended_count[0]] = e.rows[row].session
                 tally.ended_count[0] += 1
 
 
 @_compiled
-def sent_by(p: Params, s: Records, i: int, now: float, tally: Tally) -> int:
-    """Take back what was to be sent after `now`, which a leg that closes now will not send. Returns the next chunk to send."""
-    while s[i].sent > s[i].base and s[i].sent_at[(s[i].sent - 1) & (RING - 1)] > now:
-        s[i].sent -= 1
-        tally_chunk(p, s, i, s[i].sent, s[i].sent_at[s[i].sent & (RING - 1)], tally, -1)
-        if s[i].sent == 0:
+def _close(p: Params, s: Records, e: Engines, i: int, now: float, tally: Tally) -> None:
+    """Its leg, which does not send what it was to send after `now`."""
+    row = s[i].row
+    while e.rows[row].sent > e.rows[row].base and e.rows[row].sent_at[(e.rows[row].sent - 1) & (RING - 1)] > now:
+        e.rows[row].sent -= 1
+        chunk = e.rows[row].sent
+        _tally_chunk(p, e, row, chunk, e.rows[row].sent_at[chunk & (RING - 1)], tally, -1)
+        s[i].ended_at = np.inf
+        if chunk == 0:
             s[i].origin = np.inf
-    return int(s[i].sent)
+    s[i].sent = e.rows[row].sent
+    e.rows[row].session = -1
+    e.of[s[i].engine].held -= 1
+    s[i].engine = -1
 
 
 @_compiled
-def _open(p: Params, s: Records, e: Engines, i: int, r: int, next_chunk: int, ready_at: float) -> None:
-    row = r * p.slots
+def _open(p: Params, s: Records, e: Engines, i: int, r: int, decoder: int, steps: int, ready_at: float) -> None:
+    row, next_chunk, origin = r * p.slots, s[i].sent, s[i].origin
     while e.rows[row].session >= 0:
         row += 1
-    s[i].engine, s[i].row, s[i].base = r, row, next_chunk
-    e.rows[row].session, e.rows[row].turn, e.rows[row].steps, e.rows[row].end = i, -1, s[i].steps, s[i].end
-    e.rows[row].base = e.rows[row].made = e.rows[row].taken = next_chunk
-    e.rows[row].base_due = ready_at if s[i].origin == np.inf else s[i].origin + next_chunk * p.chunk_s
+    s[i].engine, s[i].row = r, row
+    e.rows[row].session, e.rows[row].decoder, e.rows[row].end = i, decoder, s[i].end
+    e.rows[row].steps, e.rows[row].reduced, e.rows[row].turn = steps, steps < s[i].steps, -1
+    e.rows[row].base = e.rows[row].made = e.rows[row].taken = e.rows[row].sent = next_chunk
+    e.rows[row].origin, e.rows[row].base_due = origin, ready_at if origin == np.inf else origin + next_chunk * p.chunk_s
     e.rows[row].from_at = ready_at
-    _begin_chunk(p, s, e, row)
+    _begin_chunk(p, e, row)
     e.of[r].held += 1
     suffix = min(p.suffix, next_chunk)
     if suffix:
@@ -293,29 +308,24 @@ def _open(p: Params, s: Records, e: Engines, i: int, r: int, next_chunk: int, re
 
 
 @_compiled
-def obey(p: Params, s: Records, e: Engines, orders: Orders, tally: Tally) -> None:
-    """All of `orders`."""
-    for k in range(orders.when.shape[0]):
-        i, r, now = orders.what[k, 0], orders.what[k, 1], orders.when[k, 0]
-        next_chunk = s[i].sent
+def obey(p: Params, s: Records, e: Engines, orders: Floats, tally: Tally) -> None:
+    """Open and close legs, in this order: columns session, engine (-1: close), decoder, steps, now, ready_at."""
+    for k in range(orders.shape[0]):
+        i, r = int(orders[k, 0]), int(orders[k, 1])
         if s[i].engine >= 0:
-            e.rows[s[i].row].session = -1
-            e.of[s[i].engine].held -= 1
-            s[i].engine = -1
-            next_chunk = sent_by(p, s, i, now, tally)
+            _close(p, s, e, i, orders[k, 4], tally)
         if r >= 0:
-            s[i].decoder, s[i].steps = orders.what[k, 2], orders.what[k, 3]
-            _open(p, s, e, i, r, next_chunk, orders.when[k, 1])
+            _open(p, s, e, i, r, int(orders[k, 2]), int(orders[k, 3]), orders[k, 5])
 
 
 @_compiled
-def advance(p: Params, s: Records, e: Engines, d: Records, orders: Orders, until: float, out: Taken, tally: Tally) -> None:
+def advance(p: Params, s: Records, e: Engines, d: Records, orders: Floats, until: float, out: Taken, tally: Tally) -> None:
     """Obey, then move every replica on to `until`."""
     obey(p, s, e, orders, tally)
     out.filled[0] = 0
     for r in range(e.of.size):
         if e.of[r].held:
-            tally.events[0] += _run_engine(p, s, e, r, until, out)
+            tally.events[0] += _run_engine(p, e, r, until, out)
     tally.events[1] += out.filled[0]
     tally.events[2] += out.filled[0]
-    _decode(p, s, d, out, tally)
+    _decode(p, s, e, d, out, tally)

@@ -5,10 +5,9 @@ As the serving layer does: the less busy replica, and on to another one at a chu
 
 from __future__ import annotations
 
+import heapq
 import math
 from dataclasses import dataclass, field
-
-import numpy as np
 
 from autoscaling.scaling import Stage
 from autoscaling.simulator.cluster import Cluster, Phase, Replica
@@ -28,51 +27,80 @@ class Leg:
     decoder: Replica | None = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Encoder:
-    free_at: float = 0.0
+    free_at: float
     prompts: int = 0
     busy_s: float = 0.0
 
 
-class _Board:
-    """Sessions by replica of one stage, for the choice of the least busy; the oldest of several, so that the newest empty by themselves."""
+@dataclass(slots=True, eq=False)
+class _Seat:
+    bit: int
+    load: int = 0
+
+
+class Board:
+    """Replicas of one stage by their number of sessions, for the choice of the least busy; the oldest of several, so that the newest empty.
+
+    Each has a bit, the higher the younger it is; a set of them is an integer, whose lowest bit is found at once.
+    """
 
     def __init__(self, slots: float) -> None:
         self._slots = slots
-        self._load = np.full(64, np.inf)
-        self._places: dict[int, int] = {}
-        self._replicas: dict[int, Replica] = {}
-        self._next = 0
+        self._replicas: list[Replica] = []  # by the place of the bit
+        self._seats: dict[int, _Seat] = {}  # by key
+        self._holding: list[int] = [0]  # by number of sessions
+        self._least = 0  # nobody holds fewer
 
     def add(self, replica: Replica) -> None:
-        """Places ascend with age; they are given out anew when they run out."""
-        if self._next == self._load.size:
-            self._renumber()
-        self._places[replica.key], self._replicas[self._next] = self._next, replica
-        self._load[self._next] = len(replica.sessions)
-        self._next += 1
+        """Bits are given out anew when most are of those that went."""
+        if len(self._replicas) >= 64 + 2 * len(self._seats):
+            kept = [self._replicas[seat.bit.bit_length() - 1] for seat in self._seats.values()]
+            self._replicas, self._seats, self._holding = [], {}, [0]
+            for other in kept:
+                self.add(other)
+        seat = self._seats[replica.key] = _Seat(1 << len(self._replicas))
+        self._replicas.append(replica)
+        self._holding[0] |= seat.bit
+        self._least = 0
+        self._update(replica)
 
     def remove(self, replica: Replica) -> None:
-        if (place := self._places.pop(replica.key, None)) is not None:
-            self._load[place] = np.inf
-            del self._replicas[place]
+        if (seat := self._seats.pop(replica.key, None)) is not None:
+            self._holding[seat.load] ^= seat.bit
 
-    def update(self, replica: Replica) -> None:
-        """Its number of sessions changed."""
-        if (place := self._places.get(replica.key)) is not None:
-            self._load[place] = len(replica.sessions)
+    def enter(self, replica: Replica, i: int) -> None:
+        """Session `i` is on it now."""
+        replica.sessions[i] = None
+        self._update(replica)
+
+    def leave(self, replica: Replica, i: int) -> None:
+        """Session `i` is not on it any more."""
+        del replica.sessions[i]
+        self._update(replica)
+
+    def _update(self, replica: Replica) -> None:
+        if (seat := self._seats.get(replica.key)) is None:
+            return
+        holding, load = self._holding, len(replica.sessions)
+        holding[seat.load] ^= seat.bit
+        while load >= len(holding):
+            holding.append(0)
+        holding[load] |= seat.bit
+        seat.load = load
+        self._least = min(self._least, load)
 
     def best(self) -> Replica | None:
-        place = int(self._load.argmin())
-        return self._replicas[place] if self._load[place] < self._slots else None
-
-    def _renumber(self) -> None:
-        kept = list(self._replicas.values())
-        self._load = np.full(max(64, 2 * len(kept)), np.inf)
-        self._places, self._replicas, self._next = {}, {}, 0
-        for replica in kept:
-            self.add(replica)
+        holding = self._holding
+        while not holding[self._least]:
+            if self._least == len(holding) - 1:
+                return None
+            self._least += 1
+        if self._least >= self._slots:
+            return None
+        bits = holding[self._least]
+        return self._replicas[(bits & -bits).bit_length() - 1]
 
 
 @dataclass(slots=True)
@@ -85,19 +113,22 @@ class Legs:
     sessions: dict[int, Leg] = field(default_factory=dict)
     _lost: dict[int, float] = field(default_factory=dict)  # since when they look for a replica
     _encoders: dict[int, _Encoder] = field(default_factory=dict)
-    _boards: dict[Stage, _Board] = field(default_factory=dict)
+    _queue: list[tuple[float, int, _Encoder]] = field(default_factory=list)  # a heap: when each is free
+    _denoisers: Board = field(init=False)
+    _decoders: Board = field(init=False)
 
     def __post_init__(self) -> None:
-        self._boards = {Stage.DENOISER: _Board(self.times.slots), Stage.DECODER: _Board(math.inf)}
+        self._denoisers, self._decoders = Board(self.times.slots), Board(math.inf)
 
     def add(self, replica: Replica, now: float) -> None:
         """It runs from now on."""
         if replica.stage is Stage.TEXT_ENCODER:
-            self._encoders[replica.key] = _Encoder(now)
+            self._encoders[replica.key] = encoder = _Encoder(now)
+            heapq.heappush(self._queue, (now, replica.key, encoder))
             return
         add = self.plane.add_engine if replica.stage is Stage.DENOISER else self.plane.add_decoder
         replica.plane = add(replica.key, now)
-        self._boards[replica.stage].add(replica)
+        self._board(replica).add(replica)
 
     def remove(self, replica: Replica) -> None:
         """It is gone; it holds no session."""
@@ -108,13 +139,14 @@ class Legs:
 
     def start(self, i: int, steps: int, now: float) -> None:
         """Session `i` was admitted."""
-        self.sessions[i] = Leg(steps, now)
-        self._open(i, now, self._encode(now) + self.times.open_s)
+        leg = self.sessions[i] = Leg(steps, now)
+        self._open(i, leg, now, self._encode(now) + self.times.open_s)
 
     def reopen(self, i: int, now: float, *, encode: bool = False, delay_s: float = 0.0) -> None:
         """Another leg from the log, on whatever replicas are best now."""
-        self._leave(i, self.sessions[i])
-        self._open(i, now, (self._encode(now) if encode else now) + delay_s + self.times.reopen_s)
+        leg = self.sessions[i]
+        self._leave(i, leg)
+        self._open(i, leg, now, (self._encode(now) if encode else now) + delay_s + self.times.reopen_s)
 
     def set_steps(self, i: int, steps: int, now: float) -> None:
         """Brown-out, or recovery from it: the session goes on where it is, in a new leg with another number of steps."""
@@ -134,7 +166,7 @@ class Legs:
     def empty(self, replica: Replica, now: float, *, hand_over: bool) -> list[int]:
         """Move sessions away from a draining replica, if they may; those that stay."""
         self._hold(replica)
-        if hand_over and replica.sessions and self._boards[replica.stage].best() is not None:
+        if hand_over and replica.sessions and self._board(replica).best() is not None:
             for i in list(replica.sessions):
                 self.reopen(i, now)
         return list(replica.sessions)
@@ -143,7 +175,7 @@ class Legs:
         """Look for replicas for those that have none; who has looked for too long."""
         for i in list(self._lost):
             since = self._lost[i]
-            self._open(i, now, now + (self.times.reopen_s if self.plane.first_frames()[i] < now else self.times.open_s))
+            self._open(i, self.sessions[i], now, now + (self.times.reopen_s if self.plane.first_frames()[i] < now else self.times.open_s))
             if i in self._lost:
                 self._lost[i] = since
         return [i for i, since in self._lost.items() if now - since > _PATIENCE_S]
@@ -159,38 +191,43 @@ class Legs:
         live = float(len(self.sessions))
         return {Stage.TEXT_ENCODER: encoding, Stage.DENOISER: live, Stage.DECODER: live}
 
+    def _board(self, replica: Replica) -> Board:
+        return self._denoisers if replica.stage is Stage.DENOISER else self._decoders
+
     def _encode(self, now: float) -> float:
-        """When a prompt that comes now has its features."""
-        if not self._encoders:
+        """When a prompt that comes now has its features: the encoder that is free first takes it."""
+        if not self._queue:
             return now + 1.0
-        encoder = min(self._encoders.values(), key=lambda e: e.free_at)
-        encoder.free_at = max(encoder.free_at, now) + self.times.encode_s
+        free_at, key, encoder = self._queue[0]
+        encoder.free_at = max(free_at, now) + self.times.encode_s
         encoder.prompts += 1
         encoder.busy_s += self.times.encode_s
+        heapq.heapreplace(self._queue, (encoder.free_at, key, encoder))
         return encoder.free_at
 
     def _hold(self, replica: Replica) -> None:
         """No more sessions for it."""
-        self._encoders.pop(replica.key, None)
-        if replica.stage in self._boards:
-            self._boards[replica.stage].remove(replica)
+        if replica.stage is not Stage.TEXT_ENCODER:
+            self._board(replica).remove(replica)
+        elif self._encoders.pop(replica.key, None) is not None:
+            self._queue = [entry for entry in self._queue if entry[1] != replica.key]
+            heapq.heapify(self._queue)
 
-    def _open(self, i: int, now: float, ready_at: float) -> None:
-        leg, engine, decoder = self.sessions[i], *(self._boards[stage].best() for stage in (Stage.DENOISER, Stage.DECODER))
+    def _open(self, i: int, leg: Leg, now: float, ready_at: float) -> None:
+        engine, decoder = self._denoisers.best(), self._decoders.best()
         if engine is None or decoder is None:
             self.plane.close(i, now)
             self._lost[i] = now
             return
         self._lost.pop(i, None)
         leg.engine, leg.decoder = engine, decoder
-        for replica in (engine, decoder):
-            replica.sessions[i] = None
-            self._boards[replica.stage].update(replica)
+        self._denoisers.enter(engine, i)
+        self._decoders.enter(decoder, i)
         self.plane.open(i, engine.plane, decoder.plane, leg.steps, now, ready_at)
 
     def _leave(self, i: int, leg: Leg) -> None:
-        for replica in (leg.engine, leg.decoder):
-            if replica is not None:
-                replica.sessions.pop(i, None)
-                self._boards[replica.stage].update(replica)
+        if leg.engine is not None:
+            self._denoisers.leave(leg.engine, i)
+        if leg.decoder is not None:
+            self._decoders.leave(leg.decoder, i)
         leg.engine = leg.decoder = None

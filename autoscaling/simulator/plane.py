@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -112,12 +113,12 @@ class DataPlane(Protocol):
         """By session: when its first frame was sent; infinity if it was not."""
         ...
 
-    def work(self, engine: int) -> tuple[float, float]:
-        """Seconds that the engine was busy, and what its profile says they should have been."""
+    def work(self, engines: Sequence[int]) -> tuple[list[float], list[float]]:
+        """Seconds that each engine was busy, and what its profile says they should have been."""
         ...
 
-    def decoding(self, decoder: int) -> tuple[float, float]:
-        """Chunks decoded and seconds that took."""
+    def decoding(self, decoders: Sequence[int]) -> tuple[list[float], list[float]]:
+        """Chunks that each decoded and seconds that took."""
         ...
 
     def played(self) -> Played: ...

@@ -19,11 +19,21 @@ class Sample:
     ongoing: Mapping[Stage, float]
 
 
+# No policy looks back further.
+_KEPT_S = 600.0
+
+
 @dataclass(slots=True)
 class History:
     """Samples, oldest first, of the last minutes."""
 
-    samples: deque[Sample] = field(default_factory=lambda: deque(maxlen=600))
+    samples: deque[Sample] = field(default_factory=deque)
+
+    def add(self, sample: Sample) -> None:
+        """The newest."""
+        self.samples.append(sample)
+        while self.samples[0].at <= sample.at - _KEPT_S:
+            self.samples.popleft()
 
     def as_of(self, at: float) -> Sample:
         """The newest sample not younger than `at`; the oldest, if all are."""

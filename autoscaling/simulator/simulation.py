@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import repeat
 
 import numpy as np
 
@@ -83,6 +84,7 @@ class Simulation:
         self.cluster = Cluster(setting.hardware, rng["starts"])
         self._estimator = CapacityEstimator(setting.utilisation * times.chunk_s, _UNBOUNDED, times.slots)
         self._control = AdmissionControl(setting.admission, self._estimator.capacity, 0.0)
+        self._ask = Ask(DEFAULT_TENANT, times.steps, paced=True)
         self.legs = Legs(times, plane, self.cluster)
         self.books = Books()
         self.timeline = Timeline(setting.bin_s)
@@ -140,8 +142,7 @@ class Simulation:
             what(self._now)
 
     def _arrive(self, i: int, now: float) -> None:
-        ask = Ask(DEFAULT_TENANT, self._x.times.steps, paced=True)
-        decision = self._control.arrive(i, ask, now, float(self.visitors.luck[i]))
+        decision = self._control.arrive(i, self._ask, now, self.visitors.luck.item(i))
         if isinstance(decision, Admit):
             self._start(i, decision.steps, now)
         elif isinstance(decision, Reject):
@@ -232,7 +233,7 @@ class Simulation:
         x = self._x
         self.cluster.scale(self._target.replicas, self._target.nodes, now)
         for stage in Stage:
-            for replica in [r for r in self.cluster.replicas[stage].values() if r.phase is Phase.DRAINING]:
+            for replica in self.cluster.those(stage, Phase.DRAINING):
                 overdue = x.grace_s is not None and now - replica.drain_since >= x.grace_s
                 for i in self.legs.empty(replica, now, hand_over=x.grace_s is None):
                     if overdue:
@@ -246,7 +247,7 @@ class Simulation:
         self._look_at_first_frames(now)
         self.cluster.charge(x.sample_s, now)
         seen = self._observation(now)
-        self.history.samples.append(Sample(now, seen, self.legs.ongoing(now, seen.waiting)))
+        self.history.add(Sample(now, seen, self.legs.ongoing(now, seen.waiting)))
         self._control.observe(self._estimator.observe(seen.denoise, seen.decode, len(self.legs.sessions)), now)
         self._follow(now)
         self._at(now + x.sample_s, self._sample)
@@ -275,15 +276,17 @@ class Simulation:
 
     def _observation(self, now: float) -> Observation:
         running = {stage: self.cluster.running(stage) for stage in Stage}
-        profile, slots, work, decoding = self._x.times.profile, self._x.times.slots, self.plane.work, self.plane.decoding
+        denoise, decode, times = running[Stage.DENOISER], running[Stage.DECODER], self._x.times
+        work, decoded = self.plane.work([r.plane for r in denoise]), self.plane.decoding([r.plane for r in decode])
+        held = [len(r.sessions) for r in denoise]
         statistics, books, played = self._control.statistics(), self.books, self.plane.played()
         return Observation(
             live=statistics.live, waiting=statistics.waiting, arrivals_total=books.arrived, ended_total=books.ended + books.killed,
             prompts_total=books.prompts,
             replicas={s: StageReplicas(len(running[s]), self._target.replicas[s]) for s in Stage},
-            text=tuple(TextReport(float(r.key), *self.legs.encoded(r)) for r in running[Stage.TEXT_ENCODER]),
-            denoise=tuple(DenoiseReport(float(r.key), slots, len(r.sessions), profile, *work(r.plane)) for r in running[Stage.DENOISER]),
-            decode=tuple(DecodeReport(float(r.key), *decoding(r.plane)) for r in running[Stage.DECODER]),
+            text=tuple(TextReport(r.key, *self.legs.encoded(r)) for r in running[Stage.TEXT_ENCODER]),
+            denoise=tuple(map(DenoiseReport, _keys(denoise), repeat(times.slots), held, repeat(times.profile), *work)),
+            decode=tuple(map(DecodeReport, _keys(decode), *decoded)),
             nodes=self.cluster.staying_nodes(now),
             chunks_total=float((played.on_time + played.late).sum()), late_chunks_total=float(played.late.sum()),
             first_frames_total=float(self._firsts[0]), late_first_frames_total=float(self._firsts[1]),
@@ -320,3 +323,7 @@ class Simulation:
             cost=node_s / 3600 * x.hardware.node_cost_per_h / max(1.0, good_s), good_s=good_s, peak_sessions=self._peak,
             events=played.events + self._counted + self.books.arrived,
         )  # fmt: skip
+
+
+def _keys(replicas: list[Replica]) -> list[float]:
+    return [r.key for r in replicas]

@@ -154,7 +154,7 @@ class Visitors:
 
     def next_switch_s(self, session: int, switches: int) -> float:
         """Until its next prompt change after `switches` of them: exponential, at least as long as it takes to type one."""
-        u = (self.luck[session] + (switches + 1) * _GOLDEN) % 1.0
+        u = (self.luck.item(session) + (switches + 1) * _GOLDEN) % 1.0
         return max(_TYPING_S, -self.switch_s * math.log1p(-u))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import pytest
 
 from autoscaling.scaling import Stage
 from autoscaling.simulator import report
-from autoscaling.simulator.cluster import Cluster, Hardware, Phase
+from autoscaling.simulator.cluster import Cluster, Hardware, Phase, Replica
 from autoscaling.simulator.kernel import noise_factor
+from autoscaling.simulator.legs import Board
 from autoscaling.simulator.policies import Static
 from autoscaling.simulator.presets import setting
 from autoscaling.simulator.signals import Autoscaler
@@ -139,6 +141,24 @@ def test_nodes_come_late_fill_up_and_go_when_idle() -> None:
     assert len(cluster.nodes) == 2
     cluster.advance(261.0)
     assert len(cluster.nodes) == 1
+
+
+def test_the_least_busy_replica_is_chosen_and_the_oldest_of_several() -> None:
+    rng, board = random.Random(1), Board(slots=3)
+    here: list[Replica] = []
+    for key in range(2000):
+        match rng.choice(["add", "remove", "come", "come", "go"]), here:
+            case "add", _:
+                here.append(Replica(key, Stage.DENOISER))
+                board.add(here[-1])
+            case "remove", [_, *_]:
+                board.remove(here.pop(rng.randrange(len(here))))
+            case "come", [_, *_] if (best := board.best()) is not None:
+                board.enter(best, key)
+            case "go", [_, *_] if (busy := rng.choice(here)).sessions:
+                board.leave(busy, rng.choice(list(busy.sessions)))
+        free = [replica for replica in here if len(replica.sessions) < 3]
+        assert board.best() is min(free, key=lambda replica: len(replica.sessions), default=None)
 
 
 def test_noise_has_the_mean_and_the_deviation_that_it_is_said_to_have() -> None:
