@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import resource
 import time
@@ -69,6 +70,9 @@ def _run(
         x = replace(x, tick_s=0.5, sample_s=5.0)
 
     outcomes, timelines, events = {}, {}, 0
+    # What is imported stays, and nearly all that a run makes goes without: garbage is looked for seldom, and not among that.
+    gc.freeze()
+    gc.set_threshold(100_000)
     began = time.process_time()
     for name in POLICIES if policy == "all" else (policy,):
         policies = [make(name, x, visitors, seed, Tuned()) for seed in range(1, seeds + 1)]
