@@ -76,7 +76,9 @@ def _alone(value: Any) -> Any:
             return type(value)([_alone(part) for part in value])
         case dict():
             return {name: _alone(part) for name, part in value.items()}
-    return replace(value, **{field.name: _alone(getattr(value, field.name)) for field in fields(value)}) if is_dataclass(value) else value
+    if not is_dataclass(value) or isinstance(value, type):
+        return value
+    return replace(value, **{field.name: _alone(getattr(value, field.name)) for field in fields(value)})
 
 
 def _bytes(value: Any) -> int:
