@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -57,7 +56,6 @@ class _Decoder:
     free_at: float
     chunks: int = 0
     busy_s: float = 0.0
-    queue: deque[tuple[float, _Session, int, int]] = field(default_factory=deque)
 
 
 class FinePlane:
@@ -121,8 +119,6 @@ class FinePlane:
                 self._step(self._engines[who], who, now)
             elif what == _TAKE and self._sessions[who].leg == leg:
                 self._take(self._sessions[who], now)
-            elif what == _DECODE:
-                self._decode(self._decoders[who], now)
         return self._ended
 
     def finished(self, session: int, now: float) -> bool:
@@ -225,21 +221,17 @@ class FinePlane:
     def _take(self, s: _Session, now: float) -> None:
         if s.taken >= len(s.made_at) or now < max(s.made_at[s.taken], self._asked_at(s, s.taken - self._times.ahead_chunks)):
             return
-        decoder = self._decoders[s.decoder]
-        decoder.queue.append((now + self._times.hop_s, s, s.taken, s.leg))
-        self._push(now + self._times.hop_s, _DECODE, s.decoder)
-        s.taken += 1
+        chunk, s.taken = s.taken, s.taken + 1
+        self._decode(self._decoders[s.decoder], s, chunk, now + self._times.hop_s)
         self._push(now, _ENGINE, s.engine)
         self._plan_take(s)
 
-    def _decode(self, d: _Decoder, now: float) -> None:
-        arrived, s, chunk, leg = d.queue.popleft()
+    def _decode(self, d: _Decoder, s: _Session, chunk: int, arrived: float) -> None:
+        """What is taken will be decoded, in that order, so its end is known; a leg that closes before then takes the sending back."""
         seconds = self._times.decode_s * float(noise_factor(self._seed, d.key, d.chunks, self._times.noise))
         d.free_at = max(d.free_at, arrived) + seconds
         d.busy_s += seconds
         d.chunks += 1
-        if leg != s.leg:
-            return
         at = max(d.free_at + self._times.hop_s, self._asked_at(s, chunk))
         if s.origin == math.inf:
             s.origin = at - chunk * self._times.chunk_s
@@ -247,8 +239,7 @@ class FinePlane:
         s.reduced.append(s.steps < s.asked)
         if chunk == s.end - 1:
             self._ended.append((at, s.index))
-        self._plan_take(s)
 
 
 # Kinds of events, in the order in which those of one moment happen.
-_TAKE, _DECODE, _ENGINE = range(3)
+_TAKE, _ENGINE = range(2)

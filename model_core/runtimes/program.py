@@ -33,8 +33,11 @@ def _apart(inputs: Tree) -> Tree:
 
 
 def _contiguous(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """A compiler takes strides for a part of the shape; an expanded view would be compiled for again."""
-    plain: tuple[Any, ...] = pytree.tree_map_only(Tensor, Tensor.contiguous, inputs)
+    """A compiler takes strides for a part of the shape; a view of another tensor would be compiled for again.
+
+    It counts those of axes of length 1, too, which PyTorch calls contiguous whatever they are.
+    """
+    plain: tuple[Any, ...] = pytree.tree_map_only(Tensor, lambda t: t.contiguous().view(-1).view(t.shape), inputs)
     return plain
 
 

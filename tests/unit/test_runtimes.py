@@ -98,10 +98,11 @@ def test_that_examples_share_a_tensor_is_no_rule_for_what_is_served() -> None:
 
 @torch.inference_mode()
 def test_what_the_shapes_do_not_show_is_refused_by_the_compiler() -> None:
-    """An expanded view is made plain; weights that changed their shape behind the program's back are another graph."""
+    """Views are made plain; weights that changed their shape behind the program's back are another graph."""
     graphs = toy_graphs()
     compiled = compiled_toys(graphs)
     assert compiled.run("toy", torch.ones(1, 4).expand(2, 4)).result().shape == (2, 4)
+    assert compiled.run("toy", torch.ones(2, 8).view(2, 2, 4)[:1, 1]).result().shape == (1, 4)  # its first stride is 8
     graphs[0].network.layer = nn.Linear(4, 5)
     with pytest.raises(RuntimeError, match="fail_on_recompile"):
         compiled.run("toy", torch.ones(2, 4))
