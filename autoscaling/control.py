@@ -131,12 +131,12 @@ class AdmissionControl:
         full = self._capacity.sessions(self._config.default_steps)
         return ControlStatistics(
             live=len(self._running),
-            degraded=sum([n for (ask, steps), n in self._kinds.items() if steps < ask.steps]),
+            degraded=sum(n for (ask, steps), n in self._kinds.items() if steps < ask.steps),
             waiting=len(self._line),
             level=self._brownout.level,
             capacity=full,
             live_jobs=self._jobs(),
-            waiting_jobs=sum([not s.ask.paced for s in self._line.values()]),
+            waiting_jobs=sum(not s.ask.paced for s in self._line.values()),
             arrivals=self._arrivals,
             departures=self._departures,
         )
@@ -162,7 +162,7 @@ class AdmissionControl:
                     break
                 self._admit(order[0], decision)
                 self._changes.append(Change(order[0], decision.steps, admitted=True))
-        waiting = sum([s.ask.paced for s in self._line.values()])
+        waiting = sum(s.ask.paced for s in self._line.values())
         self._move_to(self._brownout.observe(self._config.brownout, self._capacity, self._paced(others=True), waiting, self._now))
 
     def _admit(self, key: int, decision: Admit) -> None:
@@ -206,7 +206,7 @@ class AdmissionControl:
     def _view(self, key: int, ask: Ask, ahead: int) -> View:
         """As `key`, which is in line, sees it: without itself."""
         others = [s.ask for k, s in self._line.items() if k != key]
-        in_line = sum([o.tenant == ask.tenant for o in others])
+        in_line = sum(o.tenant == ask.tenant for o in others)
         return View(
             capacity=self._capacity,
             level=self._brownout.level,
@@ -214,13 +214,13 @@ class AdmissionControl:
             jobs=self._jobs(),
             ahead=ahead,
             waiting=len(others),
-            tenant_sessions=in_line + sum([n for (kind, _), n in self._kinds.items() if kind.tenant == ask.tenant]),
+            tenant_sessions=in_line + sum(n for (kind, _), n in self._kinds.items() if kind.tenant == ask.tenant),
             tenant_waiting=in_line,
             departures_per_s=(len(self._running) + self._capacity.others) / self._session_s(),
         )
 
     def _jobs(self) -> int:
-        return sum([n for (ask, _), n in self._kinds.items() if not ask.paced])
+        return sum(n for (ask, _), n in self._kinds.items() if not ask.paced)
 
     def _paced(self, *, others: bool) -> dict[int, int]:
         """Paced sessions that run, by the steps that they asked for, with those of other front doors or without."""

@@ -72,6 +72,8 @@ def generate(
         check_out(out, seconds, DEFAULT_SCALE if scale is None else scale)
         if local and address is not None:
             raise bad_input("--local", f"cannot be given together with --address; got --address {address}")
+        if patience is not None and (local or mode is Mode.unary):
+            raise bad_input("--patience", f"needs a stream from a server, without --local and --mode unary; got {patience:g}")
         if mode is Mode.unary:
             if local:
                 raise bad_input("--mode", "must be stream with --local; got unary, which is a call to a server")

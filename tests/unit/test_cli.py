@@ -217,6 +217,8 @@ async def test_local_and_address_exclude_each_other() -> None:
     assert (told.code, told.err) == (2, "error: --local: cannot be given together with --address; got --address 127.0.0.1:1\n")
     told = await headrace("generate", "a", "--local", "--mode", "unary")
     assert (told.code, told.err) == (2, "error: --mode: must be stream with --local; got unary, which is a call to a server\n")
+    told = await headrace("generate", "a", "--local", "--patience", "5")
+    assert (told.code, told.err) == (2, "error: --patience: needs a stream from a server, without --local and --mode unary; got 5\n")
 
 
 @pytest.mark.parametrize(
