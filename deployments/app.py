@@ -11,7 +11,7 @@ from ray.serve import Application
 from ray.serve.config import RequestRouterConfig
 
 from autoscaling.scaling import Stage
-from deployments.config import FRONT_DOOR, STAGE_DEPLOYMENTS, AppConfig
+from deployments.config import FRONT_DOOR, FUSED_DEPLOYMENT, STAGE_DEPLOYMENTS, AppConfig
 from deployments.front_door import FrontDoorReplica
 from deployments.stages import DecoderReplica, DenoiserReplica, FusedReplica, TextEncoderReplica
 
@@ -37,7 +37,7 @@ def build(args: AppConfig) -> Application:
             decoder = _deployment(DecoderReplica, STAGE_DEPLOYMENTS[Stage.DECODER], args, args.decoder.slots).bind(args, denoiser)
         case "fused":
             text_encoder = denoiser = decoder = _deployment(
-                FusedReplica, "FusedPipeline", args, args.engine.slots + args.text_encoder.max_prompts
+                FusedReplica, FUSED_DEPLOYMENT, args, args.engine.slots + args.text_encoder.max_prompts
             ).bind(args)
     return _deployment(FrontDoorReplica, FRONT_DOOR, args, 1).bind(args, text_encoder, denoiser, decoder)
 

@@ -22,7 +22,6 @@ from typing import Any, Self
 
 import grpc
 import ray
-import yaml
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pydantic import ValidationError
 from ray import serve
@@ -33,6 +32,7 @@ from ray.serve.schema import ServeDeploySchema
 
 from deployments.app import APP_NAME
 from deployments.config import AppConfig, FrontDoorSettings
+from deployments.document import check_deployments, read_document
 from deployments.scaling_config import ScalingSettings, violations
 from model_core.errors import FieldViolation, InvalidRequest, StageUnavailable
 
@@ -141,8 +141,8 @@ def load(path: Path, overrides: Overrides) -> tuple[dict[str, Any], AppConfig]:
     Raises:
         InvalidRequest: naming the key, what it must be and what it is.
     """
-    document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    applications = document.get("applications") or [] if isinstance(document, dict) else []
+    document = read_document(path)
+    applications = document["applications"]
     if [app.get("name") for app in applications] != [APP_NAME]:
         raise _invalid("applications", f"must be one application named {APP_NAME!r}; got {[app.get('name') for app in applications]}")
     app = applications[0]
@@ -156,7 +156,8 @@ def load(path: Path, overrides: Overrides) -> tuple[dict[str, Any], AppConfig]:
         raise _invalid("args.mode", f"must be 'fused' when a fused application is asked for; {path} has {config.mode!r}")
     runtime_env = app.setdefault("runtime_env", {})
     runtime_env["env_vars"] = {**runtime_env.get("env_vars", {}), **overrides.env}
-    blocks = {block["name"]: block for block in app.get("deployments", [])}
+    check_deployments(app.get("deployments") or [], config.mode)
+    blocks = {block["name"]: block for block in app.get("deployments") or []}
     for name, block in overrides.deployments.items():
         if name not in blocks:
             raise _invalid("deployments", f"must be among: {', '.join(sorted(blocks))}; got {name!r}")
@@ -180,7 +181,9 @@ def _set_policy(app: dict[str, Any], overrides: Overrides) -> None:
 
 def _arguments(args: Mapping[str, Any], overrides: Overrides) -> dict[str, Any]:
     merged = _merged(args, overrides.args)
-    front_door = dict(merged.get("front_door") or {})
+    if not isinstance(front_door := merged.get("front_door") or {}, Mapping):
+        return merged  # which the check refuses
+    front_door = dict(front_door)
     for key, port in (("port", overrides.grpc_port), ("metrics_port", overrides.metrics_port)):
         if port is not None:
             front_door[key] = port

@@ -24,6 +24,7 @@ from model_core.presets import model_config as preset_config
 from model_core.reopen import ReopenPolicy
 
 FRONT_DOOR = "FrontDoor"
+FUSED_DEPLOYMENT = "FusedPipeline"
 STAGE_DEPLOYMENTS = {Stage.TEXT_ENCODER: "TextEncoder", Stage.DENOISER: "Denoiser", Stage.DECODER: "Decoder"}
 
 Port = Annotated[int, Field(ge=0, le=65535)]

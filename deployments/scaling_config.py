@@ -122,7 +122,12 @@ class ScalingSettings(_Settings):
 
 def violations(path: str, error: ValidationError) -> tuple[FieldViolation, ...]:
     """Each problem with the field's full name under `path`, what it must be and what it is."""
-    return tuple(FieldViolation(".".join([path, *map(str, p["loc"])]), f"{p['msg']}; got {str(p['input'])[:64]!r}") for p in error.errors())
+
+    def sentence(problem: Any) -> str:
+        said: str = problem["msg"].removeprefix("Value error, ")
+        return said if "; got " in said else f"{said}; got {str(problem['input'])[:64]!r}"
+
+    return tuple(FieldViolation(".".join([path] * bool(path) + [str(part) for part in p["loc"]]), sentence(p)) for p in error.errors())
 
 
 def scaling_settings(kwargs: Mapping[str, Any]) -> ScalingSettings:

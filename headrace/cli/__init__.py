@@ -6,9 +6,9 @@ import sys
 
 import typer
 
+from headrace.cli import check, demo, evaluate, generate, live, models, serve, simulate, status, top, trace
 from headrace.cli import compile as compile_command
-from headrace.cli import demo, evaluate, generate, live, models, serve, simulate, status, top, trace
-from headrace.cli.console import note
+from headrace.cli.console import conclude, quiet_libraries
 
 # Plain messages: an error is a line that a person and a script can both read.
 app = typer.Typer(
@@ -23,6 +23,7 @@ app.command()(serve.serve)
 app.command()(generate.generate)
 app.command()(live.live)
 app.command()(demo.demo)
+app.command()(check.check)
 app.command("compile")(compile_command.compile_)
 app.command("eval")(evaluate.evaluate)
 listing = typer.Typer(rich_markup_mode=None)
@@ -37,10 +38,5 @@ app.command()(trace.trace)
 
 def main() -> None:
     """Entry point of the console script. Exit codes: 0 done, 1 failed or unavailable, 2 bad input, 130 interrupted."""
-    try:
-        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
-    except typer.TyperException as error:
-        # One line, as all other errors, in place of the usage text.
-        note(f"error: {error.format_message()}")
-        code = error.exit_code
-    sys.exit(code)
+    quiet_libraries()
+    sys.exit(conclude(lambda: app(sys.argv[1:] or ["--help"], standalone_mode=False)))

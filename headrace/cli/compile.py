@@ -36,6 +36,7 @@ def compile_(
     """Check every graph of the configured model in every bucket, then compile it for what its stage runs on. Exit code 1 if one fails."""
 
     def main() -> bool:
+        console.writable_file("--json", json_file)
         if tiny_families and not dry_run:
             raise bad_input("--tiny-families", "needs --dry-run: random weights are not worth compiling")
         apps = {"": _settings(config)}
@@ -49,7 +50,6 @@ def compile_(
         if json_file is not None:
             from model_core.compiler.walk import as_data
 
-            json_file.parent.mkdir(parents=True, exist_ok=True)
             data = {name or apps[""].preset().name: as_data(reports) for name, reports in checked.items()}
             json_file.write_text(json.dumps(data if tiny_families else as_data(checked[""]), indent=1) + "\n")
         if not all(report.passed for reports in checked.values() for report in reports):
@@ -83,9 +83,7 @@ def show(reports: Sequence[GraphReport]) -> None:
 def _settings(path: Path | None) -> AppConfig:
     from deployments.cluster import STAGED_CONFIG, Overrides, load
 
-    if path is not None and not path.is_file():
-        raise bad_input("--config", f"must be a file that exists; got {str(path)!r}")
-    return load(path or STAGED_CONFIG, Overrides())[1]
+    return load(STAGED_CONFIG if path is None else console.existing_file("--config", path), Overrides())[1]
 
 
 def _tiny(path: Path | None, folder: Path) -> dict[str, AppConfig]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import sys
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
@@ -57,8 +60,86 @@ def guarded(main: Callable[[], T], address: str | None = None) -> T:
         failure = _explain(error, address)
         if failure is None:
             raise
-        note(f"error: {' '.join(str(failure).split())}")
+        _say(failure)
         raise typer.Exit(failure.exit_code) from None
+
+
+def conclude(command: Callable[[], int | None]) -> int:
+    """Run a whole command line and return its exit code. What was printed has been written by then, or a line says why it could not be.
+
+    Any known error that a command lets out ends here, so that no command can forget it.
+    """
+    try:
+        code = guarded(command) or 0
+    except typer.Exit as ended:
+        code = ended.exit_code
+    except typer.TyperException as error:
+        # One line, as all other errors, in place of the usage text.
+        note(f"error: {error.format_message()}")
+        code = error.exit_code
+    if (broken := _broken_output()) is not None:
+        if code == 0:
+            _say(broken)
+            code = broken.exit_code
+        # The interpreter flushes once more as it ends, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code
+
+
+def _broken_output() -> Failure | None:
+    """Why what was printed cannot be written; None where it was."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        return Failure("" if isinstance(error, BrokenPipeError) else f"stdout cannot be written: {error.strerror}")
+    return None
+
+
+def _say(failure: Failure) -> None:
+    if text := " ".join(str(failure).split()):
+        note(f"error: {text}")
+
+
+def quiet_libraries() -> None:
+    """Keep what other libraries have to say about themselves off the terminal, but for errors. To be called before they are imported.
+
+    `TRANSFORMERS_VERBOSITY` and `DIFFUSERS_VERBOSITY` bring their part back.
+    """
+    for variable in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY"):
+        os.environ.setdefault(variable, "error")
+    for name in ("torchao", "torch.utils._pytree", "diffusers", "transformers"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def in_range(option: str, value: float, low: float, high: float) -> None:
+    """Raises Failure where `value` is not from `low` to `high`; not a number is not."""
+    if not low <= value <= high:
+        raise bad_input(option, f"must be from {low:g} to {high:g}; got {value:g}")
+
+
+def existing_file(option: str, path: Path) -> Path:
+    """Raises Failure where `path` is not a regular file; a device or a pipe may never end."""
+    if not path.is_file():
+        raise bad_input(option, f"must be a file that exists; got {str(path)!r}")
+    return path
+
+
+def writable_file(option: str, path: Path | None) -> None:
+    """Make the folder of `path` before the work begins, so that no result is lost for want of one. None: nothing is to be written.
+
+    Raises:
+        Failure: the file cannot be written there.
+    """
+    if path is None:
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        existed = path.exists()
+        path.open("ab").close()
+        if not existed:
+            path.unlink()  # until there is something to write
+    except OSError as error:
+        raise bad_input(option, f"must be a file that can be written; got {str(path)!r}: {error.strerror}") from None
 
 
 def _explain(error: Exception, address: str | None) -> Failure | None:
@@ -78,7 +159,8 @@ def _explain(error: Exception, address: str | None) -> Failure | None:
         case ClientError():
             return Failure(f"{address}: {error.code.name}: {error}")
         case HeadraceError() | OSError():
-            return Failure(str(error))
+            # Who read what is printed has left, as `head` does: nobody failed.
+            return Failure("" if isinstance(error, BrokenPipeError) else str(error))
     return None
 
 

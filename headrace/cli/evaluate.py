@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headrace.cli import console
-from headrace.cli.console import bad_input, note
+from headrace.cli.console import note
 
 if TYPE_CHECKING:
     from training.evaluate import Evaluator
@@ -34,6 +34,8 @@ def evaluate(
     """Score the default model on attribute combinations that were held out of training. Exit code 1 if a gate is missed."""
 
     def main() -> Report:
+        for option, file in (("--json", json_file), ("--sheet", sheet)):
+            console.writable_file(option, file)
         began = time.perf_counter()
         evaluator = _evaluator(prompts, steps, long_chunks, threads)
         from training.evaluate import evaluate as run
@@ -42,7 +44,6 @@ def evaluate(
             report = run(evaluator, long_chunks, tick)
         seconds = time.perf_counter() - began
         if json_file is not None:
-            json_file.parent.mkdir(parents=True, exist_ok=True)
             json_file.write_text(json.dumps(report.as_json(), indent=1) + "\n")
         if sheet is not None:
             _write_sheet(evaluator, long_chunks, sheet)
@@ -65,8 +66,7 @@ def _evaluator(prompts: int, steps: int | None, long_chunks: int, threads: int) 
         ("--long-chunks", long_chunks, WINDOW_CHUNKS, MAX_LONG_CHUNKS),
         ("--threads", threads, 1, 256),
     ):
-        if not low <= value <= high:
-            raise bad_input(name, f"must be from {low} to {high}; got {value}")
+        console.in_range(name, value, low, high)
 
     import torch
 
@@ -82,7 +82,6 @@ def _write_sheet(evaluator: Evaluator, long_chunks: int, path: Path) -> None:
     from model_core.media import png
     from training.sheet import contact_sheet, draw_strips
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(png(contact_sheet(draw_strips(evaluator, long_chunks))))
 
 

@@ -36,10 +36,13 @@ def simulate(
         ("--sessions", sessions, 1, MAX_SESSIONS), ("--hours", hours, 0.02, MAX_HOURS), ("--seeds", seeds, 1, MAX_SEEDS),
         ("--mean", mean, 5, 36_000),
     ):  # fmt: skip
-        if not low <= value <= high:
-            raise bad_input(name, f"must be from {low:g} to {high:g}; got {value:g}")
+        console.in_range(name, value, low, high)
+    for option, file in (("--trace", trace), ("--profile", profile)):
+        if file is not None:
+            console.existing_file(option, file)
     if out is not None and out.suffix not in {".json", ".html"}:
         raise bad_input("--out", f"must end in .json or .html; got {out}")
+    console.writable_file("--out", out)
     console.guarded(lambda: _run(sessions, hours, workload, trace, policy, seeds, mean, profile, out))
 
 
@@ -89,7 +92,6 @@ def _run(
     peak = max(o.peak_sessions for runs in outcomes.values() for o in runs)
     note(f"{visitors.name}: {events:,} events, at most {peak:,} sessions at once, {cpu_s:.1f} s of CPU, {rss_mb:.0f} MiB")
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
         title = f"headrace simulate: {visitors.name}, about {sessions} sessions, {hours:g} h"
         document = {"title": title, "policies": {name: report.as_json(runs) for name, runs in outcomes.items()}}
         html = report.page(title, [report.plots("over time, seed 1", timelines)], text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
@@ -95,11 +96,14 @@ def _content(option: str, path: Path | None) -> bytes | None:
     if path is None:
         return None
     try:
-        if (size := path.stat().st_size) > _MAX_FILE_BYTES:
-            raise bad_input(option, f"must be a file of at most {_MAX_FILE_BYTES} bytes; got {size}")
-        return path.read_bytes()
+        with path.open("rb") as file:
+            content = file.read(_MAX_FILE_BYTES + 1)  # a pipe or a device may have no end
+            size = max(len(content), os.fstat(file.fileno()).st_size)
     except OSError as error:
         raise bad_input(option, f"must be a file that can be read; got {str(path)!r}: {error.strerror}") from None
+    if size > _MAX_FILE_BYTES:
+        raise bad_input(option, f"must be a file of at most {_MAX_FILE_BYTES} bytes; got {size}")
+    return content
 
 
 class RemoteSource:

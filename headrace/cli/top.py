@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import math
 import time
+import urllib.error
 import urllib.request
 from collections import deque
 from collections.abc import Iterator
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 DEFAULT_METRICS = "127.0.0.1:9464"
 _WITHIN_S = 3.0
 _AT_ONCE = 16
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def top(
@@ -37,8 +40,7 @@ def top(
 
     def main() -> None:
         for option, value in (("--every", every), ("--window", window)):
-            if not 0.1 <= value <= 3600:
-                raise console.bad_input(option, f"must be from 0.1 to 3600 seconds; got {value:g}")
+            console.in_range(option, value, 0.1, 3600)
         views = watch(metrics, every, window)
         if once:
             from rich.console import Console
@@ -87,19 +89,29 @@ def read(metrics: str, threads: ThreadPoolExecutor) -> Reading:
         except OSError:
             return None
 
-    known = {
-        address: target["labels"]["process"]
-        for target in json.loads(_get(f"http://{metrics}{TARGETS_PATH}"))
-        for address in target["targets"]
-    }
+    url = f"http://{metrics}{TARGETS_PATH}"
+    try:
+        known = {address: target["labels"]["process"] for target in json.loads(_get(url)) for address in target["targets"]}
+    except (ValueError, LookupError, TypeError):
+        raise console.Failure(f"{url} is not a front door's list of replicas; --metrics names a front door's metrics port") from None
     pages = dict(zip(known, threads.map(page, known), strict=True))
     return reading(time.monotonic(), {address: (process, pages[address]) for address, process in known.items()})
 
 
 def _get(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=_WITHIN_S) as answer:  # noqa: S310 - always http
-        text: str = answer.read().decode()
-        return text
+    """The page at `url`. A proxy of the environment is passed by: replicas are asked where they are.
+
+    Raises:
+        OSError: nothing answers, or what does is no HTTP server.
+    """
+    try:
+        with _DIRECT.open(url, timeout=_WITHIN_S) as answer:
+            text: str = answer.read().decode(errors="replace")
+            return text
+    except urllib.error.URLError as error:
+        raise OSError(f"{url}: {error.reason}") from None
+    except http.client.HTTPException as error:
+        raise OSError(f"{url}: no HTTP server answers: {error!r}") from None
 
 
 def picture(metrics: str, view: View) -> RenderableType:

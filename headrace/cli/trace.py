@@ -20,9 +20,7 @@ def trace(
     def main() -> list[str]:
         from observability import waterfall
 
-        if not file.is_file():
-            raise console.bad_input("FILE", f"must be a file that exists; got {str(file)!r}")
-        with file.open(encoding="utf-8") as lines:
+        with console.existing_file("FILE", file).open(encoding="utf-8", errors="replace") as lines:
             calls = waterfall.read(lines)
         chosen = [c for c in calls if session in ("", c.session_id) and trace_id in ("", c.root.trace_id)]
         for call in reversed(chosen):

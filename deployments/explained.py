@@ -1,0 +1,75 @@
+"""Says in words what a configuration would serve, and what of it an operator may not have meant. Starts nothing."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from autoscaling.scaling import Stage
+from deployments.config import FRONT_DOOR, FUSED_DEPLOYMENT, STAGE_DEPLOYMENTS, AppConfig, RuntimeSettings
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentFacts:
+    """How much of a deployment runs, and on what. `cpus`, `gpus` and `resources` are what Ray reserves for one replica."""
+
+    name: str
+    min_replicas: int
+    max_replicas: int
+    cpus: float
+    gpus: float
+    resources: Mapping[str, float]
+    runtimes: tuple[str, ...]
+
+
+def deployments(document: Mapping[str, Any], config: AppConfig) -> list[DeploymentFacts]:
+    """Of a document that `deployments.cluster.load` has accepted, in its order; with Serve's defaults where it says nothing."""
+    return [_facts(block, config) for block in document["applications"][0].get("deployments") or []]
+
+
+def warnings(config: AppConfig, facts: list[DeploymentFacts]) -> Iterator[str]:
+    """Settings that Ray and Headrace accept, one sentence each."""
+    door = config.front_door
+    if not _is_loopback(door.host) and door.tls is None:
+        yield f"front_door.host {door.host} faces the network and tls is not set: prompts, frames and resume tokens travel in clear"
+    by_name = {each.name: each for each in facts}
+    doors = by_name.get(FRONT_DOOR)
+    if doors is not None and doors.max_replicas > 1 and not config.session_store.url:
+        yield "several front doors without session_store.url: a session is resumed only at the front door that had it"
+    for stage in (Stage.DENOISER, Stage.DECODER):
+        found = by_name.get(STAGE_DEPLOYMENTS[stage])
+        if found is not None and found.min_replicas == 0 and not config.scale_to_zero:
+            yield f"{found.name} has min_replicas 0 and scale_to_zero is false: while it has no replica the server is NOT_SERVING"
+    for each in facts:
+        for device, reserved in (("cuda", each.gpus), ("neuron", sum(each.resources.values()))):
+            if device in each.runtimes and not reserved:
+                wanted = "num_gpus" if device == "cuda" else "resources: {neuron_cores: ...}"
+                yield f"{each.name} runs on {device} and reserves none: set {wanted} in its ray_actor_options"
+
+
+def _facts(block: Mapping[str, Any], config: AppConfig) -> DeploymentFacts:
+    options, scaling = block.get("ray_actor_options") or {}, block.get("autoscaling_config")
+    fixed = block.get("num_replicas") or 1
+    least, most = (scaling.get("min_replicas", 1), scaling.get("max_replicas", 1)) if isinstance(scaling, Mapping) else (fixed, fixed)
+    return DeploymentFacts(
+        block["name"], least, most, options.get("num_cpus", 1.0), options.get("num_gpus", 0.0), options.get("resources") or {},
+        tuple(dict.fromkeys(runtime.name for runtime in _runtimes(block["name"], config))),
+    )  # fmt: skip
+
+
+def _runtimes(name: str, config: AppConfig) -> tuple[RuntimeSettings, ...]:
+    own = {
+        STAGE_DEPLOYMENTS[Stage.TEXT_ENCODER]: (config.text_encoder.runtime,),
+        STAGE_DEPLOYMENTS[Stage.DENOISER]: (config.engine.runtime,),
+        STAGE_DEPLOYMENTS[Stage.DECODER]: (config.decoder.runtime,),
+    }
+    return sum(own.values(), ()) if name == FUSED_DEPLOYMENT else own.get(name, ())
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

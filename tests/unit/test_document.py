@@ -1,0 +1,105 @@
+"""A deploy document that is wrong in its shape, and what `headrace check` says of one that is right."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from deployments.cluster import FUSED_CONFIG, STAGED_CONFIG, Overrides, load
+from deployments.config import AppConfig
+from deployments.explained import deployments, warnings
+from headrace.cli import app
+from headrace.cli.console import EXIT_BAD_INPUT, conclude
+from model_core.errors import InvalidRequest
+
+APP = {"name": "headrace", "import_path": "deployments.app:build"}
+
+
+def document(**changes: Any) -> bytes:
+    return yaml.safe_dump({"applications": [APP | changes]}).encode()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "serve.yaml: must be a mapping with the key 'applications'; got nothing"),
+        (b"- a\n- b\n", "serve.yaml: must be a mapping with the key 'applications'; got list \"['a', 'b']\""),
+        (b"7", "serve.yaml: must be a mapping with the key 'applications'; got int '7'"),
+        (b"\xff\xfe\x00", "serve.yaml: must be YAML"),
+        (b"a: [1\nb: 2", "serve.yaml: must be YAML; line 2, column 2:"),
+        (b"a: 2026-99-99", "serve.yaml: must be YAML; ValueError"),
+        (b"applications: 5", "applications: Input should be a valid list"),
+        (b"applications: [5]", "applications.0: Input should be a valid dictionary"),
+        (b"applications: []", "applications: must be one application named 'headrace'; got []"),
+        (document(args=5), "applications.0.args: Input should be a valid dictionary"),
+        (document(args={"front_door": 7}), "args.front_door: Input should be a valid dictionary"),
+        (document(args={"engine": [1]}), "args.engine: Input should be a valid dictionary"),
+        (document(deployments=7), "applications.0.deployments: Input should be a valid list"),
+        (document(deployments=[7]), "applications.0.deployments.0: must be a mapping with the key 'name'; got int '7'"),
+        (document(deployments=[{}]), "applications.0.deployments.0.name: Field required"),
+        (document(deployments=[{"name": "Denoser"}]), "deployments.name: must be one of TextEncoder, Denoiser, Decoder, FrontDoor"),
+        (document(runtime_env=[1]), "applications.0.runtime_env: Input should be a valid dictionary"),
+        (document(runtime_env={"env_vars": [1]}), "applications.0.runtime_env.env_vars: must map names to quoted text"),
+        (document(runtime_env={"env_vars": {"A": 1}}), "applications.0.runtime_env.env_vars: must map names to quoted text"),
+    ],
+)
+def test_a_wrong_shape_names_its_key(tmp_path: Path, content: bytes, said: str) -> None:
+    (path := tmp_path / "serve.yaml").write_bytes(content)
+    with pytest.raises(InvalidRequest) as refused:
+        load(path, Overrides())
+    assert str(refused.value).startswith(said)
+
+
+def test_keys_without_a_value_are_as_if_left_out(tmp_path: Path) -> None:
+    (path := tmp_path / "serve.yaml").write_bytes(document(args={}, deployments=[], runtime_env={}, autoscaling_policy=None))
+    loaded, config = load(path, Overrides(env={"A": "1"}))
+    assert config == AppConfig(link_host="127.0.0.1")
+    assert loaded["applications"][0]["runtime_env"] == {"env_vars": {"A": "1"}}
+
+
+@pytest.mark.parametrize(
+    ("path", "names"),
+    [(STAGED_CONFIG, ["TextEncoder", "Denoiser", "Decoder", "FrontDoor"]), (FUSED_CONFIG, ["FusedPipeline", "FrontDoor"])],
+)
+def test_check_explains_the_shipped_files(path: Path, names: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert conclude(lambda: app(["check", str(path), "--json"], standalone_mode=False)) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [each["name"] for each in told["deployments"]] == names
+    assert (told["model"], told["warnings"]) == ("millrace-64", [])
+    assert conclude(lambda: app(["check", str(path)], standalone_mode=False)) == 0
+    assert names[0] in capsys.readouterr().out
+
+
+def test_check_lists_every_fault_and_no_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (path := tmp_path / "serve.yaml").write_bytes(document(args={"engine": {"slots": 0}, "front_door": {"port": -1}}))
+    assert conclude(lambda: app(["check", str(path)], standalone_mode=False)) == EXIT_BAD_INPUT
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == [
+        "error: args.engine.slots: Input should be greater than or equal to 1; got '0'",
+        "error: args.front_door.port: Input should be greater than or equal to 0; got '-1'",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("args", "blocks", "said"),
+    [
+        ({"front_door": {"host": "0.0.0.0"}}, {}, "front_door.host 0.0.0.0 faces the network and tls is not set"),  # noqa: S104
+        ({}, {"FrontDoor": {"num_replicas": 2, "autoscaling_config": None}}, "several front doors without session_store.url"),
+        ({}, {"Denoiser": {"autoscaling_config": {"min_replicas": 0, "max_replicas": 1}}}, "Denoiser has min_replicas 0"),
+        ({"engine": {"runtime": {"name": "cuda"}}}, {}, "Denoiser runs on cuda and reserves none: set num_gpus"),
+        (
+            {"decoder": {"runtime": {"name": "neuron", "target": "trn2", "cores": 2, "compiled": True}}},
+            {},
+            "Decoder runs on neuron and reserves none: set resources: {neuron_cores: ...}",
+        ),
+    ],
+)
+def test_check_warns_of_what_may_not_have_been_meant(args: dict[str, Any], blocks: dict[str, Any], said: str) -> None:
+    document, config = load(STAGED_CONFIG, Overrides(args=args, deployments=blocks))
+    [warning] = warnings(config, deployments(document, config))
+    assert warning.startswith(said)
