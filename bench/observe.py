@@ -40,6 +40,7 @@ from observability.dashboards import WINDOW, queries
 from observability.rules import BURNS, OBJECTIVES, runbook, share_name
 
 PROMPTS = ("a large yellow star moving right on a navy background", "a small green square rising on a cream background")
+PAGES = {"Prometheus": "graph", "alerts": "alerts", "targets": "targets"}
 ALERT = "HeadraceChunksLate"
 SLOWED, TRACES = "slowed", "traces.jsonl"  # files
 CHUNKS = next(objective for objective in OBJECTIVES if objective.alert == ALERT)
@@ -267,7 +268,7 @@ def main() -> None:
         folder = Path(name)
         print("starting a local cluster and Prometheus", flush=True)
         with observed(folder, checking=a.check) as (app, seen):
-            print(f"Prometheus  {seen.url}/graph", f"alerts      {seen.url}/alerts", f"targets     {seen.url}/targets", sep="\n")
+            print(*(f"{name:<12}{seen.page(page)}" for name, page in PAGES.items()), sep="\n")
             print(f"metrics     http://{app.metrics_address}/metrics", f"server      {app.address}", sep="\n")
             print(f"dashboards  {ROOT / 'observability' / 'dashboards'}/*.json, for Grafana with this Prometheus")
             print(f"terminal    .venv/bin/headrace top --metrics {app.metrics_address}")

@@ -10,7 +10,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,17 @@ class Prometheus:
     def has_data(self, expression: str) -> bool:
         """Whether it gives any number; a division of nothing by nothing is none."""
         return any(sample["value"][1] != "NaN" for sample in self.query(expression))
+
+    def page(self, name: str) -> str:
+        """Where a person finds `graph`, `alerts` or `targets`. Debian's package has them under `/classic`, without the newer interface.
+
+        Raises:
+            OSError: it has no such page.
+        """
+        for path in (f"classic/{name}", name):
+            with suppress(urllib.error.HTTPError), urllib.request.urlopen(f"{self.url}/{path}", timeout=_ANSWER_WITHIN_S):  # noqa: S310
+                return f"{self.url}/{path}"
+        raise OSError(f"{self.url} has no page {name}")
 
     def ready(self) -> bool:
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -255,6 +256,9 @@ class TracingSettings(_Settings):
         for exporter, field, value in (("file", "file", self.file), ("otlp", "endpoint", self.endpoint)):
             if self.exporter == exporter and not value:
                 raise ValueError(f"{field} must be given with exporter {exporter}; got {value!r}")
+        if self.endpoint and urlsplit(self.endpoint).path in ("", "/"):
+            likely = f"{self.endpoint.rstrip('/')}/v1/traces"
+            raise ValueError(f"endpoint must have a path; a collector's is usually {likely}; got {self.endpoint!r}")
         return self
 
 

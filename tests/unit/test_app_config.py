@@ -59,6 +59,10 @@ def test_the_defaults_of_a_denoise_replica_are_stated_once() -> None:
         ({"admission": {"utilisation": 1.2}}, "args.admission.utilisation: Input should be less than or equal to 1; got '1.2'"),
         ({"tracing": {"exporter": "file"}}, "file must be given with exporter file; got ''"),
         ({"tracing": {"exporter": "otlp", "endpoint": "collector:4317"}}, "args.tracing.endpoint: String should match pattern"),
+        (
+            {"tracing": {"exporter": "otlp", "endpoint": "http://127.0.0.1:4318"}},
+            "endpoint must have a path; a collector's is usually http://127.0.0.1:4318/v1/traces; got 'http://127.0.0.1:4318'",
+        ),
         ({"admission": {"mode": "fcfs"}}, "args.admission.mode: Input should be 'measured' or 'none'; got 'fcfs'"),
         ({"admission": {"tenants": {"a": {"weight": 0}}}}, "args.admission.tenants.a.weight: Input should be greater than 0; got '0'"),
         ({"admission": {"tenants": {"other": {}}}}, "'other' stands for all that are not listed, and cannot be listed"),

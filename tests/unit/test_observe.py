@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import cast
 
@@ -81,3 +83,23 @@ def test_the_runbook_asks_for_what_there_is() -> None:
         names = {re.sub(r"_(bucket|count|sum)$", "", name) for name in re.findall(r"headrace_\w+", query)}
         assert names
         assert names <= known
+
+
+@pytest.mark.parametrize("has", [("/classic/alerts",), ("/alerts",), ("/classic/alerts", "/alerts")])
+def test_pages_are_named_where_this_prometheus_has_them(has: tuple[str, ...]) -> None:
+    class Pages(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path in has else 404)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Pages) as server:
+        threading.Thread(target=server.serve_forever).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        try:
+            assert Prometheus(url).page("alerts") == url + has[0]
+            with pytest.raises(OSError, match="has no page graph"):
+                Prometheus(url).page("graph")
+        finally:
+            server.shutdown()
