@@ -280,8 +280,8 @@ class CheckpointSettings(_Settings):
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     family: str = ""
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{0,64}$")] = ""
-    height: Annotated[int, Field(ge=16, le=4096)]
-    width: Annotated[int, Field(ge=16, le=4096)]
+    height: Annotated[int, Field(ge=0, le=4096)] = 0
+    width: Annotated[int, Field(ge=0, le=4096)] = 0
     frames: Annotated[int, Field(ge=0, le=1025)] = 0
     fps: Annotated[int, Field(ge=0, le=240)] = 0
     steps: Annotated[int, Field(ge=0, le=100)] = 0

@@ -202,8 +202,8 @@ class Validator:
         for name, value, offered in (("width", spec.width, config.width), ("height", spec.height, config.height)):
             if value not in (0, offered):
                 check.fail(f"{path}{name}", f"must be {offered} for model {config.name}; got {value}")
-        if spec.steps > config.max_steps:
-            check.fail(f"{path}steps", f"must be from 1 to {config.max_steps}, or 0 for the default; got {spec.steps}")
+        if spec.steps and not config.min_steps <= spec.steps <= config.max_steps:
+            check.fail(f"{path}steps", f"must be from {config.min_steps} to {config.max_steps}, or 0 for the default; got {spec.steps}")
         upload = self._upload(check, spec, config, path)
         if check.violations:
             return None

@@ -164,6 +164,7 @@ class ModelConfig(ABC):
 
     Attributes:
         fps: the media rate that its frames are meant to be played at.
+        num_steps, min_steps, max_steps: denoise steps a chunk: by default, and what may be asked for.
         media: what a session may be given besides its prompt.
         needs_media: a session must be given one of them.
         media_frames: of the longest video that it may be given.
@@ -176,6 +177,7 @@ class ModelConfig(ABC):
     width: int
     num_steps: int
     max_steps: int
+    min_steps: int = 1
     execution: Execution = Execution()
     media: tuple[Media, ...] = ()
     needs_media: bool = False
@@ -199,6 +201,10 @@ class ModelConfig(ABC):
     @abstractmethod
     def context_chunks(self) -> int:
         """How many of the last chunks the next one is made from: the length of the suffix that a leg is opened with."""
+
+    def forwards(self, num_steps: int) -> int:
+        """Looks at the denoiser in a chunk of `num_steps` steps. Some solvers look twice in a step."""
+        return num_steps
 
     @property
     def decoder_chunks(self) -> int:

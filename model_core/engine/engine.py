@@ -98,7 +98,7 @@ class Engine:
             self._turns += 1
             row.step_index, row.last_turn = row.step_index + 1, self._turns
             row.steps_at.append(ended)
-            if row.step_index == row.context.num_steps:
+            if row.step_index == row.forwards:
                 self._finish_chunk(row, emit)
                 done.append(row)
         self._commit([row for row in done if not row.finished])
@@ -115,7 +115,7 @@ class Engine:
             try:
                 end = context.end_chunk(self.config.grid)
                 session = EngineSession(
-                    context, slot, self._sampler.open(context), end,
+                    context, slot, self._sampler.open(context), self.config.forwards(context.num_steps), end,
                     opened_at=asked, chunk_s=self.config.chunk_seconds, patience_s=self.engine.job_patience_s,
                 )  # fmt: skip
                 session.start_chunk(context.next_chunk, asked if waiting_since is None else waiting_since)
@@ -189,7 +189,8 @@ class Engine:
         started = self._clock()
         self._sampler.step([session.leg] * rows)
         stepped = self._clock()
-        self._sampler.commit([session.leg] * rows)
+        if self.config.grid.chunks != 1:  # a session of one chunk has nothing to remember, and a family no graph for it
+            self._sampler.commit([session.leg] * rows)
         return stepped - started, self._clock() - stepped
 
     def _finish_chunk(self, row: EngineSession, emit: Emit) -> None:
@@ -217,7 +218,7 @@ class Engine:
         bucket = bucket_for(len(rows), self.engine.batch_buckets)
         if self.observer is not None:
             begun = [row for row in rows if row.step_index == 0 and row.context.due_s is not None] if work == "step" else []
-            slack_s = tuple(row.due - started - row.context.num_steps * self._step_s[self.engine.batch_buckets[0]] for row in begun)
+            slack_s = tuple(row.due - started - row.forwards * self._step_s[self.engine.batch_buckets[0]] for row in begun)
             self.observer(Forward(work, bucket, len(rows), seconds, slack_s))
         self._expected_s += profile[self.engine.batch_buckets.index(bucket)] if profile else seconds
         table[bucket] += _NEW_EVIDENCE * (seconds - table[bucket]) if table[bucket] else seconds

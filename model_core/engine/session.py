@@ -21,6 +21,7 @@ def check(config: ModelConfig, sampler: Sampler, context: SessionContext) -> Non
     Raises:
         InvalidRequest: naming each field, what it must be and what it is.
     """
+    least = config.min_steps
     window, first = config.context_chunks, context.next_chunk - len(context.suffix)
     suffix = [latents.shape for latents in context.suffix]
     fitting = [config.latent_shape(first + i) for i in range(len(suffix))]
@@ -30,7 +31,7 @@ def check(config: ModelConfig, sampler: Sampler, context: SessionContext) -> Non
     sink = [latents.shape for latents in context.sink]
     sinks = [config.latent_shape(i) for i in range(min(config.sink_chunks, max(0, first)))]
     rules: tuple[tuple[str, bool, str, object], ...] = (
-        ("num_steps", 1 <= context.num_steps <= config.max_steps, f"from 1 to {config.max_steps}", context.num_steps),
+        ("num_steps", least <= context.num_steps <= config.max_steps, f"from {least} to {config.max_steps}", context.num_steps),
         ("next_chunk", context.next_chunk >= 0, "0 or more", context.next_chunk),
         ("suffix", len(suffix) == min(window, max(0, context.next_chunk)), f"the last {window} chunks, or all", len(suffix)),
         ("suffix", suffix == fitting, f"latents of shapes {fitting}", suffix),
@@ -74,9 +75,10 @@ class EngineSession:
 
     Attributes:
         leg: the sampler's state of it.
+        forwards: looks at the network that a chunk takes; see `ModelConfig.forwards`.
         end_chunk: one past the last chunk; None for an endless stream.
         chunk_index: the chunk being made.
-        step_index: denoise steps done on it.
+        step_index: of those, how many are done.
         ready_since: when the current chunk could first have been worked on.
         waiting_chunks: finished chunks not yet taken.
         opened_at, chunk_s: the deadline of chunk k of a live session is `opened_at + due_s + (k - next_chunk) * chunk_s`.
@@ -89,6 +91,7 @@ class EngineSession:
     context: SessionContext
     slot: int
     leg: Leg
+    forwards: int
     end_chunk: int | None
     opened_at: float
     chunk_s: float
@@ -109,7 +112,7 @@ class EngineSession:
     def view(self, group: Hashable = None) -> RowView:
         """What the step scheduler may know."""
         return RowView(
-            self.slot, self.due, self.context.num_steps - self.step_index, self.waiting_chunks, self.last_turn, self.finished, group
+            self.slot, self.due, self.forwards - self.step_index, self.waiting_chunks, self.last_turn, self.finished, group
         )  # fmt: skip
 
     @property

@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from inspect import signature
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -40,9 +41,9 @@ class ClipLeg:
         text: features `[G, T, D]` and mask `[G, T]`; G is 2 with guidance (the prompt, then what it leads away from), else 1.
         schedule: the noise schedule, which some families' solvers keep state in.
         x_t: noisy latents, one row in the network's own layout.
-        step: denoise steps done.
+        step: looks at the network that are done; see `ModelConfig.forwards`.
         given: the family's own tensors, made once a leg.
-        draw: what noise comes from; some solvers draw more of it at each step.
+        draw: what noise comes from, for this clip alone; some solvers draw more of it at each step.
         kept: what a solver keeps from step to step, where its schedule does not.
         skipping: which of its steps need no forward.
     """
@@ -74,6 +75,7 @@ class ClipSampler(ABC):
         self._program = load_program(config, graphs)
         self._buckets = tuple(buckets)
         self._schedule = schedule
+        self._draws = "generator" in signature(type(schedule).step).parameters
         self._text_shape = (config.texts, config.max_tokens, text_width)
 
     @abstractmethod
@@ -93,9 +95,14 @@ class ClipSampler(ABC):
         schedule.set_timesteps(num_steps)
         schedule.set_begin_index(0)
 
+    def seen(self, leg: ClipLeg) -> Tensor:
+        """The row as the network is to see it."""
+        return leg.x_t
+
     def advance(self, leg: ClipLeg, predicted: Tensor) -> Tensor:
-        """The row after a step."""
-        return cast("Tensor", leg.schedule.step(predicted, leg.t, leg.x_t, return_dict=False)[0])
+        """The row after a step. A solver that adds noise draws it from the clip's own generator: never from the process's."""
+        drawn = {"generator": leg.draw} if self._draws else {}
+        return cast("Tensor", leg.schedule.step(predicted, leg.t, leg.x_t, **drawn, return_dict=False)[0])
 
     def clean(self, x_t: Tensor) -> Tensor:
         """A row in the network's layout as latents `[C, F, H, W]`."""
@@ -121,7 +128,7 @@ class ClipSampler(ABC):
         schedule = copy.deepcopy(self._schedule)
         self.prepare(schedule, leg.context.num_steps)
         leg.schedule, leg.step, leg.kept = schedule, 0, {}
-        leg.skipping = Skipping(self.config.skip_threshold, leg.context.num_steps)
+        leg.skipping = Skipping(self.config.skip_threshold, self.config.forwards(leg.context.num_steps))
         leg.draw = torch.Generator().manual_seed(leg.context.seed)
         leg.x_t = self.noise(leg.draw)
 
@@ -134,7 +141,8 @@ class ClipSampler(ABC):
         predicted = {leg: row for leg in unique if (row := leg.skipping.guess(leg.x_t, leg.step, group)) is not None}
         if asking := [leg for leg in legs if leg not in predicted]:
             rows = [*asking, *[asking[0]] * (bucket_for(len(asking), self._buckets) - len(asking))]
-            forward = self.predict(rows, torch.cat([leg.x_t for leg in rows]), torch.stack([leg.t for leg in rows]))
+            seen = {leg: self.seen(leg) for leg in asking}
+            forward = self.predict(rows, torch.cat([seen[leg] for leg in rows]), torch.stack([leg.t for leg in rows]))
             predicted |= dict(zip(asking, forward.split(1), strict=False))
         for leg in dict.fromkeys(asking):
             leg.skipping.learn(leg.x_t, predicted[leg], group)

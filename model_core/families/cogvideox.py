@@ -158,10 +158,18 @@ class CogVideoXSampler(ClipSampler):
 
     def noise(self, draw: torch.Generator) -> Tensor:
         noise: Tensor = randn_tensor(self._shape, generator=draw, dtype=torch.float32)
-        return cast("Tensor", noise * self._schedule.init_noise_sigma)
+        return noise
 
     def prepare(self, schedule: Any, num_steps: int) -> None:
         schedule.set_timesteps(num_steps)
+
+    def start(self, leg: ClipLeg, chunk: int) -> None:
+        """Some solvers begin with more noise than others, which depends on the times that are set."""
+        super().start(leg, chunk)
+        leg.x_t = leg.x_t * leg.schedule.init_noise_sigma
+
+    def seen(self, leg: ClipLeg) -> Tensor:
+        return cast("Tensor", leg.schedule.scale_model_input(leg.x_t, leg.t))
 
     def predict(self, legs: Sequence[ClipLeg], x_t: Tensor, t: Tensor) -> Tensor:
         sides = Sides.of(legs, x_t, t)

@@ -6,12 +6,13 @@ A deployment may set what a checkpoint leaves open: size, length, rate, steps, g
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from model_core.config import ChunkGrid, Media, ModelConfig
 from model_core.errors import WeightsError
 from model_core.families.checkpoint import Checkpoint
+from model_core.families.solvers import Solving, solving
 
 TAEHV_REACH = 8  # latent frames: three memory blocks at twice the rate of latents, six at their own
 # Of Self-Forcing, where a checkpoint does not say: latent frames that attention spans, and the shift of its times.
@@ -27,8 +28,11 @@ class Kind:
         pipelines: classes that `model_index.json` may name.
         streaming: chunk after chunk without end; otherwise a clip of fixed length, made at once.
         fps, frames, steps, guidance: defaults. `frames` is the length of a clip, or of a streaming model's longest session; 0 for no end.
+            A checkpoint whose autoencoder makes other lengths has the next shorter one.
+        height, width: defaults, rounded down to what the checkpoint can make.
         max_tokens: of text.
         multiple: height and width must be multiples of it.
+        joined: latent frames after a clip's first that only come together.
         first, rest: latent frames of a streaming model's chunks; in `causal-wan` the checkpoint may say otherwise.
         media, needs_media: what a session may be given besides its prompt, and whether it must be given one of them.
         media_frames: of the longest video that it may be given.
@@ -43,6 +47,9 @@ class Kind:
     guidance: float
     max_tokens: int
     multiple: int
+    height: int = 480
+    width: int = 832
+    joined: int = 1
     streaming: bool = False
     first: int = 0
     rest: int = 0
@@ -59,11 +66,11 @@ KINDS = {
     ),
     "ltx": Kind(
         description="LTX-Video text-to-video: a clip made at once.", pipelines=("LTXPipeline",),
-        fps=25, frames=161, steps=50, guidance=3.0, max_tokens=128, multiple=32,
+        fps=25, frames=161, steps=50, guidance=3.0, max_tokens=128, multiple=32, height=512, width=704,
     ),
     "cogvideox": Kind(
         description="CogVideoX text-to-video: a clip made at once.", pipelines=("CogVideoXPipeline",),
-        fps=8, frames=49, steps=50, guidance=6.0, max_tokens=226, multiple=16,
+        fps=8, frames=49, steps=50, guidance=6.0, max_tokens=226, multiple=16, height=480, width=720, joined=2,
     ),
     "wan-image": Kind(
         description="Wan image-to-video: a clip made at once, which begins with a given image.", pipelines=("WanImageToVideoPipeline",),
@@ -109,8 +116,8 @@ class Choice:
     checkpoint: Checkpoint
     family: str = ""
     name: str = ""
-    height: int
-    width: int
+    height: int = 0
+    width: int = 0
     frames: int = 0
     fps: int = 0
     steps: int = 0
@@ -133,6 +140,8 @@ class CheckpointConfig(ModelConfig):
         decoder_window: chunks of it that matter to its frames.
         attention: of a streaming model.
         decoder: the component that decodes: `vae`, or the folder of a TAEHV.
+        frame_rate: frames a second that the network is told of, whatever rate they are played at.
+        solving: how the steps of a clip are taken.
         guidance: scale of classifier-free guidance; 1 for none.
         max_tokens: of text.
         negative_prompt: what guidance leads away from.
@@ -149,6 +158,8 @@ class CheckpointConfig(ModelConfig):
     decoder_window: int
     attention: Attention
     decoder: str
+    frame_rate: int
+    solving: Solving = field(default_factory=Solving)
     guidance: float
     max_tokens: int
     negative_prompt: str
@@ -175,6 +186,9 @@ class CheckpointConfig(ModelConfig):
         """How many texts steer a clip: with guidance the prompt and what it leads away from, else the prompt."""
         return 2 if self.guidance > 1 else 1
 
+    def forwards(self, num_steps: int) -> int:
+        return self.solving.forwards(num_steps)
+
     @property
     def decoder_chunks(self) -> int:
         return self.decoder_window
@@ -192,34 +206,57 @@ def describe(choice: Choice) -> CheckpointConfig:
     """
     index = choice.checkpoint.index()
     family = _family(choice, index.get("_class_name"))
-    kind = KINDS[family]
+    kind = _version(family, index, choice.checkpoint)
     vae = choice.checkpoint.settings("vae")
     factor, stretch = _compression(vae)
-    for name, size in (("height", choice.height), ("width", choice.width)):
+    height, width = (choice.height or _fitting(kind.height, kind.multiple, 0), choice.width or _fitting(kind.width, kind.multiple, 0))
+    for name, size in (("height", height), ("width", width)):
         if size <= 0 or size % kind.multiple:
             raise WeightsError(f"{name} must be a multiple of {kind.multiple} for {family}; got {size}")
-    frames = choice.frames or kind.frames
-    if frames and (frames - 1) % stretch:
-        raise WeightsError(f"frames must be 1 more than a multiple of {stretch} for {family}; got {frames}")
+    apart = stretch * kind.joined
+    frames = choice.frames or (kind.frames and _fitting(kind.frames, apart, 1))
+    if frames and (frames - 1) % apart:
+        raise WeightsError(f"frames must be 1 more than a multiple of {apart} for {family}; got {frames}")
     guidance = kind.guidance if choice.guidance is None else choice.guidance
     if kind.streaming and guidance != 1:
         raise WeightsError(f"guidance must be 1 for {family}, which was distilled to need none; got {guidance:g}")
     if choice.decoder and not kind.taehv:
         raise WeightsError(f"decoder must be empty for {family}, whose latents no TAEHV here decodes; got {choice.decoder!r}")
     grid = _grid(kind, index, frames, stretch)
+    if grid.max_frames not in (None, frames):
+        raise WeightsError(f"frames must fill whole chunks for {family}: the next length is {grid.max_frames}; got {frames}")
     attention, window, decoder_window = Attention(), 0, 0
     if kind.streaming:
         decoder_window = -(-(TAEHV_REACH if choice.decoder else wan_vae_reach(vae)) // grid.rest)
         attention, window = _attention(index, grid, decoder_window)
     folder = choice.checkpoint.folder.rstrip("/").rpartition("/")[2]
-    steps = choice.steps or kind.steps
+    solver = Solving() if family == "causal-wan" else solving(family, choice.checkpoint.settings("scheduler"))
+    steps, fps = choice.steps or kind.steps, choice.fps or kind.fps
+    if steps < solver.min_steps:
+        raise WeightsError(f"steps must be at least {solver.min_steps} with this checkpoint's {solver.name}; got {steps}")
     return CheckpointConfig(
-        name=choice.name or folder, description=kind.description, fps=choice.fps or kind.fps, height=choice.height, width=choice.width,
-        num_steps=steps, max_steps=max(steps, 100), family_name=family, checkpoint=choice.checkpoint, identity=choice.checkpoint.identity(),
+        name=choice.name or folder, description=kind.description, fps=fps, frame_rate=fps, height=height, width=width,
+        num_steps=steps, min_steps=solver.min_steps, max_steps=max(steps, 100), solving=solver,
+        family_name=family, checkpoint=choice.checkpoint, identity=choice.checkpoint.identity(),
         chunk_grid=grid, channels=_channels(vae), factor=factor, window=window, decoder_window=decoder_window, attention=attention,
         decoder=choice.decoder or "vae", guidance=guidance, max_tokens=kind.max_tokens, negative_prompt=choice.negative_prompt,
         skip_threshold=choice.skip_threshold, media=kind.media, needs_media=kind.needs_media, media_frames=kind.media_frames,
     )  # fmt: skip
+
+
+def _version(family: str, index: dict[str, Any], checkpoint: Checkpoint) -> Kind:
+    """The family's defaults, or those of a version of it that has its own."""
+    kind = KINDS[family]
+    if family == "cogvideox" and checkpoint.settings("transformer").get("patch_size_t"):  # CogVideoX 1.5
+        return replace(kind, fps=16, frames=81, height=768, width=1360)
+    if family == "wan" and index.get("expand_timesteps"):  # Wan 2.2 TI2V 5B
+        return replace(kind, fps=24, frames=121, height=704, width=1280)
+    return kind
+
+
+def _fitting(most: int, apart: int, first: int) -> int:
+    """The largest of `first`, `first + apart` and so on that is not above `most`."""
+    return most - (most - first) % apart
 
 
 def _family(choice: Choice, pipeline: object) -> str:

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKLLTXVideo, FlowMatchEulerDiscreteScheduler, LTXPipeline, LTXVideoTransformer3DModel
+from diffusers import AutoencoderKLLTXVideo, LTXPipeline, LTXVideoTransformer3DModel, SchedulerMixin
 from diffusers.pipelines.ltx.pipeline_ltx import calculate_shift
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor, nn
@@ -28,7 +28,6 @@ from model_core.families.wan_vae import bytes_of
 from model_core.graphs import DENOISER, Bucket, Entry, GraphSpec, Inputs
 
 _NOISE_SEED = 0  # of what some checkpoints' decoders add
-_TRAINED_FPS = 25  # positions in time are in seconds at this rate; diffusers' default
 
 
 def embedder(config: ModelConfig) -> Embedder:
@@ -38,7 +37,7 @@ def embedder(config: ModelConfig) -> Embedder:
 
 def sampler(config: ModelConfig, engine: EngineConfig) -> Sampler:
     own = _own(config)
-    return LTXSampler(own, engine.batch_buckets, load_noise_schedule(own.checkpoint, FlowMatchEulerDiscreteScheduler), _network(own))
+    return LTXSampler(own, engine.batch_buckets, load_noise_schedule(own.checkpoint, SchedulerMixin), _network(own))
 
 
 def painter(config: ModelConfig) -> Painter:
@@ -85,7 +84,7 @@ class LTXGraph(nn.Module):
         self.transformer = transformer
         transformer.time_embed = AlongRows(transformer.time_embed, config.texts)
         _, self._frames, self._height, self._width = config.latent_shape(0)
-        self._scale = (config.grid.factor / _TRAINED_FPS, config.factor, config.factor)
+        self._scale = (config.grid.factor / config.frame_rate, config.factor, config.factor)  # positions in time are in seconds
         self._tokens = config.max_tokens
         transformer.rope = _Held(*transformer.rope(torch.empty(1), self._frames, self._height, self._width, self._scale))
 

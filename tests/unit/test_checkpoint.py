@@ -154,7 +154,7 @@ def test_every_family_refuses_pickles_a_missing_shard_and_the_network_of_another
         ("ltx", {"height": 48}, "height must be a multiple of 32 for ltx; got 48"),
         ("ltx", {"frames": 12}, "frames must be 1 more than a multiple of 8 for ltx; got 12"),
         ("cogvideox", {"width": 40}, "width must be a multiple of 16 for cogvideox; got 40"),
-        ("cogvideox", {"frames": 48}, "frames must be 1 more than a multiple of 4 for cogvideox; got 48"),
+        ("cogvideox", {"frames": 48}, "frames must be 1 more than a multiple of 8 for cogvideox; got 48"),
     ],
 )
 def test_sizes_and_lengths_that_another_family_has(name: str, given: dict[str, object], sentence: str) -> None:
