@@ -11,7 +11,7 @@ from pathlib import Path
 import grpc
 import grpc.aio
 
-from deployments import wire
+from deployments import message_size, wire
 from deployments.admission import AdmissionDesk
 from deployments.live import LiveControls
 from deployments.pacing import Clock
@@ -22,7 +22,7 @@ from deployments.sessions import DRAINING, Place, SessionRunner
 from deployments.validation import Catalogue, Limits, Order, Validator
 from headrace.v1 import video_pb2 as pb
 from model_core.errors import StageUnavailable
-from model_core.media import Mp4Writer
+from model_core.media import FileBound, Mp4Writer
 from model_core.pipeline import VideoPipeline
 from model_core.tasks import run_in_thread
 from model_core.types import FrameChunk
@@ -126,11 +126,16 @@ class VideoService:
             return pb.ListModelsResponse(models=[self._model(name) for name in sorted(self._catalogue.models)])
 
     async def _file(self, order: Order, place: Place) -> pb.GenerateResponse:
-        """Frames go to the encoder as they come, so that memory does not grow with length."""
+        """Frames go to the encoder as they come, so that memory does not grow with length.
+
+        Raises:
+            InvalidRequest: even as small as the encoder can make it, the file is larger than the caller takes.
+        """
         usage = wire.Usage()
+        bound = FileBound(message_size.media_bytes(order.max_message_bytes), order.request.num_frames or 1)
         with tempfile.TemporaryDirectory(prefix="headrace-") as folder:
             path = Path(folder) / "video.mp4"
-            writer = Mp4Writer(path, order.config.fps)
+            writer = Mp4Writer(path, order.config.fps, bound)
             try:
                 async with aclosing(place.running.session.events()) as events:
                     async for event in events:
@@ -140,6 +145,7 @@ class VideoService:
                             place.meter.made(event, self._clock.now())
             finally:
                 await run_in_thread(writer.close)
+            message_size.check_file(path.stat().st_size, order.max_message_bytes)
             mp4 = await run_in_thread(path.read_bytes)
         ended = pb.Ended(reason=pb.END_REASON_COMPLETED, usage=usage.tick(order.config.fps))
         return pb.GenerateResponse(mp4=mp4, started=wire.started(order.request, order.config, order.request.num_steps), ended=ended)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 
+from deployments.message_size import DEFAULT_BYTES, FIELD, raw_frame_problem
 from deployments.session_keeper import SessionKeeper
 from deployments.session_store import SessionMismatch
 from deployments.validation import Order, ResumePoint, Validator
@@ -14,6 +15,7 @@ from model_core.errors import FieldViolation, InvalidRequest
 from model_core.pipeline import Session, SessionRequest, VideoPipeline
 from model_core.session_log import PromptEntry, SessionRecord, Told, reconcile
 from model_core.tasks import run_in_thread
+from model_core.types import Codec
 
 
 class Resumption:
@@ -38,7 +40,7 @@ class Resumption:
             SessionNotFound, SessionMismatch: the session cannot be resumed here.
             StageUnavailable: the store is away.
         """
-        lead_s = self._validator.resume(message, path, live=live)
+        lead_s, max_message_bytes = self._validator.resume(message, path, live=live)
         token, holder = message.resume.token, self._keeper.new_token()
         self._checked(await self._keeper.find(token), message, path, live=live)
         # It may have gone on since: what counts is the record as it was taken.
@@ -48,7 +50,7 @@ class Resumption:
             session_id=record.session_id, prompt=record.timeline[-1].prompt, seed=record.seed, num_steps=record.num_steps,
             num_frames=record.num_frames, codec=record.codec,
         )  # fmt: skip
-        return Order(request, pipeline.config, lead_s, token, holder, point)
+        return Order(request, pipeline.config, lead_s, token, holder, point, max_message_bytes=max_message_bytes)
 
     def _checked(
         self, record: SessionRecord, message: pb.StreamRequest | pb.LiveStart, path: str, *, live: bool
@@ -81,6 +83,9 @@ class Resumption:
         bad_steps = [change.steps for change in resume.quality_changes if not 1 <= change.steps <= most]
         if bad_steps:
             problems.append(FieldViolation(f"{path}quality_changes.steps", f"must be from 1 to {most}; got {bad_steps[0]}"))
+        if record.codec is Codec.RAW_RGB:
+            size = raw_frame_problem(pipeline.config.width, pipeline.config.height, message.max_message_bytes or DEFAULT_BYTES)
+            problems += [] if size is None else [FieldViolation(f"{path.removesuffix('resume.')}{FIELD}", size)]
         if problems:
             raise InvalidRequest(tuple(problems))
         return pipeline, ResumePoint(story, next_frame)

@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 from opentelemetry.util.types import AttributeValue
 
 from autoscaling.admission import Ask
-from deployments import wire
+from deployments import message_size, wire
 from deployments.admission import AdmissionDesk, Ticket
 from deployments.pacing import Clock, MediaTimeline, Pacer
 from deployments.resumption import open_session
@@ -300,7 +300,9 @@ class _Serving:
     async def _deliver_frames(self, chunk: FrameChunk) -> None:
         arrived = self._clock.now()
         self._usage.add(chunk)
-        await self._send(frames=wire.frames(chunk, () if self._first_sent else (self._place.encoding,)))
+        whole = wire.frames(chunk, () if self._first_sent else (self._place.encoding,))
+        for part in message_size.parts(whole, self._order.max_message_bytes, "start." if self._reply is pb.LiveResponse else ""):
+            await self._send(frames=part)
         now = self._clock.now()
         if not self._first_sent:
             self._first_sent = True

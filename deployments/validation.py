@@ -8,9 +8,10 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar, cast
 
+from deployments.message_size import DEFAULT_BYTES, FIELD, MIN_BYTES, raw_frame_problem
 from deployments.wire import CODECS, DEFAULT_CODEC
 from headrace.v1 import video_pb2 as pb
 from model_core.config import ModelConfig
@@ -91,6 +92,7 @@ class Order:
         holder: this connection, to the session store.
         resume: for a session that goes on.
         upload: the image or video for a new one, still to be decoded.
+        max_message_bytes: the largest message that this connection's client takes.
     """
 
     request: SessionRequest
@@ -100,6 +102,7 @@ class Order:
     holder: str = ""
     resume: ResumePoint | None = None
     upload: Upload | None = None
+    max_message_bytes: int = DEFAULT_BYTES
 
 
 class Validator:
@@ -112,15 +115,17 @@ class Validator:
     def generate(self, message: pb.GenerateRequest, session_id: str, seed: int) -> Order:
         """`seed` is taken where the caller gave none; also below. Raises InvalidRequest."""
         check = _Check()
+        size = self._message_bytes(check, message.max_message_bytes, FIELD)
         order = self._order(check, message, "", session_id, seed, Codec.RAW_RGB, self._limits.max_generate_seconds, endless=False, lead=0.0)
-        return check.passed(order)
+        return replace(check.passed(order), max_message_bytes=size)
 
     def stream(self, message: pb.StreamRequest, session_id: str, seed: int) -> Order:
         """Raises InvalidRequest."""
         check = _Check()
         codec, lead = self._codec(check, message.codec, "codec"), self._lead(check, message.max_lead_seconds, "max_lead_seconds")
+        size = self._message_bytes(check, message.max_message_bytes, FIELD)
         order = self._order(check, message, "", session_id, seed, codec, self._limits.max_stream_seconds, endless=False, lead=lead)
-        return check.passed(order)
+        return self._sized(check, order, size, "")
 
     def live(self, message: pb.LiveRequest, session_id: str, seed: int) -> Order:
         """The first message of a Live. Raises InvalidRequest."""
@@ -132,11 +137,16 @@ class Validator:
         start = message.start
         codec = self._codec(check, start.codec, "start.codec")
         lead = self._lead(check, start.max_lead_seconds, "start.max_lead_seconds") or self._limits.live_lead_seconds
+        size = self._message_bytes(check, start.max_message_bytes, f"start.{FIELD}")
         order = self._order(check, start, "start.", session_id, seed, codec, self._limits.max_stream_seconds, endless=True, lead=lead)
-        return check.passed(order)
+        return self._sized(check, order, size, "start.")
 
-    def resume(self, message: pb.StreamRequest | pb.LiveStart, path: str, *, live: bool) -> float:
-        """A message with `resume` set, as far as can be said without the session. Returns the lead in seconds. Raises InvalidRequest."""
+    def resume(self, message: pb.StreamRequest | pb.LiveStart, path: str, *, live: bool) -> tuple[float, int]:
+        """A message with `resume` set, as far as can be said without the session. Raises InvalidRequest.
+
+        Returns:
+            The lead in seconds, and the largest message that the caller takes.
+        """
         check = _Check()
         for name, given in (("spec", message.HasField("spec")), ("codec", message.codec != pb.CODEC_UNSPECIFIED)):
             if given:
@@ -150,7 +160,8 @@ class Validator:
         for ack in resume.acknowledged[:_MAX_ACKNOWLEDGED]:
             self._prompt(check, ack.prompt, f"{path}acknowledged.prompt")
         lead = self._lead(check, message.max_lead_seconds, f"{path.removesuffix('resume.')}max_lead_seconds")
-        return check.passed((lead or self._limits.live_lead_seconds) if live else lead)
+        size = self._message_bytes(check, message.max_message_bytes, f"{path.removesuffix('resume.')}{FIELD}")
+        return check.passed(((lead or self._limits.live_lead_seconds) if live else lead, size))
 
     def control(self, message: pb.LiveRequest) -> Control:
         """Which control a later message of a Live is. Raises InvalidRequest."""
@@ -247,6 +258,19 @@ class Validator:
             check.fail(path, f"must be a number from 0 to {self._limits.max_lead_seconds:g}; got {seconds:g}")
             return 0.0
         return seconds
+
+    def _message_bytes(self, check: _Check, stated: int, path: str) -> int:
+        if 0 < stated < MIN_BYTES:
+            check.fail(path, f"must be at least {MIN_BYTES}, or 0 for {DEFAULT_BYTES}; got {stated}")
+        return stated or DEFAULT_BYTES
+
+    def _sized(self, check: _Check, order: Order | None, size: int, path: str) -> Order:
+        """`order` for a caller who takes messages of `size` bytes."""
+        if order is not None and order.request.codec is Codec.RAW_RGB:
+            problem = raw_frame_problem(order.config.width, order.config.height, size)
+            if problem is not None:
+                check.fail(f"{path}{FIELD}", problem)
+        return replace(check.passed(order), max_message_bytes=size)
 
     def _codec(self, check: _Check, number: int, path: str) -> Codec:
         if number == pb.CODEC_UNSPECIFIED:

@@ -35,12 +35,13 @@ __all__ = [
 ]  # fmt: skip
 
 TENANT_KEY = "x-headrace-tenant"  # metadata of a call
+# The largest message that this client takes, and says so to servers, which cut chunks to fit.
+MAX_MESSAGE_BYTES = 256 * 1024 * 1024
 
 _SERVICE = "/headrace.v1.VideoService"
 _HEALTH_CHECK = "/grpc.health.v1.Health/Check"
-_MAX_MESSAGE_BYTES = 256 * 1024 * 1024
 _CHANNEL_OPTIONS = (
-    ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     # Otherwise all clients in a process share a connection, and its flow control.
     ("grpc.use_local_subchannel_pool", 1),
     # A server that vanished without closing its connections is noticed by an unanswered ping. Servers allow them every 5 s.
@@ -110,7 +111,8 @@ class HeadraceClient:
             ClientError: the call failed; see the tree above.
             ValueError: `seed` is not an unsigned 64-bit number, another number does not fit its field, or there is an image and a video.
         """
-        request = pb.GenerateRequest(spec=_spec(prompt, seconds, seed, model, width, height, steps, image, video))
+        spec = _spec(prompt, seconds, seed, model, width, height, steps, image, video)
+        request = pb.GenerateRequest(spec=spec, max_message_bytes=MAX_MESSAGE_BYTES)
         try:
             return await self._generate(request, timeout=timeout_s, metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
@@ -146,9 +148,9 @@ class HeadraceClient:
 
         async def attempt(resume: pb.SessionResume | None) -> AsyncGenerator[StreamEvent, None]:
             if resume is None:
-                request = pb.StreamRequest(spec=spec, codec=codec, max_lead_seconds=max_lead_s)
+                request = pb.StreamRequest(spec=spec, codec=codec, max_lead_seconds=max_lead_s, max_message_bytes=MAX_MESSAGE_BYTES)
             else:
-                request = pb.StreamRequest(resume=resume, max_lead_seconds=max_lead_s)
+                request = pb.StreamRequest(resume=resume, max_lead_seconds=max_lead_s, max_message_bytes=MAX_MESSAGE_BYTES)
             left_s = None if ends_at is None else max(0.0, ends_at - asyncio.get_running_loop().time())
             call = self._stream(request, timeout=left_s, metadata=self._metadata)
             try:
@@ -195,7 +197,7 @@ class HeadraceClient:
             ValueError: as in `generate`.
         """
         spec = _spec(prompt, seconds, seed, model, width, height, steps, image, video)
-        start = pb.LiveStart(spec=spec, codec=codec, max_lead_seconds=max_lead_s)
+        start = pb.LiveStart(spec=spec, codec=codec, max_lead_seconds=max_lead_s, max_message_bytes=MAX_MESSAGE_BYTES)
         return LiveSession(self._live, start, self._metadata, reconnect, replaceable)
 
     async def list_models(self, timeout_s: float | None = 10.0) -> list[pb.Model]:

@@ -10,6 +10,7 @@ import io
 import struct
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -85,11 +86,33 @@ def encode_mp4(frames: Frames, fps: int) -> bytes:
         return path.read_bytes()
 
 
-class Mp4Writer:
-    """Writes an MP4 as frames come, so that memory does not grow with length. The first frames set the size."""
+@dataclass(frozen=True, slots=True)
+class FileBound:
+    """An MP4 of `frames` frames that should take at most `max_bytes`."""
 
-    def __init__(self, path: Path, fps: int) -> None:
+    max_bytes: int
+    frames: int
+
+    def options(self, width: int, height: int, fps: int) -> dict[str, str]:
+        """What x264 is told, so that the file fits; nothing where any file of that size does. Noise may still be larger."""
+        index_bytes = 4096 + 32 * self.frames
+        # A picture in 4:2:0 is 1.5 bytes a pixel, and x264 stores what it cannot compress.
+        if index_bytes + 2 * width * height * self.frames <= self.max_bytes:
+            return {}
+        # The buffer may be full of bits at the start: it counts as one more second.
+        rate = int(8 * max(1, self.max_bytes - index_bytes) / (self.frames / fps + 1))
+        return {"maxrate": str(rate), "bufsize": str(rate)}
+
+
+class Mp4Writer:
+    """Writes an MP4 as frames come, so that memory does not grow with length. The first frames set the size.
+
+    With `bound`, pictures that would make the file too large are compressed harder.
+    """
+
+    def __init__(self, path: Path, fps: int, bound: FileBound | None = None) -> None:
         self._fps = fps
+        self._bound = bound
         self._next_frame = 0
         self._container: OutputContainer = av.open(str(path), "w", format="mp4", options={"movflags": "faststart"})
         self._stream: VideoStream | None = None
@@ -102,7 +125,9 @@ class Mp4Writer:
         """
         _checked(frames)
         if self._stream is None:
-            self._stream = _add_h264(self._container, frames.shape[2], frames.shape[1], self._fps, _FILE_OPTIONS)
+            height, width = frames.shape[1:3]
+            bound = {} if self._bound is None else self._bound.options(width, height, self._fps)
+            self._stream = _add_h264(self._container, width, height, self._fps, _FILE_OPTIONS | bound)
         for picture in _pictures(frames, self._next_frame, self._fps):
             self._container.mux(self._stream.encode(picture))
         self._next_frame += len(frames)

@@ -155,6 +155,7 @@ class LocalSource:
 
         from deployments.resumption import open_session
         from deployments.validation import Catalogue, Limits, Validator
+        from headrace.client import MAX_MESSAGE_BYTES
         from headrace.v1 import video_pb2 as pb
         from model_core.types import FrameChunk
 
@@ -163,7 +164,8 @@ class LocalSource:
         # Judged as a server would judge it, so that the same words give the same frames, or the same error.
         validator = Validator(Catalogue({config.name: config}, config.name), Limits())
         spec = pb.VideoSpec(prompt=prompt, seconds=seconds, seed=seed, image=footage.image, video=footage.video)
-        order = validator.stream(pb.StreamRequest(spec=spec, codec=pb.CODEC_RAW_RGB), "local", secrets.randbits(63))
+        request = pb.StreamRequest(spec=spec, codec=pb.CODEC_RAW_RGB, max_message_bytes=MAX_MESSAGE_BYTES)
+        order = validator.stream(request, "local", secrets.randbits(63))
         session = await open_session(pipeline, order, nullcontext())
         yield Opened(config.name, order.request.seed, config.width, config.height, config.fps)
         async with aclosing(session.events()) as events:

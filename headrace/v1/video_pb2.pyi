@@ -61,10 +61,12 @@ class VideoSpec(_message.Message):
     def __init__(self, model: _Optional[str] = ..., prompt: _Optional[str] = ..., seconds: _Optional[float] = ..., seed: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., steps: _Optional[int] = ..., image: _Optional[bytes] = ..., video: _Optional[bytes] = ...) -> None: ...
 
 class GenerateRequest(_message.Message):
-    __slots__ = ("spec",)
+    __slots__ = ("spec", "max_message_bytes")
     SPEC_FIELD_NUMBER: _ClassVar[int]
+    MAX_MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
     spec: VideoSpec
-    def __init__(self, spec: _Optional[_Union[VideoSpec, _Mapping]] = ...) -> None: ...
+    max_message_bytes: int
+    def __init__(self, spec: _Optional[_Union[VideoSpec, _Mapping]] = ..., max_message_bytes: _Optional[int] = ...) -> None: ...
 
 class GenerateResponse(_message.Message):
     __slots__ = ("mp4", "started", "ended")
@@ -77,16 +79,18 @@ class GenerateResponse(_message.Message):
     def __init__(self, mp4: _Optional[bytes] = ..., started: _Optional[_Union[Started, _Mapping]] = ..., ended: _Optional[_Union[Ended, _Mapping]] = ...) -> None: ...
 
 class StreamRequest(_message.Message):
-    __slots__ = ("spec", "codec", "max_lead_seconds", "resume")
+    __slots__ = ("spec", "codec", "max_lead_seconds", "resume", "max_message_bytes")
     SPEC_FIELD_NUMBER: _ClassVar[int]
     CODEC_FIELD_NUMBER: _ClassVar[int]
     MAX_LEAD_SECONDS_FIELD_NUMBER: _ClassVar[int]
     RESUME_FIELD_NUMBER: _ClassVar[int]
+    MAX_MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
     spec: VideoSpec
     codec: Codec
     max_lead_seconds: float
     resume: SessionResume
-    def __init__(self, spec: _Optional[_Union[VideoSpec, _Mapping]] = ..., codec: _Optional[_Union[Codec, str]] = ..., max_lead_seconds: _Optional[float] = ..., resume: _Optional[_Union[SessionResume, _Mapping]] = ...) -> None: ...
+    max_message_bytes: int
+    def __init__(self, spec: _Optional[_Union[VideoSpec, _Mapping]] = ..., codec: _Optional[_Union[Codec, str]] = ..., max_lead_seconds: _Optional[float] = ..., resume: _Optional[_Union[SessionResume, _Mapping]] = ..., max_message_bytes: _Optional[int] = ...) -> None: ...
 
 class SessionResume(_message.Message):
     __slots__ = ("token", "next_frame", "acknowledged", "quality_changes")
@@ -129,16 +133,18 @@ class LiveRequest(_message.Message):
     def __init__(self, start: _Optional[_Union[LiveStart, _Mapping]] = ..., prompt: _Optional[_Union[PromptChange, _Mapping]] = ..., pause: _Optional[_Union[Pause, _Mapping]] = ..., resume: _Optional[_Union[Resume, _Mapping]] = ..., stop: _Optional[_Union[Stop, _Mapping]] = ...) -> None: ...
 
 class LiveStart(_message.Message):
-    __slots__ = ("spec", "codec", "max_lead_seconds", "resume")
+    __slots__ = ("spec", "codec", "max_lead_seconds", "resume", "max_message_bytes")
     SPEC_FIELD_NUMBER: _ClassVar[int]
     CODEC_FIELD_NUMBER: _ClassVar[int]
     MAX_LEAD_SECONDS_FIELD_NUMBER: _ClassVar[int]
     RESUME_FIELD_NUMBER: _ClassVar[int]
+    MAX_MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
     spec: VideoSpec
     codec: Codec
     max_lead_seconds: float
     resume: SessionResume
-    def __init__(self, spec: _Optional[_Union[VideoSpec, _Mapping]] = ..., codec: _Optional[_Union[Codec, str]] = ..., max_lead_seconds: _Optional[float] = ..., resume: _Optional[_Union[SessionResume, _Mapping]] = ...) -> None: ...
+    max_message_bytes: int
+    def __init__(self, spec: _Optional[_Union[VideoSpec, _Mapping]] = ..., codec: _Optional[_Union[Codec, str]] = ..., max_lead_seconds: _Optional[float] = ..., resume: _Optional[_Union[SessionResume, _Mapping]] = ..., max_message_bytes: _Optional[int] = ...) -> None: ...
 
 class PromptChange(_message.Message):
     __slots__ = ("prompt", "request_id", "replace_from")
