@@ -81,6 +81,10 @@ class VideoService:
         """Refuse new sessions and end streams before their next chunk."""
         self._runner.drain()
 
+    def close(self) -> None:
+        """After the last call."""
+        self._runner.close()
+
     def handler(self) -> grpc.GenericRpcHandler:
         """For `server.add_generic_rpc_handlers`. Requests come as bytes: the service itself answers those that do not parse."""
         return grpc.method_handlers_generic_handler(

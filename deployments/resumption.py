@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 
 from deployments.message_size import DEFAULT_BYTES, FIELD, raw_frame_problem
@@ -14,8 +13,8 @@ from headrace.v1 import video_pb2 as pb
 from model_core.errors import FieldViolation, InvalidRequest
 from model_core.pipeline import Session, SessionRequest, VideoPipeline
 from model_core.session_log import PromptEntry, SessionRecord, Told, reconcile
-from model_core.tasks import run_in_thread
 from model_core.types import Codec
+from model_core.uploads.decoders import UploadDecoders
 
 
 class Resumption:
@@ -91,18 +90,17 @@ class Resumption:
         return pipeline, ResumePoint(story, next_frame)
 
 
-async def open_session(pipeline: VideoPipeline, order: Order, decoding: AbstractAsyncContextManager[object]) -> Session:
-    """The session of `order`, new or resumed; what it is given is decoded under `decoding`.
+async def open_session(pipeline: VideoPipeline, order: Order, decoders: UploadDecoders, caller: str = "") -> Session:
+    """The session of `order`, new or resumed; what it is given is decoded for `caller`.
 
     Raises:
-        StageUnavailable: the text encoder is away.
+        StageUnavailable: the text encoder is away, or what it is given cannot be decoded just now.
         InvalidRequest: the image or video that it is given cannot be decoded.
     """
     point = order.resume
-    if point is None:
-        if order.upload is None:
-            return await pipeline.open(order.request)
-        async with decoding:
-            footage = await run_in_thread(order.upload.footage, order.config)
-        return await pipeline.open(replace(order.request, footage=footage))
-    return await pipeline.restore(point.story.record, point.next_frame)
+    if point is not None:
+        return await pipeline.restore(point.story.record, point.next_frame)
+    if order.upload is None:
+        return await pipeline.open(order.request)
+    footage = await decoders.footage(order.upload, order.config, caller)
+    return await pipeline.open(replace(order.request, footage=footage))

@@ -100,3 +100,4 @@ class GrpcServer:
             self._service.drain()
             await self._server.stop(grace_s)
             await cancel_and_wait(self._probing)
+            self._service.close()

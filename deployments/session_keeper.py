@@ -99,11 +99,11 @@ class SessionKeeper:
             SessionNotFound: there is none.
             StageUnavailable: the store is away.
         """
-        return self._read(await self._asked("get", self._store.get(token)))
+        return await self._read(await self._asked("get", self._store.get(token)))
 
     async def claim(self, token: str, holder: str) -> SessionRecord:
         """Take the session; a connection that holds it now ends when it next writes. Raises as `find`."""
-        return self._read(await self._asked("claim", self._store.claim(token, holder)))
+        return await self._read(await self._asked("claim", self._store.claim(token, holder)))
 
     @asynccontextmanager
     async def keeping(self, token: str, holder: str, session: Session) -> AsyncGenerator[Kept, None]:
@@ -214,11 +214,11 @@ class SessionKeeper:
             self._complain(operation, error)
             raise StageUnavailable("sessions cannot be looked up just now: the session store does not answer") from error
 
-    def _read(self, data: bytes | None) -> SessionRecord:
+    async def _read(self, data: bytes | None) -> SessionRecord:
         if data is None:
             raise SessionNotFound("resume.token: no session has it; it is unknown, has expired, or its session was stopped")
         try:
-            return SessionRecord.from_bytes(data)
+            return await run_in_thread(SessionRecord.from_bytes, data)  # as long as it takes to write a large one
         except ValueError as error:
             self._complain("read", error)
             raise SessionNotFound("resume.token: the session's record cannot be read") from None

@@ -31,12 +31,12 @@ from model_core.pipeline import Paused, PromptApplied, Resumed, Session, Session
 from model_core.session_log import Reconciled
 from model_core.tasks import cancel_and_wait, run_in_thread
 from model_core.types import Codec, FrameChunk, StageTiming
+from model_core.uploads.decoders import UploadDecoders
 from observability.context import SESSION_ID
 from observability.metrics import Metrics
 from observability.session_meter import SessionMeter
 
 _TICK_S = 1.0
-_DECODING_AT_ONCE = 2  # uploads; each may take some hundred megabytes while it is decoded
 _OUTCOMES = {
     pb.END_REASON_COMPLETED: "completed",
     pb.END_REASON_STOPPED: "stopped",
@@ -71,13 +71,17 @@ class SessionRunner:
         self._clock = clock
         self._running: set[RunningSession] = set()
         self._draining = asyncio.Event()
-        self._decoding = asyncio.Semaphore(_DECODING_AT_ONCE)
+        self._decoders = UploadDecoders()
         self._open = 0
 
     @property
     def open_sessions(self) -> int:
         """Sessions that wait or run."""
         return self._open
+
+    def close(self) -> None:
+        """Let go of what is held beyond calls."""
+        self._decoders.close()
 
     def drain(self) -> None:
         """Take no more sessions, and end those that are here before their next chunk; Generates that run are left to finish."""
@@ -116,7 +120,7 @@ class SessionRunner:
             call.trace.about(order.request.session_id, _told(order, account))
         with self._counted(), self._entered(ask) as ticket:
             asked = self._clock.now()
-            session = await open_session(self._pipelines[order.config.name], order, self._decoding)
+            session = await open_session(self._pipelines[order.config.name], order, self._decoders, account)
             encoded = self._clock.now()
             encoding = _encoding(session, encoded - asked)
             meter = SessionMeter(self._metrics, account, order.config.fps, paced=order.max_lead_s > 0, trace=call.trace)

@@ -19,7 +19,7 @@ from model_core.errors import FieldViolation, InvalidRequest
 from model_core.pipeline import SessionRequest
 from model_core.session_log import Reconciled
 from model_core.types import Codec
-from model_core.uploads import Upload, UploadLimits
+from model_core.uploads.upload import Upload, UploadLimits
 
 T = TypeVar("T")
 Control = Literal["prompt", "pause", "resume", "stop"]
@@ -229,17 +229,18 @@ class Validator:
         return Order(request, config, lead, upload=upload)
 
     def _upload(self, check: _Check, spec: pb.VideoSpec, config: ModelConfig, path: str) -> Upload | None:
-        """The image or video, as far as its first bytes can be judged."""
+        """The image or video, as far as its size and first bytes can be judged."""
         given = spec.WhichOneof("footage")
         if given is None:
             if config.needs_media:
                 check.fail(f"{path}{config.media[0]}", f"is required by model {config.name}; got none")
             return None
+        data: bytes = getattr(spec, given)  # each access copies it
         if given not in config.media:
             takes = " or ".join(f"{kind}" for kind in config.media) or "neither image nor video"
-            check.fail(f"{path}{given}", f"must be unset: model {config.name} takes {takes}; got {len(getattr(spec, given))} bytes")
+            check.fail(f"{path}{given}", f"must be unset: model {config.name} takes {takes}; got {len(data)} bytes")
             return None
-        upload = Upload(given, getattr(spec, given), f"{path}{given}", self._limits.uploads)
+        upload = Upload(given, data, f"{path}{given}", self._limits.uploads)
         if (problem := upload.problem()) is not None:
             check.fail(upload.field, problem)
         return upload

@@ -13,14 +13,18 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
+from deployments.field_count import field_count
 from headrace.v1 import video_pb2 as pb
 from model_core.config import Media, ModelConfig
 from model_core.errors import FieldViolation, InvalidRequest, StageUnavailable
 from model_core.pipeline import SessionRequest
 from model_core.types import Codec, FrameChunk, StageTiming
-from model_core.uploads import IMAGE_FORMATS, VIDEO_FORMATS, UploadLimits
+from model_core.uploads.upload import IMAGE_FORMATS, VIDEO_FORMATS, UploadLimits
 
 M = TypeVar("M", bound=Message)
+
+# Of one request. Each part of a message that is parsed takes some sixty bytes, and may have come as two.
+MAX_FIELDS = 4096
 
 CODECS = {Codec.RAW_RGB: pb.CODEC_RAW_RGB, Codec.JPEG: pb.CODEC_JPEG, Codec.FMP4_H264: pb.CODEC_FMP4_H264}
 DEFAULT_CODEC = Codec.JPEG
@@ -29,7 +33,7 @@ MAX_MESSAGE_CHARS = 2048
 
 
 class RequestParser:
-    """Parses requests, and says what is wrong with those that cannot be parsed."""
+    """Parses requests, and says what is wrong with those that cannot be parsed, or that hold too many fields to be parsed at all."""
 
     def __init__(self) -> None:
         # The same messages with `bytes` for every `string`: they parse where only the text is broken, and so show which field it is.
@@ -46,7 +50,10 @@ class RequestParser:
         self._pool.AddSerializedFile(file.SerializeToString())
 
     def parse(self, kind: type[M], data: bytes) -> M:
-        """Raises InvalidRequest, naming the text fields that are not UTF-8, or else the message that is cut or garbled."""
+        """Raises InvalidRequest, naming text fields that are not UTF-8, or else the message that is cut, garbled, or of too many fields."""
+        if field_count(data, kind.DESCRIPTOR, MAX_FIELDS) > MAX_FIELDS:
+            told = f"must hold at most {MAX_FIELDS} fields, those of its parts included; got more, in {len(data)} bytes"
+            raise InvalidRequest((FieldViolation(kind.DESCRIPTOR.name, told),))
         try:
             return kind.FromString(data)
         except DecodeError:

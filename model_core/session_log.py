@@ -22,6 +22,8 @@ from model_core.types import Codec, Given, Latents, TextEmbedding
 
 _MAGIC = b"HRL2"
 _HEADER = struct.Struct("<4sI")
+_MAX_HEADER_BYTES = 4 * 1024 * 1024  # prompts, mostly; what JSON unpacks to is many times that
+_MAX_DIMENSIONS = 8
 _FLOAT = np.dtype("<f4")
 _HEAD, _GUIDE = "head", "guide:"
 
@@ -114,9 +116,13 @@ class SessionRecord:
             magic, size = _HEADER.unpack_from(data)
             if magic != _MAGIC:
                 raise ValueError(f"begins with {magic!r}")
+            if not 0 < size <= min(_MAX_HEADER_BYTES, len(data) - _HEADER.size):
+                raise ValueError(f"a header of {size} bytes in {len(data)}")
             header = json.loads(data[_HEADER.size : _HEADER.size + size])
             chunks, sink = int(header["chunks"]), int(header["sink"])
             arrays = _read(data, _HEADER.size + size, header["shapes"])
+            if not 0 <= chunks <= chunks + sink <= len(arrays) or not header["timeline"] or not header["steps"]:
+                raise ValueError(f"{chunks} chunks, {sink} of the beginning, {len(arrays)} arrays, or no prompt or steps")
             return cls(
                 model=header["model"], fingerprint=header["fingerprint"], session_id=header["session_id"], seed=int(header["seed"]),
                 num_steps=int(header["num_steps"]), num_frames=None if header["num_frames"] is None else int(header["num_frames"]),
@@ -125,7 +131,7 @@ class SessionRecord:
                 steps=tuple((int(chunk), int(steps)) for chunk, steps in header["steps"]),
                 sink=tuple(arrays[chunks : chunks + sink]), given=_given(dict(zip(header["given"], arrays[chunks + sink :], strict=True))),
             )  # fmt: skip
-        except (ValueError, KeyError, TypeError, struct.error) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error) as error:
             raise ValueError(f"no session record: {error}") from error
 
 
@@ -144,14 +150,17 @@ def _given(arrays: dict[str, NDArray[np.float32]]) -> Given | None:
 
 
 def _read(data: bytes, offset: int, shapes: list[list[int]]) -> list[NDArray[np.float32]]:
-    """Raises ValueError: there are more bytes than these shapes hold, or fewer."""
-    arrays = []
+    """Raises ValueError: these are no shapes, or there are more bytes than they hold, or fewer. Nothing is allocated before that."""
     for shape in shapes:
-        count = math.prod(shape)
+        if not len(shape) <= _MAX_DIMENSIONS or not all(type(size) is int and size >= 0 for size in shape):
+            raise ValueError(f"a shape of {str(shape)[:64]}")
+    counts = [math.prod(shape) for shape in shapes]
+    if (expected := offset + sum(counts) * _FLOAT.itemsize) != len(data):
+        raise ValueError(f"must be {expected} bytes by its header; got {len(data)}")
+    arrays = []
+    for shape, count in zip(shapes, counts, strict=True):
         arrays.append(np.frombuffer(data, _FLOAT, count, offset).astype(np.float32).reshape(shape))
         offset += count * _FLOAT.itemsize
-    if offset != len(data):
-        raise ValueError(f"{len(data) - offset} bytes too many")
     return arrays
 
 

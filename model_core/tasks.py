@@ -23,13 +23,22 @@ async def cancel_and_wait(*tasks: asyncio.Task[Any]) -> None:
             task.exception()  # marks it as seen, or asyncio would log it as lost
 
 
-async def run_in_thread(function: Callable[..., T], *args: object) -> T:
-    """`asyncio.to_thread` that never leaves its thread running behind a cancelled caller, so what `function` uses can be closed next."""
+async def run_in_thread(function: Callable[..., T], *args: object, abort: Callable[[], None] | None = None) -> T:
+    """`asyncio.to_thread` that never leaves its thread running behind a cancelled caller, so what `function` uses can be closed next.
+
+    `abort` is called when the caller is cancelled, and makes `function` return soon.
+    """
     task = asyncio.create_task(asyncio.to_thread(function, *args))
     try:
         return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        if abort is not None:
+            abort()
+        raise
     finally:
         await _wait(task)
+        if not task.cancelled():
+            task.exception()  # marks it as seen, where nobody is left to raise it to
 
 
 async def _wait(*tasks: asyncio.Task[Any]) -> None:

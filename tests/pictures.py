@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from fractions import Fraction
 from typing import Any
 
+import av
 import numpy as np
 from PIL import Image
 
@@ -36,6 +38,31 @@ def moving(frames: int, height: int = 64, width: int = 64) -> Frames:
 
 def video(frames: int, fps: int = 24, height: int = 64, width: int = 64) -> bytes:
     return encode_mp4(moving(frames, height, width), fps)
+
+
+def coded(frames: Frames, codec: str, *more: Frames) -> bytes:
+    """An MP4 of one stream by any encoder; `more` are coded on their own, and follow in the same stream."""
+    out = io.BytesIO()
+    with av.open(out, "w", format="mp4") as container:
+        stream = container.add_stream(codec, rate=24)
+        stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
+        at = 0
+        for part in (frames, *more):
+            encoder = stream if at == 0 else _encoder(codec, part)
+            images = [av.VideoFrame.from_ndarray(frame, "rgb24") for frame in part]
+            for packet in [packet for image in (*images, None) for packet in encoder.encode(image)]:
+                if at:
+                    packet.stream = stream
+                    packet.pts = packet.dts = packet.pts + at
+                container.mux(packet)
+            at += len(part)
+    return out.getvalue()
+
+
+def _encoder(codec: str, frames: Frames) -> Any:
+    encoder: Any = av.CodecContext.create(codec, "w")
+    encoder.height, encoder.width, encoder.pix_fmt, encoder.time_base = frames.shape[1], frames.shape[2], "yuv420p", Fraction(1, 24)
+    return encoder
 
 
 def bomb(width: int, height: int) -> bytes:

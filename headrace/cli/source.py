@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -151,13 +151,13 @@ class LocalSource:
 
     async def stream(self, prompt: str, seconds: float, seed: int | None, footage: Footage) -> AsyncGenerator[SourceEvent, None]:
         import secrets
-        from contextlib import nullcontext
 
         from deployments.resumption import open_session
         from deployments.validation import Catalogue, Limits, Validator
         from headrace.client import MAX_MESSAGE_BYTES
         from headrace.v1 import video_pb2 as pb
         from model_core.types import FrameChunk
+        from model_core.uploads.decoders import UploadDecoders
 
         pipeline = self._local.pipeline
         config = pipeline.config
@@ -166,7 +166,8 @@ class LocalSource:
         spec = pb.VideoSpec(prompt=prompt, seconds=seconds, seed=seed, image=footage.image, video=footage.video)
         request = pb.StreamRequest(spec=spec, codec=pb.CODEC_RAW_RGB, max_message_bytes=MAX_MESSAGE_BYTES)
         order = validator.stream(request, "local", secrets.randbits(63))
-        session = await open_session(pipeline, order, nullcontext())
+        with closing(UploadDecoders()) as decoders:
+            session = await open_session(pipeline, order, decoders)
         yield Opened(config.name, order.request.seed, config.width, config.height, config.fps)
         async with aclosing(session.events()) as events:
             async for event in events:

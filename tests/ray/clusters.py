@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from headrace.client import HeadraceClient
 from headrace.v1 import video_pb2 as pb
 from model_core.pipeline import SessionRequest
 from model_core.types import FrameChunk
-from model_core.uploads import Upload, UploadLimits
+from model_core.uploads.decoders import UploadDecoders
+from model_core.uploads.upload import Upload, UploadLimits
 from tests.fakes import FakeStages
 from tests.ray.fake_stages import FOLDER_VARIABLE
 
@@ -135,7 +136,8 @@ async def expected(
     """The same session in this process; `switch` is a frame index and the prompt from there on."""
     stages = FakeStages()
     total = round(seconds * stages.config.fps)
-    footage = None if image is None else Upload("image", image, "image", UploadLimits()).footage(stages.config)
+    with closing(UploadDecoders()) as decoders:
+        footage = None if image is None else await decoders.footage(Upload("image", image, "image", UploadLimits()), stages.config)
     request = SessionRequest("local", prompt, seed, stages.config.num_steps, total, footage=footage)
     session = await stages.pipeline.open(request)
     made: list[bytes] = []

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import struct
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -73,6 +76,32 @@ def test_a_record_with_bytes_missing_or_left_over_is_none() -> None:
     for spoilt in (data[:-4], data + b"\0\0\0\0"):
         with pytest.raises(ValueError, match="no session record"):
             SessionRecord.from_bytes(spoilt)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("shapes", [[-1, -4]]), ("shapes", [[2**62, 2**62]]), ("shapes", [[1.0, 2]]), ("shapes", [[1] * 9]), ("shapes", [3]), ("shapes", 7),
+        ("chunks", -1), ("chunks", 99), ("sink", -2), ("timeline", []), ("steps", []), ("timeline", 5), ("given", 7),
+    ],
+)  # fmt: skip
+def test_a_record_whose_header_lies_is_none(name: str, value: object) -> None:
+    """Nothing is allocated by what it says before it is checked against the bytes that are there."""
+    with pytest.raises(ValueError, match="no session record"):
+        SessionRecord.from_bytes(with_header(record(log_of(4)).to_bytes(), lambda header: json.dumps(header | {name: value})))
+
+
+def test_a_record_whose_header_is_nested_or_huge_is_none() -> None:
+    data = record(log_of(1)).to_bytes()
+    for header in ("[" * 100_000, "3", '"' + "a" * (5 << 20) + '"'):
+        with pytest.raises(ValueError, match="no session record"):
+            SessionRecord.from_bytes(with_header(data, lambda _, header=header: header))  # type: ignore[misc]
+
+
+def with_header(data: bytes, change: Callable[[dict[str, object]], str]) -> bytes:
+    magic, size = struct.unpack_from("<4sI", data)
+    text = change(json.loads(data[8 : 8 + size])).encode()
+    return struct.pack("<4sI", magic, len(text)) + text + data[8 + size :]
 
 
 def test_a_last_chunk_may_be_shorter() -> None:

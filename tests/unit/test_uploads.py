@@ -1,4 +1,7 @@
-"""Images and videos from callers: what is taken comes out at the size served, and everything else is told what is wrong with it."""
+"""Images and videos from callers: what is taken comes out at the size served, and everything else is told what is wrong with it.
+
+Decoded in this process; `test_upload_decoders.py` has the processes that do it in earnest.
+"""
 
 from __future__ import annotations
 
@@ -13,21 +16,25 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model_core.config import Media
-from model_core.errors import InvalidRequest
+from model_core.config import Media, ModelConfig
 from model_core.presets import millrace_64
 from model_core.types import Footage
-from model_core.uploads import Upload, UploadLimits
-from tests.pictures import bomb, encoded, moving, picture, video
+from model_core.uploads.decoders import as_footage
+from model_core.uploads.decoding import decode
+from model_core.uploads.upload import Refused, Upload, UploadLimits, Wanted
+from tests.pictures import bomb, coded, encoded, moving, picture, video
 
 CONFIG = replace(millrace_64(), media_frames=48)  # 64x64, 24 frames a second, 8 frames a chunk
 LIMITS = UploadLimits(max_image_bytes=20_000, max_image_pixels=250_000, max_video_bytes=40_000, max_video_pixels=10_000)
 
 
-def footage(kind: Media, data: bytes, limits: UploadLimits = LIMITS) -> Footage:
-    upload = Upload(kind, data, f"spec.{kind}", limits)
+def frames_of(upload: Upload, config: ModelConfig = CONFIG) -> Footage:
     assert upload.problem() is None
-    return upload.footage(CONFIG)
+    return as_footage(np.stack(decode(upload.data, Wanted.of(upload, config))), upload.kind, config)
+
+
+def footage(kind: Media, data: bytes, limits: UploadLimits = LIMITS) -> Footage:
+    return frames_of(Upload(kind, data, f"spec.{kind}", limits))
 
 
 def refusal(kind: Media, data: bytes, limits: UploadLimits = LIMITS) -> str:
@@ -35,11 +42,9 @@ def refusal(kind: Media, data: bytes, limits: UploadLimits = LIMITS) -> str:
     upload = Upload(kind, data, f"spec.{kind}", limits)
     if (problem := upload.problem()) is not None:
         return problem
-    with pytest.raises(InvalidRequest) as error:
-        upload.footage(CONFIG)
-    (violation,) = error.value.violations
-    assert violation.field == f"spec.{kind}"
-    return violation.description
+    with pytest.raises(Refused) as refused:
+        frames_of(upload)
+    return str(refused.value)
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
@@ -108,7 +113,7 @@ HALF = len(PNG) // 2
         (encoded(Image.new("I;16", (64, 64))), "must have 8 bits a channel; got mode I;16"),
         (PNG + bytes(20_000), rf"must be at most 20000 bytes; got {len(PNG) + 20_000}"),
         (bomb(600, 500), "must have 1 to 250000 pixels; got 600x500"),
-        (bomb(20_000, 10_000)[:2000], "must have 1 to 250000 pixels; got far more"),
+        (bomb(20_000, 10_000)[:2000], "must have 1 to 250000 pixels; got 20000x10000"),
         (video(8), "must be at most 20000 bytes|must be one of PNG, JPEG, WEBP"),
     ],
 )
@@ -129,8 +134,8 @@ def test_no_damage_to_an_image_gets_past_as_anything_but_a_refusal() -> None:
                 broken[place] = rng.integers(0, 256)
             upload = Upload("image", bytes(broken[: rng.integers(1, len(whole) + 1)]), "spec.image", LIMITS)
             if upload.problem() is None:
-                with suppress(InvalidRequest):
-                    assert upload.footage(CONFIG).frames.shape == (1, 64, 64, 3)
+                with suppress(Refused):
+                    assert frames_of(upload).frames.shape == (1, 64, 64, 3)
 
 
 def brightness(frames: np.ndarray) -> list[int]:
@@ -190,9 +195,30 @@ def test_a_video_that_is_not_as_it_should_be(data: bytes, sentence: str) -> None
     assert re.search(sentence, told), told
 
 
+@pytest.mark.parametrize("codec", ["libsvtav1", "libx264", "libx265", "libvpx-vp9", "mpeg4"])
+def test_every_codec_that_is_offered_is_decoded_up_to_the_very_limit(codec: str) -> None:
+    """100x100 is no whole number of the blocks that decoders work in."""
+    data = coded(moving(8, 100, 100), codec)
+    assert footage("video", data, replace(LIMITS, max_video_pixels=10_000)).frames.shape == (8, 64, 64, 3)
+    assert refusal("video", data, replace(LIMITS, max_video_pixels=9_999)) == "must have 1 to 9999 pixels; got 100x100"
+
+
+def test_an_image_of_exactly_the_limit_is_taken() -> None:
+    data = encoded(picture(50, 80))
+    exactly = UploadLimits(max_image_bytes=len(data), max_image_pixels=4000)
+    assert footage("image", data, exactly).frames.shape == (1, 64, 64, 3)
+    assert refusal("image", data, replace(exactly, max_image_pixels=3999)) == "must have 1 to 3999 pixels; got 80x50"
+    assert refusal("image", data, replace(exactly, max_image_bytes=len(data) - 1)).startswith(f"must be at most {len(data) - 1} bytes")
+
+
+def test_a_video_whose_frames_grow_beyond_the_limit_on_the_way_is_refused() -> None:
+    """VP9 says its size with each key frame; this one begins anew, twice as large, after eight frames."""
+    assert refusal("video", coded(moving(8), "libvpx-vp9", moving(8, 128, 128))) == "must have 1 to 10000 pixels; got 128x128"
+
+
 def test_a_video_of_very_many_frames_is_given_up_early() -> None:
     """One that is shown 2,400 times a second: what is decoded is bounded by what is taken, not by what is there."""
     config = replace(CONFIG, media_frames=8)
     upload = Upload("video", video(100, fps=2400, height=16, width=128), "spec.video", LIMITS)
-    with pytest.raises(InvalidRequest, match="must have at most 192 frames a second; got more"):
-        upload.footage(config)
+    with pytest.raises(Refused, match="must have at most 192 frames a second; got more"):
+        frames_of(upload, config)
