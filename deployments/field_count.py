@@ -6,20 +6,22 @@ fields, of which some are large; so their number is judged first.
 
 from __future__ import annotations
 
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from typing import Any
+
+from google.protobuf.descriptor import FieldDescriptor
 
 # Wire types: a number, bytes with their length, and those of a fixed length; of a group, each field in it counts.
 _VARINT, _BYTES = 0, 2
 _FIXED = {1: 8, 5: 4, 3: 0, 4: 0}
 
 
-def field_count(data: bytes, message: Descriptor, most: int) -> int:
-    """Fields of `data` as a `message`, and of its parts, unknown ones too; of more than `most`, any number beyond it.
+def field_count(data: bytes, message: Any, most: int) -> int:
+    """Fields of `data` as a message of the descriptor `message`, and of its parts, unknown ones too; of more than `most`, any number beyond it.
 
     What is cut or garbled is counted as far as it can be read.
     """
     count = 0
-    parts: list[tuple[int, int, Descriptor]] = [(0, len(data), message)]
+    parts: list[tuple[int, int, Any]] = [(0, len(data), message)]
     while parts:
         at, end, kind = parts.pop()
         while at < end:

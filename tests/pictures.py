@@ -44,7 +44,7 @@ def coded(frames: Frames, codec: str, *more: Frames) -> bytes:
     """An MP4 of one stream by any encoder; `more` are coded on their own, and follow in the same stream."""
     out = io.BytesIO()
     with av.open(out, "w", format="mp4") as container:
-        stream = container.add_stream(codec, rate=24)
+        stream: Any = container.add_stream(codec, rate=24)
         stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
         at = 0
         for part in (frames, *more):

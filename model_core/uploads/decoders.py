@@ -204,7 +204,7 @@ def _read_frames(source: BinaryIO, count: int, wanted: Wanted) -> NDArray[np.uin
     if not wanted.least <= count <= wanted.most:
         raise ValueError(f"{count} frames")
     frames = np.empty((count, wanted.height, wanted.width, 3), np.uint8)
-    worker.read_exactly(source, memoryview(frames).cast("B"))
+    worker.read_exactly(source, frames.data.cast("B"))
     return frames
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor
 
 from deployments import wire
 from deployments.field_count import field_count
@@ -15,7 +16,7 @@ from model_core.errors import InvalidRequest
 REQUESTS = (pb.GenerateRequest, pb.StreamRequest, pb.LiveRequest, pb.ListModelsRequest)
 
 
-def descriptors(message: Descriptor) -> Iterator[Descriptor]:
+def descriptors(message: Any) -> Iterator[Any]:
     yield message
     for field in message.fields:
         if field.message_type is not None:
