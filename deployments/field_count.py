@@ -16,7 +16,7 @@ _FIXED = {1: 8, 5: 4, 3: 0, 4: 0}
 
 
 def field_count(data: bytes, message: Any, most: int) -> int:
-    """Fields of `data` as a message of the descriptor `message`, and of its parts, unknown ones too; of more than `most`, any number beyond it.
+    """Fields that `data` holds as a message of the descriptor `message`, in its parts too; any number beyond `most` for more than `most`.
 
     What is cut or garbled is counted as far as it can be read.
     """
