@@ -18,11 +18,11 @@ import numpy as np
 from prometheus_client import CollectorRegistry
 
 from autoscaling.scaling import Terms
-from deployments.autoscaler import PolicyLoop
+from deployments.autoscaler import KeptNodes, PolicyLoop
 from deployments.config import FRONT_DOOR, STAGE_DEPLOYMENTS
 from deployments.policy_report import PolicyReport
 from deployments.process import numbers
-from deployments.scaling_config import scaling_settings
+from deployments.scaling_config import ScalingSettings, scaling_numbers
 from model_core.events import Forward
 from model_core.types import Codec, FrameChunk
 from observability.metrics import DenoiserMetrics, Metrics
@@ -57,8 +57,9 @@ def counting() -> Callable[[int], None]:
 
 
 def decision() -> Callable[[int], None]:
-    loop = PolicyLoop(scaling_settings({"interval_seconds": 0.1}), None, PolicyReport(), time.perf_counter)
+    loop = PolicyLoop(KeptNodes(), PolicyReport(), time.perf_counter)
     door = {"front_door_live": 40.0, "front_door_arrivals": 40.0} | numbers("terms", Terms(0.5, 4, 0.8, (3, 2)))
+    door |= scaling_numbers(ScalingSettings(interval_seconds=0.1), 0.0)
     denoiser = {"replica": 1.0, "denoiser_sessions": 40.0, "denoiser_free_slots": 8.0}
     told = {FRONT_DOOR: door, "Denoiser": denoiser}
     clock = [0.0]

@@ -32,8 +32,8 @@ from autoscaling.simulator.simulation import Setting, Simulation
 from autoscaling.simulator.workload import Lengths, Workload
 from bench.tally import quantile
 from deployments.cluster import STAGED_CONFIG, Overrides, load
-from deployments.config import AppConfig
-from deployments.scaling_config import scaling_settings
+from deployments.config import FRONT_DOOR, AppConfig
+from deployments.scaling_config import tuning
 from deployments.simulated_ray import RayDefault
 
 NAMES = {Stage.TEXT_ENCODER: "TextEncoder", Stage.DENOISER: "Denoiser", Stage.DECODER: "Decoder"}
@@ -88,10 +88,10 @@ def policy(name: str, x: Setting, most: Mapping[str, int], sessions: int) -> Aut
         }
         return RayDefault(configs)
     document, _ = load(STAGED_CONFIG, Overrides())
-    kwargs = document["applications"][0]["autoscaling_policy"]["policy_kwargs"]
+    blocks = {block["name"]: block for block in document["applications"][0]["deployments"]}
     limits = {stage: (1, most[NAMES[stage]]) for stage in Stage}
     terms = Terms(x.times.chunk_s, x.times.steps, x.utilisation, x.admission.brownout.tiers)
-    return Ours(scaling_settings(kwargs).config(terms, limits))
+    return Ours(tuning(blocks[FRONT_DOOR]["user_config"]).scaling.config(terms, limits))
 
 
 def figures(first: list[float], gaps: list[float], replica_s: Figures) -> Figures:

@@ -3,6 +3,8 @@
 `serve.yaml` names the class; Serve makes one object of it in its controller and calls it in the control loop, ten times a second. So a call
 must be quick and must never raise: most calls repeat the last decision, and an error leaves every stage as it is and is logged.
 
+What it goes by comes from the front doors, so that a change of it replaces no replica; see `deployments.scaling_config`.
+
 Three things of Serve shape what stands here. Custom numbers are averaged over time in `aggregated_metrics`, which is wrong for counters:
 the newest raw value is taken. Contexts know nothing of nodes. A deployment with no replica and a queued call is started by Serve itself.
 """
@@ -17,15 +19,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 
 from autoscaling.estimate import decode_report, denoise_report, text_report
 from autoscaling.scaling import Observation, Plan, Stage, StageReplicas, State, Terms, plan
-from autoscaling.scaling.pools import NodePool
 from deployments.config import FRONT_DOOR, STAGE_DEPLOYMENTS
 from deployments.nodes import node_keeper
 from deployments.policy_report import PolicyReport
-from deployments.scaling_config import NodeSettings, ScalingSettings, scaling_settings
+from deployments.scaling_config import NodeSettings, ScalingSettings, newest_settings
 from deployments.scrape import ReplicaMetrics, announce
 
 Numbers = Mapping[str, Mapping[str, float]]
@@ -37,17 +38,15 @@ log = logging.getLogger("ray.serve.headrace")
 class PipelinePolicy:
     """Sizes text encoder, denoiser and decoder together; leaves other deployments alone.
 
-    Raises:
-        ValueError: an argument is unknown or breaks a limit; see `ScalingSettings`.
+    Its argument is all that Serve may hash: where Prometheus reads the policy's metrics, on a free port that the front doors' `/targets`
+    tells.
     """
 
-    def __init__(self, **kwargs: Any) -> None:
-        settings = scaling_settings(kwargs)
-        nodes = None if settings.nodes is None else KeptNodes(settings.nodes)
+    def __init__(self, metrics_host: str = "127.0.0.1") -> None:
         report = PolicyReport()
-        self._loop = PolicyLoop(settings, nodes, report, time.perf_counter)
+        self._loop = PolicyLoop(KeptNodes(), report, time.perf_counter)
         if ray.is_initialized():
-            metrics = ReplicaMetrics(report.registry, settings.metrics_host)
+            metrics = ReplicaMetrics(report.registry, metrics_host)
             announce("Controller", metrics.address)
             weakref.finalize(self, metrics.close)  # Serve makes another policy when the application is deployed again
 
@@ -64,8 +63,8 @@ class Nodes(Protocol):
     @property
     def up(self) -> int | None: ...
 
-    def want(self, nodes: int) -> None:
-        """Hold `nodes` from now on; said at each decision."""
+    def want(self, nodes: int, settings: NodeSettings) -> None:
+        """Hold `nodes` of the pools in `settings` from now on; said at each decision."""
         ...
 
 
@@ -73,13 +72,13 @@ class PolicyLoop:
     """The policy without Serve's identifiers.
 
     Args:
-        nodes: asks for nodes and counts them; None where none are counted.
+        nodes: asks for nodes and counts them, where the settings want any.
         report: is told of every decision.
         timer: seconds, to time decisions.
     """
 
-    def __init__(self, settings: ScalingSettings, nodes: Nodes | None, report: PolicyReport, timer: Callable[[], float]) -> None:
-        self._settings = settings
+    def __init__(self, nodes: Nodes, report: PolicyReport, timer: Callable[[], float]) -> None:
+        self._settings = ScalingSettings()
         self._nodes = nodes
         self._report = report
         self._timer = timer
@@ -112,6 +111,7 @@ class PolicyLoop:
         numbers = {name: latest(context) for name, context in contexts.items()}
         doors = numbers.get(FRONT_DOOR) or {}
         self._terms = next((terms for door in doors.values() if (terms := terms_of(door))), self._terms)
+        self._settings = newest_settings(doors.values()) or self._settings
         if self._terms is None or not doors:
             return  # no front door has reported yet
         limits = {
@@ -154,22 +154,20 @@ class PolicyLoop:
             text=tuple(text_report(replica) for replica in text),
             denoise=tuple(denoise_report(replica, slots) for replica in denoise),
             decode=tuple(decode_report(replica) for replica in decode),
-            nodes=None if self._nodes is None else self._nodes.up,
+            nodes=None if self._settings.nodes is None else self._nodes.up,
         )
 
     def _apply(self, decided: Plan) -> None:
         self._wanted = {STAGE_DEPLOYMENTS[stage]: number for stage, number in decided.replicas.items()}
-        if self._nodes is not None and decided.nodes is not None:
-            self._nodes.want(decided.nodes)
+        if self._settings.nodes is not None and decided.nodes is not None:
+            self._nodes.want(decided.nodes, self._settings.nodes)
         self._report.decided(decided)
 
 
 class KeptNodes:
     """Those of the cluster's node keeper, an actor: it is told, and what it answered before is taken."""
 
-    def __init__(self, settings: NodeSettings) -> None:
-        self._pools = [NodePool(pool.name, pool.max_nodes) for pool in settings.pools]
-        self._retry_s = settings.retry_seconds
+    def __init__(self) -> None:
         self._keeper: Any = None
         self._answer: Any = None
         self._up: int | None = None
@@ -178,12 +176,13 @@ class KeptNodes:
     def up(self) -> int | None:
         return self._up
 
-    def want(self, nodes: int) -> None:
+    def want(self, nodes: int, settings: NodeSettings) -> None:
         self._hear()
         if self._keeper is None:
-            self._keeper = node_keeper(self._pools, self._retry_s)
+            self._keeper = node_keeper()
         if self._answer is None:
-            self._answer = self._keeper.hold.remote(nodes)
+            pools = [(pool.name, pool.max_nodes) for pool in settings.pools]
+            self._answer = self._keeper.hold.remote(nodes, pools, settings.retry_seconds)
 
     def _hear(self) -> None:
         if self._answer is None or not ray.wait([self._answer], timeout=0)[0]:
@@ -191,6 +190,10 @@ class KeptNodes:
         answer, self._answer = self._answer, None
         try:
             self._up = ray.get(answer)
+        except RayTaskError as error:  # it is of another version, and will never understand
+            log.warning("headrace scaling: the node keeper is replaced: %s", str(error).strip().splitlines()[-1])
+            ray.kill(self._keeper)
+            self._keeper = None
         except RayError:  # it has gone; the next call starts another
             self._keeper = None
 

@@ -31,15 +31,14 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.schema import ServeDeploySchema
 
 from deployments.app import APP_NAME
-from deployments.config import AppConfig, FrontDoorSettings
+from deployments.config import FRONT_DOOR, AppConfig, FrontDoorSettings
 from deployments.document import check_deployments, read_document
-from deployments.scaling_config import ScalingSettings, violations
+from deployments.scaling_config import FrontDoorTuning, violations
 from model_core.errors import FieldViolation, InvalidRequest, StageUnavailable
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGED_CONFIG = ROOT / "serve.yaml"
 FUSED_CONFIG = ROOT / "serve-fused.yaml"
-POLICY = "deployments.autoscaler:PipelinePolicy"
 
 READY_WITHIN_S = 180.0
 _ASK_EVERY_S = 0.1
@@ -64,7 +63,7 @@ class Overrides:
         args: merged over the application's `args`, mappings key by key.
         deployments: by deployment name, merged over its block.
         env: for the replicas, merged over `runtime_env.env_vars`.
-        scaling: merged over the scaling policy's arguments; None takes the policy away, which leaves Ray's own.
+        scaling: merged over the scaling settings in the front door's `user_config`; None takes the policy away, which leaves Ray's own.
     """
 
     grpc_port: int | None = None
@@ -151,7 +150,6 @@ def load(path: Path, overrides: Overrides) -> tuple[dict[str, Any], AppConfig]:
         config = AppConfig.model_validate(app["args"])
     except ValidationError as error:
         raise InvalidRequest(violations("args", error)) from None
-    _set_policy(app, overrides)
     if overrides.fused and config.mode != "fused":
         raise _invalid("args.mode", f"must be 'fused' when a fused application is asked for; {path} has {config.mode!r}")
     runtime_env = app.setdefault("runtime_env", {})
@@ -162,21 +160,20 @@ def load(path: Path, overrides: Overrides) -> tuple[dict[str, Any], AppConfig]:
         if name not in blocks:
             raise _invalid("deployments", f"must be among: {', '.join(sorted(blocks))}; got {name!r}")
         blocks[name].update(block)
+    _tune(app, blocks.get(FRONT_DOOR, {}), overrides)
     return document, config
 
 
-def _set_policy(app: dict[str, Any], overrides: Overrides) -> None:
-    """The scaling policy with its arguments, checked here: Serve makes it in its controller, where a wrong one would only be logged."""
+def _tune(app: dict[str, Any], door: dict[str, Any], overrides: Overrides) -> None:
+    """The front door's `user_config`, checked here: a replica that is told of a wrong one would only log it."""
     if overrides.scaling is None:
         app.pop("autoscaling_policy", None)
-    policy = app.get("autoscaling_policy") or {}
-    if policy.get("policy_function") != POLICY:
-        return
-    policy["policy_kwargs"] = _merged(policy.get("policy_kwargs") or {}, overrides.scaling or {})
+    if overrides.scaling:
+        door["user_config"] = _merged(door.get("user_config") or {}, {"scaling": overrides.scaling})
     try:
-        ScalingSettings.model_validate(policy["policy_kwargs"])
+        FrontDoorTuning.model_validate(door.get("user_config") or {})
     except ValidationError as error:
-        raise InvalidRequest(violations("autoscaling_policy.policy_kwargs", error)) from None
+        raise InvalidRequest(violations(f"deployments.{FRONT_DOOR}.user_config", error)) from None
 
 
 def _arguments(args: Mapping[str, Any], overrides: Overrides) -> dict[str, Any]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import secrets
+import time
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from deployments.pacing import Clock, MonotonicClock
 from deployments.process import numbers, process_statistics
 from deployments.remote import RemoteDecoder, RemoteDenoiser, RemoteTextEncoder
 from deployments.rpc_server import GrpcServer, TlsIdentity
+from deployments.scaling_config import FrontDoorTuning, scaling_numbers, tuning
 from deployments.scoreboard import Scoreboard
 from deployments.scrape import Discovery, ReplicaMetrics, Target, announced, metrics_targets
 from deployments.session_keeper import KeeperPolicy, SessionKeeper
@@ -37,6 +40,8 @@ from observability.tracing import Tracing, span_exporter
 _TOKEN_BYTES = 24
 # Sessions at once where nothing is measured.
 _UNLIMITED = 1_000_000
+
+log = logging.getLogger(__name__)
 
 
 class FrontDoorReplica:
@@ -84,6 +89,8 @@ class FrontDoorReplica:
         )
         self._scoreboard = Scoreboard(metrics)
         self._terms = numbers("terms", config.terms())
+        self._tuned = False
+        self._scaling = scaling_numbers(FrontDoorTuning().scaling, time.time())
         self._drain_s = settings.drain_seconds
         self._draining: asyncio.Task[None] | None = None
         self._metrics = _replica_metrics(metrics, settings, text_encoder, denoiser, decoder)
@@ -96,9 +103,24 @@ class FrontDoorReplica:
         return {"front_door_open": float(self._service.open_sessions)} | admission | numbers("process", process_statistics())
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
-        """What the scaling policy goes by: numbers of admission, totals of what viewers saw, and the application's terms."""
+        """What the scaling policy goes by: numbers of admission, totals of what viewers saw, the application's terms, and its settings."""
         admission = self._desk.statistics()
-        return numbers("front_door", admission) | numbers("front_door", self._scoreboard.read(admission.arrivals)) | self._terms
+        seen = numbers("front_door", self._scoreboard.read(admission.arrivals))
+        return numbers("front_door", admission) | seen | self._terms | self._scaling
+
+    async def reconfigure(self, user_config: object) -> None:
+        """Serve calls this with `user_config` after the start, and again whenever it has changed; nothing else of the replica changes.
+
+        Raises:
+            ValueError: it is wrong, at the start. Later the settings before it stand: for an error Serve would replace the replica.
+        """
+        try:
+            self._scaling = scaling_numbers(tuning(user_config).scaling, time.time())
+        except ValueError as error:
+            if not self._tuned:
+                raise
+            log.error("the new user_config is refused, the one before it stands: %s", error)  # noqa: TRY400 - the sentence says it all
+        self._tuned = True
 
     async def metrics_target(self) -> Target:
         """Where Prometheus reads this replica."""

@@ -85,25 +85,16 @@ class NodeKeeper:
     """Holds the number of nodes it was told last, until it is told nothing for `lease_s`; then it lets go of all.
 
     Args:
-        pools: best first.
         autoscaler: is asked.
         clock: seconds since the epoch.
-        retry_s: see `autoscaling.scaling.pools.holds`.
         lease_s: see above.
     """
 
-    def __init__(
-        self,
-        pools: Sequence[NodePool],
-        autoscaler: Autoscaler,
-        clock: Callable[[], float],
-        retry_s: float = RETRY_S,
-        lease_s: float = LEASE_S,
-    ) -> None:
-        self._pools = tuple(pools)
+    def __init__(self, autoscaler: Autoscaler, clock: Callable[[], float], lease_s: float = LEASE_S) -> None:
+        self._pools: tuple[NodePool, ...] = ()
         self._autoscaler = autoscaler
         self._clock = clock
-        self._retry_s = retry_s
+        self._retry_s = RETRY_S
         self._lease_s = lease_s
         self._wanted: int | None = None
         self._told_at = clock()
@@ -114,19 +105,24 @@ class NodeKeeper:
     def expired(self) -> bool:
         return self._clock() - self._told_at >= self._lease_s
 
-    def hold(self, wanted: int) -> int | None:
-        """Hold `wanted` nodes from now on. Returns how many are up, None before the first look."""
-        self._wanted, self._told_at = wanted, self._clock()
+    def hold(self, wanted: int, pools: Sequence[NodePool], retry_s: float = RETRY_S) -> int | None:
+        """Hold `wanted` nodes of `pools`, best first, from now on; `retry_s` as in `autoscaling.scaling.pools.holds`.
+
+        Returns how many were up when it looked last; None if it has not looked for nodes of these pools yet.
+        """
+        self._wanted, self._told_at, self._retry_s = wanted, self._clock(), retry_s
+        if self._pools != tuple(pools):
+            self._pools, self._up = tuple(pools), None
         return self._up
 
     def step(self) -> None:
         """Look, and ask if that changes what was asked for last. Before it has been told anything it leaves alone what others asked for."""
         seen = self._autoscaler.look()
+        if self._wanted is None:
+            return
         names = {pool.name for pool in self._pools}
         self._up = sum(node.pool in names for node in seen.nodes)
         wanted = 0 if self.expired else self._wanted
-        if wanted is None:
-            return
         now_asked = holds(wanted, self._pools, seen.nodes, seen.coming, seen.refused, self._clock(), self._retry_s)
         if now_asked != self._asked:
             self._autoscaler.ask(now_asked)
@@ -136,12 +132,13 @@ class NodeKeeper:
 class NodeKeeperActor:
     """A `NodeKeeper` at work. It ends itself once nobody has told it anything for its lease."""
 
-    def __init__(self, pools: Sequence[NodePool], retry_s: float = RETRY_S, lease_s: float = LEASE_S) -> None:
-        self._keeper = NodeKeeper(pools, RayAutoscaler(), time.time, retry_s, lease_s)
+    def __init__(self, lease_s: float = LEASE_S) -> None:
+        self._keeper = NodeKeeper(RayAutoscaler(), time.time, lease_s)
         self._working = asyncio.get_event_loop().create_task(self._work())
 
-    async def hold(self, wanted: int) -> int | None:
-        return self._keeper.hold(wanted)
+    async def hold(self, wanted: int, pools: Sequence[tuple[str, int]], retry_s: float) -> int | None:
+        """As `NodeKeeper.hold`; pools are names, and the most nodes of each. It may have been started by another version of this module."""
+        return self._keeper.hold(wanted, [NodePool(name, most) for name, most in pools], retry_s)
 
     async def _work(self) -> None:
         while True:
@@ -158,7 +155,7 @@ class NodeKeeperActor:
             print(f"nodes: {error!r}")  # noqa: T201 - Ray keeps what an actor prints
 
 
-def node_keeper(pools: Sequence[NodePool], retry_s: float = RETRY_S, lease_s: float = LEASE_S) -> Any:
+def node_keeper(lease_s: float = LEASE_S) -> Any:
     """A handle of the cluster's `NodeKeeperActor`, which is started if there is none.
 
     It outlives Serve's controller, and goes when its lease is over.
@@ -170,4 +167,4 @@ def node_keeper(pools: Sequence[NodePool], retry_s: float = RETRY_S, lease_s: fl
         "num_cpus": 0, "max_restarts": -1, "scheduling_strategy": here,
     }  # fmt: skip
     actor: Any = ray.remote(NodeKeeperActor)
-    return actor.options(**options).remote(pools, retry_s, lease_s)
+    return actor.options(**options).remote(lease_s)

@@ -1,12 +1,18 @@
-"""Arguments of the scaling policy, checked once, and the policy's configuration out of them.
+"""What may be tuned while sessions run: the scaling policy's settings, and the policy's configuration out of them.
+
+Serve hashes an application's arguments and those of its policy into the version of its code, and replaces every replica when they
+change. `user_config` of a deployment is not in that hash: running replicas are told. So the settings stand in the front door's
+`user_config`, and the front doors tell the policy, which runs in the controller. Serve carries numbers by name from a replica to a policy
+and nothing else; the settings travel in such a name, as JSON, and the number is the time at which they came.
 
 Loaded in Serve's controller, so it stays light.
 """
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -15,6 +21,10 @@ from autoscaling.brownout import BrownOutConfig
 from autoscaling.scaling import NodeShape, ScalingConfig, Stage, StageLimits, Terms
 from model_core.errors import FieldViolation
 from observability.catalogue import TTFF_OBJECTIVE_S
+
+_NAME = "scaling "
+
+log = logging.getLogger("ray.serve.headrace")
 
 
 class _Settings(BaseModel):
@@ -64,13 +74,12 @@ class NodeSettings(_Settings):
 
 
 class ScalingSettings(_Settings):
-    """`policy_kwargs` of `deployments.autoscaler:PipelinePolicy`; see `autoscaling.scaling.ScalingConfig`.
+    """What `deployments.autoscaler:PipelinePolicy` goes by; see `autoscaling.scaling.ScalingConfig`.
 
     What the stages can do, the length of a chunk and the levels of brown-out are not set here: the replicas and the front doors tell.
 
     Attributes:
         interval_seconds: between two decisions.
-        metrics_host: where Prometheus reads the policy's metrics, on a free port that the front doors' `/targets` tells.
         nodes: left out where no nodes are to be asked for.
     """
 
@@ -89,7 +98,6 @@ class ScalingSettings(_Settings):
     session_seconds: Annotated[float, Field(gt=0)] = 60.0
     interval_seconds: Annotated[float, Field(ge=0.1)] = 2.0
     fill_nodes: bool = True
-    metrics_host: str = "127.0.0.1"
     nodes: NodeSettings | None = None
 
     @model_validator(mode="after")
@@ -130,14 +138,36 @@ def violations(path: str, error: ValidationError) -> tuple[FieldViolation, ...]:
     return tuple(FieldViolation(".".join([path] * bool(path) + [str(part) for part in p["loc"]]), sentence(p)) for p in error.errors())
 
 
-def scaling_settings(kwargs: Mapping[str, Any]) -> ScalingSettings:
-    """From `policy_kwargs`.
+class FrontDoorTuning(_Settings):
+    """`user_config` of the front door: what takes effect without a replica being replaced."""
+
+    scaling: ScalingSettings = ScalingSettings()
+
+
+def tuning(user_config: object) -> FrontDoorTuning:
+    """From `user_config`.
 
     Raises:
         ValueError: every problem in one line, by field.
     """
     try:
-        return ScalingSettings.model_validate(dict(kwargs))
+        return FrontDoorTuning.model_validate(user_config)
     except ValidationError as error:
-        problems = "; ".join(f"{v.field}: {v.description}" for v in violations("policy_kwargs", error))
+        problems = "; ".join(f"{v.field}: {v.description}" for v in violations("user_config", error))
         raise ValueError(problems) from None
+
+
+def scaling_numbers(settings: ScalingSettings, since: float) -> dict[str, float]:
+    """`settings` as a number that a replica exports; `since` is when they came, in seconds since the epoch."""
+    return {_NAME + settings.model_dump_json(exclude_unset=True): since}
+
+
+def newest_settings(replicas: Iterable[Mapping[str, float]]) -> ScalingSettings | None:
+    """The settings that came last, of those that `replicas` told; None if none of them told any that can be read."""
+    stamped = [(since, name.removeprefix(_NAME)) for numbers in replicas for name, since in numbers.items() if name.startswith(_NAME)]
+    for _, settings in sorted(stamped, reverse=True):
+        try:
+            return ScalingSettings.model_validate_json(settings)
+        except ValidationError as error:  # of a replica of another version
+            log.warning("headrace scaling: settings that cannot be read are left out: %s", violations("scaling", error))
+    return None

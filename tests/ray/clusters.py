@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from ray import serve
+from ray.serve._private.api import serve_start
 from ray.serve._private.common import ReplicaState
 from ray.serve.handle import DeploymentHandle
+from ray.serve.schema import ServeDeploySchema
 
 from deployments.app import APP_NAME
-from deployments.cluster import ROOT, Overrides, RunningApp
+from deployments.cluster import ROOT, STAGED_CONFIG, Overrides, RunningApp, load
 from headrace.client import HeadraceClient
 from headrace.v1 import video_pb2 as pb
 from model_core.pipeline import SessionRequest
@@ -73,6 +75,12 @@ class Cluster:
 def overrides(folder: Path, port: int, *, fused: bool = False) -> Overrides:
     env = {"PYTHONPATH": str(ROOT), FOLDER_VARIABLE: str(folder)}
     return Overrides(grpc_port=port, metrics_port=0, fused=fused, args={"stages": "tests.ray.fake_stages"}, env=env)
+
+
+def redeploy(changed: Overrides) -> None:
+    """As `serve deploy` with the staged file, onto the private cluster that `start_local` started with other overrides."""
+    document, _ = load(STAGED_CONFIG, changed)
+    serve_start(proxy_location="Disabled").deploy_apps(ServeDeploySchema.model_validate(document))
 
 
 def kill(pid: int) -> None:

@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import pytest
 
-from deployments.cluster import free_port, start_local
-from tests.ray.clusters import PATIENCE_S, Cluster, expected, overrides, stream
+from deployments.cluster import Overrides, free_port, start_local
+from tests.ray.clusters import PATIENCE_S, Cluster, expected, overrides, redeploy, stream
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
 
@@ -34,13 +34,18 @@ def scaled(least: int, most: int) -> dict[str, object]:
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Overrides:
     folder = tmp_path_factory.mktemp("flags")
-    base = overrides(folder, free_port())
+    base = replace(overrides(folder, free_port()), metrics_port=free_port())
     args = {**base.args, "admission": {"mode": "none"}, "engine": {"slots": SLOTS, "batch_buckets": [1, 2]}, "scale_to_zero": True}
     blocks = {"TextEncoder": scaled(1, 1), "Denoiser": scaled(0, 3), "Decoder": scaled(0, 2), "FrontDoor": scaled(1, 1)}
-    with start_local(None, replace(base, args=args, deployments=blocks, scaling=PACE)) as app:
-        cluster = Cluster(app, folder)
+    return replace(base, args=args, deployments=blocks, scaling=PACE)
+
+
+@pytest.fixture(scope="module")
+def cluster(settings: Overrides, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with start_local(None, settings) as app:
+        cluster = Cluster(app, tmp_path_factory.getbasetemp())
         yield cluster
         cluster.close()
 
@@ -76,3 +81,26 @@ async def test_stages_follow_the_sessions_and_no_frame_is_lost(cluster: Cluster)
     asked = time.monotonic()
     assert await play(cluster, 9, 1.0) == await expected(PROMPT, seed=9, seconds=1.0)
     assert time.monotonic() - asked < PATIENCE_S
+
+
+async def test_a_setting_of_the_policy_changes_under_a_stream_and_no_replica_is_replaced(cluster: Cluster, settings: Overrides) -> None:
+    playing = asyncio.create_task(play(cluster, 11, LONG_S))
+    await replicas(cluster, "Denoiser", 1)
+    await replicas(cluster, "Decoder", 1)
+    before = await processes(cluster)
+    assert all(len(of) == 1 for of in before.values())
+    await asyncio.to_thread(redeploy, replace(settings, scaling={**PACE, "burst_sessions": 3 * SLOTS}))
+    await replicas(cluster, "Denoiser", 3)  # room for a burst: the policy has heard
+    after = await processes(cluster)
+    assert {name: of & after[name] for name, of in before.items()} == before
+    assert not playing.done(), "the session was over before the setting was changed"
+    await asyncio.to_thread(redeploy, settings)
+    await replicas(cluster, "Denoiser", 1)
+    assert await processes(cluster) == before
+    assert await playing == await expected(PROMPT, seed=11, seconds=LONG_S)
+
+
+async def processes(cluster: Cluster) -> dict[str, set[float]]:
+    """Ids of the processes of each deployment."""
+    names = ("TextEncoder", "Denoiser", "Decoder", "FrontDoor")
+    return {name: {replica["process_pid"] for replica in await cluster.statistics(name)} for name in names}

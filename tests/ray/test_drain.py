@@ -9,13 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from ray.serve._private.api import serve_start
-from ray.serve.schema import ServeDeploySchema
 
 from bench.cancels import Inspector, storm
-from deployments.cluster import STAGED_CONFIG, Overrides, free_port, load, start_local
+from deployments.cluster import Overrides, free_port, start_local
 from model_core.presets import millrace_64
-from tests.ray.clusters import PATIENCE_S, Cluster, expected, overrides, stream
+from tests.ray.clusters import PATIENCE_S, Cluster, expected, overrides, redeploy, stream
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
 
@@ -50,15 +48,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, ports: tuple[int, int]) ->
         cluster.close()
 
 
-def deploy(folder: Path, ports: tuple[int, int], replicas: int, cpus: float) -> None:
-    document, _ = load(STAGED_CONFIG, replace(settings(folder, ports, replicas, cpus), args=local_arguments(folder, ports)))
-    serve_start(proxy_location="Disabled").deploy_apps(ServeDeploySchema.model_validate(document))
-
-
-def local_arguments(folder: Path, ports: tuple[int, int]) -> dict[str, object]:
-    return {**settings(folder, ports, 1, 0.01).args, "link_host": "127.0.0.1"}
-
-
 async def pids(cluster: Cluster) -> set[float]:
     return {replica["process_pid"] for replica in await cluster.statistics("Denoiser")}
 
@@ -81,7 +70,7 @@ async def test_draining_denoisers_loses_no_frame_and_waits_for_no_stream(
         while not all(made.values()):  # noqa: ASYNC110 - four writers
             await asyncio.sleep(0.05)
         deployed = time.monotonic()
-        await asyncio.to_thread(deploy, cluster.folder, ports, replicas, cpus)
+        await asyncio.to_thread(redeploy, settings(cluster.folder, ports, replicas, cpus))
         while len(after := await pids(cluster)) != replicas or (replicas == 2 and after & before):  # noqa: ASYNC110 - Serve works
             await asyncio.sleep(0.1)
         drained = time.monotonic() - deployed

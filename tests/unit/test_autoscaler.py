@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -18,7 +18,7 @@ from deployments.config import FRONT_DOOR, STAGE_DEPLOYMENTS, AppConfig
 from deployments.policy_report import PolicyReport
 from deployments.process import numbers
 from deployments.routing import Candidate, may_shrink, preferred
-from deployments.scaling_config import scaling_settings
+from deployments.scaling_config import NodeSettings, newest_settings, scaling_numbers, tuning
 from model_core.errors import InvalidRequest
 from tests.work import calls_of
 
@@ -30,10 +30,10 @@ class Up:
     """Nodes as the policy sees them."""
 
     up: int | None = None
-    wanted: int | None = None
+    wanted: list[tuple[int, str]] = field(default_factory=list)
 
-    def want(self, nodes: int) -> None:
-        self.wanted = nodes
+    def want(self, nodes: int, settings: NodeSettings) -> None:
+        self.wanted.append((nodes, " ".join(pool.name for pool in settings.pools)))
 
 
 def context(name: str, replicas: dict[str, dict[str, float]], now: float, target: int = 1, most: int = 8) -> Any:
@@ -48,15 +48,20 @@ def context(name: str, replicas: dict[str, dict[str, float]], now: float, target
     )  # fmt: skip
 
 
-def contexts(now: float, live: int, **targets: int) -> dict[str, Any]:
-    door = {"front_door_live": float(live), "front_door_arrivals": float(live)} | numbers("terms", TERMS)
+PLAIN: dict[str, Any] = {"burst_k": 0, "burst_z": 0, "z": 0}
+
+
+def contexts(now: float, live: int, settings: dict[str, Any] | None = None, since: float = 1.0, **targets: int) -> dict[str, Any]:
+    """`settings` are those that the front door has been told, `since` then."""
+    tuned = tuning({"scaling": {**PLAIN, **(settings or {})}}).scaling
+    door = {"front_door_live": float(live), "front_door_arrivals": float(live)} | numbers("terms", TERMS) | scaling_numbers(tuned, since)
     denoiser = {"replica": 1.0, "denoiser_sessions": float(live), "denoiser_free_slots": max(0.0, 4.0 - live)}
     told: dict[str, dict[str, dict[str, float]]] = {FRONT_DOOR: {"a": door}, "Denoiser": {"b": denoiser}}
     return {name: context(name, told.get(name, {}), now, targets.get(name, 1)) for name in (FRONT_DOOR, *STAGE_DEPLOYMENTS.values())}
 
 
-def policy(up: Up | None = None, **kwargs: Any) -> PolicyLoop:
-    return PolicyLoop(scaling_settings({"burst_k": 0, "burst_z": 0, "z": 0, **kwargs}), up, PolicyReport(), time.perf_counter)
+def policy(up: Up | None = None) -> PolicyLoop:
+    return PolicyLoop(up or Up(), PolicyReport(), time.perf_counter)
 
 
 def test_sessions_become_replicas_and_the_front_door_is_left_alone() -> None:
@@ -70,7 +75,7 @@ def test_sessions_become_replicas_and_the_front_door_is_left_alone() -> None:
 
 
 def test_between_decisions_the_last_one_stands() -> None:
-    loop = policy(interval_seconds=2)
+    loop = policy()
     first = dict(loop.tick(contexts(100.0, 2)))
     assert loop.tick(contexts(101.9, 400)) == first
     assert loop.tick(contexts(102.0, 400)) != first
@@ -86,7 +91,7 @@ def test_nothing_is_said_until_a_front_door_reports_or_where_a_stage_is_missing(
 
 
 def test_an_error_leaves_every_stage_as_it_is_and_is_logged_once() -> None:
-    loop = policy(interval_seconds=1)
+    loop = policy()
     broken = contexts(100.0, 5)
     broken["Denoiser"].raw_metrics = {"denoiser_sessions": {"b": [SimpleNamespace(value="no number")]}}
     again = {name: SimpleNamespace(**{**vars(c), "current_time": 105.0}) for name, c in broken.items()}
@@ -106,34 +111,74 @@ def test_an_error_leaves_every_stage_as_it_is_and_is_logged_once() -> None:
 def test_nodes_are_asked_for_within_the_pools() -> None:
     nodes = Up(up=1)
     pools = [{"name": "trn2", "max_nodes": 2}, {"name": "trn2-spot", "max_nodes": 1}]
-    loop = policy(nodes, nodes={"pools": pools, "units": 4, "replica_units": {"denoiser": 2}})
-    loop.tick(contexts(100.0, 4))
-    assert nodes.wanted == 1
-    crowd = contexts(102.0, 4)
+    settings = {"nodes": {"pools": pools, "units": 4, "replica_units": {"denoiser": 2}}}
+    loop = policy(nodes)
+    loop.tick(contexts(100.0, 4, settings))
+    crowd = contexts(102.0, 4, settings)
     crowd[FRONT_DOOR].raw_metrics["front_door_live"] = {"a": [SimpleNamespace(value=400.0)]}
     assert loop.tick(crowd)["Denoiser"] == 6, "three nodes of two replicas each"
-    assert nodes.wanted == 3
+    assert nodes.wanted == [(1, "trn2 trn2-spot"), (3, "trn2 trn2-spot")]
+
+
+def crowded(now: float, settings: dict[str, Any], since: float) -> dict[str, Any]:
+    """More viewers than any pool has room for, on replicas that hold four each."""
+    crowd = contexts(now, 4, settings, since)
+    crowd[FRONT_DOOR].raw_metrics["front_door_live"] = {"a": [SimpleNamespace(value=400.0)]}
+    return crowd
+
+
+def pool(name: str, most: int) -> dict[str, Any]:
+    return {"nodes": {"pools": [{"name": name, "max_nodes": most}], "units": 4, "replica_units": {"denoiser": 2}}}
+
+
+def settings_in(door: Any) -> dict[str, Any]:
+    return {number: series for number, series in door.raw_metrics.items() if number.startswith("scaling ")}
+
+
+def test_settings_that_the_front_doors_are_told_later_count_from_the_next_decision_on() -> None:
+    nodes = Up(up=4)
+    loop = policy(nodes)
+    loop.tick(crowded(100.0, pool("trn2", 2), since=50.0))
+    assert nodes.wanted.pop() == (2, "trn2")
+    changed = crowded(102.0, pool("spot", 3), since=101.0)
+    for number, series in settings_in(crowded(102.0, pool("trn2", 2), since=50.0)[FRONT_DOOR]).items():
+        changed[FRONT_DOOR].raw_metrics[number] = {"z": series["a"]}  # a second front door has not heard yet
+    loop.tick(changed)
+    assert nodes.wanted.pop() == (3, "spot")
+    silent = crowded(104.0, {}, since=0.0)
+    for number in settings_in(silent[FRONT_DOOR]):
+        del silent[FRONT_DOOR].raw_metrics[number]
+    loop.tick(silent)
+    assert nodes.wanted.pop() == (3, "spot"), "what was told last stands"
+    loop.tick(crowded(106.0, {}, since=105.0))
+    assert not nodes.wanted, "no nodes are to be asked for any more"
+
+
+def test_settings_of_another_version_are_left_out() -> None:
+    known = scaling_numbers(tuning({"scaling": {"z": 2}}).scaling, 1.0)
+    assert newest_settings([known, {'scaling {"zz":1}': 9.0}]) == tuning({"scaling": {"z": 2}}).scaling
+    assert newest_settings([{"front_door_live": 3.0}]) is None
 
 
 def test_serve_s_identifiers_come_back() -> None:
-    chosen, state = PipelinePolicy(burst_k=0)({("app", name): c for name, c in contexts(100.0, 3).items()})
+    chosen, state = PipelinePolicy()({("app", name): c for name, c in contexts(100.0, 3).items()})
     assert set(chosen) == {("app", name) for name in STAGE_DEPLOYMENTS.values()}
     assert state is None
 
 
 def test_a_decision_does_not_grow_with_what_came_before() -> None:
     """Counted in calls of functions; `bench.costs` has the seconds."""
-    loop = policy(interval_seconds=1)
+    loop, settings = policy(), {"interval_seconds": 1}
 
     def work(now: float) -> int:
-        seen = contexts(now, 40)
+        seen = contexts(now, 40, settings)
         return calls_of(lambda: loop.tick(seen))
 
     for n in range(400):
-        loop.tick(contexts(100.0 + n, 40))
+        loop.tick(contexts(100.0 + n, 40, settings))
     early = work(500.0)
     for n in range(401, 2000):
-        loop.tick(contexts(100.0 + n, 40))
+        loop.tick(contexts(100.0 + n, 40, settings))
     assert work(2100.0) <= 1.1 * early
     assert work(2100.1) < 0.1 * early, "between two decisions the last one is repeated"
 
@@ -159,10 +204,10 @@ def test_the_newest_value_counts() -> None:
 @pytest.mark.parametrize(
     ("kwargs", "field"),
     [
-        ({"zz": 1}, "policy_kwargs.zz"),
-        ({"z": -1}, "policy_kwargs.z"),
+        ({"zz": 1}, "user_config.scaling.zz"),
+        ({"z": -1}, "user_config.scaling.z"),
         ({"stable_window_seconds": 5}, "stable_window_seconds must be at least"),
-        ({"nodes": {"pools": [], "units": 4, "replica_units": {}}}, "policy_kwargs.nodes.pools"),
+        ({"nodes": {"pools": [], "units": 4, "replica_units": {}}}, "user_config.scaling.nodes.pools"),
         (
             {"nodes": {"pools": [{"name": "t", "max_nodes": 1}], "units": 2, "replica_units": {"denoiser": 4}}},
             "replica_units.denoiser must be at most the 2 units",
@@ -171,7 +216,7 @@ def test_the_newest_value_counts() -> None:
 )
 def test_wrong_arguments_name_themselves(kwargs: dict[str, Any], field: str) -> None:
     with pytest.raises(ValueError, match=field):
-        PipelinePolicy(**kwargs)
+        tuning({"scaling": kwargs})
     with pytest.raises(InvalidRequest, match=field):
         load(STAGED_CONFIG, Overrides(scaling=kwargs))
 

@@ -22,7 +22,7 @@ from ray.serve.schema import ServeDeploySchema
 from autoscaling.scaling import Stage
 from deployments.cluster import STAGED_CONFIG
 from deployments.config import AppConfig
-from deployments.scaling_config import scaling_settings
+from deployments.scaling_config import tuning
 
 ROOT = Path(__file__).parents[2]
 MANIFEST = ROOT / "deploy/kuberay/rayservice.yaml"
@@ -134,14 +134,14 @@ def test_the_application_is_that_of_serve_yaml(service: dict[str, Any]) -> None:
 
 def test_the_policy_asks_for_groups_that_are_there(service: dict[str, Any]) -> None:
     app = yaml.safe_load(service["spec"]["serveConfigV2"])["applications"][0]
-    nodes = scaling_settings(app["autoscaling_policy"]["policy_kwargs"]).nodes
+    blocks = {block["name"]: block for block in app["deployments"]}
+    nodes = tuning(blocks["FrontDoor"]["user_config"]).scaling.nodes
     assert nodes is not None
     types = node_types(service)
     for pool in nodes.pools:
         assert types[pool.name]["resources"][pool.name] == 1
         assert types[pool.name]["resources"]["neuron_cores"] == nodes.units
         assert types[pool.name]["max_workers"] == pool.max_nodes
-    blocks = {block["name"]: block for block in app["deployments"]}
     cores = blocks["Denoiser"]["ray_actor_options"]["resources"]["neuron_cores"]
     assert nodes.replica_units == {Stage.DENOISER: cores}
     assert AppConfig.model_validate(app["args"]).engine.runtime.cores == cores

@@ -100,10 +100,10 @@ class Clock:
 
 def test_the_keeper_asks_once_for_each_change_and_lets_go_after_its_lease() -> None:
     clock, cluster = Clock(), FakeAutoscaler()
-    keeper = NodeKeeper(POOLS, cluster, clock, retry_s=300.0, lease_s=60.0)
+    keeper = NodeKeeper(cluster, clock, lease_s=60.0)
     keeper.step()
     assert cluster.asked == []  # it may have come back after a crash: what was asked for before still stands
-    assert keeper.hold(1) is not None
+    assert keeper.hold(1, POOLS) is None
     keeper.step()
     keeper.step()
     assert cluster.asked == [(Hold("spot"),)]
@@ -112,7 +112,7 @@ def test_the_keeper_asks_once_for_each_change_and_lets_go_after_its_lease() -> N
     cluster.seen = NodesSeen((PoolNode("n", "paid", busy=False),), {"spot": 0.0})
     keeper.step()
     assert cluster.asked[1:] == [(Hold("paid"),), (Hold("paid", "n"),)]
-    assert keeper.hold(1) == 1
+    assert keeper.hold(1, POOLS) == 1
     clock.now = 59.0
     keeper.step()
     assert len(cluster.asked) == 3
@@ -120,6 +120,26 @@ def test_the_keeper_asks_once_for_each_change_and_lets_go_after_its_lease() -> N
     keeper.step()
     assert keeper.expired
     assert cluster.asked[3:] == [()]
+
+
+def test_a_running_keeper_is_told_of_other_pools() -> None:
+    clock, cluster = Clock(), FakeAutoscaler()
+    keeper = NodeKeeper(cluster, clock, lease_s=60.0)
+    keeper.hold(2, [PAID])
+    cluster.seen = NodesSeen((PoolNode("n", "paid", busy=True),), {"spot": 0.0})
+    keeper.step()
+    assert keeper.hold(2, [PAID]) == 1
+    assert keeper.hold(2, [SPOT], retry_s=300.0) is None, "of these it has counted none yet"
+    clock.now = 50.0
+    keeper.step()
+    assert keeper.hold(2, [SPOT], retry_s=10.0) == 0
+    keeper.hold(2, [SPOT, PAID], retry_s=10.0)
+    keeper.step()
+    assert cluster.asked == [
+        (Hold("paid", "n"), Hold("paid")),
+        (Hold("spot"), Hold("spot")),
+        (Hold("paid", "n"), Hold("spot")),
+    ]
 
 
 def test_rays_status_is_read() -> None:
