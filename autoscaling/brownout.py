@@ -14,6 +14,20 @@ from autoscaling.profile import Capacity
 
 # Loads are sums of fractions.
 _ROUNDING = 1e-9
+# A model that was made for more steps than these loses its picture with fewer, and is not lowered unless somebody asks for it.
+_FEW_STEPS = 8
+
+
+def default_tiers(steps: int) -> tuple[int, ...]:
+    """Levels for a model of `steps` steps: three quarters of them, then half. None for a model of many steps."""
+    if steps > _FEW_STEPS:
+        return ()
+    return tuple(sorted({tier for tier in (math.ceil(0.75 * steps), least_tier(steps)) if tier < steps}, reverse=True))
+
+
+def least_tier(steps: int) -> int:
+    """Half of a model's steps: fewer make noise."""
+    return math.ceil(steps / 2)
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,14 +105,16 @@ class CapacityEstimator:
     Args:
         budget_s, ceiling: see `Capacity`.
         slots: of a denoise replica, until one reports.
+        decode_slots: of each decode replica; None where decoding has no slots of its own.
     """
 
-    def __init__(self, budget_s: float, ceiling: int, slots: int) -> None:
+    def __init__(self, budget_s: float, ceiling: int, slots: int, decode_slots: int | None = None) -> None:
         self._budget_s = budget_s
         self._ceiling = ceiling
+        self._decode_slots = decode_slots
         self._measured = Measured()
         self._others: deque[int] = deque(maxlen=_ROUNDS)
-        self.capacity = Capacity((DenoiseReplica(slots),), budget_s, ceiling)
+        self.capacity = Capacity((DenoiseReplica(slots),), budget_s, ceiling, decode_slots=decode_slots)
 
     def observe(self, denoise: Sequence[DenoiseReport], decode: Sequence[DecodeReport], mine: int) -> Capacity:
         """One round. `mine` of the sessions were admitted here. Without a denoise report the last capacity stands."""
@@ -127,19 +129,24 @@ class CapacityEstimator:
             ceiling=self._ceiling,
             decode_sessions=decode_capacity(per_chunk, self._budget_s, len(decode)) if decode else None,
             others=min(self._others) if len(self._others) == _ROUNDS else 0,
+            # One that is away or asleep is expected back: nothing tells how many it was.
+            decode_slots=None if self._decode_slots is None else self._decode_slots * max(1, len(decode)),
         )
         return self.capacity
 
 
-def sessions_alone(measured: Measured, budget_s: float, steps: int) -> int | None:
-    """Sessions of `steps` steps that one replica, which alone reported, serves in real time; None where it has measured nothing yet."""
+def sessions_alone(measured: Measured, budget_s: float, steps: int, decode_slots: int = 0) -> int | None:
+    """Sessions of `steps` steps that one replica, which alone reported, serves in real time; None where it has measured nothing yet.
+
+    `decode_slots`: see `autoscaling.scaling.Terms`.
+    """
     counts = [
         DenoiseReplica(report.slots, report.profile, measured.correction[name]).sessions(steps, budget_s)
         for name, report in measured.denoise.items()
         if report.profile is not None
     ]
     if (decoded := decode_capacity(measured.chunk_decode, budget_s, len(measured.decode))) is not None:
-        counts.append(decoded)
+        counts.append(min(decoded, decode_slots or decoded))
     return max(1, min(counts)) if counts else None
 
 

@@ -108,7 +108,8 @@ class Capacity:
         ceiling: sessions that may run here whatever the profile says.
         decode_sessions: sessions that the decode stage holds in real time; None where that is not known yet.
         others: sessions on these replicas that others have admitted.
-        slots: sessions that may run at once, in real time or not.
+        decode_slots: sessions that the decode replicas hold together; None where they hold as many as there are.
+        slots: sessions that may run at once, in real time or not: as many as every stage holds.
     """
 
     replicas: tuple[DenoiseReplica, ...]
@@ -116,11 +117,13 @@ class Capacity:
     ceiling: int
     decode_sessions: int | None = None
     others: int = 0
+    decode_slots: int | None = None
     slots: int = field(init=False)
     _known: dict[int, int] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "slots", min(self.ceiling, sum(replica.slots for replica in self.replicas)))
+        slots = min(self.ceiling, sum(replica.slots for replica in self.replicas))
+        object.__setattr__(self, "slots", slots if self.decode_slots is None else min(slots, self.decode_slots))
 
     @property
     def measured(self) -> bool:

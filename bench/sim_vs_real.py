@@ -19,8 +19,6 @@ from typing import Any, cast
 import numpy as np
 from ray.serve.config import AutoscalingConfig
 
-from autoscaling.admission import AdmissionConfig
-from autoscaling.brownout import BrownOutConfig
 from autoscaling.estimate import decode_report, denoise_report, text_report
 from autoscaling.scaling import Stage, Terms
 from autoscaling.simulator.cluster import Hardware
@@ -72,10 +70,9 @@ def setting(found: Mapping[str, Any], recorded: Mapping[str, Any]) -> Setting:
     work = encode_s + times.steps * report.profile.step_s[0] + decode_s + 3 * HOP_S
     times = replace(times, open_s=max(0.0, fastest - work))
     starts = dict.fromkeys(Stage, start_s(recorded))
-    a = app.admission
     return Setting(
-        times=times, hardware=Hardware(replica_start_s=starts), utilisation=a.utilisation, seconds=found["settings"]["seconds"] + _GRACE_S,
-        admission=AdmissionConfig(BrownOutConfig(a.tiers, a.dwell_seconds), a.max_waiting, a.max_wait_seconds, times.steps),
+        times=times, hardware=Hardware(replica_start_s=starts), admission=app.admission.policy(times.steps),
+        utilisation=app.admission.utilisation, seconds=found["settings"]["seconds"] + _GRACE_S,
         warm_s=0.0, bin_s=1.0, fine=True,
     )  # fmt: skip
 

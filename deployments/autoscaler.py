@@ -215,7 +215,8 @@ def terms_of(door: Mapping[str, float]) -> Terms | None:
     tiers: list[int] = []
     while (tier := door.get(f"terms_tiers_{len(tiers)}")) is not None:
         tiers.append(int(tier))
-    return Terms(chunk_s, int(door["terms_steps"]), door["terms_utilisation"], tuple(tiers))
+    decode_slots = int(door.get("terms_decode_slots", 0.0))
+    return Terms(chunk_s, int(door["terms_steps"]), door["terms_utilisation"], tuple(tiers), decode_slots)
 
 
 class Totals:

@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from autoscaling.admission import OTHER_TENANT, AdmissionConfig, Tenant
-from autoscaling.brownout import BrownOutConfig
+from autoscaling.brownout import least_tier
 from autoscaling.scaling import Stage, Terms
+from deployments.admission_config import AdmissionSettings
 from deployments.validation import Limits
 from model_core.config import EngineConfig, Execution, ModelConfig, RuntimeConfig
 from model_core.errors import InvalidRequest, WeightsError
@@ -29,7 +29,6 @@ FUSED_DEPLOYMENT = "FusedPipeline"
 STAGE_DEPLOYMENTS = {Stage.TEXT_ENCODER: "TextEncoder", Stage.DENOISER: "Denoiser", Stage.DECODER: "Decoder"}
 
 Port = Annotated[int, Field(ge=0, le=65535)]
-TenantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 Threads = Annotated[int, Field(ge=1, le=256)]
 NEURON_TARGETS = ("trn2", "trn3")
 
@@ -145,60 +144,6 @@ class FrontDoorSettings(_Settings):
     reflection: bool = True
     limits: Limits = Limits()
     tls: TlsSettings | None = None
-
-
-class TenantSettings(_Settings):
-    """See `autoscaling.admission.Tenant`; `max_sessions` is for each front door."""
-
-    weight: Annotated[float, Field(gt=0, le=1e6)] = 1.0
-    max_sessions: Annotated[int, Field(ge=1)] | None = None
-
-
-class AdmissionSettings(_Settings):
-    """Who may run; see `autoscaling.admission.AdmissionConfig`.
-
-    Attributes:
-        mode: `measured`: what the stages can serve in real time, by their own measurements; `none`: everybody at once, for comparison.
-        tiers: steps that paced sessions are lowered to under load, best first, below the model's own; empty for never.
-        utilisation: share of each chunk's length that may go into making the chunks of all sessions; the rest is for what is not measured.
-        max_waiting: places in line, for each front door.
-        max_wait_seconds: a paced session that would have to wait longer is refused at once.
-        dwell_seconds: shortest time between two steps of recovery.
-        tenants: by the name that callers give in the metadata `x-headrace-tenant`; `default` is for those that give none.
-    """
-
-    mode: Literal["measured", "none"] = "measured"
-    tiers: tuple[Annotated[int, Field(ge=1)], ...] = (3, 2)
-    utilisation: Annotated[float, Field(gt=0, le=1)] = 0.8
-    max_waiting: Annotated[int, Field(ge=0)] = 64
-    max_wait_seconds: Annotated[float, Field(ge=0)] = 10.0
-    dwell_seconds: Annotated[float, Field(ge=0)] = 15.0
-    tenants: dict[TenantName, TenantSettings] = Field(default_factory=dict)
-
-    @field_validator("tiers")
-    @classmethod
-    def _descending(cls, tiers: tuple[int, ...]) -> tuple[int, ...]:
-        if list(tiers) != sorted(set(tiers), reverse=True):
-            raise ValueError(f"must be a strictly descending list; got {list(tiers)}")
-        return tiers
-
-    @field_validator("tenants")
-    @classmethod
-    def _no_other(cls, tenants: dict[str, TenantSettings]) -> dict[str, TenantSettings]:
-        if OTHER_TENANT in tenants:
-            raise ValueError(f"{OTHER_TENANT!r} stands for all that are not listed, and cannot be listed")
-        return tenants
-
-    def policy(self, default_steps: int) -> AdmissionConfig:
-        """`default_steps` are the model's."""
-        measured = self.mode == "measured"
-        return AdmissionConfig(
-            brownout=BrownOutConfig(self.tiers if measured else (), self.dwell_seconds),
-            max_waiting=self.max_waiting,
-            max_wait_s=self.max_wait_seconds,
-            default_steps=default_steps,
-            tenants={name: Tenant(t.weight, t.max_sessions) for name, t in self.tenants.items()} if measured else {},
-        )
 
 
 class ReopenSettings(_Settings):
@@ -358,6 +303,9 @@ class AppConfig(_Settings):
         tiers, preset = self.admission.tiers, self._named()
         if tiers and tiers[0] >= preset.num_steps:
             raise ValueError(f"admission.tiers must be below the {preset.num_steps} steps of {preset.name}; got {list(tiers)}")
+        if tiers and tiers[-1] < (least := least_tier(preset.num_steps)):
+            wanted = f"at least {least}, half of the {preset.num_steps} steps of {preset.name}, because fewer make noise"
+            raise ValueError(f"admission.tiers must be {wanted}; got {list(tiers)}")
         return self
 
     @model_validator(mode="after")
@@ -379,7 +327,9 @@ class AppConfig(_Settings):
         """What scaling must know of the application."""
         preset, admission = self.preset(), self.admission
         tiers = admission.policy(preset.num_steps).brownout.tiers
-        return Terms(preset.chunk_seconds, preset.num_steps, admission.utilisation, tiers)
+        # The decoder of a fused replica has no calls of its own.
+        decode_slots = self.decoder.slots if self.mode == "staged" else 0
+        return Terms(preset.chunk_seconds, preset.num_steps, admission.utilisation, tiers, decode_slots)
 
     def preset(self) -> ModelConfig:
         """The model's configuration as it is served."""

@@ -169,7 +169,7 @@ def _admission(
         metrics.capacity_sessions.set(statistics.capacity)
 
     budget_s = settings.utilisation * preset.chunk_seconds
-    estimator = CapacityEstimator(budget_s, config.front_door.max_sessions, config.engine.slots)
+    estimator = CapacityEstimator(budget_s, config.front_door.max_sessions, config.engine.slots, config.terms().decode_slots or None)
     unlimited = Capacity((DenoiseReplica(_UNLIMITED),), budget_s, _UNLIMITED)
     policy = settings.policy(preset.num_steps)
     if settings.mode == "none":

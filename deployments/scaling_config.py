@@ -117,7 +117,7 @@ class ScalingSettings(_Settings):
         return ScalingConfig(
             chunk_s=terms.chunk_s, steps=terms.steps, utilisation=terms.utilisation, brownout=BrownOutConfig(terms.tiers),
             limits={stage: StageLimits(least, most, units.get(stage, 0)) for stage, (least, most) in limits.items()},
-            nodes=None if self.nodes is None else self.nodes.shape(),
+            nodes=None if self.nodes is None else self.nodes.shape(), decode_slots=terms.decode_slots,
             ttff_s=TTFF_OBJECTIVE_S, late_share=self.late_share, z=self.z, burst_z=self.burst_z,
             burst_k=self.burst_k, burst_sessions=self.burst_sessions,
             replica_start_s=self.replica_start_seconds,

@@ -152,7 +152,8 @@ class _Shell:
         self._measured = self._measured.observe(
             [denoise_report(told, 0)] if "denoiser_free_slots" in told else [], [decode_report(told)] if "decoder_busy_s" in told else []
         )
-        sessions = sessions_alone(self._measured, self._terms.utilisation * self._terms.chunk_s, self._terms.steps)
+        terms = self._terms
+        sessions = sessions_alone(self._measured, terms.utilisation * terms.chunk_s, terms.steps, terms.decode_slots)
         return {} if sessions is None else {SESSIONS: float(sessions)}
 
     async def _linked(self, chunks: AsyncGenerator[T, None]) -> AsyncGenerator[Ticket | T, None]:

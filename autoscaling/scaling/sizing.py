@@ -41,10 +41,12 @@ def denoise_sessions(measured: Measured, config: ScalingConfig, steps: int) -> f
 
 
 def decode_sessions(measured: Measured, config: ScalingConfig) -> float:
-    """Sessions that one decode replica keeps up with, on average over many; at least 1. Not rounded: a noisy measurement would flip it."""
-    if measured.chunk_decode is None:
-        return float(config.prior_sessions)
-    return max(1.0, config.budget_s / measured.chunk_decode)
+    """Sessions that one decode replica keeps up with and holds, on average over many; at least 1.
+
+    Not rounded: a noisy measurement would flip it.
+    """
+    sessions = config.prior_sessions if measured.chunk_decode is None else max(1.0, config.budget_s / measured.chunk_decode)
+    return float(min(sessions, config.decode_slots or sessions))
 
 
 def encode_replicas(prompts_per_s: float, encode_s: float, ttff_s: float, dispersion: float = 1.0) -> int:

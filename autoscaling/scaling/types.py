@@ -65,12 +65,16 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What admission and scaling must agree on: a chunk's playback seconds, the steps of full quality, utilisation, brown-out levels."""
+    """What admission and scaling must agree on: a chunk's playback seconds, the steps of full quality, utilisation, brown-out levels.
+
+    `decode_slots`: sessions that a decode replica holds, whatever its speed; 0 for as many as it keeps up with.
+    """
 
     chunk_s: float
     steps: int
     utilisation: float
     tiers: tuple[int, ...] = ()
+    decode_slots: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +153,7 @@ class ScalingConfig:
         prior_session_s: how long a session is taken to last until sessions have been seen to end.
         prior_sessions: that a denoise or decode replica holds, until one has been measured.
         prior_encode_s: for a prompt, likewise.
+        decode_slots: see `Terms`.
         fill_nodes: whether room on nodes that are paid for anyway is filled, with what lets most sessions fit at the lowest quality.
     """
 
@@ -174,6 +179,7 @@ class ScalingConfig:
     prior_session_s: float = 60.0
     prior_sessions: int = 8
     prior_encode_s: float = 0.05
+    decode_slots: int = 0
     fill_nodes: bool = True
 
     def __post_init__(self) -> None:

@@ -56,6 +56,7 @@ def test_the_defaults_of_a_denoise_replica_are_stated_once() -> None:
         ({"front_door": {"port": 70000}}, "args.front_door.port: Input should be less than or equal to 65535; got '70000'"),
         ({"admission": {"tiers": [2, 3]}}, "must be a strictly descending list; got [2, 3]"),
         ({"admission": {"tiers": [4, 2]}}, "admission.tiers must be below the 4 steps of millrace-64; got [4, 2]"),
+        ({"admission": {"tiers": [3, 1]}}, "must be at least 2, half of the 4 steps of millrace-64, because fewer make noise; got [3, 1]"),
         ({"admission": {"utilisation": 1.2}}, "args.admission.utilisation: Input should be less than or equal to 1; got '1.2'"),
         ({"tracing": {"exporter": "file"}}, "file must be given with exporter file; got ''"),
         ({"tracing": {"exporter": "otlp", "endpoint": "collector:4317"}}, "args.tracing.endpoint: String should match pattern"),

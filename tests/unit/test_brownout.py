@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoscaling.brownout import BrownOut, BrownOutConfig
+from autoscaling.brownout import BrownOut, BrownOutConfig, default_tiers, least_tier
 from autoscaling.profile import Capacity, DenoiseReplica, StepProfile
 
 CONFIG = BrownOutConfig(tiers=(3, 2), dwell_s=10.0)
@@ -75,3 +75,11 @@ def test_a_steady_load_settles(sessions: int) -> None:
         state = state.observe(CONFIG, capacity(), {4: sessions}, waiting=0, now=float(second))
         levels.append(state.level)
     assert levels == sorted(levels, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("steps", "tiers"), [(1, ()), (2, (1,)), (3, (2,)), (4, (3, 2)), (5, (4, 3)), (6, (5, 3)), (8, (6, 4)), (9, ()), (30, ()), (50, ())]
+)
+def test_levels_are_shares_of_the_models_own_steps_and_a_model_of_many_has_none(steps: int, tiers: tuple[int, ...]) -> None:
+    assert default_tiers(steps) == tiers
+    assert all(least_tier(steps) <= tier < steps for tier in tiers)

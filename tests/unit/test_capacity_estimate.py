@@ -36,6 +36,16 @@ def test_until_a_replica_reports_its_configured_slots_count() -> None:
     assert e.observe([report(), report(replica=2.0)], [], mine=0).sessions(4) == 16
 
 
+def test_slots_of_decoders_bound_the_sessions_that_run_whatever_their_speed() -> None:
+    """Beyond them, a session would run and show nothing."""
+    e = CapacityEstimator(budget_s=0.101, ceiling=64, slots=8, decode_slots=2)
+    assert (e.capacity.slots, e.capacity.sessions(4)) == (2, 2)
+    one, two = DecodeReport(5.0, 100, 0.01), DecodeReport(6.0, 100, 0.01)
+    assert e.observe([report()], [one], mine=0).slots == 2
+    assert e.observe([report()], [one, two], mine=0).slots == 4
+    assert e.observe([report()], [], mine=0).slots == 2
+
+
 def test_steps_that_take_longer_than_measured_lower_the_capacity_and_recover() -> None:
     e = estimator()
     busy = expected = 0.0

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoscaling.estimate import DecodeReport, DenoiseReport, TextReport
+from autoscaling.estimate import DecodeReport, DenoiseReport, Measured, TextReport
 from autoscaling.profile import StepProfile
 from autoscaling.scaling import Cause, NodeShape, Observation, Plan, ScalingConfig, Stage, StageLimits, StageReplicas, State, plan
 from autoscaling.scaling.nodes import nodes_needed
-from autoscaling.scaling.sizing import encode_replicas
+from autoscaling.scaling.sizing import decode_sessions, encode_replicas
 
 # 10 ms a forward whatever the batch: of 0.8 x 0.5 s, four steps and a commit fit eight sessions of a batch of 1, or all of a batch of 8.
 PROFILE = StepProfile((1, 2, 4, 8), (0.03, 0.04, 0.06, 0.09), (0.01, 0.01, 0.02, 0.03))
@@ -382,3 +382,12 @@ def test_what_is_not_idle_keeps_one_of_each(live: int, large: int, small: int, c
     plans = run.go(20, live) + run.go(20, 2) + run.go(20, live)
     assert all(min(p.replicas.values()) >= 1 for p in plans)
     assert all(nodes_needed(p.replicas, run.config.units, 8) <= (p.nodes or 0) <= cap for p in plans)
+
+
+def test_a_decoder_is_counted_on_for_no_more_sessions_than_it_has_slots() -> None:
+    limits = dict.fromkeys(Stage, StageLimits(1, 8))
+    fast, unknown = Measured(chunk_decode=0.001), Measured()
+    for slots, expected in ((0, 400.0), (4, 4.0)):
+        config = ScalingConfig(chunk_s=0.5, steps=4, limits=limits, decode_slots=slots)
+        assert decode_sessions(fast, config) == pytest.approx(expected)
+    assert decode_sessions(unknown, ScalingConfig(chunk_s=0.5, steps=4, limits=limits, decode_slots=4)) == 4

@@ -1,0 +1,78 @@
+"""The part of the application's arguments that says who may run."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from autoscaling.admission import OTHER_TENANT, AdmissionConfig, Tenant
+from autoscaling.brownout import BrownOutConfig, default_tiers
+
+TenantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TenantSettings(_Settings):
+    """See `autoscaling.admission.Tenant`; `max_sessions` is for each front door."""
+
+    weight: Annotated[float, Field(gt=0, le=1e6)] = 1.0
+    max_sessions: Annotated[int, Field(ge=1)] | None = None
+
+
+class AdmissionSettings(_Settings):
+    """Who may run; see `autoscaling.admission.AdmissionConfig`.
+
+    Attributes:
+        mode: `measured`: what the stages can serve in real time, by their own measurements; `none`: everybody at once, for comparison.
+        tiers: steps that paced sessions are lowered to under load, best first: below the model's own, and at least half of them. Empty for
+            never. Without it, what `autoscaling.brownout.default_tiers` says for the model.
+        utilisation: share of each chunk's length that may go into making the chunks of all sessions; the rest is for what is not measured.
+        max_waiting: places in line, for each front door.
+        max_wait_seconds: a paced session that would have to wait longer is refused at once.
+        dwell_seconds: shortest time between two steps of recovery.
+        pause_seconds: how long a paused session keeps its slot. Then others may have it, and the session waits in line when it goes on.
+        max_paused: sessions that may be paused for longer, for each front door. Beyond them, such a pause ends the session.
+        tenants: by the name that callers give in the metadata `x-headrace-tenant`; `default` is for those that give none.
+    """
+
+    mode: Literal["measured", "none"] = "measured"
+    tiers: tuple[Annotated[int, Field(ge=1)], ...] | None = None
+    utilisation: Annotated[float, Field(gt=0, le=1)] = 0.8
+    max_waiting: Annotated[int, Field(ge=0)] = 64
+    max_wait_seconds: Annotated[float, Field(ge=0)] = 10.0
+    dwell_seconds: Annotated[float, Field(ge=0)] = 15.0
+    pause_seconds: Annotated[float, Field(ge=0)] = 30.0
+    max_paused: Annotated[int, Field(ge=0, le=100_000)] = 256
+    tenants: dict[TenantName, TenantSettings] = Field(default_factory=dict)
+
+    @field_validator("tiers")
+    @classmethod
+    def _descending(cls, tiers: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if tiers is not None and list(tiers) != sorted(set(tiers), reverse=True):
+            raise ValueError(f"must be a strictly descending list; got {list(tiers)}")
+        return tiers
+
+    @field_validator("tenants")
+    @classmethod
+    def _no_other(cls, tenants: dict[str, TenantSettings]) -> dict[str, TenantSettings]:
+        if OTHER_TENANT in tenants:
+            raise ValueError(f"{OTHER_TENANT!r} stands for all that are not listed, and cannot be listed")
+        return tenants
+
+    def policy(self, default_steps: int) -> AdmissionConfig:
+        """`default_steps` are the model's."""
+        measured = self.mode == "measured"
+        tiers = default_tiers(default_steps) if self.tiers is None else self.tiers
+        return AdmissionConfig(
+            brownout=BrownOutConfig(tiers if measured else (), self.dwell_seconds),
+            max_waiting=self.max_waiting,
+            max_wait_s=self.max_wait_seconds,
+            default_steps=default_steps,
+            tenants={name: Tenant(t.weight, t.max_sessions) for name, t in self.tenants.items()} if measured else {},
+            hold_s=self.pause_seconds,
+            max_aside=self.max_paused,
+        )
