@@ -35,10 +35,12 @@ class AdmissionConfig:
 
     Attributes:
         brownout: levels of fewer steps.
-        max_waiting: places in line.
+        max_waiting: places in line for viewers, that is, for paced sessions. Jobs may take half as many, while viewers leave them free.
         max_wait_s: a paced session that would have to wait longer is refused at once. Jobs wait as long as there is a place.
         default_steps: what sessions of other front doors are taken to run with.
         tenants: by name. Callers that name none are `default`; callers that name one not listed are all `other`, with the default's terms.
+        hold_s: how long a paused session keeps its slot. What it has played since an earlier pause makes up for as much of that pause.
+        max_aside: paused sessions that may be kept without a slot; beyond them a pause that is too long ends the session.
     """
 
     brownout: BrownOutConfig = field(default_factory=BrownOutConfig)
@@ -46,6 +48,13 @@ class AdmissionConfig:
     max_wait_s: float = 10.0
     default_steps: int = 4
     tenants: Mapping[str, Tenant] = field(default_factory=dict)
+    hold_s: float = 30.0
+    max_aside: int = 256
+
+    @property
+    def job_places(self) -> int:
+        """Places in line that jobs may take."""
+        return math.ceil(self.max_waiting / 2)
 
     def tenant_name(self, named: str) -> str:
         """The account that a caller who calls itself `named` belongs to; one of a fixed set."""
@@ -57,18 +66,25 @@ class AdmissionConfig:
         """Its terms."""
         return self.tenants.get(name) or self.tenants.get(DEFAULT_TENANT) or _PLAIN
 
-    def places(self, name: str) -> int:
+    def places(self, name: str, *, paced: bool = True) -> int:
         """Places in line that tenant `name` may take: a share by weight, so that no tenant can keep the others out of the line."""
+        return self._share(name, self.max_waiting if paced else self.job_places)
+
+    def places_aside(self, name: str) -> int:
+        """Paused sessions without a slot that tenant `name` may have."""
+        return self._share(name, self.max_aside)
+
+    def _share(self, name: str, places: int) -> int:
         weights = {n: t.weight for n, t in self.tenants.items()}
         weights.setdefault(DEFAULT_TENANT, self.tenant(DEFAULT_TENANT).weight)
-        return math.ceil(self.max_waiting * self.tenant(name).weight / sum(weights.values()))
+        return math.ceil(places * self.tenant(name).weight / sum(weights.values()))
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
     """One request: its tenant's account, the steps it asks for, and whether it must keep up with playback.
 
-    `resumed`: somebody is watching it already. It stands before those who have not begun, and is not refused for having to wait.
+    `resumed`: somebody is watching it already. It stands before those who have not begun, and is not refused for a long wait.
     """
 
     tenant: str
@@ -87,9 +103,11 @@ class View:
         running: paced sessions that run, by the steps that they asked for.
         jobs: jobs that run.
         ahead: how many of its kind are in line before it; before a resumed one stand only resumed ones.
-        waiting: how many are in line in all.
-        tenant_sessions: how many its tenant has, in line or running.
-        tenant_waiting: how many of those are in line.
+        waiting: how many in line have a place that it could have had. For one that is resumed: resumed ones of its kind; else for a viewer:
+            all viewers; and for a job: everybody.
+        waiting_jobs: for a job, how many of those are jobs.
+        tenant_sessions: how many its tenant has, in line, running or set aside.
+        tenant_waiting: how many of its tenant are in line, of its kind, and resumed or not as it is.
         departures_per_s: how often a session is expected to end.
     """
 
@@ -99,6 +117,7 @@ class View:
     jobs: int = 0
     ahead: int = 0
     waiting: int = 0
+    waiting_jobs: int = 0
     tenant_sessions: int = 0
     tenant_waiting: int = 0
     departures_per_s: float = 0.0
@@ -142,23 +161,23 @@ def decide(ask: Ask, view: View, config: AdmissionConfig, jitter: float) -> Deci
         return Reject(_retry_after(view, jitter), reason)
     if view.ahead == 0 and (level := _level_for(ask, view, config)) is not None:
         return Admit(config.brownout.steps(ask.steps, level) if ask.paced else ask.steps, level)
-    waiting = view.ahead if ask.resumed else view.waiting  # as many places again are kept for those who come back
-    if waiting >= config.max_waiting:
-        reason = f"all capacity is taken and {waiting} of at most {config.max_waiting} sessions wait"
-        return Reject(_retry_after(view, jitter), reason)
-    return Wait(view.ahead + 1) if ask.resumed else _in_line(ask, view, config, jitter)
-
-
-def _in_line(ask: Ask, view: View, config: AdmissionConfig, jitter: float) -> Wait | Reject:
-    """For one that has not begun, and whom the line as a whole has room for."""
-    if view.tenant_waiting >= (places := config.places(ask.tenant)):
-        reason = f"all capacity is taken and {view.tenant_waiting} of at most {places} sessions of tenant {ask.tenant} wait"
-        return Reject(_retry_after(view, jitter), reason)
-    wait_s = _turn_in_s(view.ahead + 1, view)
-    if ask.paced and wait_s > config.max_wait_s:
-        reason = f"all capacity is taken and a slot is expected in {wait_s:.1f} s, later than the {config.max_wait_s:g} s that one may wait"
-        return Reject(_retry_after(view, jitter), reason)
+    if (refused := _no_place(ask, view, config)) is not None:
+        return Reject(_retry_after(view, jitter), refused)
     return Wait(view.ahead + 1)
+
+
+def _no_place(ask: Ask, view: View, config: AdmissionConfig) -> str | None:
+    """Why `ask` may not wait; None where it may. Each kind has places of its own, so that neither keeps the other out."""
+    kind = "sessions" if ask.paced else "jobs"
+    if view.waiting >= config.max_waiting:
+        return f"all capacity is taken and {view.waiting} of at most {config.max_waiting} sessions wait"
+    if not ask.paced and view.waiting_jobs >= config.job_places:
+        return f"all capacity is taken and {view.waiting_jobs} of at most {config.job_places} jobs wait"
+    if view.tenant_waiting >= (places := config.places(ask.tenant, paced=ask.paced)):
+        return f"all capacity is taken and {view.tenant_waiting} of at most {places} {kind} of tenant {ask.tenant} wait"
+    if ask.paced and not ask.resumed and _turn_in_s(view.ahead + 1, view) > config.max_wait_s:
+        return f"all capacity is taken and a slot is expected later than the {config.max_wait_s:g} s that one may wait"
+    return None
 
 
 def _level_for(ask: Ask, view: View, config: AdmissionConfig) -> int | None:

@@ -1,43 +1,58 @@
 """Admission over time: who is in line and who runs, moved on by events. `admission` and `brownout` decide; this keeps the books.
 
     arrive   → Admit, Wait or Reject
-    leave    in line or running
+    leave    in line, running or set aside
+    pause    its viewer stands still; when that lasts, others get its slot and it is set aside
+    resume   → Admit or Wait
     observe  a new capacity
 
-Every call is told the time, and is followed by `changes()`: who was admitted or given another number of steps by it. The front door and a
-simulator drive the same object.
+Every call is told the time, and is followed by `changes()`: what became by it of sessions other than the one that it was about. The front
+door and a simulator drive the same object.
 """
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from autoscaling.admission import AdmissionConfig, Admit, Ask, Decision, Reject, View, Wait, decide
 from autoscaling.brownout import BrownOut
 from autoscaling.fairness import FairShares, Waiter
+from autoscaling.lengths import Lengths
 from autoscaling.profile import Capacity
-
-# Until sessions have been seen to end: how long one is taken to last.
-_PRIOR_SESSION_S = 30.0
-# What has been seen of lengths halves in weight in this time.
-_MEMORY_S = 600.0
 
 
 @dataclass(slots=True)
 class _Session:
+    """One session, which several calls may hold for a moment: the one that serves it, and one that takes it over.
+
+    Attributes:
+        steps: 0 while it does not run.
+        keys: of the calls.
+        name: what else it is known by.
+        paused_at: since when its viewer stands still, while it holds its slot.
+        held_s, played_from: how much of `hold_s` earlier pauses have taken, as of the end of the last one.
+        ended: it paused for too long, and could not be kept.
+    """
+
     ask: Ask
-    steps: int  # 0 while in line
+    steps: int
+    keys: list[int]
+    name: str
+    paused_at: float | None = None
+    held_s: float = 0.0
+    played_from: float = 0.0
+    ended: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Session `key` runs with `steps` from now on. `admitted`: it waited until now."""
+    """Session `key` runs with `steps` from now on; 0: it was set aside, or is `ended`. `admitted`: it waited until now."""
 
     key: int
     steps: int
     admitted: bool
+    ended: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +65,8 @@ class ControlStatistics:
         capacity: sessions that fit at level 0.
         live_jobs, waiting_jobs: how many of those have no playback to keep up with.
         arrivals, departures: of paced sessions: those that asked, the refused ones too; and those that ran and ended.
+        paused: how many of those that run stand still.
+        aside: paused, without a slot; in none of the above.
     """
 
     live: int
@@ -61,6 +78,8 @@ class ControlStatistics:
     waiting_jobs: int
     arrivals: int
     departures: int
+    paused: int = 0
+    aside: int = 0
 
 
 class AdmissionControl:
@@ -71,46 +90,71 @@ class AdmissionControl:
         self._capacity = capacity
         self._now = now
         self._brownout = BrownOut()
-        self._shares = FairShares()
+        self._shares = {True: FairShares(), False: FairShares()}  # of each line: paced sessions, and jobs
         self._running: dict[int, _Session] = {}
         self._kinds: Counter[tuple[Ask, int]] = Counter()  # of those that run, by what they asked for and the steps that they have
         self._line: dict[int, _Session] = {}  # in order of arrival
+        self._aside: dict[int, _Session] = {}
+        self._paused: dict[int, None] = {}  # of those that run
+        self._first: dict[int, int] = {}  # of a further call of a session, the key that it has in the above
+        self._named: dict[str, int] = {}
         self._changes: list[Change] = []
         self._behind: dict[int, None] = {}  # of those that run, who does not have the level's steps yet, in order
         self._turns = 1.0  # of those, how many may change now
-        self._ended = 1.0
-        self._exposure_s = _PRIOR_SESSION_S
+        self._lengths = Lengths()
         self._arrivals = self._departures = 0
 
-    def arrive(self, key: int, ask: Ask, now: float, jitter: float) -> Decision:
-        """`key` is new. A Reject leaves nothing behind."""
+    def arrive(self, key: int, ask: Ask, now: float, jitter: float, name: str = "") -> Decision:
+        """`key` is new. A Reject leaves nothing behind.
+
+        A call for the session `name`, while that is here with the same terms, takes part in what it has: it is one session, not two.
+        """
         self._advance(now)
         self._arrivals += ask.paced
-        present = self._present()
-        if ask.tenant not in present:
-            self._shares.join(ask.tenant, present)
-        self._line[key] = _Session(ask, 0)
-        ahead = self._order(paced=ask.paced).index(key)
-        decision = decide(ask, self._view(key, ask, ahead), self._config, jitter)
+        if (here := self._known(name)) is not None and _alike(here.ask, ask):
+            return self._take_part(key, here)
+        self._line_up(key, _Session(ask, 0, [key], name))
+        decision = self._decide(key, jitter, own=here is not None and here.ask.tenant == ask.tenant)
         match decision:
             case Reject():
                 del self._line[key]
+                self._close_accounts()
+                return decision
             case Admit():
                 self._admit(key, decision)
-            case Wait():
-                pass
+        if name:
+            self._named[name] = key
         return decision
 
     def leave(self, key: int, now: float) -> None:
         """It ended, or gave up in line."""
         self._advance(now)
-        if self._line.pop(key, None) is None:
-            session = self._running.pop(key)
-            self._behind.pop(key, None)
-            self._count(session, -1)
-            self._departures += session.ask.paced
-            self._ended += 1
+        first = self._first.pop(key, key)
+        session = self._find(first)
+        if session is None:
+            raise KeyError(key)
+        session.keys.remove(key)
+        if not session.keys:
+            self._gone(first, session)
         self._settle()
+        self._changes = [change for change in self._changes if change.key != key]
+
+    def pause(self, key: int, now: float) -> None:
+        """Its viewer stands still."""
+        self._advance(now)
+        key = self._first.get(key, key)
+        session = self._running.get(key)
+        if session is not None and session.paused_at is None:
+            session.held_s = max(0.0, session.held_s - (now - session.played_from))
+            session.paused_at = now
+            self._paused[key] = None
+
+    def resume(self, key: int, now: float) -> Decision:
+        """Its viewer goes on. One that was set aside waits in line as those who come back do, and is never refused."""
+        self._advance(now)
+        decision = self._go_on(self._first.get(key, key))
+        self._changes = [change for change in self._changes if change.key != key]
+        return decision
 
     def observe(self, capacity: Capacity, now: float) -> None:
         """What the stages can do was measured anew."""
@@ -125,7 +169,8 @@ class AdmissionControl:
 
     def positions(self) -> dict[int, int]:
         """Places of those in line, 1 for the next to go; paced sessions and jobs have a line each."""
-        return {key: place for paced in (True, False) for place, key in enumerate(self._order(paced=paced), start=1)}
+        places = {key: place for paced in (True, False) for place, key in enumerate(self._order(paced=paced), start=1)}
+        return {key: place for first, place in places.items() for key in self._line[first].keys}
 
     def statistics(self) -> ControlStatistics:
         full = self._capacity.sessions(self._config.default_steps)
@@ -139,18 +184,109 @@ class AdmissionControl:
             waiting_jobs=sum(not s.ask.paced for s in self._line.values()),
             arrivals=self._arrivals,
             departures=self._departures,
+            paused=len(self._paused),
+            aside=sum(not session.ended for session in self._aside.values()),
         )
 
     def _advance(self, now: float) -> None:
         elapsed = max(0.0, now - self._now)
         self._now = max(self._now, now)
         self._turns = min(max(1.0, self._turns_per_s()), self._turns + elapsed * self._turns_per_s())
-        decay = math.exp(-elapsed / _MEMORY_S)
-        # The prior stays: without it one early end would count for everything.
-        self._ended = 1 + (self._ended - 1) * decay
-        self._exposure_s = _PRIOR_SESSION_S + (self._exposure_s - _PRIOR_SESSION_S) * decay + elapsed * len(self._running)
+        self._lengths.passed(elapsed, len(self._running))
+        if self._line and elapsed:
+            self._charge(elapsed)
+        if self._paused and self._set_aside():
+            self._settle()
+
+    def _charge(self, elapsed: float) -> None:
+        """Use counts where somebody waits for it."""
+        contended = {session.ask.paced for session in self._line.values()}
         for (ask, steps), number in self._kinds.items():
-            self._shares.charge(ask.tenant, elapsed * number * self._share(steps), self._config.tenant(ask.tenant).weight)
+            if ask.paced in contended:
+                self._shares[ask.paced].charge(ask.tenant, elapsed * number * self._share(steps), self._config.tenant(ask.tenant).weight)
+        self._close_accounts()
+
+    def _close_accounts(self) -> None:
+        for paced, shares in self._shares.items():
+            if shares.accounts:
+                shares.settle(self._waiting_tenants(paced=paced), lambda tenant: self._config.tenant(tenant).weight)
+
+    def _waiting_tenants(self, *, paced: bool) -> set[str]:
+        return {session.ask.tenant for session in self._line.values() if session.ask.paced == paced}
+
+    def _set_aside(self) -> bool:
+        """Those whose viewers have stood still for too long give up their slots. Whether any did."""
+        config, now = self._config, self._now
+        late = [key for key in self._paused if now - (self._running[key].paused_at or 0.0) >= config.hold_s - self._running[key].held_s]
+        for key in late:
+            session = self._stop_running(key)
+            tenant, kept = session.ask.tenant, [other.ask.tenant for other in self._aside.values() if not other.ended]
+            session.ended = len(kept) >= config.max_aside or kept.count(tenant) >= config.places_aside(tenant)
+            session.paused_at, session.steps = None, 0
+            self._aside[key] = session
+            self._changes += [Change(each, 0, admitted=False, ended=session.ended) for each in session.keys]
+        return bool(late)
+
+    def _stop_running(self, key: int) -> _Session:
+        session = self._running.pop(key)
+        self._behind.pop(key, None)
+        self._paused.pop(key, None)
+        self._count(session, -1)
+        self._lengths.one_ended()
+        return session
+
+    def _go_on(self, key: int) -> Decision:
+        if (session := self._running.get(key)) is not None:
+            if session.paused_at is not None:
+                session.held_s += self._now - session.paused_at
+                session.paused_at, session.played_from = None, self._now
+                del self._paused[key]
+            return Admit(session.steps, self._brownout.level)
+        if (session := self._aside.pop(key, None)) is not None:
+            session.ask, session.held_s, session.played_from = replace(session.ask, resumed=True), 0.0, self._now
+            self._line_up(key, session)
+            decision = self._decide(key, 0.0, own=False)
+            if isinstance(decision, Admit):
+                self._admit(key, decision)
+                return decision
+        return Wait(1 + self._order(paced=self._line[key].ask.paced).index(key))
+
+    def _known(self, name: str) -> _Session | None:
+        return self._find(self._named[name]) if name in self._named else None
+
+    def _find(self, key: int) -> _Session | None:
+        return self._running.get(key) or self._line.get(key) or self._aside.get(key)
+
+    def _take_part(self, key: int, session: _Session) -> Decision:
+        first = self._first.get(session.keys[0], session.keys[0])
+        session.keys.append(key)
+        self._first[key] = first
+        return self._go_on(first)
+
+    def _gone(self, key: int, session: _Session) -> None:
+        """Nobody holds it any more."""
+        if key in self._running:
+            self._stop_running(key)
+            self._departures += session.ask.paced
+        else:
+            self._line.pop(key, None)
+            self._aside.pop(key, None)
+        if self._named.get(session.name) == key:
+            del self._named[session.name]
+
+    def _line_up(self, key: int, session: _Session) -> None:
+        paced, tenant = session.ask.paced, session.ask.tenant
+        if self._line and tenant not in (waiting := self._waiting_tenants(paced=paced)) and waiting:
+            self._shares[paced].join(tenant)
+        self._line[key] = session
+
+    def _decide(self, key: int, jitter: float, *, own: bool) -> Decision:
+        """For `key`, which is in line. `own`: one of its tenant's sessions is the same as this one."""
+        ask = self._line[key].ask
+        view = self._view(key, ask, self._order(paced=ask.paced).index(key))
+        if own:
+            view = replace(view, tenant_sessions=view.tenant_sessions - 1)
+        return decide(ask, view, self._config, jitter)
 
     def _settle(self) -> None:
         """Admit from the line while there is room, then let the level follow the load."""
@@ -160,15 +296,19 @@ class AdmissionControl:
                 decision = decide(ask, self._view(order[0], ask, 0), self._config, 0.0)
                 if not isinstance(decision, Admit):
                     break
+                session = self._line[order[0]]
                 self._admit(order[0], decision)
-                self._changes.append(Change(order[0], decision.steps, admitted=True))
-        waiting = sum(s.ask.paced for s in self._line.values())
-        self._move_to(self._brownout.observe(self._config.brownout, self._capacity, self._paced(others=True), waiting, self._now))
+                self._changes += [Change(key, decision.steps, admitted=True) for key in session.keys]
+        running, waiting = self._paced(others=True), sum(s.ask.paced for s in self._line.values())
+        self._move_to(self._brownout.observe(self._config.brownout, self._capacity, running, waiting, self._now))
+        self._close_accounts()
 
     def _admit(self, key: int, decision: Admit) -> None:
         self._move_to(self._brownout.raised(decision.level, self._now))
+        if len(self._line) > 1:
+            self._shares[self._line[key].ask.paced].served(self._waiting_tenants(paced=self._line[key].ask.paced))
         session = self._line.pop(key)
-        session.steps = decision.steps
+        session.steps, session.played_from = decision.steps, self._now
         self._running[key] = session
         self._count(session, 1)
 
@@ -195,7 +335,7 @@ class AdmissionControl:
             self._count(session, -1)
             session.steps = self._level_steps(session)
             self._count(session, 1)
-            self._changes.append(Change(key, session.steps, admitted=False))
+            self._changes += [Change(each, session.steps, admitted=False) for each in session.keys]
 
     def _level_steps(self, session: _Session) -> int:
         return self._config.brownout.steps(session.ask.steps, self._brownout.level) if session.ask.paced else session.steps
@@ -206,17 +346,22 @@ class AdmissionControl:
     def _view(self, key: int, ask: Ask, ahead: int) -> View:
         """As `key`, which is in line, sees it: without itself."""
         others = [s.ask for k, s in self._line.items() if k != key]
-        in_line = sum(o.tenant == ask.tenant for o in others)
+        if ask.resumed:
+            peers = [o for o in others if o.resumed and o.paced == ask.paced]
+        else:
+            peers = [o for o in others if o.paced] if ask.paced else others
+        here = sum(o.tenant == ask.tenant for o in others) + sum(s.ask.tenant == ask.tenant for s in self._aside.values())
         return View(
             capacity=self._capacity,
             level=self._brownout.level,
             running=self._paced(others=False),
             jobs=self._jobs(),
             ahead=ahead,
-            waiting=len(others),
-            tenant_sessions=in_line + sum(n for (kind, _), n in self._kinds.items() if kind.tenant == ask.tenant),
-            tenant_waiting=in_line,
-            departures_per_s=(len(self._running) + self._capacity.others) / self._session_s(),
+            waiting=len(peers),
+            waiting_jobs=sum(not o.paced for o in peers),
+            tenant_sessions=here + sum(n for (kind, _), n in self._kinds.items() if kind.tenant == ask.tenant),
+            tenant_waiting=sum(o.tenant == ask.tenant and (o.paced, o.resumed) == (ask.paced, ask.resumed) for o in others),
+            departures_per_s=(len(self._running) + self._capacity.others) / self._lengths.session_s,
         )
 
     def _jobs(self) -> int:
@@ -239,19 +384,17 @@ class AdmissionControl:
         if len(tenants) > 1:  # within one, first come first served; a line may be long, and is looked at whenever anything changes
             outstanding: defaultdict[str, float] = defaultdict(float)
             for (ask, steps), number in self._kinds.items():
-                outstanding[ask.tenant] += number * self._share(steps) * self._session_s()
-            line = [Waiter(key, ask.tenant, self._share(ask.steps) * self._session_s()) for key, ask in here]
+                outstanding[ask.tenant] += number * self._share(steps) * self._lengths.session_s
+            line = [Waiter(key, ask.tenant, self._share(ask.steps) * self._lengths.session_s) for key, ask in here]
             weights = {tenant: self._config.tenant(tenant).weight for tenant in tenants}
-            order = [waiter.key for waiter in self._shares.order(line, outstanding, weights)]
+            order = [waiter.key for waiter in self._shares[paced].order(line, outstanding, weights)]
         return sorted(order, key=lambda key: not self._line[key].ask.resumed)
-
-    def _present(self) -> set[str]:
-        return {ask.tenant for ask, _ in self._kinds} | {s.ask.tenant for s in self._line.values()}
 
     def _share(self, steps: int) -> float:
         """Accelerators that a session of `steps` steps occupies: accelerator-seconds a second."""
         return len(self._capacity.replicas) / self._capacity.sessions(steps)
 
-    def _session_s(self) -> float:
-        """How long a session is expected to last, and, lengths taken as exponential, to go on lasting."""
-        return self._exposure_s / self._ended
+
+def _alike(ask: Ask, other: Ask) -> bool:
+    """Whether they are the same but for having begun."""
+    return replace(ask, resumed=other.resumed) == other

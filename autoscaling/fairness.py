@@ -1,14 +1,20 @@
-"""Whose turn it is: weighted fair shares of accelerator time between tenants, by virtual time, at admission.
+"""Whose turn it is in one line: weighted fair shares of accelerator time between tenants, by virtual time, at admission.
 
-Each tenant has a counter of the accelerator-seconds it has used, divided by its weight. The next slot goes to the tenant with the lowest
-counter, with what its running sessions are still expected to use added to it. A tenant that was away does not come back with credit: its
-counter is lifted to the lowest of those present.
+An account counts only while somebody waits. Each tenant has a counter of the accelerator-seconds that it has used in that time, divided by
+its weight. The next slot goes to the tenant with the lowest counter, with what its running sessions are still expected to use added to it.
+
+Nobody can save up: a tenant that begins to wait is lifted to what the lowest counter was when the last slot was given, as in start-time
+fair queueing (Goyal, Vin and Cheng, 1997). Nobody is locked out either: of what a tenant has used beyond the others, only `DEBT_S`
+accelerator-seconds count against it. When the line is empty, all accounts are closed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+
+# Accelerator-seconds that a tenant can be in arrears; what it used beyond them is forgiven.
+DEBT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,19 +27,40 @@ class Waiter:
 
 
 class FairShares:
-    """Counters by tenant. One owner; knows no time: usage is told."""
+    """The accounts of one line. One owner; knows no time: usage is told."""
 
     def __init__(self) -> None:
         self._used: dict[str, float] = {}
+        self._reached = 0.0  # the lowest counter of those in line when the last slot was given
 
-    def join(self, tenant: str, present: Iterable[str]) -> None:
-        """`tenant` had nobody here and has somebody now; `present` are the tenants that have."""
-        floor = min((self._used.get(name, 0.0) for name in present), default=0.0)
-        self._used[tenant] = max(self._used.get(tenant, 0.0), floor)
+    @property
+    def accounts(self) -> int:
+        return len(self._used)
+
+    def join(self, tenant: str) -> None:
+        """It had nobody in line and has somebody now, behind others."""
+        self._used[tenant] = max(self._used.get(tenant, 0.0), self._reached)
+
+    def served(self, waiting: Collection[str]) -> None:
+        """A slot is given to one of the tenants in line, which are `waiting`."""
+        self._reached = max(self._reached, self._floor(waiting))
 
     def charge(self, tenant: str, seconds: float, weight: float) -> None:
-        """It has used `seconds` of accelerator time."""
+        """It has used `seconds` of accelerator time while somebody waited."""
         self._used[tenant] = self._used.get(tenant, 0.0) + seconds / weight
+
+    def settle(self, waiting: Collection[str], weight: Callable[[str], float]) -> None:
+        """Forgive what exceeds the bound, and forget what says nothing; `waiting` are the tenants in line, `weight` a tenant's."""
+        if not waiting:
+            self._used.clear()
+            self._reached = 0.0
+            return
+        floor = self._floor(waiting)
+        for name, used in list(self._used.items()):
+            if used <= self._reached and name not in waiting:
+                del self._used[name]  # it would be lifted to that when it comes back
+            else:
+                self._used[name] = min(used, floor + DEBT_S / weight(name))
 
     def order(self, line: Sequence[Waiter], outstanding: Mapping[str, float], weights: Mapping[str, float]) -> list[Waiter]:
         """`line`, which is in order of arrival, in the order in which its members are to be admitted.
@@ -57,3 +84,6 @@ class FairShares:
             if not queues[name]:
                 del queues[name]
         return ordered
+
+    def _floor(self, waiting: Collection[str]) -> float:
+        return min((self._used.get(name, 0.0) for name in waiting), default=0.0)

@@ -18,14 +18,16 @@ from model_core.errors import CapacityExceeded
 
 
 class Ticket:
-    """One session's place: in line, admitted with a number of steps, or withdrawn."""
+    """One session's place: in line, admitted with a number of steps, set aside while it pauses, or withdrawn."""
 
-    def __init__(self) -> None:
+    def __init__(self, key: int) -> None:
+        self._key = key
         self._position = 0
         self._steps = 0
         self._withdrawn = False
         self._changed = asyncio.Event()
         self._set_steps: Callable[[int], None] | None = None
+        self._end: Callable[[], None] | None = None
 
     @property
     def admitted(self) -> bool:
@@ -33,12 +35,15 @@ class Ticket:
 
     @property
     def steps(self) -> int:
-        """Denoise steps that it may run with now; 0 in line."""
+        """Denoise steps that it may run with now; 0 in line and aside."""
         return self._steps
 
-    def follow(self, set_steps: Callable[[int], None]) -> None:
-        """Call `set_steps` with the steps to run with: on admission, which may have been, and whenever they change."""
-        self._set_steps = set_steps
+    def follow(self, set_steps: Callable[[int], None], end: Callable[[], None] | None = None) -> None:
+        """Call `set_steps` with the steps to run with: on admission, which may have been, and whenever they change.
+
+        `end` is called if it pauses for longer than it can be kept.
+        """
+        self._set_steps, self._end = set_steps, end
         if self.admitted:
             set_steps(self._steps)
 
@@ -69,6 +74,11 @@ class Ticket:
         if position != self._position:
             self._position = position
             self._changed.set()
+
+    def _set_aside(self, *, ended: bool) -> None:
+        self._steps = self._position = 0
+        if ended and self._end is not None:
+            self._end()
 
     def _run(self, steps: int) -> None:
         self._steps = steps
@@ -117,15 +127,18 @@ class AdmissionDesk:
         return self._control.statistics()
 
     @contextmanager
-    def enter(self, ask: Ask) -> Iterator[Ticket]:
+    def enter(self, ask: Ask, session: str = "") -> Iterator[Ticket]:
         """Take a place, to be kept for the length of the context. Leaving it, in whatever way, frees the place or the slot.
+
+        Args:
+            session: what no other session is called. One that comes again while it is here keeps what it has, and is not counted twice.
 
         Raises:
             CapacityExceeded: at once, if no slot is free and waiting is no use.
         """
-        key, ticket = next(self._keys), Ticket()
-        self._tickets[key] = ticket
-        decision = self._control.arrive(key, ask, self._clock.now(), self._chance())
+        key = next(self._keys)
+        ticket = self._tickets[key] = Ticket(key)
+        decision = self._control.arrive(key, ask, self._clock.now(), self._chance(), session)
         if isinstance(decision, Reject):
             del self._tickets[key]
             raise CapacityExceeded(decision.reason, decision.retry_after_s)
@@ -139,6 +152,21 @@ class AdmissionDesk:
             self._control.leave(key, self._clock.now())
             self._pass_on()
 
+    def pause(self, ticket: Ticket) -> None:
+        """Its viewer stands still. It keeps its slot for a while, and is set aside then."""
+        self._control.pause(ticket._key, self._clock.now())  # noqa: SLF001
+        self._pass_on()
+
+    def resume(self, ticket: Ticket) -> None:
+        """Its viewer goes on: at once, or from a place in line."""
+        decision = self._control.resume(ticket._key, self._clock.now())  # noqa: SLF001
+        if isinstance(decision, Admit):
+            if decision.steps != ticket.steps:
+                ticket._run(decision.steps)  # noqa: SLF001
+        else:
+            ticket._set_aside(ended=False)  # noqa: SLF001
+        self._pass_on()
+
     def observe(self, capacity: Capacity) -> None:
         """The stages can do this much from now on."""
         self._control.observe(capacity, self._clock.now())
@@ -146,7 +174,10 @@ class AdmissionDesk:
 
     def _pass_on(self) -> None:
         for change in self._control.changes():
-            self._tickets[change.key]._run(change.steps)  # noqa: SLF001
+            if change.steps:
+                self._tickets[change.key]._run(change.steps)  # noqa: SLF001
+            else:
+                self._tickets[change.key]._set_aside(ended=change.ended)  # noqa: SLF001
         for key, position in self._control.positions().items():
             self._tickets[key]._move(position)  # noqa: SLF001
         if self._on_change is not None:

@@ -50,11 +50,16 @@ class CapacityMonitor:
 
     async def observe(self) -> None:
         """One round."""
-        before = self._desk.statistics().live
+        before = self._playing()
         denoise, decode = await asyncio.gather(self._denoisers(), self._decoders())
         capacity = self._estimator.observe(
             [denoise_report(numbers, self._slots) for numbers in denoise],
             [decode_report(numbers) for numbers in decode],
-            max(before, self._desk.statistics().live),
+            max(before, self._playing()),
         )
         self._desk.observe(capacity)
+
+    def _playing(self) -> int:
+        """Those that the replicas know of: who pauses has a slot in admission, and none on a replica."""
+        statistics = self._desk.statistics()
+        return statistics.live - statistics.paused
