@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -13,7 +14,7 @@ from PIL import Image
 
 from model_core.config import EngineConfig
 from model_core.engine.engine import Engine
-from model_core.families.checkpoint import Checkpoint
+from model_core.families.checkpoint import Checkpoint, write_checksums
 from model_core.families.described import CheckpointConfig, Choice, describe
 from model_core.families.interface import Conditioner, Embedder, Sampler
 from model_core.families.registry import family
@@ -37,9 +38,21 @@ def folder(name: str) -> Path:
     return path
 
 
-def config(name: str, **choice: Any) -> CheckpointConfig:
+@cache
+def folder_with_taehv(name: str) -> Path:
+    """The same with a TAEHV in it, for reading."""
+    path = Path(tempfile.mkdtemp(prefix="headrace-test-")) / name
+    shutil.copytree(folder(name), path)
+    if not (path / "taehv").exists():
+        shutil.copytree(folder("causal-wan") / "taehv", path / "taehv")
+    write_checksums(path)
+    return path
+
+
+def config(name: str, root: Any = None, **choice: Any) -> CheckpointConfig:
+    """Of the small checkpoint, or of `root`, a variant of it."""
     given = {"height": 32, "width": 48, "frames": 9, "steps": STEPS} | SIZES.get(name, {}) | choice
-    return describe(Choice(checkpoint=Checkpoint(folder=str(folder(name))), **given))
+    return describe(Choice(checkpoint=Checkpoint(folder=str(root or folder(name))), **given))
 
 
 @cache

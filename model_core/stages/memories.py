@@ -2,6 +2,9 @@
 
 A memory is a function of the last clean chunks alone, so it is kept under their digests and can stand in for rebuilding it from a suffix,
 whoever's session that is. Losing one costs time and changes nothing.
+
+The empty key stands for nothing before, and nothing is ever kept under it: a session that begins, begins fresh. A decoder that remembers
+no chunks, such as one of whole clips, therefore keeps nothing at all.
 """
 
 from __future__ import annotations
@@ -21,15 +24,17 @@ Key = tuple[bytes, ...]
 
 
 def digest(latents: Latents) -> bytes:
-    """Of one chunk `[C, F, H, W]`."""
-    return hashlib.blake2b(latents.tobytes(), digest_size=16, person=str(latents.shape).encode()[:16]).digest()
+    """Of one chunk `[C, F, H, W]`: its shape, its type and its values."""
+    made = hashlib.blake2b(f"{latents.shape} {latents.dtype} ".encode(), digest_size=16)
+    made.update(latents.tobytes())
+    return made.digest()
 
 
 class Memories:
     """Bounded by `max_bytes`; the least recently used go first. For one thread.
 
     Args:
-        chunks: how many of the last chunks a memory is a function of.
+        chunks: how many of the last chunks a memory is a function of; 0 where nothing is to be kept.
         max_bytes: of all tensors in it.
     """
 
@@ -39,7 +44,7 @@ class Memories:
         self._bytes = 0
 
     def key(self, suffix: Iterable[Latents]) -> Key:
-        """Of the memory after the chunks of `suffix`, all there were or at least as many as matter."""
+        """Of the memory after the chunks of `suffix`, all there were or at least as many as matter. Empty for a session that begins."""
         return self._cut(tuple(digest(latents) for latents in suffix))
 
     def next_key(self, key: Key, latents: Latents) -> Key:
@@ -53,7 +58,9 @@ class Memories:
         return self._held[key][0]
 
     def put(self, key: Key, memory: Memory) -> Memory:
-        """Returns it as it is kept."""
+        """Returns it as it is kept; under the empty key nothing is."""
+        if not key:
+            return memory
         self._bytes -= self._held.pop(key, (None, 0))[1]
         memory = _alone(memory)
         size = _bytes(memory)

@@ -27,6 +27,18 @@ def test_a_memory_is_found_by_the_last_chunks_and_no_others() -> None:
         assert memories.get(memories.key(other)) is None
 
 
+@pytest.mark.parametrize("chunks", [0, 1])
+def test_nothing_is_kept_for_what_nothing_came_before(chunks: int) -> None:
+    """A decoder of whole clips remembers no chunks: after one clip, the next must begin as the first did."""
+    memories = Memories(chunks, max_bytes=1000)
+    after = memories.next_key(memories.key([]), chunk(1))
+    held = memory(4)
+    assert memories.put(memories.key([]), held) is held
+    memories.put(after, memory(4))
+    assert memories.get(memories.key([])) is None
+    assert (memories.get(after) is None) == (chunks == 0)
+
+
 def test_latents_of_another_shape_are_others() -> None:
     assert digest(chunk(1)) != digest(chunk(1).reshape(2, 1, 2, 2))
 
