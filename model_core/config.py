@@ -135,6 +135,7 @@ class RuntimeConfig:
             round otherwise than one process does.
         cache: folder of compiled graphs and their manifests; the same for all replicas, or sooner or later one compiles.
         require_warm: start only if the manifest there says that everything is compiled.
+        stuck_seconds: no call of the device counts as stuck before that; one that took long before may take twenty times as long.
     """
 
     name: str = "cpu"
@@ -147,6 +148,7 @@ class RuntimeConfig:
     ranks: int = 1
     cache: str = field(default="", repr=False)
     require_warm: bool = field(default=False, repr=False)
+    stuck_seconds: float = field(default=60.0, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

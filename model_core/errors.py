@@ -4,11 +4,12 @@
     ├── InvalidRequest        the caller's fault; names each field, its limit and the value  (INVALID_ARGUMENT)
     ├── CapacityExceeded      no slot within the waiting bound; says when to retry           (RESOURCE_EXHAUSTED)
     ├── StageUnavailable      a stage died or is not ready; the session can be reopened      (UNAVAILABLE)
-    │   ├── EngineDead        the denoise loop crashed; the replica must be replaced
-    │   │   └── ChunkNotFinite  it crashed on this session's own chunk, which is tried once more elsewhere
+    │   ├── EngineDead        the denoise loop crashed or is stuck; the replica must be replaced
+    │   ├── ChunkFailed       one chunk of this session could not be made; it is tried once more
     │   └── StageDraining     the replica has been told to stop; reopen at once, another one is there
-    ├── SessionBroken         its chunk is NaN or infinite on more than one replica          (INTERNAL)
-    ├── ShapeNotServed        a graph was run in a shape that it is not compiled for: a bug  (kills the engine)
+    ├── SessionBroken         a chunk of this session cannot be made, tried twice             (INTERNAL)
+    ├── DeviceBroken          a device computes something else than it did when it was loaded (ends the replica)
+    ├── ShapeNotServed        a graph was run in a shape that it is not compiled for: a bug  (ends the session)
     ├── RuntimeUnavailable    the device, its package or its compiled graphs are not there   (start-up only)
     └── WeightsError          a checkpoint is missing, damaged or not the one pinned         (start-up only)
 
@@ -59,22 +60,26 @@ class StageUnavailable(HeadraceError):
 
 
 class EngineDead(StageUnavailable):
-    """The denoise loop of this replica has ended with an exception."""
+    """The denoise loop of this replica has ended with an exception, or does not come to the end of a forward."""
 
 
-class ChunkNotFinite(EngineDead):
-    """A chunk of this session came out as NaN or infinity, which may be the device's fault or the session's own."""
+class DeviceBroken(HeadraceError):
+    """A device does not compute what it computed when its stage was loaded. It stays inside the stage, which ends with it."""
+
+
+class ChunkFailed(StageUnavailable):
+    """One chunk of this session could not be made, on a device that computes what it should: the session is tried once more."""
 
     def __init__(self, message: str, chunk: int) -> None:
         self.chunk = chunk
         super().__init__(message)
 
-    def __reduce__(self) -> tuple[type[ChunkNotFinite], tuple[str, int]]:
-        return (ChunkNotFinite, (str(self), self.chunk))
+    def __reduce__(self) -> tuple[type[ChunkFailed], tuple[str, int]]:
+        return (ChunkFailed, (str(self), self.chunk))
 
 
 class SessionBroken(HeadraceError):
-    """A chunk is not finite on whatever replica it is made: to try again would cost one replica after the other."""
+    """A chunk of this session cannot be made, however often it is tried; others are not concerned."""
 
 
 class StageDraining(StageUnavailable):

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from model_core.config import ModelConfig
-from model_core.errors import ChunkNotFinite, StageUnavailable
+from model_core.errors import ChunkFailed, StageUnavailable
 from model_core.reopen import ReopenPolicy
 from model_core.session_log import Extent, SessionLog, SessionRecord, model_fingerprint
 from model_core.stages.interface import Decoder, TextEncoder
@@ -307,7 +307,7 @@ class Session:
                 self._check_not_cut_short(switch)
             except StageUnavailable as error:
                 failures += 1
-                self._suspect_chunk = error.chunk if isinstance(error, ChunkNotFinite) else self._suspect_chunk
+                self._suspect_chunk = error.chunk if isinstance(error, ChunkFailed) else self._suspect_chunk
                 if failures >= self._reopen.attempts:
                     raise
                 await self._rest(self._reopen.delay(failures, self._chance()))

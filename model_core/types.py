@@ -118,7 +118,7 @@ class SessionContext:
         sink: the session's first chunks, as far as the model attends to them for good and they are not in `suffix`.
         codec: how the decode stage hands out frames.
         due_s: seconds from now until the first frame of `next_chunk` is due on the viewer's screen; None for a job, which has no deadline.
-        suspect_chunk: a chunk that was not finite elsewhere; if it is not finite here either, the session is at fault and no device.
+        suspect_chunk: a chunk that could not be made before; if it cannot be made now either, the session is at fault, and ends.
         given: what the session was given besides its prompt, as long as chunks are made from it.
     """
 

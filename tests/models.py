@@ -78,7 +78,7 @@ class Collector:
 
     def step(self) -> bool:
         self.steps += 1
-        return self.engine.step(self._emit)
+        return self.engine.step(self.emit)
 
     def run(self) -> None:
         """Step until no session is ready."""
@@ -92,7 +92,7 @@ class Collector:
     def latents(self, session: EngineSession) -> list[Latents]:
         return [chunk.latents for chunk in self.chunks[session]]
 
-    def _emit(self, session: EngineSession, chunk: LatentChunk) -> None:
+    def emit(self, session: EngineSession, chunk: LatentChunk) -> None:
         self.chunks[session].append(chunk)
         if session not in self.held:
             self.engine.taken(session)

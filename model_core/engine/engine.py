@@ -6,12 +6,16 @@
 
 The forwards are a `Sampler`'s, of whatever family. Frames do not depend on who else is in the batch, as far as the family says so
 (for the embedded model a test asserts it, bit for bit, on the machine it runs on).
+
+Nor does what goes wrong. A forward that raises is run again for each of its rows alone, from where they stood before it; a session that
+fails alone, or whose chunk is not finite, ends, and the others go on with the frames they would have had. Whether it is the session or the
+device, a `Probe` tells: from a device that is broken, the error goes to the engine's owner.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Literal
@@ -20,17 +24,27 @@ import numpy as np
 import torch
 
 from model_core.config import EngineConfig, ModelConfig
+from model_core.engine.probe import Probe
 from model_core.engine.session import EngineSession
 from model_core.engine.slots import Slots
 from model_core.engine.step_scheduler import StepCosts, bucket_for, schedule
+from model_core.errors import DeviceBroken
 from model_core.events import Forward, Observer
-from model_core.families.interface import Sampler
+from model_core.families.interface import Leg, Sampler
 from model_core.types import LatentChunk, SessionContext
 
 _WARM_RUNS = 5  # other processes of the machine start at the same time
 _NEW_EVIDENCE = 0.1  # weight of the newest step in a bucket's time
+_UNEXPLAINED = 3  # shared forwards in a row that raised although each of their rows can be run alone
 
 Emit = Callable[[EngineSession, LatentChunk], None]
+Fail = Callable[[EngineSession, Exception], None]
+Shared = Callable[[Sequence[Leg]], None]
+Work = Literal["step", "commit"]
+
+
+def _raise(_: EngineSession, error: Exception) -> None:
+    raise error
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +87,20 @@ class Engine:
         self._turns = self._steps = self._rows = self._chunks = 0
         self._busy_s = self._expected_s = 0.0
         self._profile = ForwardProfile()
+        self._probe = Probe(sampler, config)
+        self._unexplained: dict[Work, int] = {"step": 0, "commit": 0}
         self.observer: Observer | None = None
 
-    def step(self, emit: Emit) -> bool:
+    def step(self, emit: Emit, fail: Fail = _raise) -> bool:
         """One forward for as many ready sessions as fit the largest bucket; `emit` gets each chunk that it finishes.
+
+        A session that cannot go on is closed, and `fail` is told why.
 
         Returns:
             False if no session was ready, and nothing was done.
+
+        Raises:
+            DeviceBroken: the device is at fault.
         """
         views = [session.view(self._sampler.group(session.leg)) for session in self._sessions.values() if not session.finished]
         slots = schedule(views, self.costs(), self.engine.max_lead_chunks, self.engine.comfort_s, self._clock())
@@ -87,27 +108,23 @@ class Engine:
             return False
         rows = [self._sessions[slot] for slot in slots]
 
-        started = self._clock()
-        with torch.inference_mode():
-            self._sampler.step([row.leg for row in rows])
-        ended = self._clock()
-        self._account("step", rows, ended - started, started)
-
         done = []
-        for row in rows:
+        for row in self._together("step", self._sampler.step, rows, fail):
             self._turns += 1
             row.step_index, row.last_turn = row.step_index + 1, self._turns
-            row.steps_at.append(ended)
-            if row.step_index == row.forwards:
-                self._finish_chunk(row, emit)
+            row.steps_at.append(self._clock())
+            if row.step_index == row.forwards and self._finish_chunk(row, emit, fail):
                 done.append(row)
-        self._commit([row for row in done if not row.finished])
+        self._commit([row for row in done if not row.finished], fail)
         return True
 
     def open(self, context: SessionContext, waiting_since: float | None = None) -> EngineSession:
         """Take a slot and rebuild the cache from `context.suffix`; ask `free_slots` first.
 
         Its first chunk's queue time counts from `waiting_since`, and what is done here belongs to its service time.
+
+        Raises:
+            DeviceBroken: the device is at fault; what the session is at fault for is raised as it is.
         """
         asked = self._clock()
         with torch.inference_mode():
@@ -121,8 +138,10 @@ class Engine:
                 session.start_chunk(context.next_chunk, asked if waiting_since is None else waiting_since)
                 session.charge(self._clock() - asked, 1)
                 self._sampler.start(session.leg, context.next_chunk)
-            except BaseException:
+            except BaseException as error:
                 self._slots.release(slot)
+                if isinstance(error, Exception):
+                    self._probe.check(error)
                 raise
         self._sessions[slot] = session
         return session
@@ -157,6 +176,7 @@ class Engine:
                     self._step_s[bucket], self._commit_s[bucket] = (min(times) for times in zip(*measured, strict=True))
         finally:
             self.close(session)
+        self._probe.learn()
         self._profile = ForwardProfile(self.engine.batch_buckets, tuple(self._step_s.values()), tuple(self._commit_s.values()))
 
     def costs(self) -> StepCosts:
@@ -193,26 +213,79 @@ class Engine:
             self._sampler.commit([session.leg] * rows)
         return stepped - started, self._clock() - stepped
 
-    def _finish_chunk(self, row: EngineSession, emit: Emit) -> None:
+    def _finish_chunk(self, row: EngineSession, emit: Emit, fail: Fail) -> bool:
+        """Whether its chunk is one to be shown, and was handed out."""
         now = self._clock()
+        try:
+            latents = self._sampler.latents(row.leg)
+            if not np.isfinite(latents).all():
+                raise FloatingPointError(f"chunk {row.chunk_index} is not finite")
+        except Exception as error:  # noqa: BLE001 - whatever a family's code raises for one leg ends that leg
+            self._broke({row: error}, error, fail)
+            return False
         row.waiting_chunks += 1
         self._chunks += 1
-        emit(row, LatentChunk(row.chunk_index, self._sampler.latents(row.leg), (row.timing(now),)))
+        emit(row, LatentChunk(row.chunk_index, latents, (row.timing(now),)))
         row.chunk_index += 1
+        return True
 
-    def _commit(self, rows: Sequence[EngineSession]) -> None:
+    def _commit(self, rows: Sequence[EngineSession], fail: Fail) -> None:
         """Write the finished chunks of `rows` into their caches and start their next ones."""
         if not rows:
             return
         started = self._clock()
-        with torch.inference_mode():
-            self._sampler.commit([row.leg for row in rows])
-            for row in rows:
-                self._sampler.start(row.leg, row.chunk_index)
+        for row in self._together("commit", self._sampler.commit, rows, fail):
+            try:
+                with torch.inference_mode():
+                    self._sampler.start(row.leg, row.chunk_index)
+            except Exception as error:  # noqa: BLE001 - as in `_finish_chunk`
+                self._broke({row: error}, error, fail)
+            else:
                 row.start_chunk(row.chunk_index, started)
-        self._account("commit", rows, self._clock() - started, started)
 
-    def _account(self, work: Literal["step", "commit"], rows: Sequence[EngineSession], seconds: float, started: float) -> None:
+    def _together(self, work: Work, shared: Shared, rows: Sequence[EngineSession], fail: Fail) -> list[EngineSession]:
+        """Run `shared` for all rows at once, or after an error for each alone; the rows for which it was done."""
+        started = self._clock()
+        broken: dict[EngineSession, Exception] = {}
+        with torch.inference_mode():
+            try:
+                shared([row.leg for row in rows])
+            except Exception as error:  # noqa: BLE001 - whatever a device or a family's code raises
+                broken = self._alone(work, shared, rows, error)
+                self._broke(broken, error, fail)
+            else:
+                self._unexplained[work] = 0 if len(rows) > 1 else self._unexplained[work]
+                self._account(work, rows, self._clock() - started, started)
+        return [row for row in rows if row not in broken]
+
+    def _alone(self, work: Work, shared: Shared, rows: Sequence[EngineSession], error: Exception) -> dict[EngineSession, Exception]:
+        """Run again what raised `error` for all of `rows`, for each of them alone; those for which it raises again, with what.
+
+        Raises:
+            DeviceBroken: it raises for none, again and again.
+        """
+        if len(rows) == 1:
+            return {rows[0]: error}
+        broken: dict[EngineSession, Exception] = {}
+        for row in rows:
+            try:
+                shared([row.leg])
+            except Exception as own:  # noqa: BLE001 - as in `_together`
+                broken[row] = own
+        self._unexplained[work] = 0 if broken else self._unexplained[work] + 1
+        if self._unexplained[work] >= _UNEXPLAINED:
+            raise DeviceBroken(f"{_UNEXPLAINED} forwards in a row failed for several sessions at once and for none alone") from error
+        return broken
+
+    def _broke(self, broken: Mapping[EngineSession, Exception], error: Exception, fail: Fail) -> None:
+        """Close the sessions that are at fault, unless it is the device; `error` is what was raised first."""
+        if broken:
+            self._probe.check(error)
+        for row, own in broken.items():
+            self.close(row)
+            fail(row, own)
+
+    def _account(self, work: Work, rows: Sequence[EngineSession], seconds: float, started: float) -> None:
         """Rows are as they were when the forward `started`."""
         table, profile = (self._step_s, self._profile.step_s) if work == "step" else (self._commit_s, self._profile.commit_s)
         bucket = bucket_for(len(rows), self.engine.batch_buckets)

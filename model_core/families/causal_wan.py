@@ -169,6 +169,7 @@ class CausalWanSampler(StreamSampler):
 
     def _run_commit(self, commits: Sequence[Commit]) -> None:
         largest = self.buckets[-1]
+        made: list[ChunkKeyValues] = []
         for start in range(0, len(commits), largest):
             part = commits[start : start + largest]
             rows = filled(part, self.buckets)
@@ -178,12 +179,12 @@ class CausalWanSampler(StreamSampler):
             given = (torch.cat([row.x_0 for row in rows]), step, position, texts([row.leg for row in rows]), past, mask)
             ticket = self.program.run("commit", *given)
             ticket.wait()
-            for i, row in enumerate(part):
-                slots = row_of(ticket.state, i)
-                if row.chunk < self._sink:
-                    row.leg.given.sink[row.chunk :] = [slots]
-                else:
-                    row.window.append(slots)
+            made += [row_of(ticket.state, i) for i in range(len(part))]
+        for row, slots in zip(commits, made, strict=True):
+            if row.chunk < self._sink:
+                row.leg.given.sink[row.chunk :] = [slots]
+            else:
+                row.window.append(slots)
 
     def _past(self, windows: Sequence[Sequence[ChunkKeyValues]]) -> tuple[list[KeyValue], Tensor]:
         past, mask = gather(self._shape, windows, self._empty)

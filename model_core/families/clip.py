@@ -46,6 +46,7 @@ class ClipLeg:
         draw: what noise comes from, for this clip alone; some solvers draw more of it at each step.
         kept: what a solver keeps from step to step, where its schedule does not.
         skipping: which of its steps need no forward.
+        error: what this clip's own part of a step raised, if it did; the clip does not move any more.
     """
 
     context: SessionContext
@@ -57,6 +58,7 @@ class ClipLeg:
     draw: torch.Generator = field(default_factory=torch.Generator)
     kept: dict[str, Tensor] = field(default_factory=dict)
     skipping: Skipping = field(default_factory=Skipping)
+    error: Exception | None = None
 
     @property
     def t(self) -> Tensor:
@@ -127,7 +129,7 @@ class ClipSampler(ABC):
     def start(self, leg: ClipLeg, chunk: int) -> None:
         schedule = copy.deepcopy(self._schedule)
         self.prepare(schedule, leg.context.num_steps)
-        leg.schedule, leg.step, leg.kept = schedule, 0, {}
+        leg.schedule, leg.step, leg.kept, leg.error = schedule, 0, {}, None
         leg.skipping = Skipping(self.config.skip_threshold, self.config.forwards(leg.context.num_steps))
         leg.draw = torch.Generator().manual_seed(leg.context.seed)
         leg.x_t = self.noise(leg.draw)
@@ -138,19 +140,27 @@ class ClipSampler(ABC):
     def step(self, legs: Sequence[ClipLeg]) -> None:
         group = self.group(legs[0])
         unique = dict.fromkeys(legs)  # to warm up, a leg is given several times, and steps once
-        predicted = {leg: row for leg in unique if (row := leg.skipping.guess(leg.x_t, leg.step, group)) is not None}
+        known = {leg: copy.copy(leg.skipping) for leg in unique}  # replaced once nothing can raise that is not one leg's own
+        predicted = {leg: row for leg in unique if (row := known[leg].guess(leg.x_t, leg.step, group)) is not None}
         if asking := [leg for leg in legs if leg not in predicted]:
             rows = [*asking, *[asking[0]] * (bucket_for(len(asking), self._buckets) - len(asking))]
             seen = {leg: self.seen(leg) for leg in asking}
             forward = self.predict(rows, torch.cat([seen[leg] for leg in rows]), torch.stack([leg.t for leg in rows]))
             predicted |= dict(zip(asking, forward.split(1), strict=False))
         for leg in dict.fromkeys(asking):
-            leg.skipping.learn(leg.x_t, predicted[leg], group)
+            known[leg].learn(leg.x_t, predicted[leg], group)
         for leg, row in predicted.items():
-            leg.x_t = self.advance(leg, row)
+            leg.skipping = known[leg]
+            try:
+                if leg.error is None:
+                    leg.x_t = self.advance(leg, row)
+            except Exception as error:  # noqa: BLE001 - a solver's, which must not keep the others from their step
+                leg.error = error
             leg.step += 1
 
     def latents(self, leg: ClipLeg) -> Latents:
+        if leg.error is not None:
+            raise leg.error
         return cast("Latents", self.clean(leg.x_t).float().numpy().copy())
 
     def commit(self, legs: Sequence[ClipLeg]) -> None:  # noqa: B027 - nothing to do, and nothing for a family to add

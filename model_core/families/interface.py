@@ -66,15 +66,18 @@ class Sampler(Protocol):
         ...
 
     def step(self, legs: Sequence[Leg]) -> None:
-        """One denoise step for `legs` of one group, in one forward padded to a bucket. To warm up, a leg is given several times."""
+        """One denoise step for `legs` of one group, in one forward padded to a bucket. To warm up, a leg is given several times.
+
+        If it raises, no leg has moved, so that each can be stepped alone. What only one leg cannot do is raised by its `latents`.
+        """
         ...
 
     def latents(self, leg: Leg) -> Latents:
-        """The chunk `[C, F, H, W]` as it is now; clean after the last step. The caller may keep it."""
+        """The chunk `[C, F, H, W]` as it is now; clean after the last step. The caller may keep it. Raises what a step of it raised."""
         ...
 
     def commit(self, legs: Sequence[Leg]) -> None:
-        """Write the clean chunks of `legs`, of one group, into their caches."""
+        """Write the clean chunks of `legs`, of one group, into their caches. If it raises, no cache has changed."""
         ...
 
 

@@ -6,6 +6,7 @@ So a leg's state is never gathered: a rank keeps its share of every cache, and m
 from __future__ import annotations
 
 import itertools
+import logging
 import pickle
 import sys
 import weakref
@@ -20,6 +21,8 @@ from model_core.families.interface import Leg, Sampler
 from model_core.families.registry import family
 from model_core.runtimes.ranks import Followers, meet
 from model_core.types import Latents, SessionContext, TextEmbedding
+
+log = logging.getLogger(__name__)
 
 
 class _Shared:
@@ -90,16 +93,21 @@ def follow(sampler: Sampler, messages: Any) -> None:
         except EOFError:
             return
         for number in forgotten:
-            del legs[number]
-        match call, arguments:
-            case "open", [number, context]:
-                legs[number] = sampler.open(context)
-            case "start", [number, chunk]:
-                sampler.start(legs[number], chunk)
-            case "step", [numbers]:
-                sampler.step([legs[number] for number in numbers])
-            case "commit", [numbers]:
-                sampler.commit([legs[number] for number in numbers])
+            legs.pop(number, None)
+        try:
+            match call, arguments:
+                case "open", [number, context]:
+                    legs[number] = sampler.open(context)
+                case "start", [number, chunk]:
+                    sampler.start(legs[number], chunk)
+                case "step", [numbers]:
+                    sampler.step([legs[number] for number in numbers])
+                case "commit", [numbers]:
+                    sampler.commit([legs[number] for number in numbers])
+        except Exception:
+            # What raises here raises in rank 0, too, which knows whose fault it is, and goes on. If it does not, it waits for this one in
+            # vain, and its watchdog tells.
+            log.exception("a call of rank 0 failed: %s", call)
 
 
 def main() -> None:

@@ -1,8 +1,10 @@
 """The denoise stage in this process: owns the engine and the one thread that steps it.
 
-The thread sleeps while no session is ready. Sessions beyond the slots wait their turn in arrival order. If a step raises, every waiter
-fails with `EngineDead`, and so does every later call and the health check: a replica in this state is replaced, not repaired. So it is
-with a chunk that is not finite, once; the session that it belongs to is then known, and cannot take the next replica with it.
+The thread sleeps while no session is ready. Sessions beyond the slots wait their turn in arrival order.
+
+A session whose chunk cannot be made, or is not finite, ends alone: with `ChunkFailed` the first time, so that it is tried once more, here
+or elsewhere, and with `SessionBroken` the second time. Only if the device itself is broken, or is stuck in a forward, every waiter fails
+with `EngineDead`, and so do every later call and the health check: a replica in this state is replaced, not repaired.
 """
 
 from __future__ import annotations
@@ -15,14 +17,14 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-import numpy as np
-
 from model_core.config import EngineConfig, ModelConfig
 from model_core.engine.engine import Engine, ForwardProfile
 from model_core.engine.session import EngineSession, check, given_chunks
-from model_core.errors import ChunkNotFinite, EngineDead, SessionBroken
+from model_core.errors import DeviceBroken, EngineDead, HeadraceError, StageUnavailable
 from model_core.events import Observer
 from model_core.families.interface import Sampler
+from model_core.stages.failures import failed
+from model_core.stages.watchdog import Watchdog
 from model_core.types import LatentChunk, SessionContext
 
 
@@ -51,13 +53,6 @@ class DenoiserStatistics:
     profile: ForwardProfile
 
 
-class _NotFinite(FloatingPointError):
-    def __init__(self, session: EngineSession, chunk: int) -> None:
-        self.session = session
-        self.chunk = chunk
-        super().__init__(f"chunk {chunk} of session {session.context.session_id} is not finite")
-
-
 class _Leg:
     """One `stream` call, between its event loop and the engine's thread. `inbox` is bounded by the engine's lead."""
 
@@ -66,9 +61,9 @@ class _Leg:
         self.since = since
         self.session: EngineSession | None = None
         self._loop = asyncio.get_running_loop()
-        self.inbox: asyncio.Queue[LatentChunk | EngineDead | SessionBroken | None] = asyncio.Queue()
+        self.inbox: asyncio.Queue[LatentChunk | HeadraceError | None] = asyncio.Queue()
 
-    def deliver(self, item: LatentChunk | EngineDead | SessionBroken | None) -> None:
+    def deliver(self, item: LatentChunk | HeadraceError | None) -> None:
         """From any thread; a reader whose loop is closed has gone, and cannot be told."""
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self.inbox.put_nowait, item)
@@ -77,11 +72,21 @@ class _Leg:
 class LocalDenoiser:
     """A `Denoiser`. `stream` may be called from any event loop."""
 
-    def __init__(self, sampler: Sampler, config: ModelConfig, engine: EngineConfig, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self,
+        sampler: Sampler,
+        config: ModelConfig,
+        engine: EngineConfig,
+        clock: Callable[[], float] = time.perf_counter,
+        watchdog: Watchdog | None = None,
+    ) -> None:
         """Warm every graph in every bucket, then start the thread; blocks until it is ready."""
         self._engine = Engine(sampler, config, engine, clock)
         self._sampler = sampler
         self._engine.warm_up()
+        profile = self._engine.statistics().profile
+        self._watchdog = watchdog or Watchdog("denoise engine", config.execution.denoiser.stuck_seconds, clock)
+        self._watchdog.took(max(map(sum, zip(profile.step_s, profile.commit_s, strict=True)), default=0.0))
         self._clock = clock
         self._wake = threading.Condition()
         self._commands: deque[Callable[[], None]] = deque()
@@ -97,8 +102,9 @@ class LocalDenoiser:
 
         Raises:
             InvalidRequest: the context does not fit the model.
-            EngineDead: the engine has crashed, or the stage is closed; ChunkNotFinite if it was this session's chunk.
-            SessionBroken: its suspect chunk is not finite here either.
+            EngineDead: the device is broken or stuck, or the stage is closed.
+            ChunkFailed: a chunk of this session, and of no other, cannot be made.
+            SessionBroken: that chunk is its suspect one.
         """
         self.check_health()
         config = self._engine.config
@@ -111,8 +117,8 @@ class LocalDenoiser:
         leg = _Leg(context, self._clock())
         self._command(lambda: self._enter(leg))
         try:
-            while (item := await leg.inbox.get()) is not None:
-                if isinstance(item, EngineDead | SessionBroken):
+            while (item := await self._next(leg)) is not None:
+                if isinstance(item, HeadraceError):
                     raise item
                 self._command(lambda: self._taken(leg))
                 yield item
@@ -132,20 +138,30 @@ class LocalDenoiser:
         )
 
     def check_health(self) -> None:
-        """Raise what killed the engine, if it is dead.
+        """Raise what killed the engine, if it is dead, or that it is stuck.
 
         Raises:
             EngineDead: with the cause.
         """
         if self._end is not None:
             raise self._dead()
+        try:
+            self._watchdog.check()
+        except StageUnavailable as stuck:
+            raise EngineDead(str(stuck)) from None
 
     async def aclose(self) -> None:
-        """Stop the thread after its current step; open streams fail with `EngineDead`. Safe to call twice."""
+        """Stop the thread after its current step; open streams fail with `EngineDead`. Safe to call twice.
+
+        A thread that is stuck is left behind.
+        """
         with self._wake:
             self._stopping = True
             self._wake.notify()
-        await asyncio.to_thread(self._thread.join)
+        await self._watchdog.join(self._thread)
+
+    async def _next(self, leg: _Leg) -> LatentChunk | HeadraceError | None:
+        return await self._watchdog.until(asyncio.ensure_future(leg.inbox.get()), self.check_health)
 
     # -- engine thread --------------------------------------------------------------------------------------------------------
 
@@ -159,7 +175,9 @@ class LocalDenoiser:
                     while self._commands:
                         self._commands.popleft()()
                 self._admit()
-                if not self._engine.step(self._emit):
+                with self._watchdog.working():
+                    stepped = self._engine.step(self._emit, self._fail)
+                if not stepped:
                     with self._wake:
                         self._wake.wait_for(lambda: self._commands or self._stopping)
         except BaseException as error:  # noqa: BLE001  whatever ends this thread must reach the waiters
@@ -169,23 +187,28 @@ class LocalDenoiser:
 
     def _admit(self) -> None:
         while self._waiting and self._engine.free_slots:
-            leg = self._waiting[0]  # it stays there until its session is open, so that `_die` finds it if that fails
-            leg.session = self._engine.open(leg.context, leg.since)
+            leg = self._waiting[0]  # it stays there until its session is open, so that `_die` finds it if the device is broken
+            try:
+                with self._watchdog.working(1 + len(leg.context.suffix)):
+                    leg.session = self._engine.open(leg.context, leg.since)
+            except DeviceBroken:
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever a family's code raises for one leg ends that leg
+                self._waiting.popleft()
+                leg.deliver(failed(leg.context, leg.context.next_chunk, error))
+                continue
             self._legs[leg.session] = self._waiting.popleft()
             if leg.session.finished:
                 leg.deliver(None)
 
     def _emit(self, session: EngineSession, chunk: LatentChunk) -> None:
         leg = self._legs[session]
-        if not np.isfinite(chunk.latents).all():
-            bad = _NotFinite(session, chunk.index)
-            if session.context.suspect_chunk != chunk.index:
-                raise bad
-            leg.deliver(SessionBroken(f"{bad}, on more than one replica"))
-            return
         leg.deliver(chunk)
         if session.end_chunk == chunk.index + 1:
             leg.deliver(None)
+
+    def _fail(self, session: EngineSession, error: Exception) -> None:
+        self._legs.pop(session).deliver(failed(session.context, session.chunk_index, error))
 
     def _enter(self, leg: _Leg) -> None:
         if self._end is None:
@@ -210,16 +233,14 @@ class LocalDenoiser:
             while self._commands:
                 self._commands.popleft()()
             for leg in [*self._waiting, *self._legs.values()]:
-                leg.deliver(self._dead(leg.session))
+                leg.deliver(self._dead())
             self._waiting.clear()
 
-    def _dead(self, session: EngineSession | None = None) -> EngineDead:
+    def _dead(self) -> EngineDead:
         """Why the thread has ended; a new exception for each who asks, because one that is raised again and again collects tracebacks."""
         if not isinstance(self._end, BaseException):
             return EngineDead(self._end)
-        told = f"the denoise engine crashed: {type(self._end).__name__.lstrip('_')}: {self._end}"
-        end = self._end
-        dead = ChunkNotFinite(told, end.chunk) if isinstance(end, _NotFinite) and end.session is session else EngineDead(told)
+        dead = EngineDead(f"the denoise engine crashed: {type(self._end).__name__}: {self._end}")
         dead.__cause__ = self._end
         return dead
 

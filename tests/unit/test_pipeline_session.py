@@ -6,7 +6,7 @@ from contextlib import aclosing
 
 import pytest
 
-from model_core.errors import ChunkNotFinite, SessionBroken, StageUnavailable
+from model_core.errors import ChunkFailed, SessionBroken, StageUnavailable
 from model_core.pipeline import Paused, PromptApplied, Resumed, Session, SessionEvent, SessionRequest, VideoPipeline
 from model_core.presets import millrace_64
 from model_core.reopen import ReopenPolicy
@@ -266,11 +266,11 @@ async def test_a_chunk_that_was_not_finite_is_named_to_the_next_replica_and_ends
                         raise self.errors.pop(0)
                     yield chunk
 
-    flaky = VideoPipeline(CONFIG, stages.encoder, Poisoned(ChunkNotFinite("the device", 2)))
+    flaky = VideoPipeline(CONFIG, stages.encoder, Poisoned(ChunkFailed("the device", 2)))
     assert pixels(await play(await flaky.open(request()))) == await undisturbed()
     assert named == [None, 2]
 
-    broken = VideoPipeline(CONFIG, stages.encoder, Poisoned(ChunkNotFinite("once", 2), SessionBroken("twice")))
+    broken = VideoPipeline(CONFIG, stages.encoder, Poisoned(ChunkFailed("once", 2), SessionBroken("twice")))
     with pytest.raises(SessionBroken):
         await play(await broken.open(request()))
     assert named == [None, 2, None, 2]

@@ -11,7 +11,7 @@ from ray.serve._private.common import DeploymentID
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RequestCancelledError
 
 from deployments.remote import abandon, stage_errors
-from model_core.errors import CapacityExceeded, ChunkNotFinite, EngineDead, FieldViolation, InvalidRequest, SessionBroken, StageUnavailable
+from model_core.errors import CapacityExceeded, ChunkFailed, EngineDead, FieldViolation, InvalidRequest, SessionBroken, StageUnavailable
 
 
 def failed_task(cause: Exception) -> Exception:
@@ -49,7 +49,7 @@ async def test_what_breaks_on_the_way_is_a_stage_that_is_unavailable(error: Base
         CapacityExceeded("all 2 slots are taken", retry_after_s=1.5),
         EngineDead("the loop ended"),
         StageUnavailable("denoiser: gone"),
-        ChunkNotFinite("chunk 3 is not finite", 3),
+        ChunkFailed("chunk 3 is not finite", 3),
         SessionBroken("chunk 3 is not finite"),
     ],
     ids=lambda error: type(error).__name__,
