@@ -30,7 +30,9 @@ from model_core.types import FrameChunk
 
 def build_text_encoder(config: ModelConfig) -> LocalTextEncoder:
     made = family(config.family)
-    return LocalTextEncoder(made.embedder(config), made.conditioner(config) if config.media else None)
+    conditioner = made.conditioner(config) if config.media else None
+    size = config.height, config.width
+    return LocalTextEncoder(made.embedder(config), conditioner, stuck_s=config.execution.text_encoder.stuck_seconds, size=size)
 
 
 def build_denoiser(config: ModelConfig, engine: EngineConfig) -> LocalDenoiser:

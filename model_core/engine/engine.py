@@ -24,14 +24,14 @@ import numpy as np
 import torch
 
 from model_core.config import EngineConfig, ModelConfig
-from model_core.engine.probe import Probe
 from model_core.engine.session import EngineSession
 from model_core.engine.slots import Slots
 from model_core.engine.step_scheduler import StepCosts, bucket_for, schedule
 from model_core.errors import DeviceBroken
 from model_core.events import Forward, Observer
 from model_core.families.interface import Leg, Sampler
-from model_core.types import LatentChunk, SessionContext
+from model_core.stages.probe import Probe
+from model_core.types import LatentChunk, Latents, SessionContext
 
 _WARM_RUNS = 5  # other processes of the machine start at the same time
 _NEW_EVIDENCE = 0.1  # weight of the newest step in a bucket's time
@@ -87,7 +87,7 @@ class Engine:
         self._turns = self._steps = self._rows = self._chunks = 0
         self._busy_s = self._expected_s = 0.0
         self._profile = ForwardProfile()
-        self._probe = Probe(sampler, config)
+        self._probe = Probe(self._known_chunk)
         self._unexplained: dict[Work, int] = {"step": 0, "commit": 0}
         self.observer: Observer | None = None
 
@@ -202,6 +202,16 @@ class Engine:
         self._slots.check_integrity()
         if self._slots.in_use != len(self._sessions):
             raise RuntimeError(f"{self._slots.in_use} slots in use for {len(self._sessions)} sessions")
+
+    def _known_chunk(self) -> Latents:
+        """A chunk after its first step, of a session that nobody asked for."""
+        with torch.inference_mode():
+            leg = self._sampler.open(SessionContext("probe", 0, self.config.num_steps, self._sampler.blank()))
+            self._sampler.start(leg, 0)
+            self._sampler.step([leg])
+            made = self._sampler.latents(leg)
+            self._sampler.commit([leg])
+        return made
 
     def _step_and_commit(self, session: EngineSession, rows: int) -> tuple[float, float]:
         """Seconds of both, for a chunk in its first step."""

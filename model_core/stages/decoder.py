@@ -6,13 +6,10 @@ suffix of the context, which is how a session moves to another decoder; where a 
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -20,15 +17,18 @@ from numpy.typing import NDArray
 
 from model_core import media
 from model_core.config import ModelConfig
-from model_core.errors import StageUnavailable
+from model_core.errors import HeadraceError
 from model_core.families.interface import Memory, Painter
+from model_core.stages.device import DeviceThread
+from model_core.stages.failures import failed
 from model_core.stages.interface import Denoiser
-from model_core.stages.memories import Key, Memories
+from model_core.stages.memories import Key, Memories, all_finite
+from model_core.stages.probe import Probe
+from model_core.stages.watchdog import Watchdog
 from model_core.types import Codec, FrameChunk, LatentChunk, Latents, SessionContext, StageTiming, received
 
 JPEG_QUALITY = 90
 _REMEMBERED_BYTES = 64 * 2**20
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,23 +43,34 @@ class DecoderStatistics:
 class LocalDecoder:
     """A `Decoder` over an upstream `Denoiser`. The thread decodes chunk k while the denoiser makes k+1; nothing is buffered here."""
 
-    def __init__(self, painter: Painter, config: ModelConfig, upstream: Denoiser, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self,
+        painter: Painter,
+        config: ModelConfig,
+        upstream: Denoiser,
+        clock: Callable[[], float] = time.perf_counter,
+        watchdog: Watchdog | None = None,
+    ) -> None:
+        """Draw once what nobody asked for; blocks until that is done."""
         self._painter, self._config, self._upstream, self._clock = painter, config, upstream, clock
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="decoder")
-        self._closed = False
+        watchdog = watchdog or Watchdog("decode stage", config.execution.decoder.stuck_seconds, clock)
         self._sessions = self._chunks = 0
         self._busy_s = 0.0
         self._memories = Memories(config.decoder_chunks, _REMEMBERED_BYTES)
-        self._decode(np.zeros(config.latent_shape(0), np.float32), self._fresh())  # warm up
+        self._probe = Probe(self._known_picture)
+        with watchdog.working():
+            self._probe.learn()
+        self._device = DeviceThread("decode stage", watchdog, "decoder")
 
     async def stream(self, context: SessionContext) -> AsyncGenerator[FrameChunk, None]:
         """See `Decoder.stream`.
 
         Raises:
-            StageUnavailable: this stage is closed, or the one upstream died.
+            StageUnavailable: this stage is closed, broken or stuck, or the one upstream died.
+            ChunkFailed, SessionBroken: see `model_core.stages.failures`.
         """
-        self.check_health()
-        rebuilding = self._submit(self._rebuild, context.suffix)  # while the denoiser makes the first chunk
+        units = 1 + min(len(context.suffix), self._config.decoder_chunks)
+        rebuilding = self._device.submit(self._rebuild, context, units=units)  # while the denoiser makes the first chunk
         self._sessions += 1
         try:
             async with aclosing(self._upstream.stream(context)) as latents:
@@ -70,8 +81,9 @@ class LocalDecoder:
                     arrived = self._clock()
                     chunk = received(item, asked_at, time.time())
                     if memory is None:
-                        memory, key = await rebuilding
-                    frames, memory, key = await self._submit(self._work, context, chunk, memory, key, arrived)
+                        memory, key = await self._device.finished(rebuilding)
+                    work = self._device.submit(self._work, context, chunk, memory, key, arrived)
+                    frames, memory, key = await self._device.finished(work)
                     yield frames
                     asked_at = time.time()
         finally:
@@ -85,30 +97,32 @@ class LocalDecoder:
         """Raise if this stage must be replaced.
 
         Raises:
-            StageUnavailable: it is closed.
+            StageUnavailable: it is closed, its device is broken, or its thread is stuck.
         """
-        if self._closed:
-            raise StageUnavailable("the decode stage is closed")
+        self._device.check_health()
 
     async def aclose(self) -> None:
         """Refuse new sessions, finish the chunks under way, end the thread. Safe to call twice."""
-        self._closed = True
-        await asyncio.to_thread(self._thread.shutdown)
-
-    def _submit(self, work: Callable[..., Result], *args: object) -> asyncio.Future[Result]:
-        """Queue `work` for the device thread.
-
-        Raises:
-            StageUnavailable: the stage was closed meanwhile.
-        """
-        try:
-            return asyncio.wrap_future(self._thread.submit(work, *args))
-        except RuntimeError as error:  # how an executor says that it was shut down
-            raise StageUnavailable("the decode stage is closed") from error
+        await self._device.aclose()
 
     # -- device thread --------------------------------------------------------------------------------------------------------
 
-    def _rebuild(self, suffix: tuple[Latents, ...]) -> tuple[Memory, Key]:
+    @contextmanager
+    def _blamed(self, context: SessionContext, chunk: int) -> Iterator[None]:
+        """What is raised within is the device's fault or the session's."""
+        try:
+            yield
+        except HeadraceError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever a device or a family's code raises
+            self._probe.check(error)
+            raise failed(context, chunk, error) from None
+
+    def _rebuild(self, context: SessionContext) -> tuple[Memory, Key]:
+        with self._blamed(context, context.next_chunk):
+            return self._rebuilt(context.suffix)
+
+    def _rebuilt(self, suffix: tuple[Latents, ...]) -> tuple[Memory, Key]:
         key = self._memories.key(suffix)
         memory = self._memories.get(key)
         if memory is None:
@@ -120,8 +134,16 @@ class LocalDecoder:
     def _work(
         self, context: SessionContext, chunk: LatentChunk, memory: Memory, key: Key, arrived: float
     ) -> tuple[FrameChunk, Memory, Key]:
+        with self._blamed(context, chunk.index):
+            return self._worked(context, chunk, memory, key, arrived)
+
+    def _worked(
+        self, context: SessionContext, chunk: LatentChunk, memory: Memory, key: Key, arrived: float
+    ) -> tuple[FrameChunk, Memory, Key]:
         started = self._clock()
         pixels, memory = self._decode(chunk.latents, memory)
+        if not all_finite(memory):
+            raise FloatingPointError("what the decoder remembers is not finite")
         key = self._memories.next_key(key, chunk.latents)
         memory = self._memories.put(key, memory)
         first_frame = self._config.grid.first_frame(chunk.index)
@@ -151,6 +173,11 @@ class LocalDecoder:
         """One chunk `[C, F, H, W]` to pixels uint8 `[N, H, W, 3]`."""
         with torch.inference_mode():
             return self._painter.paint(latents, memory)
+
+    def _known_picture(self) -> NDArray[np.float32]:
+        """Of latents that are all zero."""
+        pixels, _ = self._decode(np.zeros(self._config.latent_shape(0), np.float32), self._fresh())
+        return pixels.astype(np.float32)
 
     def _fresh(self) -> Memory:
         with torch.inference_mode():

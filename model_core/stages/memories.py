@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
@@ -90,11 +90,23 @@ def _alone(value: Any) -> Any:
 
 def _bytes(value: Any) -> int:
     """Of the tensors in a memory."""
+    return sum(tensor.nbytes for tensor in _tensors(value))
+
+
+def all_finite(value: Any) -> bool:
+    """Whether no tensor in a memory holds NaN or infinity."""
+    return all(bool(tensor.isfinite().all()) for tensor in _tensors(value))
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
     match value:
         case Tensor():
-            return value.nbytes
+            yield value
         case list() | tuple():
-            return sum(map(_bytes, value))
+            for part in value:
+                yield from _tensors(part)
         case dict():
-            return sum(map(_bytes, value.values()))
-    return sum(_bytes(getattr(value, field.name)) for field in fields(value)) if is_dataclass(value) else 0
+            yield from _tensors([*value.values()])
+        case _ if is_dataclass(value):
+            for field in fields(value):
+                yield from _tensors(getattr(value, field.name))

@@ -1,13 +1,14 @@
-"""Answers by key, each made once: a bounded cache in front of one thread."""
+"""Answers by key, each made once: a bounded cache in front of one device."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+from model_core.stages.device import DeviceThread
 
 Key = TypeVar("Key", bound=Hashable)
 Answer = TypeVar("Answer")
@@ -29,12 +30,12 @@ class SharedRuns(Generic[Key, Answer]):
 
     Args:
         size: answers kept; of those the least recently used goes first.
-        name: of the thread.
+        device: where they are made; closed with this.
     """
 
-    def __init__(self, size: int, name: str) -> None:
+    def __init__(self, size: int, device: DeviceThread) -> None:
         self._size = size
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+        self._device = device
         self._cache: OrderedDict[Key, Answer] = OrderedDict()
         self._flights: dict[Key, _Flight[Answer]] = {}
         self.hits = self.joined = self.misses = 0
@@ -48,7 +49,11 @@ class SharedRuns(Generic[Key, Answer]):
         return len(self._flights)
 
     async def get(self, key: Key, make: Callable[[], Answer]) -> tuple[Answer, bool]:
-        """The answer, and whether it was there already; `make` makes it in the thread."""
+        """The answer, and whether it was there already; `make` makes it in the thread. What it raises, all who wait for it are told.
+
+        Raises:
+            StageUnavailable: the device is broken or stuck.
+        """
         if key in self._cache:
             self.hits += 1
             self._cache.move_to_end(key)
@@ -56,13 +61,13 @@ class SharedRuns(Generic[Key, Answer]):
         flight = self._flights.get(key)
         if flight is None:
             self.misses += 1
-            flight = _Flight(asyncio.get_running_loop().run_in_executor(self._thread, make))
+            flight = _Flight(self._device.submit(make))
             self._flights[key] = flight
         else:
             self.joined += 1
         flight.waiters += 1
         try:
-            answer = await asyncio.shield(flight.future)  # one waiter's cancellation is not the others'
+            answer = await self._device.finished(asyncio.shield(flight.future))  # one waiter's cancellation is not the others'
             self._remember(key, answer)
             return answer, False
         finally:
@@ -74,7 +79,11 @@ class SharedRuns(Generic[Key, Answer]):
 
     async def aclose(self) -> None:
         """Finish what is under way, end the thread. Safe to call twice."""
-        await asyncio.to_thread(self._thread.shutdown)
+        await self._device.aclose()
+
+    def check_health(self) -> None:
+        """See `DeviceThread.check_health`."""
+        self._device.check_health()
 
     def _remember(self, key: Key, answer: Answer) -> None:
         self._cache[key] = answer

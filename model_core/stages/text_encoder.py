@@ -8,8 +8,10 @@ nothing but the prompt. Knows nothing of sessions, clusters or metrics.
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
@@ -24,18 +26,24 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
 from model_core.config import TextEncoderConfig
-from model_core.errors import FieldViolation, InvalidRequest, StageUnavailable, WeightsError
+from model_core.errors import FieldViolation, HeadraceError, InvalidRequest, WeightsError
 from model_core.families.interface import Conditioner, Embedder
 from model_core.graphs import GraphSpec
 from model_core.nn.graphs import text_encoder_graphs
 from model_core.runtimes.interface import Program
 from model_core.runtimes.program import HostProgram
+from model_core.stages.device import DeviceThread
+from model_core.stages.probe import Probe
 from model_core.stages.shared_runs import SharedRuns
+from model_core.stages.watchdog import Watchdog
 from model_core.types import Footage, Given, StageTiming, TextEmbedding
 
 CACHE_SIZE = 1024
 FOOTAGE_CACHE_SIZE = 8  # some ten megabytes each
+_FOOTAGE_TIMES = 10  # as long as a prompt may it take at the least; the first is not known by any before it
 EMBED_BATCH = 64  # prompts that `embed` runs at once; bounds its memory
+log = logging.getLogger(__name__)
+
 _NO_TIME = StageTiming("text_encoder", 0.0, 0.0, 0.0)
 UNUSED_WEIGHTS = ("pooler.", "embeddings.position_ids")  # in the checkpoint, not in the network: only token features are wanted
 
@@ -124,6 +132,8 @@ class LocalTextEncoder:
         conditioner: what looks at footage, for models that take any.
         cache_size: prompts kept.
         clock: for the timings.
+        stuck_s: see `RuntimeConfig.stuck_seconds`.
+        size: height and width of footage.
     """
 
     def __init__(
@@ -132,23 +142,27 @@ class LocalTextEncoder:
         conditioner: Conditioner | None = None,
         cache_size: int = CACHE_SIZE,
         clock: Callable[[], float] = time.perf_counter,
+        stuck_s: float = 60.0,
+        size: tuple[int, int] = (64, 64),
     ) -> None:
         self._embedder = embedder
         self._conditioner = conditioner
         self._clock = clock
-        self._prompts: SharedRuns[str, TextEmbedding] = SharedRuns(cache_size, "text-encoder")
+        self._prompts: SharedRuns[str, TextEmbedding] = SharedRuns(cache_size, self._device("text-encoder", stuck_s))
         # Large networks look at footage, for seconds; a prompt must not wait for that.
-        self._footage: SharedRuns[str, Given] = SharedRuns(FOOTAGE_CACHE_SIZE, "footage")
-        self._closed = False
+        self._footage: SharedRuns[str, Given] = SharedRuns(FOOTAGE_CACHE_SIZE, self._device("footage", _FOOTAGE_TIMES * stuck_s))
+        self._text_probe = Probe(lambda: self._features("a red circle")[0])
+        self._footage_probe = Probe(lambda: self._seen(np.full((1, *size, 3), 128, np.uint8)))
         self._service_s = self._footage_service_s = 0.0
 
     async def encode(self, prompt: str) -> TextEmbedding:
         """Embed one prompt, of any length and content; what exceeds T tokens is cut. The arrays are shared and read-only.
 
         Raises:
-            StageUnavailable: the encoder is closed.
+            StageUnavailable: the encoder is closed, broken or stuck.
+            InvalidRequest: there are no features of this prompt, though there are of others.
         """
-        self.check_health()
+        self._prompts.check_health()
         embedding, cached = await self._prompts.get(prompt, partial(self._embed_one, prompt, self._clock()))
         return replace(embedding, timing=_NO_TIME) if cached else embedding
 
@@ -156,9 +170,10 @@ class LocalTextEncoder:
         """See `TextEncoder.condition`. The arrays are shared and read-only.
 
         Raises:
-            StageUnavailable: the encoder is closed.
+            StageUnavailable: the encoder is closed, broken or stuck.
+            InvalidRequest: this model takes no footage, or cannot make anything of this.
         """
-        self.check_health()
+        self._footage.check_health()
         given, cached = await self._footage.get(footage.digest, partial(self._look_at, footage, self._clock()))
         return replace(given, timing=_NO_TIME) if cached else given
 
@@ -175,20 +190,20 @@ class LocalTextEncoder:
         """Raise if this stage must be replaced.
 
         Raises:
-            StageUnavailable: it is closed.
+            StageUnavailable: it is closed, or a device of it is broken or stuck.
         """
-        if self._closed:
-            raise StageUnavailable("the text encoder is closed")
+        self._prompts.check_health()
+        self._footage.check_health()
 
     async def aclose(self) -> None:
         """Refuse new prompts, finish those under way, end the threads. Safe to call twice."""
-        self._closed = True
         await self._prompts.aclose()
         await self._footage.aclose()
 
     def _embed_one(self, prompt: str, asked: float) -> TextEmbedding:
         started = self._clock()
-        tokens_ntd, mask_nt = self._embedder.embed([prompt])
+        with _blamed("prompt", "a text of which the text encoder makes features", f"{len(prompt)} characters", self._text_probe):
+            tokens_ntd, mask_nt = self._features(prompt)
         for shared in (tokens_ntd, mask_nt):
             shared.flags.writeable = False  # many sessions hold the same cached arrays
         seconds = self._clock() - started
@@ -196,16 +211,53 @@ class LocalTextEncoder:
         return TextEmbedding(prompt, tokens_ntd[0], mask_nt[0], StageTiming("text_encoder", started - asked, seconds, seconds))
 
     def _look_at(self, footage: Footage, asked: float) -> Given:
-        if self._conditioner is None:
-            raise InvalidRequest((FieldViolation("footage", "must be unset: this model takes neither image nor video; got one"),))
         started = self._clock()
-        with torch.inference_mode():
-            given = self._conditioner.condition(footage.frames)
+        told = " x ".join(map(str, footage.frames.shape[:3]))
+        with _blamed("footage", "frames of which this model makes latents", told, self._footage_probe):
+            given = self._given(footage.frames)
         for shared in given.arrays():
             shared.flags.writeable = False
         seconds = self._clock() - started
         self._footage_service_s += seconds
         return replace(given, timing=StageTiming("text_encoder", started - asked, seconds, seconds))
+
+    def _features(self, prompt: str) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        tokens_ntd, mask_nt = self._embedder.embed([prompt])
+        _check_finite(tokens_ntd)
+        return tokens_ntd, mask_nt
+
+    def _given(self, frames: NDArray[np.uint8]) -> Given:
+        if self._conditioner is None:
+            raise InvalidRequest((FieldViolation("footage", "must be unset: this model takes neither image nor video; got one"),))
+        with torch.inference_mode():
+            given = self._conditioner.condition(frames)
+        _check_finite(*given.arrays())
+        return given
+
+    def _seen(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return np.concatenate([array.ravel() for array in self._given(frames).arrays()])
+
+    @staticmethod
+    def _device(name: str, stuck_s: float) -> DeviceThread:
+        return DeviceThread("text encoder", Watchdog("text encoder", stuck_s), name)
+
+
+def _check_finite(*arrays: NDArray[np.float32]) -> None:
+    if not all(np.isfinite(array).all() for array in arrays):
+        raise FloatingPointError("NaN or infinity came out")
+
+
+@contextmanager
+def _blamed(field: str, limit: str, got: str, probe: Probe) -> Iterator[None]:
+    """What is raised within is the device's fault, or else of what was given as `field`, which is refused, and which no log repeats."""
+    try:
+        yield
+    except HeadraceError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever a device or a library raises
+        probe.check(error)
+        log.warning("no features could be made of a %s of %s: %s", field, got, type(error).__name__)
+        raise InvalidRequest((FieldViolation(field, f"must be {limit}; got {got}, which failed with {type(error).__name__}"),)) from None
 
 
 def weights_folder(package: str) -> Path:

@@ -281,4 +281,4 @@ def test_frames_depend_on_neither_company_nor_buckets(generated: NDArray[np.uint
 
     assert asyncio.run(run_all()) == media.frames_sha256([generated])
     asyncio.run(pipeline.aclose())
-    assert not {thread.name for thread in threading.enumerate()} & {"denoiser", "decoder_0", "text-encoder_0"}
+    assert not {thread.name for thread in threading.enumerate()} & {"denoiser", "decoder", "text-encoder"}
