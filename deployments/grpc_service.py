@@ -112,6 +112,7 @@ class VideoService:
                 order = await self._resumption.order(message, "", live=False)
             else:
                 order = self._resumption.resumable(self._validator.stream(message, self._new_id(), self._new_seed()))
+            del message  # with an image or a video in it, for as long as the session lasts
             await self._runner.run(order, pb.StreamResponse, context.write, call, steer=None)
 
     async def live(self, _: object, context: Context) -> None:
@@ -122,6 +123,7 @@ class VideoService:
                 order = await self._resumption.order(message.start, "start.", live=True)
             else:
                 order = self._resumption.resumable(self._validator.live(message, self._new_id(), self._new_seed()))
+            del message
             await self._runner.run(order, pb.LiveResponse, context.write, call, controls.steer)
 
     async def list_models(self, data: bytes, context: Context) -> pb.ListModelsResponse:

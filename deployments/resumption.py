@@ -103,4 +103,5 @@ async def open_session(pipeline: VideoPipeline, order: Order, decoders: UploadDe
     if order.upload is None:
         return await pipeline.open(order.request)
     footage = await decoders.footage(order.upload, order.config, caller)
+    order.upload.forget()
     return await pipeline.open(replace(order.request, footage=footage))

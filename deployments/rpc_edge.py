@@ -16,7 +16,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from deployments.session_store import SessionMismatch, SessionMoved, SessionNotFound
 from deployments.wire import MAX_MESSAGE_CHARS
-from model_core.errors import CapacityExceeded, InvalidRequest, StageUnavailable
+from model_core.errors import CapacityExceeded, FieldViolation, InvalidRequest, StageUnavailable
 from observability.metrics import Metrics
 from observability.session_trace import SessionTrace
 from observability.tracing import Tracing
@@ -36,11 +36,15 @@ class ReaderStalled(Exception):
 
 
 def named_tenant(context: Context) -> str:
-    """What the caller, or the gateway before it, gives for its tenant; empty for nothing."""
-    for key, value in context.invocation_metadata() or ():
-        if key == TENANT_KEY:
-            return value if isinstance(value, str) else value.decode(errors="replace")
-    return ""
+    """What the caller, or the gateway before it, gives for its tenant; empty for nothing.
+
+    Raises:
+        InvalidRequest: there are two, so a gateway's may stand beside one that its caller made up.
+    """
+    named = [value for key, value in context.invocation_metadata() or () if key == TENANT_KEY]
+    if len(named) > 1:
+        raise InvalidRequest((FieldViolation(TENANT_KEY, f"must be given at most once in the metadata; got {len(named)}"),))
+    return "".join(value if isinstance(value, str) else value.decode(errors="replace") for value in named)
 
 
 class Call:
@@ -50,9 +54,9 @@ class Call:
     is not traced.
     """
 
-    def __init__(self, rpc: str, tenant: str, trace: SessionTrace | None = None) -> None:
+    def __init__(self, rpc: str, trace: SessionTrace | None = None) -> None:
         self.rpc = rpc
-        self.tenant = tenant
+        self.tenant = ""
         self.trace = trace
         self.outcome = "completed"
 
@@ -70,8 +74,9 @@ class RpcEdge:
     async def guard(self, rpc: str, context: Context) -> AsyncGenerator[Call, None]:
         """Errors of the body end the RPC with the status that belongs to them. Nothing of an unexpected error but an id gets out."""
         trace = self._tracing.begin(self._service, rpc, context.invocation_metadata() or ())
-        call = Call(rpc, named_tenant(context), trace)
+        call = Call(rpc, trace)
         try:
+            call.tenant = named_tenant(context)
             yield call
         except asyncio.CancelledError:
             self._ended(call, "cancelled")

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import partial
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
@@ -18,9 +22,70 @@ TARGETS_PATH = "/targets"
 Targets = list[dict[str, Any]]
 
 
+# Who reads metrics are a few Prometheus servers and people; who else connects must not take memory or threads from what serves.
+MAX_CONNECTIONS = 32
+# For a whole request and its answer, however slowly either goes.
+_WITHIN_S = 15.0
+_IDLE_S = 5.0
+
+
 class _Quiet(WSGIRequestHandler):
+    timeout = _IDLE_S  # of the socket, between two bytes
+
     def log_message(self, *_: object) -> None:
         """A line for each scrape is of no use to anyone."""
+
+
+class _Server(ThreadingWSGIServer):
+    """A thread for each connection, of which there are `MAX_CONNECTIONS` at most: the one that has been open longest makes room.
+
+    Nothing is open for longer than `_WITHIN_S`. `clock` says how long that is.
+    """
+
+    request_queue_size = 128  # who connects in a crowd need not try again a second later
+
+    def __init__(self, *args: Any, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._since: dict[socket.socket, float] = {}  # oldest first
+        self._handlers = threading.BoundedSemaphore(2 * MAX_CONNECTIONS)  # those sent away included, until they notice
+        self._lock = threading.Lock()
+        super().__init__(*args)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if not self._handlers.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        with self._lock:
+            while len(self._since) >= MAX_CONNECTIONS:
+                self._drop(next(iter(self._since)))
+            self._since[request] = self._clock()
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._handlers.release()
+
+    def service_actions(self) -> None:
+        """Called between connections, and twice a second."""
+        with self._lock:
+            for request in [request for request, since in self._since.items() if self._clock() - since > _WITHIN_S]:
+                self._drop(request)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._lock:
+            self._since.pop(request, None)
+        super().shutdown_request(request)
+
+    def handle_error(self, *_: object) -> None:
+        """A peer that went away, or was sent away."""
+
+    def _drop(self, request: socket.socket) -> None:
+        """Its thread finds the connection closed, and ends."""
+        del self._since[request]
+        with suppress(OSError):
+            request.shutdown(socket.SHUT_RDWR)
 
 
 class Exporter:
@@ -30,18 +95,24 @@ class Exporter:
         registry: what `/metrics` shows. Asked for OpenMetrics, it shows exemplars too.
         host, port: port 0 takes a free one.
         targets: answers `/targets`; called in a thread of the server. Without it there is none.
+        clock: seconds, for how long a connection may last.
 
     Raises:
         OSError: the port is taken, or the host is not this machine's.
     """
 
     def __init__(
-        self, registry: CollectorRegistry, host: str = "127.0.0.1", port: int = 0, targets: Callable[[], Targets] | None = None
+        self,
+        registry: CollectorRegistry,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        targets: Callable[[], Targets] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a third of all series, of no use to any rule or panel
         self._metrics = make_wsgi_app(registry)
         self._targets = targets
-        self._server = make_server(host, port, self._answer, ThreadingWSGIServer, handler_class=_Quiet)
+        self._server = make_server(host, port, self._answer, partial(_Server, clock=clock), handler_class=_Quiet)
         self.port: int = self._server.server_port
         self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
         self._thread.start()

@@ -7,7 +7,7 @@ for a thread that exports them: what does not fit is dropped, and nothing waits 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Literal
 
@@ -29,7 +29,7 @@ _EXPORT_WITHIN_S = 2.0
 _CALLERS = ("traceparent", "tracestate")
 
 Exporter = Literal["none", "file", "otlp"]
-Metadata = Iterable[tuple[str, str | bytes]]
+Metadata = Collection[tuple[str, str | bytes]]
 
 
 class Tracing:
@@ -53,7 +53,7 @@ class Tracing:
 
     def begin(self, service: str, rpc: str, metadata: Metadata) -> SessionTrace | None:
         """The trace of a call that begins now; None if it is not traced. Sets `TRACE_ID` for the task that serves it."""
-        given = {key: value for key, value in metadata if key in _CALLERS and isinstance(value, str)}
+        given = _trace_context(metadata)
         caller = self._propagator.extract(given, Context()) if given else Context()
         context = trace.get_current_span(caller).get_span_context()
         if self._provider is not None:
@@ -71,6 +71,15 @@ class Tracing:
         """Export what is left. Blocks, for some seconds if the collector is away."""
         if self._provider is not None:
             self._provider.shutdown()
+
+
+def _trace_context(metadata: Metadata) -> dict[str, str]:
+    """As W3C trace context reads headers that come more than once: two parents are none, and states are one list."""
+    given = {key: [value for name, value in metadata if name == key and isinstance(value, str)] for key in _CALLERS}
+    parents, states = (given[key] for key in _CALLERS)
+    if len(parents) != 1:
+        return {}
+    return {"traceparent": parents[0]} | ({"tracestate": ",".join(states)} if states else {})
 
 
 def span_exporter(kind: Exporter, file: str, endpoint: str) -> SpanExporter | None:

@@ -43,9 +43,9 @@ class UploadLimits:
         return self.max_image_seconds if kind == "image" else self.max_video_seconds
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Upload:
-    """A file as it came, not yet decoded. `field` is its path in the message."""
+    """A file as it came, not yet decoded. `field` is its path in the message. Whoever has it decoded forgets it."""
 
     kind: Media
     data: bytes
@@ -60,6 +60,10 @@ class Upload:
             known = self.data.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")) or (self.data[:4], self.data[8:12]) == (b"RIFF", b"WEBP")
             return None if known else f"must be one of {', '.join(IMAGE_FORMATS)}; got {shown(self.data)}"
         return None if self.data[4:8] == b"ftyp" else f"must be an {' or '.join(VIDEO_FORMATS)} file; got {shown(self.data)}"
+
+    def forget(self) -> None:
+        """Let go of the bytes: a session lasts much longer than they are of use."""
+        self.data = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -25,6 +26,7 @@ from model_core.session_log import SessionRecord
 from model_core.stages.denoiser import LocalDenoiser
 from model_core.stages.text_encoder import FOOTAGE_CACHE_SIZE, LocalTextEncoder, SentenceEmbedder
 from model_core.types import Footage, FrameChunk, Given, Latents, SessionContext
+from model_core.uploads.upload import Upload
 from model_core.weights import load_vae
 from tests.fakes import FakeDenoiser, FakeEncoder, FakeStages, eventually
 from tests.models import make, new_engine, random_context, random_dit, small_config
@@ -297,6 +299,18 @@ async def test_models_tell_what_they_take() -> None:
         (model,) = await served.client.list_models()
         assert model.image.required
         assert not model.HasField("video")
+
+
+async def test_a_session_does_not_hold_the_file_that_it_began_with() -> None:
+    async with door(TAKES) as served:
+        stream = served.client.stream("a red circle", seconds=60.0, max_lead_s=1.0, image=PNG)
+        async for event in stream:
+            if isinstance(event, pb.Frames):
+                break
+        held = [thing for thing in gc.get_objects() if type(thing) is Upload]
+        await stream.aclose()
+        assert [upload.field for upload in held] == ["spec.image"]
+        assert [upload.data for upload in held] == [b""]
 
 
 async def test_a_live_session_and_its_client_take_an_image() -> None:

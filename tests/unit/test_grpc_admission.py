@@ -8,7 +8,8 @@ import pytest
 from autoscaling.admission import AdmissionConfig, Tenant
 from autoscaling.brownout import BrownOutConfig
 from autoscaling.profile import Capacity, DenoiseReplica, StepProfile
-from headrace.client import Busy, HeadraceClient, LiveSession
+from deployments.rpc_edge import TENANT_KEY
+from headrace.client import BadRequest, Busy, HeadraceClient, LiveSession
 from headrace.v1 import video_pb2 as pb
 from tests.fakes import FakeDenoiser, FakeStages, eventually
 from tests.served import Served, serving
@@ -127,6 +128,18 @@ async def test_a_paced_stream_is_told_of_a_change_too() -> None:
                     break
             await events.aclose()
         await served.nothing_left()
+
+
+async def test_a_tenant_that_is_named_twice_is_refused() -> None:
+    """A gateway that adds its own, and leaves its caller's where it is, must not let the caller choose."""
+    async with serving(policy=POLICY) as served:
+        for other in ("small", "big", ""):
+            metadata = ((TENANT_KEY, "small"), (TENANT_KEY, other))
+            async with HeadraceClient(served.address, metadata=metadata) as client:
+                with pytest.raises(BadRequest, match="x-headrace-tenant: must be given at most once in the metadata; got 2"):
+                    await client.generate("a red circle", seconds=0.1)
+        assert served.metric("sessions_total", rpc="Generate", outcome="invalid") == 3
+        assert served.desk.statistics().arrivals == 0
 
 
 async def test_tenants_are_told_apart_by_metadata_and_made_up_names_are_one() -> None:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import threading
 import urllib.error
 import urllib.request
+from contextlib import ExitStack
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from deployments.scrape import Discovery, Target
-from observability.exporter import Exporter, Targets
+from observability.exporter import MAX_CONNECTIONS, Exporter, Targets
 from observability.metrics import Metrics
 
 
 def fetch(port: int, path: str) -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}") as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=20) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
@@ -78,6 +81,37 @@ async def test_prometheus_is_told_when_the_targets_are_not_known() -> None:
         assert (await asyncio.to_thread(fetch, exporter.port, "/targets"))[0] == 503
     finally:
         await asyncio.to_thread(exporter.close)
+
+
+def connected(port: int, sent: bytes = b"") -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", port), timeout=20)
+    connection.sendall(sent)
+    return connection
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /metrics HTTP/1.1\r\nX-Slow: "])
+def test_idle_connections_make_room_for_those_who_ask(sent: bytes) -> None:
+    before = threading.active_count()
+    exporter = Exporter(CollectorRegistry())
+    with ExitStack() as stack:
+        stack.callback(exporter.close)
+        idle = [stack.enter_context(connected(exporter.port, sent)) for _ in range(4 * MAX_CONNECTIONS)]
+        assert fetch(exporter.port, "/metrics")[0] == 200
+        assert threading.active_count() <= before + 1 + 2 * MAX_CONNECTIONS
+        assert idle[0].recv(1) == b"", "who came first has been sent away"
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /metrics HTTP/1.1\r\nX-Slow: "])
+def test_a_connection_that_has_taken_too_long_is_closed(sent: bytes) -> None:
+    now = [0.0]
+    exporter = Exporter(CollectorRegistry(), clock=lambda: now[0])
+    with ExitStack() as stack:
+        stack.callback(exporter.close)
+        old = stack.enter_context(connected(exporter.port, sent))
+        assert fetch(exporter.port, "/metrics")[0] == 200  # so the one before it has been taken
+        now[0] = 16.0
+        assert old.recv(1) == b""
+        assert fetch(exporter.port, "/metrics")[0] == 200
 
 
 def test_a_port_that_is_taken_is_an_error() -> None:

@@ -86,6 +86,20 @@ async def test_who_is_traced_is_decided_by_the_caller_or_else_by_chance(file: Pa
     assert sum(root.trace_id == TRACE for root in roots) == 1
 
 
+def test_two_parents_are_none_and_states_are_one_list(file: Path) -> None:
+    """As W3C trace context has it: nobody's first or last header wins."""
+    tracing = to(file)
+    other = UNTRACED.replace(CALLER, "1" * 16)
+    assert tracing.begin("s", "r", (("traceparent", TRACED), ("traceparent", other))) is None
+    assert tracing.begin("s", "r", (("traceparent", TRACED), ("traceparent", TRACED))) is None
+    begun = tracing.begin("s", "r", (("tracestate", "a=1"), ("traceparent", TRACED), ("tracestate", "b=2")))
+    assert begun is not None
+    begun.end("completed")
+    tracing.close()
+    (line,) = file.read_text().splitlines()
+    assert re.findall(r"key=(\w), value=(\d)", json.loads(line)["context"]["trace_state"]) == [("a", "1"), ("b", "2")]
+
+
 async def test_without_an_exporter_the_callers_id_still_finds_the_slow_one() -> None:
     async with serving() as served:
         await watch(served, TRACED)
