@@ -8,9 +8,8 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from functools import partial
 from typing import Any
-from wsgiref.simple_server import WSGIRequestHandler, make_server
+from wsgiref.simple_server import WSGIRequestHandler
 
 from prometheus_client import CollectorRegistry, disable_created_metrics, make_wsgi_app
 from prometheus_client.exposition import ThreadingWSGIServer
@@ -112,7 +111,8 @@ class Exporter:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a third of all series, of no use to any rule or panel
         self._metrics = make_wsgi_app(registry)
         self._targets = targets
-        self._server = make_server(host, port, self._answer, partial(_Server, clock=clock), handler_class=_Quiet)
+        self._server = _Server((host, port), _Quiet, clock=clock)
+        self._server.set_app(self._answer)
         self.port: int = self._server.server_port
         self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
         self._thread.start()
