@@ -50,6 +50,7 @@ class GraphSpec:
         inputs: given the type of the weights, makes inputs of exactly the shapes and types that are served, on the CPU. Latents, times and
             masks are float32 whatever the weights are; what one graph makes for another is of the weights' type. Values should be
             plausible (finite, of the usual size), because outputs are compared; equal calls give equal values.
+        shared: its rows are of several sessions, and how many there are changes from run to run.
     """
 
     stage: str
@@ -58,6 +59,7 @@ class GraphSpec:
     network: nn.Module
     entry: str
     inputs: Callable[[torch.dtype], Inputs]
+    shared: bool = False
 
     @property
     def key(self) -> str:

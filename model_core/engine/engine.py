@@ -4,8 +4,8 @@
     step     schedule → forward → update
     close    free the slot
 
-The forwards are a `Sampler`'s, of whatever family. Frames do not depend on who else is in the batch, as far as the family says so
-(for the embedded model a test asserts it, bit for bit, on the machine it runs on).
+The forwards are a `Sampler`'s, of whatever family. On the CPU frames do not depend on who else is in the batch, bit for bit; on other
+devices as far as the runtime says so.
 
 Nor does what goes wrong. A forward that raises is run again for each of its rows alone, from where they stood before it; a session that
 fails alone, or whose chunk is not finite, ends, and the others go on with the frames they would have had. Whether it is the session or the

@@ -238,10 +238,10 @@ def denoiser_graphs(transformer: Any, config: CheckpointConfig, batches: Sequenc
         for rows in batches:
             inputs = partial(_inputs, transformer, config, seen, rows)
             bucket = Bucket(rows, seen.distant + seen.recent + seen.frames, height, width)
-            listed.append(GraphSpec(DENOISER, "denoise", bucket, network, "follow", partial(inputs, commit=False)))
+            listed.append(GraphSpec(DENOISER, "denoise", bucket, network, "follow", partial(inputs, commit=False), shared=True))
             if chunk:
                 past = Bucket(rows, seen.distant + seen.recent, height, width)
-                listed.append(GraphSpec(DENOISER, "commit", past, network, "recommit", partial(inputs, commit=True)))
+                listed.append(GraphSpec(DENOISER, "commit", past, network, "recommit", partial(inputs, commit=True), shared=True))
     return listed
 
 

@@ -211,8 +211,8 @@ def denoiser_graphs(transformer: Any, config: CheckpointConfig, batches: Sequenc
     for rows in batches:
         bucket = Bucket(rows, *config.latent_shape(0)[1:])
         listed += [
-            GraphSpec(DENOISER, "denoise", bucket, network, "advance", partial(_denoise_inputs, config, shape, rows)),
-            GraphSpec(DENOISER, "commit", bucket, network, "commit", partial(_commit_inputs, config, shape, rows)),
+            GraphSpec(DENOISER, "denoise", bucket, network, "advance", partial(_denoise_inputs, config, shape, rows), shared=True),
+            GraphSpec(DENOISER, "commit", bucket, network, "commit", partial(_commit_inputs, config, shape, rows), shared=True),
         ]
     return listed
 

@@ -240,7 +240,8 @@ class AlongRows(torch.nn.Module):
     """Runs a module on so many rows at a time and joins what comes out.
 
     Convolutions, and matrix products of one row a session, round differently as the batch grows, and a session's frames must not
-    depend on who else is in its batch. So the small layers run as they would alone; the large ones have many rows each.
+    depend on who else is in its batch. So the small layers run as they would alone; the large ones have many rows each, and can share a
+    forward where `model_core.runtimes.rows` finds that this changes no bit.
 
     Args:
         module: what is run.

@@ -56,7 +56,9 @@ def denoiser_graphs(network: CogVideoXGraph, config: CheckpointConfig, batches: 
     """For each number of clips, with a row for each of their texts."""
     _, frames, _, height, width = network.shape
     buckets = [Bucket(clips * config.texts, frames, height, width, config.max_tokens) for clips in batches]
-    return [GraphSpec(DENOISER, "denoise", bucket, network, "denoise", partial(network.inputs, bucket.rows)) for bucket in buckets]
+    return [
+        GraphSpec(DENOISER, "denoise", bucket, network, "denoise", partial(network.inputs, bucket.rows), shared=True) for bucket in buckets
+    ]
 
 
 def _network(config: CheckpointConfig) -> CogVideoXGraph:

@@ -59,7 +59,9 @@ def denoiser_graphs(network: LTXGraph, config: CheckpointConfig, batches: Sequen
     """For each number of clips, with a row for each of their texts."""
     _, frames, height, width = config.latent_shape(0)
     buckets = [Bucket(clips * config.texts, frames, height, width, config.max_tokens) for clips in batches]
-    return [GraphSpec(DENOISER, "denoise", bucket, network, "denoise", partial(network.inputs, bucket.rows)) for bucket in buckets]
+    return [
+        GraphSpec(DENOISER, "denoise", bucket, network, "denoise", partial(network.inputs, bucket.rows), shared=True) for bucket in buckets
+    ]
 
 
 def _network(config: CheckpointConfig) -> LTXGraph:

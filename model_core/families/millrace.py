@@ -89,8 +89,8 @@ class MillraceLeg:
 class MillraceSampler:
     """`CausalDiT` as a `Sampler`.
 
-    Frames never depend on who else is in the batch: rows do not mix, and the graphs round a row the same way in every bucket
-    (a test asserts it on the machine it runs on). Padding rows repeat the first row; their results are dropped.
+    Rows do not mix, and where a device would round a row by its company, its runtime sees to that: see `model_core.runtimes.rows`.
+    Padding rows repeat the first row; their results are dropped.
     """
 
     def __init__(self, network: CausalDiT, config: MillraceConfig, buckets: Sequence[int]) -> None:

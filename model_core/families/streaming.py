@@ -53,8 +53,8 @@ class StreamLeg:
 class StreamSampler(ABC):
     """A `Sampler` of chunks that see the chunks before them. A family says what it remembers of those, and what a step is.
 
-    Frames never depend on who else is in the batch: rows do not mix, and a row is rounded the same way in every bucket (a test asserts it
-    on the machine it runs on). Padding rows repeat the first one; their results are dropped.
+    Rows do not mix, and where a device would round a row by its company, its runtime sees to that: see `model_core.runtimes.rows`.
+    Padding rows repeat the first one; their results are dropped.
     """
 
     def __init__(self, config: CheckpointConfig, buckets: Sequence[int], graphs: Sequence[GraphSpec], text_width: int) -> None:

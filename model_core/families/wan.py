@@ -66,7 +66,7 @@ def denoiser_graphs(parts: Sequence[WanGraph], config: CheckpointConfig, batches
     """Of each transformer, for each batch size."""
     _, frames, height, width = config.latent_shape(0)
     return [
-        GraphSpec(DENOISER, f"denoise{number or ''}", bucket, part, "denoise", partial(_inputs, part, config, rows))
+        GraphSpec(DENOISER, f"denoise{number or ''}", bucket, part, "denoise", partial(_inputs, part, config, rows), shared=True)
         for number, part in enumerate(parts)
         for rows in batches
         for bucket in [Bucket(rows, frames, height, width, config.max_tokens)]

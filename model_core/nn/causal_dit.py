@@ -9,8 +9,8 @@ from the last `window` chunks, bit for bit, and a prompt change leaves it valid.
 place in the window is applied when they are read, so a slot does not change as it ages.
 
 Only `condition` has layers whose matrix has one row a session; it runs for one session at a time. Matrices in `denoise` and
-`commit` have N rows a session, and N is large enough that CPU kernels round each row the same way in any batch: frames do not
-depend on who shares the batch.
+`commit` have N rows a session, which most CPU kernels round the same way in any batch; for those that do not, see
+`model_core.runtimes.rows`.
 
 Shapes: B rows · C latent channels · F latent frames · H, W latent size · N tokens of a chunk · M = window * N cached tokens ·
 T text tokens · D width · P = head_dim / 2 rotary pairs.

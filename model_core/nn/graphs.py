@@ -31,8 +31,10 @@ def causal_denoiser_graphs(network: CausalDiT, config: MillraceConfig, batches: 
     for rows in batches:
         bucket = Bucket(rows, g.latent_frames, g.latent_height, g.latent_width)
         graphs += [
-            GraphSpec(DENOISER, "denoise", bucket, network, "advance", partial(_denoise_inputs, config, rows, network.cache_width)),
-            GraphSpec(DENOISER, "commit", bucket, network, "commit", partial(_commit_inputs, config, rows)),
+            GraphSpec(
+                DENOISER, "denoise", bucket, network, "advance", partial(_denoise_inputs, config, rows, network.cache_width), shared=True
+            ),
+            GraphSpec(DENOISER, "commit", bucket, network, "commit", partial(_commit_inputs, config, rows), shared=True),
         ]
     return graphs
 

@@ -106,8 +106,8 @@ class HostProgram:
 
     capabilities = Capabilities(torch.device("cpu"), torch.float32, compiled=False, asynchronous=False)
 
-    def __init__(self, graphs: Sequence[GraphSpec]) -> None:
-        self._calls: dict[str, Call] = {g.name: getattr(g.network, g.entry) for g in graphs}
+    def __init__(self, graphs: Sequence[GraphSpec], as_served: Callable[[Call], Call] = lambda call: call) -> None:
+        self._calls: dict[str, Call] = {g.name: as_served(getattr(g.network, g.entry)) for g in graphs}
 
     def put(self, value: Tree) -> Tree:
         return value

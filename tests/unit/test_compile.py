@@ -15,6 +15,7 @@ from deployments.cluster import STAGED_CONFIG
 from headrace.cli import app
 from model_core.compiler.stablehlo import difference
 from model_core.roofline import BANDS, CHIPS, Work, seconds
+from tests.rounding import usual_error
 
 RUNNER = CliRunner()
 
@@ -40,7 +41,8 @@ def test_a_dry_run_checks_every_graph_and_leaves_a_manifest_that_starts_nothing(
     assert done.output.rstrip().endswith("NOT COMPILED FOR NEURON")
 
     data = json.loads(report.read_text())
-    assert all(graph["passed"] and graph["difference"] < 1e-6 and len(graph["stablehlo_sha256"]) == 64 for graph in data["graphs"])
+    rounding = 5 * usual_error(1.0, terms=8, sums=4)  # four products of 8 numbers, or 4 of a softmax
+    assert all(graph["passed"] and graph["difference"] < rounding and len(graph["stablehlo_sha256"]) == 64 for graph in data["graphs"])
     commit = next(graph for graph in data["graphs"] if graph["name"] == "commit" and graph["rows"] == 2)
     assert commit["work"]["linear_flops"] == 2 * (2 * 4) * 8 * 8
     assert commit["work"]["attention_flops"] == 2 * 2 * 2 * 4 * 4 * 8

@@ -20,6 +20,7 @@ from model_core.types import Latents, SessionContext
 from model_core.weights import load_dit
 from tests.models import SMALL_DIT, Collector, make, random_context, random_dit, random_embedding, resumed, small_config
 from tests.models import new_engine as build
+from tests.rounding import assert_rounds_alike
 from training.rollout import rollout
 
 MODELS = {"millrace-64": (load_dit(millrace_64()), millrace_64()), "small": (random_dit(), small_config())}
@@ -95,7 +96,7 @@ def test_latents_do_not_depend_on_the_buckets(rig: Rig, buckets: tuple[int, ...]
 
 @pytest.mark.parametrize("num_steps", [1, 4, 16])
 def test_it_agrees_with_the_plain_batched_sampler(rig: Rig, num_steps: int) -> None:
-    """Within 1e-4, not bit for bit: the sampler conditions all rows at once, at one time; the engine one row, at all times."""
+    """But for rounding: the sampler conditions all rows at once, at one time; the engine one row, at all times."""
     model, config = rig
     contexts = [random_context(f"session {i}", config, chunks=4, num_steps=num_steps, seed=i) for i in range(2)]
     shape = (config.dit.latent_channels, config.dit.latent_frames, config.dit.latent_height, config.dit.latent_width)
@@ -114,7 +115,9 @@ def test_it_agrees_with_the_plain_batched_sampler(rig: Rig, num_steps: int) -> N
     collector.run()
     for row, session in enumerate(sessions):
         for made, chunk in zip(collector.latents(session), expected, strict=True):
-            np.testing.assert_allclose(made, chunk[row].numpy(), atol=1e-4, rtol=0)
+            # 4 chunks, each of so many forwards and a commit; in a layer 8 products follow one another.
+            sums = 4 * (num_steps + 1) * config.dit.depth * 8
+            assert_rounds_alike(made, chunk[row], terms=config.dit.mlp_ratio * config.dit.width, sums=sums)
 
 
 @pytest.mark.parametrize("boundary", range(1, CHUNKS))
