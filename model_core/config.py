@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Literal
 
 Media = Literal["image", "video"]  # what a session may be given besides its prompt
@@ -120,7 +120,7 @@ class ChunkGrid:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuntimeConfig:
-    """What a stage runs on. All of it that can change a frame is part of `repr`, and so of the model's fingerprint.
+    """What a stage runs on. What can change a frame is part of `repr`, and so of the model's fingerprint.
 
     Attributes:
         name: `cpu`, `cuda` or `neuron`.
@@ -158,6 +158,13 @@ class Execution:
     text_encoder: RuntimeConfig = RuntimeConfig()
     denoiser: RuntimeConfig = RuntimeConfig()
     decoder: RuntimeConfig = RuntimeConfig()
+
+    def identity(self) -> dict[str, dict[str, object]]:
+        """All of it that can change a frame, by stage and field."""
+        stages = {"text_encoder": self.text_encoder, "denoiser": self.denoiser, "decoder": self.decoder}
+        return {
+            stage: {item.name: getattr(runtime, item.name) for item in fields(runtime) if item.repr} for stage, runtime in stages.items()
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,6 +225,20 @@ class ModelConfig(ABC):
         """How many of the first chunks the model attends to for good; they stay in the log."""
         return 0
 
+    def identity(self) -> dict[str, object]:
+        """All of it that can change a frame, by field, as JSON: sessions go on wherever this is equal.
+
+        Names, prose, rates of playback and limits are no part of it. Where weights are not pinned, all of them are read, once a process.
+
+        Raises:
+            WeightsError: they cannot be read.
+        """
+        return {
+            "family": self.family, "height": self.height, "width": self.width, "max_steps": self.max_steps, "grid": asdict(self.grid),
+            "latent_size": self.latent_size, "context_chunks": self.context_chunks, "decoder_chunks": self.decoder_chunks,
+            "sink_chunks": self.sink_chunks, "execution": self.execution.identity(),
+        }  # fmt: skip
+
     def latent_shape(self, chunk: int) -> tuple[int, int, int, int]:
         """`(C, F, H, W)` of a chunk's latents."""
         channels, height, width = self.latent_size
@@ -259,6 +280,10 @@ class MillraceConfig(ModelConfig):
     @property
     def context_chunks(self) -> int:
         return self.dit.window
+
+    def identity(self) -> dict[str, object]:
+        parts = {"text": self.text, "vae": self.vae, "dit": self.dit, "weights": self.weights}
+        return super(MillraceConfig, self).identity() | {"shift": self.shift} | {name: asdict(part) for name, part in parts.items()}
 
     @property
     def decoder_chunks(self) -> int:

@@ -26,6 +26,7 @@ _MAX_HEADER_BYTES = 4 * 1024 * 1024  # prompts, mostly; what JSON unpacks to is 
 _MAX_DIMENSIONS = 8
 _FLOAT = np.dtype("<f4")
 _HEAD, _GUIDE = "head", "guide:"
+_FINGERPRINT_VERSION = 2  # raised when equal configurations make other frames than they did
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,8 +217,14 @@ def with_change(steps: tuple[tuple[int, int], ...], change: tuple[int, int]) -> 
 
 
 def model_fingerprint(config: ModelConfig) -> str:
-    """Equal for configurations, weights included, that make equal frames."""
-    return hashlib.sha256(repr(config).encode()).hexdigest()
+    """Equal for configurations that make equal frames: by content, weights included.
+
+    Where weights are not pinned they are read, so this is not for an event loop.
+
+    Raises:
+        WeightsError: they cannot be read.
+    """
+    return hashlib.sha256(json.dumps([_FINGERPRINT_VERSION, config.identity()], sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from model_core.config import EngineConfig
 from model_core.engine.engine import Engine
-from model_core.families.checkpoint import Checkpoint, write_checksums
+from model_core.families.checkpoint import CHECKSUMS, Checkpoint, write_checksums
 from model_core.families.described import CheckpointConfig, Choice, describe
 from model_core.families.interface import Conditioner, Embedder, Sampler
 from model_core.families.registry import family
@@ -35,6 +35,14 @@ def folder(name: str) -> Path:
     """The family's small checkpoint, for reading."""
     path = Path(tempfile.mkdtemp(prefix="headrace-test-")) / name
     make_tiny(name, path)
+    return path
+
+
+def copied(name: str, into: Path) -> Path:
+    """The same in `into`, to be changed."""
+    path = into / name
+    shutil.copytree(folder(name), path)
+    (path / CHECKSUMS).unlink()
     return path
 
 

@@ -168,7 +168,7 @@ class AnyFlowSampler(StreamSampler):
         self._schedule.set_timesteps(num_steps)
         return cast("Tensor", self._schedule.sigmas)
 
-    def modulated(self, times: Tensor) -> tuple[Tensor, ...]:
+    def modulated(self, times: Tensor, num_steps: int) -> tuple[Tensor, ...]:
         thousandths = (times * self._schedule.config.num_train_timesteps).float()
         return thousandths, torch.nn.functional.pad(thousandths[1:], (0, 1))
 

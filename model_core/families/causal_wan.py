@@ -20,6 +20,7 @@ from torch import Tensor
 
 from model_core.config import EngineConfig, ModelConfig
 from model_core.diffusion.flow_match import chunk_noise, timesteps
+from model_core.families.causal_settings import NOISE
 from model_core.families.described import CheckpointConfig
 from model_core.families.interface import Sampler
 from model_core.families.streaming import StreamLeg, StreamSampler, joined, modulation, row_of, texts
@@ -34,12 +35,16 @@ __all__ = ["CausalWanSampler", "embedder", "graphs", "painter", "sampler"]
 
 
 def sampler(config: ModelConfig, engine: EngineConfig) -> Sampler:
-    return CausalWanSampler(load_transformer(_own(config).checkpoint), _own(config), engine.batch_buckets)
+    return CausalWanSampler(_transformer(_own(config)), _own(config), engine.batch_buckets)
 
 
 def graphs(config: ModelConfig, engine: EngineConfig) -> list[GraphSpec]:
     own = _own(config)
-    return [*denoiser_graphs(load_transformer(own.checkpoint), own, engine.batch_buckets), *graphs_beside(own)]
+    return [*denoiser_graphs(_transformer(own), own, engine.batch_buckets), *graphs_beside(own)]
+
+
+def _transformer(config: CheckpointConfig) -> Any:
+    return load_transformer(config.checkpoint, averaged=config.attention.averaged)
 
 
 def _own(config: ModelConfig) -> CheckpointConfig:
@@ -125,10 +130,16 @@ class CausalWanSampler(StreamSampler):
         self._empty = self.program.put(empty)
 
     def times(self, num_steps: int) -> Tensor:
-        return torch.tensor(timesteps(num_steps, self.config.attention.shift), dtype=torch.float64)
+        attention = self.config.attention
+        listed = [share for _, share in attention.listed(num_steps)]
+        return torch.tensor([*listed, 0.0] if listed else timesteps(num_steps, attention.shift), dtype=torch.float64)
 
-    def modulated(self, times: Tensor) -> tuple[Tensor, ...]:
-        return ((1000 * times).float(),)
+    def modulated(self, times: Tensor, num_steps: int) -> tuple[Tensor, ...]:
+        attention, thousandths = self.config.attention, NOISE * times
+        listed = [time for time, _ in attention.listed(num_steps)]
+        thousandths[: len(listed)] = torch.tensor(listed)
+        thousandths[-1] = attention.context_noise
+        return (thousandths.float(),)
 
     def noise(self, leg: StreamLeg, chunk: int) -> Tensor:
         return self._noise(leg, chunk, 0)

@@ -9,21 +9,25 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from model_core.errors import WeightsError
+from model_core.families.files import CHECKSUMS, checksums, digest, read_json, write_checksums
+from model_core.families.shards import DTYPES, contents, shards, weights_of
+
+__all__ = ["CHECKSUMS", "DTYPES", "INDEX", "Checkpoint", "read_json", "shards", "write_checksums"]
 
 INDEX = "model_index.json"
-CHECKSUMS = "SHA256SUMS"  # as `sha256sum` writes it; `sha256sum -c SHA256SUMS` checks the same
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+SETTINGS = ("config.json", "scheduler_config.json", "tokenizer_config.json", "preprocessor_config.json")  # of a component, whichever it has
+TOKENS = ("tokenizer.json", "spiece.model")  # how text becomes ids; the first that is there
 _FETCHED = ("*.json", "*.safetensors", "*.model", "*.txt")  # of a component; no pickles
+_DESCRIBED = ("*/config.json", "*/*_config.json")  # of a repository, to know what the model is
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_MAX_HEADER_BYTES = 100_000_000  # of a safetensors file, as the format's own reader has it
+_NOTES = ("transformers_version", "torch_dtype", "dtype")  # in a component's settings: what wrote it, not what it computes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,18 +57,43 @@ class Checkpoint:
         folder = Path(self.folder).expanduser()
         if not folder.is_dir():
             folder = self._fetched(folder, files)
-        if self.sha256 and (digest := _digest(_existing(folder / CHECKSUMS))) != self.sha256:
-            raise WeightsError(f"{folder / CHECKSUMS} has sha256 {digest}, pinned is {self.sha256}")
+        if self.sha256 and (found := digest(folder / CHECKSUMS)) != self.sha256:
+            raise WeightsError(f"{folder / CHECKSUMS} has sha256 {found}, pinned is {self.sha256}")
         return folder
 
+    @property
+    def here(self) -> bool:
+        """Whether all of its files are on this machine: it is a folder. Of a repository, each stage fetches what it needs."""
+        return Path(self.folder).expanduser().is_dir()
+
     def index(self) -> dict[str, Any]:
-        """`model_index.json`."""
-        return read_json(self.path() / INDEX)
+        """`model_index.json`.
+
+        Raises:
+            WeightsError: it is missing, or no JSON object.
+        """
+        root = self.path(*_DESCRIBED)
+        if not (root / INDEX).is_file() and (root / "config.json").is_file():
+            named = read_json(root / "config.json").get("_class_name")
+            raise WeightsError(
+                f"{root} has no {INDEX}, only a config.json of {named!r}: a folder as its authors lay it out. Take the checkpoint in "
+                "diffusers' layout, whose repositories are mostly called NAME-Diffusers"
+            )
+        return read_json(root / INDEX)
+
+    def names(self, component: str) -> bool:
+        """Whether `model_index.json` names the component; one without a class, `null` or `[null, null]`, is not there."""
+        entry = self.index().get(component)
+        return isinstance(entry, list) and len(entry) == 2 and entry[1] is not None
 
     def settings(self, component: str) -> dict[str, Any]:
-        """The component's configuration."""
-        folder = self.path(f"{component}/*.json") / component
-        for name in ("config.json", "scheduler_config.json", "tokenizer_config.json"):
+        """The component's configuration.
+
+        Raises:
+            WeightsError: it has none.
+        """
+        folder = self.path(*_DESCRIBED) / component
+        for name in SETTINGS:
             if (folder / name).is_file():
                 return read_json(folder / name)
         raise WeightsError(f"{folder} has no config.json: the checkpoint is incomplete or of another family")
@@ -79,25 +108,28 @@ class Checkpoint:
         folder = root / component
         if not folder.is_dir():
             raise WeightsError(f"{folder} is missing: the checkpoint is incomplete or of another family")
-        for shard in shards(folder):
-            _check_header(shard)
-        sums = _checksums(root)
-        for name in sorted(str(path.relative_to(root)) for path in folder.rglob("*") if path.is_file()):
+        weights_of(folder).tensors()
+        sums = checksums(root)
+        for name in sorted(path.relative_to(root).as_posix() for path in folder.rglob("*") if path.is_file()):
             if sums and name not in sums:
                 raise WeightsError(f"{root / name} is not listed in {CHECKSUMS}")
-            if sums and (digest := _digest(root / name)) != sums[name]:
-                raise WeightsError(f"{root / name} has sha256 {digest}, {CHECKSUMS} says {sums[name]}")
+            if sums and (found := digest(root / name)) != sums[name]:
+                raise WeightsError(f"{root / name} has sha256 {found}, {CHECKSUMS} says {sums[name]}")
         return folder
 
-    def identity(self) -> str:
-        """Changes when the weights do: by their checksums where there are any, else by the commit, else by names and sizes of the files."""
-        root = self.path()
-        if (root / CHECKSUMS).is_file():
-            return _digest(root / CHECKSUMS)
-        if root != Path(self.folder).expanduser():
-            return hashlib.sha256(f"{self.folder} {self.revision}".encode()).hexdigest()
-        listed = [f"{path.relative_to(root)} {path.stat().st_size}" for path in sorted(root.rglob("*")) if path.is_file()]
-        return hashlib.sha256("\n".join(listed).encode()).hexdigest()
+    def identity(self, components: Iterable[str]) -> str:
+        """Changes with what `components` hold, and with nothing else: names, times and further files do not matter.
+
+        What is pinned says by itself what it holds: a repository at a commit, a folder by `sha256`. Otherwise all weights are read, once a
+        process; so this is not for an event loop.
+
+        Raises:
+            WeightsError: a component is missing or damaged.
+        """
+        if self.sha256 or not self.here:
+            return hashlib.sha256(f"{self.sha256 or f'{self.folder} {self.revision}'}".encode()).hexdigest()
+        lines = [line for component in components for line in (component, *_content(self.path() / component))]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     def _fetched(self, folder: Path, files: tuple[str, ...]) -> Path:
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", self.folder):
@@ -121,74 +153,12 @@ def _downloaded(repository: str, revision: str, files: tuple[str, ...]) -> Path:
         raise WeightsError(f"cannot fetch {repository} at {revision}: {type(error).__name__}: {error}") from error
 
 
-def shards(folder: Path) -> list[Path]:
-    """The safetensors files of one component; none for one without weights, such as a tokenizer.
-
-    Raises:
-        WeightsError: there are only pickles, or a shard is missing.
-    """
-    found = sorted(folder.glob("*.safetensors"))
-    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
-    if not found and pickles:
-        raise WeightsError(f"{folder} has only pickled weights ({pickles[0]}), which can run code when loaded; convert them to safetensors")
-    for index in folder.glob("*.safetensors.index.json"):
-        for name in sorted(set(read_json(index)["weight_map"].values())):
-            if not (folder / name).is_file():
-                raise WeightsError(f"{folder / name} is missing: {index.name} names it")
-    return found
-
-
-def write_checksums(root: Path) -> str:
-    """Write `SHA256SUMS` for every file under `root`; returns the digest to pin."""
-    files = sorted(path for path in root.rglob("*") if path.is_file() and path.name != CHECKSUMS)
-    text = "".join(f"{_digest(path)}  {path.relative_to(root)}\n" for path in files)
-    (root / CHECKSUMS).write_text(text)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Raises WeightsError: it is missing, or no JSON object."""
-    try:
-        value = json.loads(_existing(path).read_text())
-    except ValueError as error:
-        raise WeightsError(f"{path} is no JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise WeightsError(f"{path} must hold a JSON object")
-    return value
-
-
-def _existing(path: Path) -> Path:
-    if not path.is_file():
-        raise WeightsError(f"{path} is missing")
-    return path
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _checksums(root: Path) -> dict[str, str]:
-    if not (root / CHECKSUMS).is_file():
-        return {}
-    lines = (line.split(maxsplit=1) for line in (root / CHECKSUMS).read_text().splitlines() if line)
-    return {name.lstrip("*"): digest for digest, name in lines}
-
-
-def _check_header(path: Path) -> None:
-    """The header states every tensor's type and place, so a wrong type or a cut file shows before anything is loaded."""
-    size = path.stat().st_size
-    try:
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            if length > min(size, _MAX_HEADER_BYTES):
-                raise ValueError(f"its header would be {length} bytes")
-            tensors = {name: entry for name, entry in json.loads(file.read(length)).items() if name != "__metadata__"}
-        end = max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
-        kinds = {entry["dtype"] for entry in tensors.values()}
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise WeightsError(f"{path} is no safetensors file: {error}") from error
-    if size != 8 + length + end:
-        raise WeightsError(f"{path} is cut or padded: {size} bytes, its header says {8 + length + end}")
-    if strange := kinds - {*DTYPES.values(), "I64", "I32", "BOOL"}:
-        raise WeightsError(f"{path} holds {', '.join(sorted(strange))}; what is loaded are {', '.join(DTYPES.values())}")
+def _content(folder: Path) -> list[str]:
+    """What a component computes, a line for each of its settings, its vocabulary and its tensors."""
+    lines = []
+    for name in SETTINGS:
+        if (folder / name).is_file():
+            settings = {key: value for key, value in read_json(folder / name).items() if key[:1] != "_" and key not in _NOTES}
+            lines.append(json.dumps(settings, sort_keys=True))
+    tokens = [digest(folder / name) for name in TOKENS if (folder / name).is_file()]
+    return [*lines, *tokens[:1], *contents(shards(folder))]

@@ -1,112 +1,24 @@
 """The configuration of a model that comes as a checkpoint: read from the folder, without torch.
 
-A deployment may set what a checkpoint leaves open: size, length, rate, steps, guidance. Each family has defaults in `KINDS`.
+A deployment may set what a checkpoint leaves open: size, length, rate, steps, guidance. Defaults are in `model_core.families.kinds`.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from model_core.config import ChunkGrid, Media, ModelConfig
+from model_core.config import ChunkGrid, ModelConfig
 from model_core.errors import WeightsError
+from model_core.families.causal_settings import Attention, attention_of, block_of, settings_of
 from model_core.families.checkpoint import Checkpoint
+from model_core.families.kinds import KINDS, Kind, kind_of
 from model_core.families.solvers import Solving, solving
+from model_core.families.whole import check_index, check_pair, check_text_encoder, check_transformer, check_weights, patches_of
 
 TAEHV_REACH = 8  # latent frames: three memory blocks at twice the rate of latents, six at their own
-# Of Self-Forcing, where a checkpoint does not say: latent frames that attention spans, and the shift of its times.
-_SEEN, _SHIFT = 21, 5.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kind:
-    """What is true of every checkpoint of a family.
-
-    Attributes:
-        description: a line for ListModels.
-        pipelines: classes that `model_index.json` may name.
-        streaming: chunk after chunk without end; otherwise a clip of fixed length, made at once.
-        fps, frames, steps, guidance: defaults. `frames` is the length of a clip, or of a streaming model's longest session; 0 for no end.
-            A checkpoint whose autoencoder makes other lengths has the next shorter one.
-        height, width: defaults, rounded down to what the checkpoint can make.
-        max_tokens: of text.
-        multiple: height and width must be multiples of it.
-        joined: latent frames after a clip's first that only come together.
-        first, rest: latent frames of a streaming model's chunks; in `causal-wan` the checkpoint may say otherwise.
-        media, needs_media: what a session may be given besides its prompt, and whether it must be given one of them.
-        media_frames: of the longest video that it may be given.
-        taehv: its latents are Wan's, which a TAEHV may decode.
-    """
-
-    description: str
-    pipelines: tuple[str, ...]
-    fps: int
-    frames: int
-    steps: int
-    guidance: float
-    max_tokens: int
-    multiple: int
-    height: int = 480
-    width: int = 832
-    joined: int = 1
-    streaming: bool = False
-    first: int = 0
-    rest: int = 0
-    media: tuple[Media, ...] = ()
-    needs_media: bool = False
-    media_frames: int = 1
-    taehv: bool = False
-
-
-KINDS = {
-    "wan": Kind(
-        description="Wan text-to-video: a clip made at once.", pipelines=("WanPipeline",),
-        fps=16, frames=81, steps=50, guidance=5.0, max_tokens=512, multiple=16, taehv=True,
-    ),
-    "ltx": Kind(
-        description="LTX-Video text-to-video: a clip made at once.", pipelines=("LTXPipeline",),
-        fps=25, frames=161, steps=50, guidance=3.0, max_tokens=128, multiple=32, height=512, width=704,
-    ),
-    "cogvideox": Kind(
-        description="CogVideoX text-to-video: a clip made at once.", pipelines=("CogVideoXPipeline",),
-        fps=8, frames=49, steps=50, guidance=6.0, max_tokens=226, multiple=16, height=480, width=720, joined=2,
-    ),
-    "wan-image": Kind(
-        description="Wan image-to-video: a clip made at once, which begins with a given image.", pipelines=("WanImageToVideoPipeline",),
-        fps=16, frames=81, steps=50, guidance=5.0, max_tokens=512, multiple=16, media=("image",), needs_media=True,
-        taehv=True,
-    ),
-    # Its transformer replaces that of a Wan folder, so `family` must name it unless model_index.json does.
-    "causal-wan": Kind(
-        description="Causal Wan 2.1 (Self-Forcing, CausVid, LongLive): video without end, steered while it plays.",
-        pipelines=("CausalWanPipeline", "WanPipeline"),
-        fps=16, frames=0, steps=4, guidance=1.0, max_tokens=512, multiple=16, streaming=True, first=3, rest=3, taehv=True,
-    ),
-    "anyflow-far": Kind(
-        description="AnyFlow-FAR: video up to a length, made chunk by chunk and steered while it plays.", pipelines=("AnyFlowFARPipeline",),
-        fps=16, frames=81, steps=4, guidance=1.0, max_tokens=512, multiple=32, streaming=True, first=1, rest=3, taehv=True,
-        media=("image", "video"), media_frames=49,
-    ),
-}  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attention:
-    """What the next chunk of a streaming model sees, in chunks.
-
-    Attributes:
-        window: the last ones; 0 for all.
-        sink: and the session's first ones, for good.
-        renewal: the cache is made anew from the last `window` chunks whenever a multiple of this many is done, so that it depends on no
-            chunk older than the suffix; 0 for never.
-        shift: of the times of the steps, toward noise.
-    """
-
-    window: int = 0
-    sink: int = 0
-    renewal: int = 0
-    shift: float = 1.0
+_MAX_STEPS = 100  # of a request
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +45,8 @@ class CheckpointConfig(ModelConfig):
 
     Attributes:
         family_name: a key of `KINDS`.
-        checkpoint, identity: where its weights are, and what they are.
+        checkpoint: where its weights are.
+        components: of it, as far as they are used, with the classes of their networks.
         chunk_grid: how its latents fall into chunks.
         channels, factor: of the latents, and pixels a latent position along height and width.
         window: chunks in the suffix: what the next chunk is made from, and its frames.
@@ -150,7 +63,7 @@ class CheckpointConfig(ModelConfig):
 
     family_name: str
     checkpoint: Checkpoint
-    identity: str
+    components: tuple[tuple[str, str], ...]
     chunk_grid: ChunkGrid
     channels: int
     factor: int
@@ -197,22 +110,35 @@ class CheckpointConfig(ModelConfig):
     def sink_chunks(self) -> int:
         return self.attention.sink
 
+    def identity(self) -> dict[str, object]:
+        made_of = {
+            "weights": self.checkpoint.identity(name for name, _ in self.components), "dtype": self.checkpoint.dtype,
+            "decoder": self.decoder == "vae", "attention": asdict(self.attention), "guidance": self.guidance, "max_tokens": self.max_tokens,
+            "negative_prompt": self.negative_prompt, "skip_threshold": self.skip_threshold,
+        }  # fmt: skip
+        # Only LTX-Video's network is told of a rate.
+        return super(CheckpointConfig, self).identity() | made_of | ({"frame_rate": self.frame_rate} if self.family_name == "ltx" else {})
+
 
 def describe(choice: Choice) -> CheckpointConfig:
     """The configuration of what `choice` names.
 
     Raises:
-        WeightsError: the checkpoint is missing, incomplete, or of another family; or a size or length does not fit it.
+        WeightsError: the checkpoint is missing, incomplete, or of another family; its parts do not fit each other; it has a setting that is
+            not served; or a size or length does not fit it. What only the weights themselves show is said when they are loaded.
     """
-    index = choice.checkpoint.index()
+    checkpoint = choice.checkpoint
+    index = checkpoint.index()
     family = _family(choice, index.get("_class_name"))
-    kind = _version(family, index, choice.checkpoint)
-    vae = choice.checkpoint.settings("vae")
+    components = _components(checkpoint, KINDS[family])
+    vae, transformer = checkpoint.settings("vae"), checkpoint.settings("transformer")
+    kind, decoder = kind_of(family, index, transformer), choice.decoder or "vae"
     factor, stretch = _compression(vae)
-    height, width = (choice.height or _fitting(kind.height, kind.multiple, 0), choice.width or _fitting(kind.width, kind.multiple, 0))
-    for name, size in (("height", height), ("width", width)):
-        if size <= 0 or size % kind.multiple:
-            raise WeightsError(f"{name} must be a multiple of {kind.multiple} for {family}; got {size}")
+    down, across = (factor * patch for patch in patches_of(transformer))
+    height, width = choice.height or _fitting(kind.height, down, 0), choice.width or _fitting(kind.width, across, 0)
+    for name, size, multiple in (("height", height, down), ("width", width, across)):
+        if size <= 0 or size % multiple:
+            raise WeightsError(f"{name} must be a multiple of {multiple} for {family}; got {size}")
     apart = stretch * kind.joined
     frames = choice.frames or (kind.frames and _fitting(kind.frames, apart, 1))
     if frames and (frames - 1) % apart:
@@ -220,38 +146,62 @@ def describe(choice: Choice) -> CheckpointConfig:
     guidance = kind.guidance if choice.guidance is None else choice.guidance
     if kind.streaming and guidance != 1:
         raise WeightsError(f"guidance must be 1 for {family}, which was distilled to need none; got {guidance:g}")
-    if choice.decoder and not kind.taehv:
+    if decoder != "vae" and not kind.taehv:
         raise WeightsError(f"decoder must be empty for {family}, whose latents no TAEHV here decodes; got {choice.decoder!r}")
-    grid = _grid(kind, index, frames, stretch)
+    settings = settings_of(index) if family == "causal-wan" else {}
+    grid = _grid(kind, settings, frames, stretch)
     if grid.max_frames not in (None, frames):
         raise WeightsError(f"frames must fill whole chunks for {family}: the next length is {grid.max_frames}; got {frames}")
     attention, window, decoder_window = Attention(), 0, 0
     if kind.streaming:
-        decoder_window = -(-(TAEHV_REACH if choice.decoder else wan_vae_reach(vae)) // grid.rest)
-        attention, window = _attention(index, grid, decoder_window)
-    folder = choice.checkpoint.folder.rstrip("/").rpartition("/")[2]
-    solver = Solving() if family == "causal-wan" else solving(family, choice.checkpoint.settings("scheduler"))
-    steps, fps = choice.steps or kind.steps, choice.fps or kind.fps
+        decoder_window = -(-(wan_vae_reach(vae) if decoder == "vae" else TAEHV_REACH) // grid.rest)
+        attention, window = attention_of(settings, grid, decoder_window)
+    _check_parts(checkpoint, kind, _channels(vae), stretch)
+    components.setdefault(decoder, "")
+    check_weights(checkpoint, components, causal=family == "causal-wan", averaged=attention.averaged)
+    solver = solving(family, checkpoint.settings("scheduler")) if kind.schedule else Solving()
+    steps, fps = choice.steps or len(attention.steps) or kind.steps, choice.fps or kind.fps
+    most = len(attention.steps) or max(steps, _MAX_STEPS)
     if steps < solver.min_steps:
         raise WeightsError(f"steps must be at least {solver.min_steps} with this checkpoint's {solver.name}; got {steps}")
+    if steps > most:
+        raise WeightsError(f"steps must be at most {most}, the times in the checkpoint's denoising_step_list; got {steps}")
     return CheckpointConfig(
-        name=choice.name or folder, description=kind.description, fps=fps, frame_rate=fps, height=height, width=width,
-        num_steps=steps, min_steps=solver.min_steps, max_steps=max(steps, 100), solving=solver,
-        family_name=family, checkpoint=choice.checkpoint, identity=choice.checkpoint.identity(),
-        chunk_grid=grid, channels=_channels(vae), factor=factor, window=window, decoder_window=decoder_window, attention=attention,
-        decoder=choice.decoder or "vae", guidance=guidance, max_tokens=kind.max_tokens, negative_prompt=choice.negative_prompt,
-        skip_threshold=choice.skip_threshold, media=kind.media, needs_media=kind.needs_media, media_frames=kind.media_frames,
+        name=choice.name or checkpoint.folder.rstrip("/").rpartition("/")[2], description=kind.description, fps=fps, frame_rate=fps,
+        height=height, width=width, num_steps=steps, min_steps=solver.min_steps, max_steps=most, solving=solver, family_name=family,
+        checkpoint=checkpoint, components=tuple(components.items()), chunk_grid=grid, channels=_channels(vae), factor=factor,
+        window=window, decoder_window=decoder_window, attention=attention, decoder=decoder, guidance=guidance,
+        max_tokens=kind.max_tokens, negative_prompt=choice.negative_prompt, skip_threshold=choice.skip_threshold,
+        media=kind.media, needs_media=kind.needs_media, media_frames=kind.media_frames,
     )  # fmt: skip
 
 
-def _version(family: str, index: dict[str, Any], checkpoint: Checkpoint) -> Kind:
-    """The family's defaults, or those of a version of it that has its own."""
-    kind = KINDS[family]
-    if family == "cogvideox" and checkpoint.settings("transformer").get("patch_size_t"):  # CogVideoX 1.5
-        return replace(kind, fps=16, frames=81, height=768, width=1360)
-    if family == "wan" and index.get("expand_timesteps"):  # Wan 2.2 TI2V 5B
-        return replace(kind, fps=24, frames=121, height=704, width=1280)
-    return kind
+def _components(checkpoint: Checkpoint, kind: Kind) -> dict[str, str]:
+    """Those that are used, with the classes of their networks."""
+    needed = {"tokenizer": "", "text_encoder": kind.text, "vae": kind.vae, "transformer": kind.transformer}
+    needed |= {"scheduler": ""} if kind.schedule else {}
+    check_index(checkpoint, needed, kind.optional, kind.settings)
+    classes = {"transformer_2": kind.transformer}
+    return needed | {name: classes.get(name, "") for name in kind.optional if name != "scheduler" and checkpoint.names(name)}
+
+
+def _check_parts(checkpoint: Checkpoint, kind: Kind, channels: int, stretch: int) -> None:
+    """Raises WeightsError: what the components say of themselves does not go together."""
+    width = check_text_encoder(checkpoint, kind.text)
+    if kind.needs_media and checkpoint.index().get("expand_timesteps"):
+        raise WeightsError(f"{checkpoint.folder} gives each token a timestep (Wan 2.2 TI2V), which is not served from an image")
+    if "transformer_2" in kind.optional:
+        check_pair(checkpoint)
+    seen = 2 * channels + stretch if kind.needs_media else channels  # the latents, those of the image, and which frames it stands for
+    for name in ("transformer", "transformer_2"):
+        if checkpoint.names(name):
+            check_transformer(checkpoint, name, kind.transformer, width, (seen, channels))
+            eye, image_dim = checkpoint.names("image_encoder"), checkpoint.settings(name).get("image_dim")
+            if eye != (image_dim is not None):
+                raise WeightsError(
+                    f"{name}/config.json has image_dim {image_dim}, and model_index.json names {'an' if eye else 'no'} image_encoder: "
+                    "they go together"
+                )
 
 
 def _fitting(most: int, apart: int, first: int) -> int:
@@ -271,36 +221,17 @@ def _family(choice: Choice, pipeline: object) -> str:
     return fitting[0]
 
 
-def _grid(kind: Kind, index: dict[str, Any], frames: int, stretch: int) -> ChunkGrid:
+def _grid(kind: Kind, settings: dict[str, Any], frames: int, stretch: int) -> ChunkGrid:
     """Video autoencoders make one frame of the first latent frame, and `stretch` of every other."""
     latents = 1 + (frames - 1) // stretch
     if not kind.streaming:
         return ChunkGrid(first=latents, rest=latents, factor=stretch, head=1, chunks=1)
-    block = index.get("num_frame_per_block")
-    first, rest = (block, block) if block else (kind.first, kind.rest)
+    first, rest = (kind.first, kind.rest) if kind.rest else (block_of(settings),) * 2
     if not frames:
         return ChunkGrid(first=first, rest=rest, factor=stretch, head=1)
     further, last = divmod(max(0, latents - first), rest)
     # A model whose chunks are all alike makes the whole last one, and a part of it is shown.
     return ChunkGrid(first=first, rest=rest, factor=stretch, head=1, chunks=1 + further + bool(last), last=last if first != rest else 0)
-
-
-def _attention(index: dict[str, Any], grid: ChunkGrid, decoder_window: int) -> tuple[Attention, int]:
-    """What the denoiser sees, and chunks in the suffix.
-
-    A model of limited length sees all chunks. Of one without end, `model_index.json` may say so as the authors' own configuration files
-    do: `local_attn_size` and `sink_size` in latent frames, `timestep_shift`. A commit sees the chunks before it, which saw the chunks
-    before them, without end; so the cache is renewed once as many chunks are done as the suffix, long enough for the decoder, allows.
-    """
-    if "local_attn_size" not in index and grid.chunks is not None and not index.get("sink_size"):
-        return Attention(shift=float(index.get("timestep_shift", _SHIFT))), grid.chunks
-    seen, sink = (int(index.get(name, default)) // grid.rest for name, default in (("local_attn_size", _SEEN), ("sink_size", 0)))
-    window = seen - 1 - sink
-    if window < 1:
-        raise WeightsError(f"local_attn_size must leave room for a chunk of {grid.rest} latent frames, the one before it and the sink")
-    suffix = max(2 * window, decoder_window)
-    shift = float(index.get("timestep_shift", _SHIFT))
-    return Attention(window=window, sink=sink, renewal=suffix - window + 1, shift=shift), suffix
 
 
 def wan_vae_reach(vae: dict[str, Any]) -> int:
@@ -322,7 +253,12 @@ def _compression(vae: dict[str, Any]) -> tuple[int, int]:
         case "AutoencoderKLCogVideoX":
             return 2 ** (len(vae["block_out_channels"]) - 1), int(vae.get("temporal_compression_ratio", 4))
     if "scale_factor_spatial" in vae or "temperal_downsample" in vae:
-        return vae.get("scale_factor_spatial", 8), vae.get("scale_factor_temporal", 4)
+        halvings = vae.get("temperal_downsample", [False, True, True])
+        made = {"scale_factor_spatial": 2 ** len(halvings) * (vae.get("patch_size") or 1), "scale_factor_temporal": 2 ** sum(halvings)}
+        for name, value in made.items():
+            if vae.get(name, value) != value:
+                raise WeightsError(f"vae/config.json has {name} {vae[name]}, its temperal_downsample and patch_size make {value}")
+        return made["scale_factor_spatial"], made["scale_factor_temporal"]
     raise WeightsError(f"vae/config.json describes a {vae.get('_class_name')!r}, which no family here decodes")
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from diffusers.utils import logging as diffusers_logging
 from torch import nn
-from transformers import AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from model_core.errors import WeightsError
@@ -49,15 +48,6 @@ def load_module(checkpoint: Checkpoint, component: str, kind: Any) -> Any:
 def told(problems: Mapping[str, Sequence[str]]) -> str:
     """Names of tensors by what is wrong with them, in a sentence."""
     return "; ".join(f"{why}: {', '.join(names[:3])}, {len(names)} in all" for why, names in problems.items() if names)
-
-
-def load_tokenizer(checkpoint: Checkpoint, component: str = "tokenizer") -> Any:
-    """Raises WeightsError."""
-    folder = checkpoint.verified(component)
-    try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise WeightsError(f"{folder} is no tokenizer: {error}") from error
 
 
 def load_noise_schedule(checkpoint: Checkpoint, kind: Any) -> Any:

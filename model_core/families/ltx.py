@@ -22,8 +22,9 @@ from model_core.config import EngineConfig, ModelConfig
 from model_core.families.clip import AlongRows, Angles, ClipLeg, ClipPainter, ClipSampler, Sides, clip_decoder_graphs
 from model_core.families.described import CheckpointConfig
 from model_core.families.interface import Embedder, Painter, Sampler
-from model_core.families.loading import load_module, load_noise_schedule, load_tokenizer
+from model_core.families.loading import load_module, load_noise_schedule
 from model_core.families.prompts import PromptEmbedder, prompt_graphs
+from model_core.families.text_ids import load_tokenizer
 from model_core.families.wan_vae import bytes_of
 from model_core.graphs import DENOISER, Bucket, Entry, GraphSpec, Inputs
 

@@ -68,8 +68,11 @@ class StreamSampler(ABC):
         """`[S + 1]` from 1 for noise to 0, in float64."""
 
     @abstractmethod
-    def modulated(self, times: Tensor) -> tuple[Tensor, ...]:
-        """Inputs `[R]` of the graph `modulate` for times that have been padded with zeros to R, one more than the most steps."""
+    def modulated(self, times: Tensor, num_steps: int) -> tuple[Tensor, ...]:
+        """Inputs `[R]` of the graph `modulate` for times that have been padded with zeros to R, one more than the most steps.
+
+        The last row is that of a clean chunk.
+        """
 
     @abstractmethod
     def remember(self, leg: StreamLeg) -> None:
@@ -103,7 +106,7 @@ class StreamSampler(ABC):
         text = self.program.run("condition", self.program.put(torch.tensor(context.embedding.tokens))).state
         times = self.times(context.num_steps)
         padded = torch.nn.functional.pad(times, (0, self.config.max_steps - context.num_steps))
-        steps: Modulation = self.program.run("modulate", *self.program.put(self.modulated(padded))).state
+        steps: Modulation = self.program.run("modulate", *self.program.put(self.modulated(padded, context.num_steps))).state
         leg = StreamLeg(context, text, times, steps)
         self.remember(leg)
         return leg

@@ -19,9 +19,10 @@ from model_core.config import EngineConfig, ModelConfig
 from model_core.families.clip import AlongRows, Angles, ClipLeg, ClipSampler, guided
 from model_core.families.described import CheckpointConfig
 from model_core.families.interface import Embedder, Painter, Sampler
-from model_core.families.loading import load_module, load_noise_schedule, load_tokenizer
+from model_core.families.loading import load_module, load_noise_schedule
 from model_core.families.prompts import PromptEmbedder, prompt_graphs
 from model_core.families.taehv import TaehvPainter, load_taehv, taehv_graphs
+from model_core.families.text_ids import load_tokenizer
 from model_core.families.wan_vae import WanDecoder, WanPainter, wan_decoder_graphs
 from model_core.graphs import DENOISER, Bucket, GraphSpec, Inputs
 
@@ -137,7 +138,7 @@ def image_shape(config: CheckpointConfig) -> tuple[int, int]:
 
 
 def _transformers(config: CheckpointConfig) -> list[WanGraph]:
-    names = ["transformer", "transformer_2"] if config.checkpoint.index().get("transformer_2", [None])[0] else ["transformer"]
+    names = [name for name in ("transformer", "transformer_2") if config.checkpoint.names(name)]
     return [WanGraph(load_module(config.checkpoint, name, WanTransformer3DModel), config) for name in names]
 
 

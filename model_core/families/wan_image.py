@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import CLIPImageProcessorPil, CLIPVisionModel
 
 from model_core.config import EngineConfig, ModelConfig
-from model_core.errors import FieldViolation, WeightsError
+from model_core.errors import FieldViolation
 from model_core.families.clip import ClipLeg
 from model_core.families.described import CheckpointConfig
 from model_core.families.interface import Conditioner, Sampler
@@ -48,14 +48,11 @@ def sampler(config: ModelConfig, engine: EngineConfig) -> Sampler:
 
 
 def _own(config: ModelConfig) -> CheckpointConfig:
-    own = cast("CheckpointConfig", config)
-    if own.checkpoint.index().get("expand_timesteps"):
-        raise WeightsError(f"{own.checkpoint.folder} gives each token a timestep (Wan 2.2 TI2V), which is not served from an image")
-    return own
+    return cast("CheckpointConfig", config)
 
 
 def _has_eye(config: CheckpointConfig) -> bool:
-    return bool(config.checkpoint.index().get("image_encoder", [None])[0])
+    return config.checkpoint.names("image_encoder")
 
 
 class WanConditioner:

@@ -1,13 +1,11 @@
 """Weights of causal Wan checkpoints by the names of their authors, Wan's own, into diffusers' `WanTransformer3DModel`.
 
-Self-Forcing, CausVid and LongLive publish pickles of `{"generator_ema": {"model.blocks.0...": tensor}}`, flat or nested. Once flattened and
-saved as safetensors, with the `config.json` of a diffusers Wan transformer beside it, such a file is read as it is.
+The `config.json` beside them is that of a diffusers Wan transformer.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -19,65 +17,13 @@ from torch import Tensor
 from model_core.errors import WeightsError
 from model_core.families.checkpoint import Checkpoint, shards
 from model_core.families.loading import told
+from model_core.families.wan_names import renamed, to_diffusers, to_wan
 
-# Part of a name in the authors' layout, and in diffusers'.
-TABLE = (
-    ("text_embedding.0", "condition_embedder.text_embedder.linear_1"),
-    ("text_embedding.2", "condition_embedder.text_embedder.linear_2"),
-    ("time_embedding.0", "condition_embedder.time_embedder.linear_1"),
-    ("time_embedding.2", "condition_embedder.time_embedder.linear_2"),
-    ("time_projection.1", "condition_embedder.time_proj"),
-    ("self_attn.o", "attn1.to_out.0"),
-    ("cross_attn.o", "attn2.to_out.0"),
-    *((f"{theirs}.{part}", f"{ours}.to_{part}") for theirs, ours in (("self_attn", "attn1"), ("cross_attn", "attn2")) for part in "qkv"),
-    ("self_attn.norm", "attn1.norm"),
-    ("cross_attn.norm", "attn2.norm"),
-    ("ffn.0", "ffn.net.0.proj"),
-    ("ffn.2", "ffn.net.2"),
-    ("norm3", "norm2"),  # the only norm of a block with weights; diffusers counts the norms in another order
-    ("head.head", "proj_out"),
-    ("head.modulation", "scale_shift_table"),
-    ("modulation", "scale_shift_table"),
-)
-_GENERATORS = ("generator_ema.", "generator.")  # the averaged weights are the ones to sample with
-_WRAPPERS = ("_fsdp_wrapped_module.", "_orig_mod.", "model.")
+__all__ = ["load_transformer", "renamed", "to_diffusers", "to_wan"]
 
 
-def to_diffusers(name: str) -> str:
-    """A name in Wan's layout, without prefix, in diffusers'; one that is in diffusers' already stays."""
-    for theirs, ours in TABLE:
-        found, count = re.subn(rf"(?<![^.]){re.escape(theirs)}(?=[._]|$)", ours, name)
-        if count:
-            return found
-    return name
-
-
-def to_wan(name: str) -> str:
-    """The inverse."""
-    in_block = name.startswith("blocks.")
-    for theirs, ours in TABLE:
-        if ours in name and not (in_block and theirs.startswith("head.")):
-            return name.replace(ours, theirs)
-    return name
-
-
-def renamed(names: Iterable[str]) -> dict[str, str]:
-    """Names in a file → names in diffusers' layout. Of several generators in one file the averaged one is taken."""
-    names = list(names)
-    for generator in _GENERATORS:
-        if own := [name for name in names if name.startswith(generator)]:
-            return {name: to_diffusers(_bare(name.removeprefix(generator))) for name in own}
-    return {name: to_diffusers(_bare(name)) for name in names}
-
-
-def _bare(name: str) -> str:
-    for wrapper in _WRAPPERS:
-        name = name.replace(wrapper, "")
-    return name
-
-
-def load_transformer(checkpoint: Checkpoint, component: str = "transformer") -> Any:
-    """The component as a frozen `WanTransformer3DModel`.
+def load_transformer(checkpoint: Checkpoint, component: str = "transformer", *, averaged: bool | None = None) -> Any:
+    """The component as a frozen `WanTransformer3DModel`. For `averaged` see `renamed`.
 
     Raises:
         WeightsError: see `Checkpoint.verified`; or tensors are missing, unknown, or of other shapes.
@@ -96,7 +42,8 @@ def load_transformer(checkpoint: Checkpoint, component: str = "transformer") -> 
         expected = set(network.state_dict())
         kept = set(network._keep_in_fp32_modules)  # noqa: SLF001  what `from_pretrained` goes by
         given = {
-            ours: tensors[theirs].to(torch.float32 if kept & set(ours.split(".")) else dtype) for theirs, ours in renamed(tensors).items()
+            ours: tensors[theirs].to(torch.float32 if kept & set(ours.split(".")) else dtype)
+            for theirs, ours in renamed(tensors, averaged=averaged).items()
         }
         if expected != set(given):
             problems = {"missing": sorted(expected - set(given)), "unexpected": sorted(set(given) - expected)}

@@ -98,7 +98,8 @@ def index(folder: Path, **settings: Any) -> None:
 def test_a_wan_folder_with_another_transformer_is_causal_where_the_deployment_says_so(copy: Path) -> None:
     index(copy, _class_name="WanPipeline")
     choice: dict[str, Any] = {"checkpoint": Checkpoint(folder=str(copy)), "height": 32, "width": 48}
-    assert describe(Choice(**choice)).family == "wan"
+    with pytest.raises(WeightsError, match=r"unexpected: generator_ema\.model.* a causal Wan needs `family: causal-wan`"):
+        describe(Choice(**choice))
     config = describe(Choice(**choice, family="causal-wan"))
     assert (config.family, config.grid.chunks, config.frames_per_chunk, config.num_steps) == ("causal-wan", None, 12, 4)
     seen = config.attention

@@ -1,0 +1,240 @@
+"""Whether a checkpoint is whole, and its parts fit each other: all that can be said without torch, in the checkpoint's own terms.
+
+What is left to the moment of loading is that every tensor has the place and the shape that the network wants.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from model_core.errors import WeightsError
+from model_core.families.checkpoint import INDEX, TOKENS, Checkpoint
+from model_core.families.shards import Held, weights_of
+from model_core.families.wan_names import GENERATORS, renamed, to_diffusers
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """What the names of a network's tensors begin with.
+
+    Attributes:
+        parts: first words of names, each of which is there.
+        optional: others that may be.
+        blocks: what the names of its blocks begin with, before their numbers; empty: it has none.
+    """
+
+    parts: frozenset[str]
+    optional: frozenset[str] = field(default_factory=frozenset)
+    blocks: str = ""
+
+
+def _network(parts: str, optional: str = "", blocks: str = "") -> Network:
+    return Network(frozenset(parts.split()), frozenset(optional.split()), blocks)
+
+
+_WAN = "patch_embedding condition_embedder blocks proj_out scale_shift_table"
+NETWORKS = {
+    "WanTransformer3DModel": _network(_WAN, blocks="blocks."),
+    "AnyFlowFARTransformer3DModel": _network(f"{_WAN} far_patch_embedding", blocks="blocks."),
+    "LTXVideoTransformer3DModel": _network(
+        "proj_in scale_shift_table time_embed caption_projection transformer_blocks proj_out", blocks="transformer_blocks."
+    ),
+    "CogVideoXTransformer3DModel": _network(
+        "patch_embed time_embedding transformer_blocks norm_final norm_out proj_out", "ofs_embedding", blocks="transformer_blocks."
+    ),
+    "AutoencoderKLWan": _network("encoder decoder quant_conv post_quant_conv"),
+    "AutoencoderKLLTXVideo": _network("encoder decoder", "latents_mean latents_std"),
+    "AutoencoderKLCogVideoX": _network("encoder decoder", "quant_conv post_quant_conv"),
+    "UMT5EncoderModel": _network("encoder", "shared", blocks="encoder.block."),
+    "T5EncoderModel": _network("encoder", "shared decoder", blocks="encoder.block."),
+}
+TEXT_ENCODERS = {"UMT5EncoderModel": "umt5", "T5EncoderModel": "t5"}  # and their `model_type`
+_NO_NETWORK = ("scheduler", "tokenizer", "image_processor")
+_MORE_SETTINGS = {"boundary_ratio", "expand_timesteps"}  # of Wan's pipelines
+
+
+def check_index(checkpoint: Checkpoint, needed: Mapping[str, str], optional: Sequence[str], settings: Sequence[str]) -> None:
+    """That `model_index.json` names every component that is needed, and nothing that would be left out of account.
+
+    Args:
+        checkpoint: what is described.
+        needed: classes by component; empty for any.
+        optional: components that it may name besides.
+        settings: other keys that the family reads.
+
+    Raises:
+        WeightsError: it does not.
+    """
+    index = checkpoint.index()
+    for component, kind in needed.items():
+        if not checkpoint.names(component):
+            raise WeightsError(f"{INDEX} of {checkpoint.folder} names no {component} (it says {index.get(component)!r}), and it is needed")
+        if kind and index[component][1] not in (kind, None):
+            raise WeightsError(f"{INDEX} of {checkpoint.folder} says that {component} is a {index[component][1]!r}; expected a {kind}")
+    for name, value in index.items():
+        if name.startswith("_") or value is None or name in settings or name in needed or name in optional:
+            continue
+        if isinstance(value, list) and len(value) == 2:
+            if checkpoint.names(name):
+                raise WeightsError(f"{INDEX} of {checkpoint.folder} names {name}, a {value[1]!r}, for which the family has no use")
+            continue
+        if name in _MORE_SETTINGS and value is False:
+            continue
+        raise WeightsError(
+            f"{INDEX} of {checkpoint.folder} has {name}, a setting that the family does not know: remove it if it changes nothing"
+            " (settings of a causal Wan need `family: causal-wan`)"
+        )
+
+
+def check_pair(checkpoint: Checkpoint) -> None:
+    """That Wan 2.2's second transformer and the time at which it takes over are both there, or neither is.
+
+    Raises:
+        WeightsError: one is missing.
+    """
+    boundary, second = checkpoint.index().get("boundary_ratio"), checkpoint.names("transformer_2")
+    if boundary is not None and not (isinstance(boundary, int | float) and 0 <= boundary <= 1):
+        raise WeightsError(f"boundary_ratio in {INDEX} must be from 0 to 1; got {boundary!r}")
+    if boundary is not None and not second:
+        raise WeightsError(f"{INDEX} has boundary_ratio {boundary:g}, but names no transformer_2 to take over there: one of two is missing")
+    if second and boundary is None:
+        raise WeightsError(f"{INDEX} names transformer_2, but boundary_ratio does not say when it takes over; got null")
+
+
+def check_transformer(checkpoint: Checkpoint, component: str, kind: str, width: int, channels: tuple[int, int]) -> None:
+    """That the transformer's settings are diffusers', and fit the autoencoder and the text encoder.
+
+    Args:
+        checkpoint: what is described.
+        component: its name.
+        kind: its class.
+        width: of the text encoder's features.
+        channels: that go in and out.
+
+    Raises:
+        WeightsError: they do not.
+    """
+    settings, where = checkpoint.settings(component), f"{component}/config.json"
+    if "_class_name" in settings and settings["_class_name"] != kind:
+        authors = "; it has its authors' own names for settings" if "dim" in settings else ""
+        raise WeightsError(f"{where} describes a {settings['_class_name']!r}{authors}; expected one of diffusers' {kind}")
+    if "dim" in settings:
+        raise WeightsError(f"{where} has its authors' own names for settings (dim, num_heads); expected one of diffusers' {kind}")
+    if settings.get("pos_embed_seq_len") is not None:
+        raise WeightsError(
+            f"{where} has pos_embed_seq_len {settings['pos_embed_seq_len']}: it is made for a first and a last frame, which are not served"
+        )
+    for name, must in (("in_channels", channels[0]), ("out_channels", channels[1])):
+        if settings.get(name) is not None and settings[name] != must:
+            raise WeightsError(f"{where} has {name} {settings[name]}, what it is given beside this autoencoder has {must}")
+    for name in ("text_dim", "caption_channels", "text_embed_dim"):
+        if settings.get(name) is not None and settings[name] != width:
+            raise WeightsError(f"{where} has {name} {settings[name]}, text_encoder/config.json has d_model {width}")
+
+
+def check_text_encoder(checkpoint: Checkpoint, kind: str) -> int:
+    """The width of its features.
+
+    Raises:
+        WeightsError: it is another network.
+    """
+    settings = checkpoint.settings("text_encoder")
+    if settings.get("model_type") != TEXT_ENCODERS[kind]:
+        raise WeightsError(
+            f"text_encoder/config.json has model_type {settings.get('model_type')!r}, expected {TEXT_ENCODERS[kind]!r} for a {kind}"
+        )
+    return int(settings["d_model"])
+
+
+def patches_of(transformer: Mapping[str, Any]) -> tuple[int, int]:
+    """What a transformer's latents must be divisible by, along height and width."""
+    sizes = [transformer.get("patch_size") or 1, transformer.get("compressed_patch_size") or 1]
+    along = [size[-2:] if isinstance(size, list) else (size, size) for size in sizes]
+    return math.lcm(*(int(rows) for rows, _ in along)), math.lcm(*(int(columns) for _, columns in along))
+
+
+def check_weights(checkpoint: Checkpoint, components: Mapping[str, str], *, causal: bool, averaged: bool | None = None) -> None:
+    """That the files of each component are there and whole, and hold tensors of its network, as far as headers and names say.
+
+    Of a repository nothing is fetched for that: each stage looks when it has its components.
+
+    Args:
+        checkpoint: what is described.
+        components: classes by component; a class that is not in `NETWORKS` is only checked for being whole.
+        causal: the transformer may have its authors' names.
+        averaged: see `model_core.families.wan_names.renamed`.
+
+    Raises:
+        WeightsError: they do not.
+    """
+    if not checkpoint.here:
+        return
+    for component, kind in components.items():
+        folder = checkpoint.path() / component
+        if not folder.is_dir():
+            raise WeightsError(f"{folder} is missing: the checkpoint is incomplete or of another family")
+        if component == "tokenizer" and not any((folder / name).is_file() for name in TOKENS):
+            raise WeightsError(f"{folder} has neither {' nor '.join(TOKENS)}, so nothing says how text becomes ids")
+        if component in _NO_NETWORK:
+            checkpoint.settings(component)
+            continue
+        weights = weights_of(folder)
+        tensors = weights.tensors()
+        if not tensors:
+            raise WeightsError(f"{folder} holds no safetensors, and nothing else is loaded")
+        own = causal and component == "transformer"
+        base = "model" if checkpoint.index().get(component, [""])[0] == "transformers" else "diffusion_pytorch_model"
+        if kind and not own and (strange := [path.name for path in weights.files if not path.name.startswith(base)]):
+            raise WeightsError(f"{folder / strange[0]} is not read: what is, is {base}.safetensors, or what its index names")
+        if kind in NETWORKS:
+            named = {ours: tensors[theirs] for theirs, ours in renamed(tensors, averaged=averaged).items()} if own else tensors
+            count = int(checkpoint.settings(component).get("num_layers", 0))
+            for problem in _problems(NETWORKS[kind], named, count):
+                raise WeightsError(f"{folder} does not fit {kind}: {problem}")
+
+
+def _problems(network: Network, tensors: Mapping[str, Held], count: int) -> Iterator[str]:
+    """What is wrong with names and shapes; `count` is how many blocks there are, if that is known."""
+    words = {name.split(".")[0] for name in tensors}
+    if strange := sorted(words - network.parts - network.optional):
+        yield _told_of(sorted(name for name in tensors if name.split(".")[0] in strange), network.blocks)
+    if lacking := sorted(network.parts - words):
+        yield f"missing: {lacking[0]}"
+    if network.blocks:
+        yield from _block_problems(network.blocks, tensors, count)
+
+
+def _told_of(strange: Sequence[str], blocks: str) -> str:
+    """What these names, which the network does not have, tell of where the weights are from."""
+    for name in strange:
+        if name.startswith(tuple(GENERATORS.values())):
+            return f"unexpected: {name}, as Self-Forcing and its like name tensors: a causal Wan needs `family: causal-wan`"
+        before, found, _ = name.partition(f".{blocks}")
+        if blocks and found:
+            return f"unexpected: {name}; names that begin with {before}. are those of a repack for another program: remove that part"
+        if to_diffusers(name) != name:
+            return f"unexpected: {name}, a name of Wan's authors; a causal Wan needs `family: causal-wan`, others diffusers' own layout"
+    return f"unexpected: {strange[0]}, {len(strange)} in all"
+
+
+def _block_problems(prefix: str, tensors: Mapping[str, Held], count: int) -> Iterator[str]:
+    """That there are not `count` blocks, if that is known, or that they are not alike."""
+    blocks: dict[int, dict[str, tuple[int, ...]]] = {}
+    for name, held in tensors.items():
+        number, _, rest = name.removeprefix(prefix).partition(".")
+        if name.startswith(prefix) and number.isdecimal():
+            blocks.setdefault(int(number), {})[rest] = held.shape
+    if count and sorted(blocks) != list(range(count)):
+        yield f"its config.json says num_layers {count}; there are {len(blocks)} blocks, numbered to {max(blocks, default=-1)}"
+    for rest in sorted({rest for block in blocks.values() for rest in block}):
+        having = {number: block[rest] for number, block in sorted(blocks.items()) if rest in block}
+        lacking = sorted(blocks.keys() - having.keys())
+        # T5 keeps in its first block what all of them use of positions.
+        if lacking and not (list(having) == [0] and "relative_attention_bias" in rest):
+            why, number, others = ("missing", lacking[0], "have") if len(having) >= len(lacking) else ("unexpected", min(having), "lack")
+            yield f"{why}: {prefix}{number}.{rest}, which other blocks {others}"
+        if odd := [(number, shape) for number, shape in having.items() if shape != having[min(having)]]:
+            yield f"{prefix}{odd[0][0]}.{rest} has shape {list(odd[0][1])}, that of another block is {list(having[min(having)])}"
