@@ -96,7 +96,8 @@ class Checkpoint:
         for name in SETTINGS:
             if (folder / name).is_file():
                 return read_json(folder / name)
-        raise WeightsError(f"{folder} has no config.json: the checkpoint is incomplete or of another family")
+        what = "has no config.json" if folder.is_dir() else "is missing"
+        raise WeightsError(f"{folder} {what}: the checkpoint is incomplete or of another family")
 
     def verified(self, component: str) -> Path:
         """The component's folder, after everything that can be said of its files without loading them.

@@ -11,7 +11,8 @@ from torch import nn
 from transformers.utils import logging as transformers_logging
 
 from model_core.errors import WeightsError
-from model_core.families.checkpoint import Checkpoint, shards
+from model_core.families.checkpoint import Checkpoint
+from model_core.families.shards import weights_of
 
 diffusers_logging.disable_progress_bar()
 diffusers_logging.set_verbosity_error()  # its pipelines warn of what they cut off a long prompt, and tell it: prompts are not for logs
@@ -28,13 +29,14 @@ def load_module(checkpoint: Checkpoint, component: str, kind: Any) -> Any:
     # diffusers would fill in another network's settings with the defaults of this one, which may be very large.
     if (named := checkpoint.settings(component).get("_class_name", kind.__name__)) != kind.__name__:
         raise WeightsError(f"{folder} is a {named!r}; expected a {kind.__name__}")
-    if not shards(folder):
+    weights = weights_of(folder)
+    if not weights.files:
         raise WeightsError(f"{folder} holds no safetensors, and nothing else is loaded")
     dtype = getattr(torch, checkpoint.dtype)
     name = "torch_dtype" if kind.__module__.startswith("diffusers") else "dtype"
     try:
         module, report = kind.from_pretrained(
-            folder, use_safetensors=True, local_files_only=True, output_loading_info=True, **{name: dtype}
+            folder, use_safetensors=True, local_files_only=True, output_loading_info=True, variant=weights.variant or None, **{name: dtype}
         )
     except (OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
         raise WeightsError(f"{folder} cannot be loaded as {kind.__name__}: {error}") from error

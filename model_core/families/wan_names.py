@@ -32,7 +32,7 @@ TABLE = (
 )
 GENERATORS = {True: "generator_ema.", False: "generator."}  # by whether weights are averaged
 _TEACHERS = ("critic.", "fake_score.", "real_score.", "discriminator.")  # what a generator was trained with, in the same file
-_WRAPPERS = ("_fsdp_wrapped_module.", "_orig_mod.", "model.", "diffusion_model.")
+_WRAPPERS = ("_fsdp_wrapped_module.", "_orig_mod.", "diffusion_model.", "model.")
 
 
 def to_diffusers(name: str) -> str:

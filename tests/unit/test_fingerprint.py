@@ -1,0 +1,148 @@
+"""What sessions are tied to: the content that makes frames, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from model_core.config import ChunkGrid, Execution, MillraceConfig, ModelConfig, RuntimeConfig
+from model_core.families.causal_settings import Attention
+from model_core.families.checkpoint import Checkpoint, write_checksums
+from model_core.families.described import CheckpointConfig
+from model_core.families.forms import in_halves, in_shards, linked
+from model_core.families.solvers import Solving
+from model_core.presets import model_config
+from model_core.session_log import model_fingerprint
+from tests import checkpoints
+
+TRANSFORMER = "transformer/diffusion_pytorch_model.safetensors"
+# Fields that no frame depends on, or only through others.
+FREE = {
+    "name",
+    "description",
+    "fps",
+    "num_steps",
+    "min_steps",
+    "media",
+    "needs_media",
+    "media_frames",
+    "solving",
+    "frame_rate",
+    "components",
+}
+OTHER: dict[str, Any] = {
+    "execution": Execution(decoder=RuntimeConfig(dtype="bfloat16")), "family_name": "wan-image",
+    "chunk_grid": ChunkGrid(first=1, rest=1, factor=4, head=1),
+    "attention": Attention(context_noise=1.0), "decoder": "taehv", "solving": Solving(name="x"), "media": ("image",),
+    "components": (("vae", ""),),
+}  # fmt: skip
+
+
+def changed(config: ModelConfig, name: str) -> ModelConfig:
+    value = getattr(config, name)
+    if name in OTHER:
+        return replace(config, **{name: OTHER[name]})
+    if isinstance(value, bool):
+        return replace(config, **{name: not value})
+    if isinstance(value, int | float | str):
+        return replace(config, **{name: value * 2 + type(value)(1)})  # type: ignore[operator]
+    part = next(field.name for field in fields(value) if isinstance(getattr(value, field.name), int | str))
+    other = getattr(value, part)
+    return replace(config, **{name: replace(value, **{part: other * 2})})
+
+
+@pytest.mark.parametrize("config", [model_config(""), checkpoints.config("wan")], ids=["preset", "checkpoint"])
+def test_each_field_is_in_it_or_changes_no_frame(config: ModelConfig) -> None:
+    for field in fields(config):
+        if field.name == "checkpoint":
+            continue  # its content counts, below
+        same = model_fingerprint(changed(config, field.name)) == model_fingerprint(config)
+        assert same == (field.name in FREE), field.name
+    assert isinstance(config, MillraceConfig | CheckpointConfig)
+
+
+def test_a_rate_is_in_it_where_the_network_is_told_of_it() -> None:
+    config = checkpoints.config("ltx")
+    assert model_fingerprint(replace(config, frame_rate=24)) != model_fingerprint(config) == model_fingerprint(replace(config, fps=24))
+
+
+def test_number_types_are_in_it() -> None:
+    config = checkpoints.config("wan")
+    assert model_fingerprint(replace(config, checkpoint=replace(config.checkpoint, dtype="float16"))) != model_fingerprint(config)
+
+
+def rewritten(folder: Path) -> None:
+    """The same tensors, in another order, with other notes in the header."""
+    held = load_file(folder / TRANSFORMER)
+    save_file(dict(reversed(held.items())), folder / TRANSFORMER, metadata={"by": "another program"})
+
+
+def prose(folder: Path) -> None:
+    for name in ("README.md", "transformer/README.md", ".cache/huggingface/download/x.metadata"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("2026-11-27")
+    path = folder / "text_encoder/config.json"
+    held = json.loads(path.read_text())
+    path.write_text(json.dumps({"_name_or_path": "x", **dict(reversed(held.items())), "transformers_version": "4.56.0"}, indent=7))
+
+
+def touched(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        os.utime(path, (1, 1))
+
+
+SAME: list[Callable[[Path], object]] = [
+    prose, touched, linked, rewritten, write_checksums, lambda folder: in_shards(folder, "transformer"),
+    lambda folder: (folder / "tokenizer/spiece.model").write_bytes(b"not read beside tokenizer.json"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", SAME)
+def test_what_makes_the_same_frames_has_the_same(change: Callable[[Path], object], tmp_path: Path) -> None:
+    folder = checkpoints.copied("wan", tmp_path)
+    change(folder)
+    assert model_fingerprint(checkpoints.described(folder, "wan")) == model_fingerprint(checkpoints.config("wan"))
+
+
+def other_weights(folder: Path) -> None:
+    """Of equal size, in a file of equal times."""
+    path = folder / TRANSFORMER
+    data, times = bytearray(path.read_bytes()), path.stat()
+    data[-1] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def other_settings(folder: Path) -> None:
+    path = folder / "scheduler/scheduler_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"flow_shift": 4.0}))
+
+
+def other_words(folder: Path) -> None:
+    path = folder / "tokenizer/tokenizer.json"
+    path.write_text(path.read_text().replace('"a":', '"\\u0100":', 1))
+
+
+@pytest.mark.parametrize("change", [other_weights, other_settings, other_words, lambda folder: in_halves(folder, "vae")])
+def test_what_makes_other_frames_has_another(change: Callable[[Path], object], tmp_path: Path) -> None:
+    folder = checkpoints.copied("wan", tmp_path)
+    before = model_fingerprint(checkpoints.described(folder, "wan"))
+    change(folder)
+    assert model_fingerprint(checkpoints.described(folder, "wan")) != before
+
+
+def test_weights_that_are_pinned_are_not_read_for_it(tmp_path: Path) -> None:
+    folder = checkpoints.copied("wan", tmp_path)
+    digest = write_checksums(folder)
+    pinned = replace(checkpoints.described(folder, "wan"), checkpoint=Checkpoint(folder=str(folder), sha256=digest))
+    before = model_fingerprint(pinned)
+    shutil.rmtree(folder / "transformer")
+    assert model_fingerprint(pinned) == before
