@@ -183,7 +183,7 @@ def check_weights(checkpoint: Checkpoint, components: Mapping[str, str], *, caus
             continue
         weights = weights_of(folder)
         tensors = weights.tensors()
-        if not tensors:
+        if not weights.files:
             raise WeightsError(f"{folder} holds no safetensors, and nothing else is loaded")
         own = causal and component == "transformer"
         base = "model" if checkpoint.index().get(component, [""])[0] == "transformers" else "diffusion_pytorch_model"

@@ -173,13 +173,10 @@ def test_every_schedule_that_is_accepted_is_compared() -> None:
 def test_other_schedules_are_refused_when_the_checkpoint_is_described(
     name: str, settings: dict[str, Any], sentence: str, tmp_path: Path
 ) -> None:
-    (tmp_path / "scheduler").mkdir()
-    for component in ("vae", "transformer"):
-        shutil.copytree(checkpoints.folder(name) / component, tmp_path / component)
-    shutil.copy(checkpoints.folder(name) / "model_index.json", tmp_path)
-    (tmp_path / "scheduler/scheduler_config.json").write_text(json.dumps(settings))
+    folder = checkpoints.copied(name, tmp_path)
+    (folder / "scheduler/scheduler_config.json").write_text(json.dumps(settings))
     with pytest.raises(WeightsError, match=sentence):
-        described(name, tmp_path)
+        described(name, folder)
 
 
 def test_heun_looks_twice_in_every_step_but_the_last(tmp_path: Path) -> None:

@@ -165,12 +165,9 @@ def test_the_published_sizes_are_read_off_the_weights() -> None:
     ],
 )
 def test_a_taehv_that_is_none_or_fits_other_latents_is_refused(spoil: Any, sentence: str, tmp_path: Path) -> None:
-    folder = checkpoints.folder("causal-wan")
-    for name in ("vae", "model_index.json", "transformer"):
-        (tmp_path / name).symlink_to(folder / name)
-    (tmp_path / "taehv").mkdir()
-    save_file(spoil(load_file(folder / "taehv/taehv.safetensors")), tmp_path / "taehv/taehv.safetensors")
-    config = describe(Choice(checkpoint=Checkpoint(folder=str(tmp_path)), height=32, width=48, decoder="taehv"))
+    folder = checkpoints.copied("causal-wan", tmp_path)
+    save_file(spoil(load_file(folder / "taehv/taehv.safetensors")), folder / "taehv/taehv.safetensors")
+    config = describe(Choice(checkpoint=Checkpoint(folder=str(folder)), height=32, width=48, decoder="taehv"))
     with pytest.raises(WeightsError, match=sentence):
         family("causal-wan").painter(config)
 
