@@ -28,7 +28,7 @@ def described(into: Path, *, frames: int = 0, steps: int = 0, **settings: Any) -
     index = json.loads((folder / "model_index.json").read_text())
     kept = {name: value for name, value in index.items() if name == "_class_name" or (isinstance(value, list) and value[0] != 1000)}
     (folder / "model_index.json").write_text(json.dumps(kept | settings))
-    return checkpoints.described(folder, "causal-wan", frames=frames, steps=steps)
+    return checkpoints.config("causal-wan", folder, frames=frames, steps=steps)
 
 
 def test_the_settings_that_are_published(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_weights_of_two_checkpoints_in_one_folder_are_refused(prefix: str, name:
     other = {prefix + tensor.removeprefix(f"{GENERATORS[True]}model."): value for tensor, value in held.items()}
     save_file(other, folder / "transformer" / name)
     with pytest.raises(WeightsError, match="is meant is not said"):
-        checkpoints.described(folder, "causal-wan")
+        checkpoints.config("causal-wan", folder)
 
 
 def test_of_two_generators_the_one_that_use_ema_names_is_taken(tmp_path: Path) -> None:

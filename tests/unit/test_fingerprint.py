@@ -97,7 +97,7 @@ SAME: list[Callable[[Path], object]] = [
 def test_what_makes_the_same_frames_has_the_same(change: Callable[[Path], object], tmp_path: Path) -> None:
     folder = checkpoints.copied("wan", tmp_path)
     change(folder)
-    assert model_fingerprint(checkpoints.described(folder, "wan")) == model_fingerprint(checkpoints.config("wan"))
+    assert model_fingerprint(checkpoints.config("wan", folder)) == model_fingerprint(checkpoints.config("wan"))
 
 
 def other_weights(folder: Path) -> None:
@@ -122,15 +122,15 @@ def other_words(folder: Path) -> None:
 @pytest.mark.parametrize("change", [other_weights, other_settings, other_words, lambda folder: in_halves(folder, "vae")])
 def test_what_makes_other_frames_has_another(change: Callable[[Path], object], tmp_path: Path) -> None:
     folder = checkpoints.copied("wan", tmp_path)
-    before = model_fingerprint(checkpoints.described(folder, "wan"))
+    before = model_fingerprint(checkpoints.config("wan", folder))
     change(folder)
-    assert model_fingerprint(checkpoints.described(folder, "wan")) != before
+    assert model_fingerprint(checkpoints.config("wan", folder)) != before
 
 
 def test_weights_that_are_pinned_are_not_read_for_it(tmp_path: Path) -> None:
     folder = checkpoints.copied("wan", tmp_path)
     digest = write_checksums(folder)
-    pinned = replace(checkpoints.described(folder, "wan"), checkpoint=Checkpoint(folder=str(folder), sha256=digest))
+    pinned = replace(checkpoints.config("wan", folder), checkpoint=Checkpoint(folder=str(folder), sha256=digest))
     before = model_fingerprint(pinned)
     shutil.rmtree(folder / "transformer")
     assert model_fingerprint(pinned) == before

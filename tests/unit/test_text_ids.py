@@ -107,7 +107,7 @@ def test_a_family_reads_prompts_by_a_piece_model(name: str, tmp_path: Path) -> N
     """All the way through diffusers' own pipelines, which want a tokenizer of transformers."""
     folder = checkpoints.copied(name, tmp_path)
     with_pieces(folder)
-    config = checkpoints.described(folder, name)
+    config = checkpoints.config(name, folder)
     embedder = family(config.family).embedder(config)
     tokens, mask = embedder.embed(["a red circle", "a red circle moves left", "a red circle"])
     assert tokens.shape == (3, 2, config.max_tokens, 32)

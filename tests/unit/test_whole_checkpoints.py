@@ -184,7 +184,7 @@ def test_what_cannot_be_served_is_refused_before_a_replica_starts(case: str, tmp
     folder = checkpoints.copied(name, tmp_path)
     spoil(folder)
     with pytest.raises(WeightsError, match=sentence):
-        checkpoints.described(folder, name)
+        checkpoints.config(name, folder)
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_latents_must_be_whole_patches(name: str, of: int, height: int, tmp_path
         of = 32
         settings(folder, "vae/config.json", patch_size=2, scale_factor_spatial=16)
     with pytest.raises(WeightsError, match=f"height must be a multiple of {of} for .*; got {height}"):
-        checkpoints.described(folder, name, height=height)
+        checkpoints.config(name, folder, height=height)
 
 
 def served(folder: Path) -> None:
@@ -213,7 +213,7 @@ def served(folder: Path) -> None:
 def test_what_differs_without_meaning_is_served(change: Callable[[Path], None], tmp_path: Path) -> None:
     folder = checkpoints.copied("wan", tmp_path)
     change(folder)
-    assert checkpoints.described(folder, "wan").family == "wan"
+    assert checkpoints.config("wan", folder).family == "wan"
     write_checksums(folder)
     network = load_module(Checkpoint(folder=str(folder)), "transformer", WanTransformer3DModel)
     expected = load_file(checkpoints.folder("wan") / TRANSFORMER)
@@ -235,7 +235,7 @@ def test_the_only_variant_is_loaded(variant: str, parts: int, tmp_path: Path) ->
                 path.rename(path.with_name(path.name.replace(base, f"{base}.{variant}")))
             listed.write_text(listed.read_text().replace(f"{base}-0", f"{base}.{variant}-0"))
             listed.rename(listed.with_name(f"{base}.safetensors.index.{variant}.json"))
-        checkpoints.described(folder, "wan")
+        checkpoints.config("wan", folder)
         network = load_module(Checkpoint(folder=str(folder)), component, kind)
         expected = load_module(Checkpoint(folder=str(checkpoints.folder("wan"))), component, kind).state_dict()
         assert all(torch.equal(value, expected[name]) for name, value in network.state_dict().items())
@@ -245,7 +245,7 @@ def test_the_only_variant_is_loaded(variant: str, parts: int, tmp_path: Path) ->
 def test_weights_stored_in_halves_are_loaded_as_asked(name: str, kind: type, tmp_path: Path) -> None:
     folder = checkpoints.copied(name, tmp_path)
     in_halves(folder, "transformer")
-    checkpoints.described(folder, name)
+    checkpoints.config(name, folder)
     network = load_module(Checkpoint(folder=str(folder)), "transformer", kind)
     stored = load_file(folder / TRANSFORMER)
     assert all(torch.equal(value, stored[name].float()) for name, value in network.state_dict().items())
@@ -261,7 +261,7 @@ def test_a_text_encoder_may_have_its_embedding_under_either_name(family: str, na
         return {name: value for name, value in held.items() if name != "shared.weight"} | {name: shared.clone() for name in names}
 
     tensors(folder, rename, "text_encoder/model.safetensors")
-    settled = checkpoints.described(folder, family)
+    settled = checkpoints.config(family, folder)
     import transformers
 
     network = load_module(settled.checkpoint, "text_encoder", getattr(transformers, dict(settled.components)["text_encoder"]))
