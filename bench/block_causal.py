@@ -14,8 +14,8 @@ from diffusers import WanTransformer3DModel
 from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 from torch import Tensor
 
+from model_core.families.causal_settings import Attention
 from model_core.families.checkpoint import Checkpoint
-from model_core.families.described import Attention
 from model_core.families.wan_keys import load_transformer
 
 

@@ -34,8 +34,9 @@ from model_core.engine.engine import Engine
 from model_core.engine.session import EngineSession
 from model_core.families.checkpoint import Checkpoint
 from model_core.families.clip import ClipSampler
-from model_core.families.described import KINDS, CheckpointConfig, Choice, describe
+from model_core.families.described import CheckpointConfig, Choice, describe
 from model_core.families.interface import Painter
+from model_core.families.kinds import KINDS
 from model_core.families.registry import family
 from model_core.families.tiny import MAKERS, make_tiny
 from model_core.local import LocalPipeline

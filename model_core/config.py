@@ -282,8 +282,11 @@ class MillraceConfig(ModelConfig):
         return self.dit.window
 
     def identity(self) -> dict[str, object]:
-        parts = {"text": self.text, "vae": self.vae, "dit": self.dit, "weights": self.weights}
-        return super(MillraceConfig, self).identity() | {"shift": self.shift} | {name: asdict(part) for name, part in parts.items()}
+        made_of = {
+            "shift": self.shift, "text": asdict(self.text), "vae": asdict(self.vae), "dit": asdict(self.dit),
+            "weights": asdict(self.weights),
+        }  # fmt: skip
+        return super(MillraceConfig, self).identity() | made_of
 
     @property
     def decoder_chunks(self) -> int:

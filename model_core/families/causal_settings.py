@@ -154,7 +154,7 @@ def _steps(settings: dict[str, Any], shift: float) -> tuple[tuple[float, float],
     table = [_shifted(place / NOISE, shift) for place in range(NOISE, 0, -1)]
     if warped:
         return tuple((NOISE * _shifted(time / NOISE, shift), _shifted(time / NOISE, shift)) for time in times)
-    return tuple((float(time), min(table, key=lambda share, time=time: abs(NOISE * share - time))) for time in times)
+    return tuple((float(time), min((abs(NOISE * share - time), share) for share in table)[1]) for time in times)
 
 
 def _shifted(time: float, shift: float) -> float:

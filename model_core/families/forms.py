@@ -46,7 +46,8 @@ def in_shards(folder: Path, component: str, number: int = 2) -> None:
     """The component's weights in so many files and an index."""
     (path,) = shards(folder / component)
     tensors, base = load_file(path), path.name.removesuffix(".safetensors")
-    names, placed = sorted(tensors), {}
+    names = sorted(tensors)
+    placed: dict[str, str] = {}
     for part in range(number):
         file = f"{base}-{part + 1:05}-of-{number:05}.safetensors"
         own = names[part::number]

@@ -234,7 +234,7 @@ def _block_problems(prefix: str, tensors: Mapping[str, Held], count: int) -> Ite
         lacking = sorted(blocks.keys() - having.keys())
         # T5 keeps in its first block what all of them use of positions.
         if lacking and not (list(having) == [0] and "relative_attention_bias" in rest):
-            why, number, others = ("missing", lacking[0], "have") if len(having) >= len(lacking) else ("unexpected", min(having), "lack")
-            yield f"{why}: {prefix}{number}.{rest}, which other blocks {others}"
+            why, which, others = ("missing", lacking[0], "have") if len(having) >= len(lacking) else ("unexpected", min(having), "lack")
+            yield f"{why}: {prefix}{which}.{rest}, which other blocks {others}"
         if odd := [(number, shape) for number, shape in having.items() if shape != having[min(having)]]:
             yield f"{prefix}{odd[0][0]}.{rest} has shape {list(odd[0][1])}, that of another block is {list(having[min(having)])}"

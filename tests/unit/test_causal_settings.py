@@ -33,7 +33,12 @@ def described(into: Path, *, frames: int = 0, steps: int = 0, **settings: Any) -
 
 def test_the_settings_that_are_published(tmp_path: Path) -> None:
     """Of Self-Forcing (all of a session), and of LongLive, nested as in its files."""
-    shared = {"denoising_step_list": SELF_FORCING, "warp_denoising_step": True, "num_frame_per_block": 3, "context_noise": 0}
+    shared: dict[str, Any] = {
+        "denoising_step_list": SELF_FORCING,
+        "warp_denoising_step": True,
+        "num_frame_per_block": 3,
+        "context_noise": 0,
+    }
     whole = described(tmp_path, **shared, local_attn_size=-1, model_kwargs={"timestep_shift": 5.0}, frames=81)
     assert (whole.grid.chunks, whole.attention.window, whole.context_chunks) == (7, 0, 7)
     nested = {"local_attn_size": 12, "timestep_shift": 5.0, "sink_size": 3}

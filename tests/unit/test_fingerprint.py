@@ -35,16 +35,19 @@ OTHER: dict[str, Any] = {
 
 
 def changed(config: ModelConfig, name: str) -> ModelConfig:
-    value = getattr(config, name)
+    held: Any = getattr(config, name)
+    other = OTHER.get(name)
     if name in OTHER:
-        return replace(config, **{name: OTHER[name]})
-    if isinstance(value, bool):
-        return replace(config, **{name: not value})
-    if isinstance(value, int | float | str):
-        return replace(config, **{name: value * 2 + type(value)(1)})  # type: ignore[operator]
-    part = next(field.name for field in fields(value) if isinstance(getattr(value, field.name), int | str))
-    other = getattr(value, part)
-    return replace(config, **{name: replace(value, **{part: other * 2})})
+        pass
+    elif isinstance(held, bool):
+        other = not held
+    elif isinstance(held, int | float | str):
+        other = f"{held}1" if isinstance(held, str) else held * 2 + 1
+    else:
+        part = next(field.name for field in fields(held) if isinstance(getattr(held, field.name), int | str))
+        other = replace(held, **{part: getattr(held, part) * 2})
+    change: dict[str, Any] = {name: other}
+    return replace(config, **change)
 
 
 @pytest.mark.parametrize("config", [model_config(""), checkpoints.config("wan")], ids=["preset", "checkpoint"])

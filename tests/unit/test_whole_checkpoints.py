@@ -57,7 +57,10 @@ def gone(name: str) -> Callable[[Path], None]:
 
 
 def named(name: str) -> Callable[[Path], None]:
-    return lambda folder: (folder / TRANSFORMER).rename(folder / "transformer" / name)  # type: ignore[func-returns-value]
+    def rename(folder: Path) -> None:
+        (folder / TRANSFORMER).rename(folder / "transformer" / name)
+
+    return rename
 
 
 def one_more(folder: Path) -> None:
