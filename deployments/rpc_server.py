@@ -20,8 +20,10 @@ _OPTIONS = (
     # A client that vanished without a word is noticed, its call cancelled and its slot freed.
     ("grpc.keepalive_time_ms", 15_000),
     ("grpc.keepalive_timeout_ms", 10_000),
-    # Clients ask in the same way whether this server is still there, also while it sends nothing because they are paused.
-    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    # Clients ask in the same way whether this server is still there, also while it sends nothing because they are paused, or have no call.
+    # gRPC would end the connection of one that asks often, with a status that some report as "busy". An answer costs less than any call,
+    # and gRPC bounds those that wait to be sent.
+    ("grpc.http2.max_ping_strikes", 0),
 )
 
 
