@@ -13,6 +13,7 @@ import grpc.aio
 
 from deployments import message_size, wire
 from deployments.admission import AdmissionDesk
+from deployments.incoming import Incoming
 from deployments.live import LiveControls
 from deployments.pacing import Clock
 from deployments.resumption import Resumption
@@ -86,28 +87,32 @@ class VideoService:
         self._runner.close()
 
     def handler(self) -> grpc.GenericRpcHandler:
-        """For `server.add_generic_rpc_handlers`. Requests come as bytes: the service itself answers those that do not parse."""
+        """For `server.add_generic_rpc_handlers`.
+
+        Requests come as bytes, and all are read as streams are: the service itself answers those that do not parse or do not come.
+        """
         return grpc.method_handlers_generic_handler(
             SERVICE_NAME,
             {
-                "Generate": grpc.unary_unary_rpc_method_handler(self.generate, None, pb.GenerateResponse.SerializeToString),
-                "Stream": grpc.unary_stream_rpc_method_handler(self.stream, None, pb.StreamResponse.SerializeToString),
+                "Generate": grpc.stream_unary_rpc_method_handler(self.generate, None, pb.GenerateResponse.SerializeToString),
+                "Stream": grpc.stream_stream_rpc_method_handler(self.stream, None, pb.StreamResponse.SerializeToString),
                 "Live": grpc.stream_stream_rpc_method_handler(self.live, None, pb.LiveResponse.SerializeToString),
-                "ListModels": grpc.unary_unary_rpc_method_handler(self.list_models, None, pb.ListModelsResponse.SerializeToString),
+                "ListModels": grpc.stream_unary_rpc_method_handler(self.list_models, None, pb.ListModelsResponse.SerializeToString),
             },
         )
 
-    async def generate(self, data: bytes, context: Context) -> pb.GenerateResponse:
+    async def generate(self, _: object, context: Context) -> pb.GenerateResponse:
         async with self._edge.guard("Generate", context) as call:
-            order = self._validator.generate(self._parser.parse(pb.GenerateRequest, data), self._new_id(), self._new_seed())
+            message = await self._incoming(context).only(pb.GenerateRequest)
+            order = self._validator.generate(message, self._new_id(), self._new_seed())
             async with self._runner.admitted(order, call, whole=True) as place:
                 if not await place.ticket.decided():
                     raise StageUnavailable(DRAINING)
                 return await self._file(order, place)
 
-    async def stream(self, data: bytes, context: Context) -> None:
+    async def stream(self, _: object, context: Context) -> None:
         async with self._edge.guard("Stream", context) as call:
-            message = self._parser.parse(pb.StreamRequest, data)
+            message = await self._incoming(context).only(pb.StreamRequest)
             if message.HasField("resume"):
                 order = await self._resumption.order(message, "", live=False)
             else:
@@ -117,8 +122,9 @@ class VideoService:
 
     async def live(self, _: object, context: Context) -> None:
         async with self._edge.guard("Live", context) as call:
-            controls = LiveControls(context, self._parser, self._validator, self.limits, self._clock)
-            message = await controls.first()
+            incoming = self._incoming(context)
+            controls = LiveControls(incoming, self._validator, self._clock)
+            message = await incoming.first(pb.LiveRequest, "start", self.limits.start_timeout_seconds)
             if message.start.HasField("resume"):
                 order = await self._resumption.order(message.start, "start.", live=True)
             else:
@@ -126,10 +132,13 @@ class VideoService:
             del message
             await self._runner.run(order, pb.LiveResponse, context.write, call, controls.steer)
 
-    async def list_models(self, data: bytes, context: Context) -> pb.ListModelsResponse:
+    async def list_models(self, _: object, context: Context) -> pb.ListModelsResponse:
         async with self._edge.guard("ListModels", context):
-            self._parser.parse(pb.ListModelsRequest, data)
+            await self._incoming(context).only(pb.ListModelsRequest)
             return pb.ListModelsResponse(models=[self._model(name) for name in sorted(self._catalogue.models)])
+
+    def _incoming(self, context: Context) -> Incoming:
+        return Incoming(context, self._parser, self.limits)
 
     async def _file(self, order: Order, place: Place) -> pb.GenerateResponse:
         """Frames go to the encoder as they come, so that memory does not grow with length.

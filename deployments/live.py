@@ -2,43 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
-
+from deployments.incoming import Incoming
 from deployments.pacing import Clock
-from deployments.rpc_edge import Context
 from deployments.running import RunningSession
 from deployments.sessions import Refuse
-from deployments.validation import Limits, Validator
-from deployments.wire import RequestParser, prompt_refused
+from deployments.validation import Validator
+from deployments.wire import prompt_refused
 from headrace.v1 import video_pb2 as pb
-from model_core.errors import FieldViolation, InvalidRequest, StageUnavailable
+from model_core.errors import InvalidRequest, StageUnavailable
 
 
 class LiveControls:
     """Reads one Live's messages. What it has read and the session has not answered is bounded; further messages wait in gRPC."""
 
-    def __init__(self, context: Context, parser: RequestParser, validator: Validator, limits: Limits, clock: Clock) -> None:
-        self._context = context
-        self._parser = parser
+    def __init__(self, incoming: Incoming, validator: Validator, clock: Clock) -> None:
+        self._incoming = incoming
         self._validator = validator
-        self._limits = limits
         self._clock = clock
-
-    async def first(self) -> pb.LiveRequest:
-        """The opening message, not yet checked.
-
-        Raises:
-            InvalidRequest: it does not come, or is no message.
-        """
-        seconds = self._limits.start_timeout_seconds
-        try:
-            async with asyncio.timeout(seconds):
-                message = await self._read()
-        except TimeoutError:
-            raise InvalidRequest((FieldViolation("start", f"must be sent within {seconds:g} s of the call; got nothing"),)) from None
-        if message is None:
-            raise InvalidRequest((FieldViolation("start", "must be the first message; the call was closed without any"),))
-        return message
 
     async def steer(self, running: RunningSession, refuse: Refuse) -> None:
         """Apply controls until the caller stops or closes its side. A prompt that cannot be applied is refused, and changes nothing.
@@ -49,7 +29,7 @@ class LiveControls:
             InvalidRequest: a message is none of the controls.
         """
         session = running.session
-        while (message := await self._read()) is not None:
+        while (message := await self._incoming.next(pb.LiveRequest)) is not None:
             arrived = self._clock.now()
             action = self._validator.control(message)
             if action == "stop":
@@ -77,7 +57,3 @@ class LiveControls:
             running.prompts_at.pop()
             running.unanswered.release()
             await refuse(prompt_refused(change.request_id, error))
-
-    async def _read(self) -> pb.LiveRequest | None:
-        data: object = await self._context.read()
-        return self._parser.parse(pb.LiveRequest, data) if isinstance(data, bytes) else None  # else: grpc.aio.EOF

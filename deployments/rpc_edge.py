@@ -12,10 +12,10 @@ import grpc
 import grpc.aio
 from google.protobuf import duration_pb2
 from google.protobuf.message import Message
-from google.rpc import error_details_pb2, status_pb2
+from google.rpc import error_details_pb2
 
 from deployments.session_store import SessionMismatch, SessionMoved, SessionNotFound
-from deployments.wire import MAX_MESSAGE_CHARS
+from deployments.trailer import short, trailer
 from model_core.errors import CapacityExceeded, FieldViolation, InvalidRequest, StageUnavailable
 from observability.metrics import Metrics
 from observability.session_trace import SessionTrace
@@ -24,7 +24,6 @@ from observability.tracing import Tracing
 Context = grpc.aio.ServicerContext[bytes, Message]
 
 TENANT_KEY = "x-headrace-tenant"
-_DETAILS_KEY = "grpc-status-details-bin"
 # Long enough for a stage to be replaced, short enough that a viewer still waits.
 _UNAVAILABLE_RETRY_S = 2.0
 
@@ -86,10 +85,12 @@ class RpcEdge:
             if context.cancelled() or isinstance(error, grpc.aio.InternalError):
                 self._ended(call, "cancelled")
                 raise asyncio.CancelledError from error
-            status = self._status(rpc, error)
+            status = status_of(error, self._new_id)
+            if status.code is grpc.StatusCode.INTERNAL:
+                log.exception("%s failed: %s", rpc, status.message)
             # Counted first: to a client that reads nothing, even the status is long in coming.
             self._ended(call, status.outcome)
-            await context.abort(status.code, status.message, status.trailer())
+            await context.abort(status.code, status.message, trailer(status.code, status.message, status.detail))
         else:
             self._ended(call, call.outcome)
 
@@ -98,22 +99,6 @@ class RpcEdge:
         if call.trace is not None:
             call.trace.end(outcome)
         log.info("%s ended: %s", call.rpc, outcome)
-
-    def _status(self, rpc: str, error: Exception) -> _Status:
-        message = str(error)[:MAX_MESSAGE_CHARS]
-        match error:
-            case InvalidRequest():
-                return _Status("invalid", grpc.StatusCode.INVALID_ARGUMENT, message, _bad_request(error))
-            case CapacityExceeded():
-                return _Status("refused", grpc.StatusCode.RESOURCE_EXHAUSTED, message, _retry(error.retry_after_s))
-            case StageUnavailable():
-                return _Status("unavailable", grpc.StatusCode.UNAVAILABLE, message, _retry(_UNAVAILABLE_RETRY_S))
-            case SessionNotFound() | SessionMismatch() | SessionMoved() | ReaderStalled():
-                return _Status(*_PLAIN[type(error)], message)
-        request_id = self._new_id()
-        log.error("%s failed, request id %s", rpc, request_id, exc_info=error)
-        message = f"internal error; request id {request_id}"
-        return _Status("internal", grpc.StatusCode.INTERNAL, message, error_details_pb2.RequestInfo(request_id=request_id))
 
 
 # Outcome and status of errors that have nothing more to say than their message.
@@ -126,17 +111,29 @@ _PLAIN: dict[type[Exception], tuple[str, grpc.StatusCode]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Status:
+class Status:
+    """How a call ends: `outcome` is its label in the metrics."""
+
     outcome: str
     code: grpc.StatusCode
     message: str
     detail: Message | None = None
 
-    def trailer(self) -> tuple[tuple[str, bytes], ...]:
-        status = status_pb2.Status(code=self.code.value[0], message=self.message)
-        if self.detail is not None:
-            status.details.add().Pack(self.detail)
-        return ((_DETAILS_KEY, status.SerializeToString()),)
+
+def status_of(error: Exception, new_id: Callable[[], str]) -> Status:
+    """What a caller is told of `error`; of a defect only an id, by which the log names it."""
+    message = short(str(error))
+    match error:
+        case InvalidRequest():
+            return Status("invalid", grpc.StatusCode.INVALID_ARGUMENT, message, _bad_request(error))
+        case CapacityExceeded():
+            return Status("refused", grpc.StatusCode.RESOURCE_EXHAUSTED, message, _retry(error.retry_after_s))
+        case StageUnavailable():
+            return Status("unavailable", grpc.StatusCode.UNAVAILABLE, message, _retry(_UNAVAILABLE_RETRY_S))
+        case SessionNotFound() | SessionMismatch() | SessionMoved() | ReaderStalled():
+            return Status(*_PLAIN[type(error)], message)
+    info = error_details_pb2.RequestInfo(request_id=new_id())
+    return Status("internal", grpc.StatusCode.INTERNAL, f"internal error; request id {info.request_id}", info)
 
 
 def _bad_request(error: InvalidRequest) -> error_details_pb2.BadRequest:

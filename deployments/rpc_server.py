@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import grpc
 import grpc.aio
 from grpc_health.v1 import health, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from deployments.grpc_service import SERVICE_NAME, VideoService
 from deployments.health import HealthMonitor
@@ -26,6 +26,9 @@ _OPTIONS = (
     ("grpc.http2.max_ping_strikes", 0),
 )
 
+# gRPC itself refuses larger messages, unread, with the status that means "busy". Smaller ones that are still too large get a sentence.
+UNREAD_BYTES = 64 * 1024 * 1024
+
 
 @dataclass(frozen=True, slots=True)
 class TlsIdentity:
@@ -33,6 +36,16 @@ class TlsIdentity:
 
     certificate_chain: bytes
     private_key: bytes
+
+
+def _reflection_v1(names: tuple[str, ...]) -> grpc.GenericRpcHandler:
+    """Reflection under its present name, which the library does not serve; nothing else of it has changed since v1alpha."""
+    answer = grpc.stream_stream_rpc_method_handler(
+        reflection.aio.ReflectionServicer(names).ServerReflectionInfo,
+        reflection_pb2.ServerReflectionRequest.FromString,
+        reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    return grpc.method_handlers_generic_handler("grpc.reflection.v1.ServerReflection", {"ServerReflectionInfo": answer})
 
 
 class GrpcServer:
@@ -72,12 +85,15 @@ class GrpcServer:
         """
         if self._server is not None:
             raise RuntimeError("a GrpcServer can be started once")
-        server = grpc.aio.server(options=(*_OPTIONS, ("grpc.max_receive_message_length", self._service.limits.max_request_bytes)))
+        largest = max(UNREAD_BYTES, 2 * self._service.limits.max_request_bytes)
+        server = grpc.aio.server(options=(*_OPTIONS, ("grpc.max_receive_message_length", largest)))
         self._server = server
         server.add_generic_rpc_handlers((self._service.handler(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._monitor.servicer, server)
         if self._with_reflection:
-            reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+            names = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, server)
+            server.add_generic_rpc_handlers((_reflection_v1(names),))
         if self._tls is None:
             port = server.add_insecure_port(self._address)
         else:

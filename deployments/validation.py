@@ -40,7 +40,7 @@ class Limits:
         max_lead_seconds: how far a caller may let frames run ahead of playback.
         live_lead_seconds: what a Live gets that states none.
         start_timeout_seconds: a Live that has not sent its start by then is ended.
-        stall_timeout_seconds: a reader that takes nothing for so long is ended.
+        stall_timeout_seconds: a reader that takes nothing for so long is ended; so is a call whose one request has not come by then.
         max_unanswered_controls: controls of a Live that may wait to be acknowledged; further ones are not read meanwhile.
         uploads: images and videos that a session is given.
     """

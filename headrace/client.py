@@ -22,6 +22,7 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2
 
+from headrace.connection import Connecting, Connection
 from headrace.errors import BadRequest, Busy, ClientError, Unavailable, Violation, client_error
 from headrace.live import LiveEvent, LiveMethod, LiveSession, Replaceable
 from headrace.reconnect import Arrived, Reconnect, cancel_asked_for, resuming
@@ -30,8 +31,8 @@ from headrace.v1 import video_pb2 as pb
 StreamEvent = pb.Started | pb.QueuePosition | pb.Frames | pb.QualityChange | pb.Ended
 
 __all__ = [
-    "TENANT_KEY", "BadRequest", "Busy", "ClientError", "HeadraceClient", "LiveEvent", "LiveSession", "Reconnect", "StreamEvent",
-    "Unavailable", "Violation", "client_error",
+    "MAX_MESSAGE_BYTES", "TENANT_KEY", "BadRequest", "Busy", "ClientError", "Connecting", "HeadraceClient", "LiveEvent", "LiveSession",
+    "Reconnect", "StreamEvent", "Unavailable", "Violation", "client_error",
 ]  # fmt: skip
 
 TENANT_KEY = "x-headrace-tenant"  # metadata of a call
@@ -44,7 +45,7 @@ _CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     # Otherwise all clients in a process share a connection, and its flow control.
     ("grpc.use_local_subchannel_pool", 1),
-    # A server that vanished without closing its connections is noticed by an unanswered ping. Servers allow them every 5 s.
+    # A server that vanished without closing its connections is noticed by an unanswered ping.
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.http2.max_pings_without_data", 0),
@@ -62,16 +63,24 @@ class HeadraceClient:
         tls: credentials, for instance `grpc.ssl_channel_credentials()`; None connects in plain text.
         tenant: whose share of the server's capacity is used; empty: the default's.
         metadata: sent with each call, for instance a `traceparent`.
+        connecting: how long to wait for a server that does not answer.
     """
 
     def __init__(
-        self, address: str, tls: grpc.ChannelCredentials | None = None, tenant: str = "", metadata: tuple[tuple[str, str], ...] = ()
+        self,
+        address: str,
+        tls: grpc.ChannelCredentials | None = None,
+        tenant: str = "",
+        metadata: tuple[tuple[str, str], ...] = (),
+        connecting: Connecting = Connecting(),  # noqa: B008 - frozen
     ) -> None:
+        options = (*_CHANNEL_OPTIONS, *connecting.options(address))
         if tls is None:
-            channel = grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
+            channel = grpc.aio.insecure_channel(address, options=options)
         else:
-            channel = grpc.aio.secure_channel(address, tls, options=_CHANNEL_OPTIONS)
+            channel = grpc.aio.secure_channel(address, tls, options=options)
         self._channel = channel
+        self._connection = Connection(channel, connecting)
         self._metadata = ((TENANT_KEY, tenant), *metadata) if tenant else metadata
         self._generate = channel.unary_unary(f"{_SERVICE}/Generate", pb.GenerateRequest.SerializeToString, pb.GenerateResponse.FromString)
         self._stream = channel.unary_stream(f"{_SERVICE}/Stream", pb.StreamRequest.SerializeToString, pb.StreamResponse.FromString)
@@ -114,7 +123,7 @@ class HeadraceClient:
         spec = _spec(prompt, seconds, seed, model, width, height, steps, image, video)
         request = pb.GenerateRequest(spec=spec, max_message_bytes=MAX_MESSAGE_BYTES)
         try:
-            return await self._generate(request, timeout=timeout_s, metadata=self._metadata)
+            return await self._generate(request, timeout=await self._connection.ready(timeout_s), metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
             raise client_error(error) from error
 
@@ -152,7 +161,7 @@ class HeadraceClient:
             else:
                 request = pb.StreamRequest(resume=resume, max_lead_seconds=max_lead_s, max_message_bytes=MAX_MESSAGE_BYTES)
             left_s = None if ends_at is None else max(0.0, ends_at - asyncio.get_running_loop().time())
-            call = self._stream(request, timeout=left_s, metadata=self._metadata)
+            call = self._stream(request, timeout=await self._connection.ready(left_s), metadata=self._metadata)
             try:
                 async for response in call:
                     if (name := response.WhichOneof("event")) is not None:
@@ -198,7 +207,7 @@ class HeadraceClient:
         """
         spec = _spec(prompt, seconds, seed, model, width, height, steps, image, video)
         start = pb.LiveStart(spec=spec, codec=codec, max_lead_seconds=max_lead_s, max_message_bytes=MAX_MESSAGE_BYTES)
-        return LiveSession(self._live, start, self._metadata, reconnect, replaceable)
+        return LiveSession(self._live, self._connection, start, self._metadata, reconnect, replaceable)
 
     async def list_models(self, timeout_s: float | None = 10.0) -> list[pb.Model]:
         """What is served, with the limits that requests are checked against.
@@ -207,7 +216,8 @@ class HeadraceClient:
             ClientError: the call failed.
         """
         try:
-            return list((await self._list(pb.ListModelsRequest(), timeout=timeout_s)).models)
+            left_s = await self._connection.ready(timeout_s)
+            return list((await self._list(pb.ListModelsRequest(), timeout=left_s)).models)
         except grpc.aio.AioRpcError as error:
             raise client_error(error) from error
 
@@ -218,7 +228,8 @@ class HeadraceClient:
             ClientError: the call failed.
         """
         try:
-            response = await self._health(health_pb2.HealthCheckRequest(service=service), timeout=timeout_s)
+            left_s = await self._connection.ready(timeout_s)
+            response = await self._health(health_pb2.HealthCheckRequest(service=service), timeout=left_s)
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.NOT_FOUND:
                 return "SERVICE_UNKNOWN"

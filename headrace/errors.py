@@ -52,6 +52,9 @@ class Unavailable(ClientError):
 # What grpc.aio reports when a write meets the end of its call: nothing that the server said.
 _BROKEN_WRITE = "Internal error from Core"
 
+# What gRPC itself reports with the code that servers use for "busy". To try again would not help.
+_TOO_LARGE = ("message larger than max", "metadata size exceeds")
+
 
 def client_error(error: grpc.aio.AioRpcError) -> ClientError:
     """The typed form of a failed call, with the details that came in `grpc-status-details-bin`."""
@@ -71,7 +74,7 @@ def client_error(error: grpc.aio.AioRpcError) -> ClientError:
         return Unavailable(grpc.StatusCode.UNAVAILABLE, "the connection broke while a message was being written", None)
     if code is grpc.StatusCode.INVALID_ARGUMENT:
         return BadRequest(code, message, tuple(violations))
-    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and not any(sign in message for sign in _TOO_LARGE):
         return Busy(code, message, retry_after_s)
     if code is grpc.StatusCode.UNAVAILABLE:
         return Unavailable(code, message, retry_after_s)

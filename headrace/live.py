@@ -12,6 +12,7 @@ from typing import Self, cast
 import grpc
 import grpc.aio
 
+from headrace.connection import Connection
 from headrace.errors import ClientError, client_error
 from headrace.reconnect import Arrived, Reconnect, cancel_asked_for, resuming
 from headrace.v1 import video_pb2 as pb
@@ -87,12 +88,14 @@ class LiveSession:
     def __init__(
         self,
         method: LiveMethod,
+        connection: Connection,
         start: pb.LiveStart,
         metadata: tuple[tuple[str, str], ...] = (),
         reconnect: Reconnect | None = None,
         replaceable: Replaceable | None = None,
     ) -> None:
         self._method = method
+        self._connection = connection
         self._metadata = metadata
         self._start = start
         self._reconnect = reconnect
@@ -108,6 +111,7 @@ class LiveSession:
     async def __aenter__(self) -> Self:
         if self._call is not None:
             raise RuntimeError("a LiveSession can be entered once")
+        await self._connection.ready()
         self._call = self._method(metadata=self._metadata)
         # A refused connection also ends iteration, and is raised there with its details.
         with suppress(ClientError):
@@ -187,6 +191,7 @@ class LiveSession:
     async def _connect(self, resume: pb.SessionResume) -> LiveCall:
         """A new call that begins where the old one ended, and has been told what was not answered."""
         self._entered().cancel()
+        await self._connection.ready()
         async with self._write_lock:
             call = self._call = self._method(metadata=self._metadata)
             lead_s, max_message_bytes = self._start.max_lead_seconds, self._start.max_message_bytes

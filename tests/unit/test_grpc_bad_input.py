@@ -9,6 +9,7 @@ import grpc.aio
 import pytest
 from google.rpc import error_details_pb2
 
+from deployments.rpc_server import UNREAD_BYTES
 from deployments.validation import Limits
 from headrace.v1 import video_pb2 as pb
 from tests.fakes import FakeDenoiser, FakeEncoder, FakeStages
@@ -170,12 +171,13 @@ async def test_a_live_that_is_closed_or_silent_before_start_does_not_hang() -> N
             assert fields_of(error.value) == ["start"]
 
 
-async def test_a_request_beyond_the_message_limit_is_refused_and_the_server_serves_on() -> None:
+async def test_a_request_that_grpc_leaves_unread_is_refused_without_a_delay_and_the_server_serves_on() -> None:
     async with serving() as served:
-        error = await raw_call(served, "Generate", b"\x00" * (Limits().max_request_bytes + 1))
+        error = await raw_call(served, "Generate", b"\x00" * (UNREAD_BYTES + 1))
 
         assert isinstance(error, grpc.aio.AioRpcError)
         assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert details_of(error) == []
         await served.still_serves()
 
 

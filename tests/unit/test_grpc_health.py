@@ -97,6 +97,17 @@ async def test_reflection_lists_and_describes_the_service() -> None:
             assert b"VideoService" in response.file_descriptor_response.file_descriptor_proto[0]
 
 
+async def test_reflection_answers_under_its_present_name_too() -> None:
+    async with serving() as served, grpc.aio.insecure_channel(served.address) as channel:
+        method: Any = channel.stream_stream(
+            "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+            reflection_pb2.ServerReflectionRequest.SerializeToString,
+            reflection_pb2.ServerReflectionResponse.FromString,
+        )
+        async for response in method(iter([reflection_pb2.ServerReflectionRequest(list_services="")])):
+            assert SERVICE_NAME in [service.name for service in response.list_services_response.service]
+
+
 async def test_reflection_can_be_off() -> None:
     async with serving(with_reflection=False) as served:
         with pytest.raises(grpc.aio.AioRpcError) as error:

@@ -1,0 +1,56 @@
+"""What a caller sends, message by message: each comes in time, is no larger than allowed, and parses. Knows gRPC only."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TypeVar
+
+from google.protobuf.message import Message
+
+from deployments.rpc_edge import Context
+from deployments.validation import Limits
+from deployments.wire import RequestParser
+from model_core.errors import FieldViolation, InvalidRequest
+
+M = TypeVar("M", bound=Message)
+
+
+class Incoming:
+    """Reads one call. gRPC's own reader of single requests would wait without end for one that does not come."""
+
+    def __init__(self, context: Context, parser: RequestParser, limits: Limits) -> None:
+        self._context = context
+        self._parser = parser
+        self._limits = limits
+
+    async def only(self, kind: type[M]) -> M:
+        """The one message of a call that has one; it may hold an upload, on a slow line. Raises as `first`."""
+        return await self.first(kind, kind.DESCRIPTOR.name, self._limits.stall_timeout_seconds)
+
+    async def first(self, kind: type[M], field: str, seconds: float) -> M:
+        """The opening message, not yet checked. `field` is what an error calls it, `seconds` how long it may take.
+
+        Raises:
+            InvalidRequest: it does not come, is too large, or is no message.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                message = await self.next(kind)
+        except TimeoutError:
+            raise InvalidRequest((FieldViolation(field, f"must be sent within {seconds:g} s of the call; got nothing"),)) from None
+        if message is None:
+            raise InvalidRequest((FieldViolation(field, "must be the first message; the call was closed without any"),))
+        return message
+
+    async def next(self, kind: type[M]) -> M | None:
+        """None at the end. Raises InvalidRequest."""
+        data: object = await self._context.read()
+        if not isinstance(data, bytes):
+            return None  # grpc.aio.EOF
+        most = self._limits.max_request_bytes
+        if len(data) > most:
+            uploads = self._limits.uploads
+            of_which = f"of which an image may take {uploads.max_image_bytes} and a video {uploads.max_video_bytes}"
+            sentence = f"must be at most {most} bytes, {of_which}; got {len(data)}"
+            raise InvalidRequest((FieldViolation(kind.DESCRIPTOR.name, sentence),))
+        return self._parser.parse(kind, data)
