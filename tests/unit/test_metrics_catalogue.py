@@ -157,11 +157,17 @@ def test_dashboards_query_nothing_but_the_catalogue() -> None:
 def test_every_alert_has_a_runbook_that_says_what_it_means_what_to_look_at_and_what_to_do() -> None:
     annotated = {rule["annotations"]["runbook"] for rule in every_rule() if "alert" in rule}
     assert annotated == {f"{RUNBOOKS}/{alert}.md" for alert in ALERTS}
+    page = (ROOT / "docs" / "operate-on-ray.md").read_text(encoding="utf-8")
+    headings = {heading.lower().replace(" ", "-") for heading in re.findall(r"^## (.+)$", page, re.MULTILINE)}
     for name in annotated:
         text = (ROOT / name).read_text(encoding="utf-8")
         assert [heading for heading in ("## What it means", "## What to look at", "## What to do") if heading not in text] == [], name
         for metric in re.findall(r"`(headrace_\w+)`", text):
             assert re.sub(r"_(bucket|count|sum)$", "", metric) in {m.full for m in CATALOGUE}, (name, metric)
+        to_do = text.split("## What to do")[1]
+        assert "](" in to_do or "`" in to_do, f"{name} names no command, setting or page"
+        for anchor in re.findall(r"operate-on-ray\.md#([\w-]+)", text):
+            assert anchor in headings, (name, anchor)
     assert {path.stem for path in (ROOT / RUNBOOKS).glob("*.md")} == set(ALERTS) | {"README"}
 
 
