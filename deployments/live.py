@@ -1,6 +1,11 @@
-"""The caller's half of a Live: start first, then prompt, pause, resume, stop, in any order, until it closes its side."""
+"""The caller's half of a Live: start first, then prompt, pause, resume, stop, in any order, until it closes its side.
+
+Prompts are embedded one after the other, and nothing but further prompts waits for that: a pause, a resume or a stop overtakes them.
+"""
 
 from __future__ import annotations
+
+import asyncio
 
 from deployments.incoming import Incoming
 from deployments.pacing import Clock
@@ -10,15 +15,20 @@ from deployments.validation import Validator
 from deployments.wire import prompt_refused
 from headrace.v1 import video_pb2 as pb
 from model_core.errors import InvalidRequest, StageUnavailable
+from model_core.tasks import cancel_and_wait
 
 
 class LiveControls:
-    """Reads one Live's messages. What it has read and the session has not answered is bounded; further messages wait in gRPC."""
+    """Reads one Live's messages. What it has read and the session has not answered is bounded; further messages wait in gRPC.
+
+    They do not wait for the text encoder: where there is no more room, the oldest prompt that waits for it is refused.
+    """
 
     def __init__(self, incoming: Incoming, validator: Validator, clock: Clock) -> None:
         self._incoming = incoming
         self._validator = validator
         self._clock = clock
+        self._prompts: asyncio.Queue[tuple[pb.PromptChange, float]] = asyncio.Queue()
 
     async def steer(self, running: RunningSession, refuse: Refuse) -> None:
         """Apply controls until the caller stops or closes its side. A prompt that cannot be applied is refused, and changes nothing.
@@ -29,23 +39,50 @@ class LiveControls:
             InvalidRequest: a message is none of the controls.
         """
         session = running.session
-        while (message := await self._incoming.next(pb.LiveRequest)) is not None:
-            arrived = self._clock.now()
-            action = self._validator.control(message)
-            if action == "stop":
-                running.stop_asked = True
+        changing = asyncio.create_task(self._change_prompts(running, refuse))
+        try:
+            while (message := await self._incoming.next(pb.LiveRequest)) is not None:
+                arrived = self._clock.now()
+                action = self._validator.control(message)
+                if action == "stop":
+                    running.stop_asked = True
+                    running.end(pb.END_REASON_STOPPED)
+                    return
+                await self._room(running, refuse)
+                match action:
+                    case "prompt":
+                        self._prompts.put_nowait((message.prompt, arrived))
+                    case "pause":
+                        session.pause()
+                    case "resume":
+                        session.resume()
+            await self._prompts.join()
+            if session.paused or session.request.num_frames is None:
                 running.end(pb.END_REASON_STOPPED)
+        finally:
+            await cancel_and_wait(changing)
+
+    async def _room(self, running: RunningSession, refuse: Refuse) -> None:
+        """Wait until one more control may be unanswered."""
+        if running.unanswered.locked() and not self._prompts.empty():
+            change, _ = self._prompts.get_nowait()
+            self._prompts.task_done()
+            running.unanswered.release()
+            overtaken = StageUnavailable("more controls came than may wait; this prompt was the oldest that waited for the text encoder")
+            await refuse(prompt_refused(change.request_id, overtaken))
+        await running.unanswered.acquire()
+
+    async def _change_prompts(self, running: RunningSession, refuse: Refuse) -> None:
+        """One after the other, for ever. What nobody expects ends the session."""
+        while True:
+            change, arrived = await self._prompts.get()
+            try:
+                await self._change_prompt(change, running, refuse, arrived)
+            except Exception as error:  # noqa: BLE001 - handed to whoever serves the session, who raises it
+                running.fail(error)
                 return
-            await running.unanswered.acquire()
-            match action:
-                case "prompt":
-                    await self._change_prompt(message.prompt, running, refuse, arrived)
-                case "pause":
-                    session.pause()
-                case "resume":
-                    session.resume()
-        if session.paused or session.request.num_frames is None:
-            running.end(pb.END_REASON_STOPPED)
+            finally:
+                self._prompts.task_done()
 
     async def _change_prompt(self, change: pb.PromptChange, running: RunningSession, refuse: Refuse, arrived: float) -> None:
         running.prompts_at.append(arrived)

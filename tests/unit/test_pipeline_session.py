@@ -10,7 +10,7 @@ from model_core.errors import ChunkFailed, SessionBroken, StageUnavailable
 from model_core.pipeline import Paused, PromptApplied, Resumed, Session, SessionEvent, SessionRequest, VideoPipeline
 from model_core.presets import millrace_64
 from model_core.reopen import ReopenPolicy
-from model_core.types import FrameChunk, SessionContext
+from model_core.types import FrameChunk, LatentChunk, SessionContext
 from tests.fakes import FakeDenoiser, FakeEncoder, FakeStages, eventually
 
 CONFIG = millrace_64()
@@ -248,6 +248,64 @@ async def test_pace_is_asked_before_each_chunk_and_a_control_does_not_wait_for_i
 
     assert [event.index for event in rest if isinstance(event, FrameChunk)] == [2, 3]
     assert asked == [0, 8, 16, 16, 24]
+
+
+class Slow(FakeDenoiser):
+    """A chunk takes as long as a viewer takes to change its prompt a few times."""
+
+    async def stream(self, context: SessionContext) -> AsyncGenerator[LatentChunk, None]:
+        async with aclosing(super().stream(context)) as chunks:
+            while True:
+                for _ in range(40):
+                    await asyncio.sleep(0)
+                if (chunk := await anext(chunks, None)) is None:
+                    return
+                yield chunk
+
+
+@pytest.mark.parametrize("control", ["prompt", "steps", "resume"])
+async def test_controls_that_come_faster_than_a_leg_makes_a_chunk_do_not_keep_frames_from_coming(control: str) -> None:
+    """Each leg makes one; what came meanwhile is in force after it, is answered in order, and costs one leg however much it was."""
+    stages = FakeStages(Slow(CONFIG))
+    session = await stages.pipeline.open(request(6))
+    given = 0
+
+    async def steer() -> None:
+        nonlocal given
+        while True:
+            given += 1
+            match control:
+                case "prompt":
+                    await session.set_prompt(f"prompt {given}", given)
+                case "steps":
+                    session.set_steps(1 + given % 3)
+                case _:
+                    session.resume()
+            for _ in range(7):
+                await asyncio.sleep(0)
+
+    steering = asyncio.create_task(steer())
+    async with asyncio.timeout(20):
+        events = await play(session)
+    steering.cancel()
+    chunks = [event for event in events if isinstance(event, FrameChunk)]
+    assert [chunk.index for chunk in chunks] == list(range(6))
+    assert given > 2 * stages.denoiser.statistics().opened
+    assert stages.denoiser.statistics().opened <= 6 + 1  # the last one may be begun again once
+    acks = [event for event in events if isinstance(event, PromptApplied)]
+    assert [ack.request_id for ack in acks] == list(range(1, len(acks) + 1))
+    assert [ack.first_frame for ack in acks] == sorted(ack.first_frame for ack in acks)
+
+
+async def test_a_prompt_for_the_last_chunk_is_in_force_for_it() -> None:
+    stages = FakeStages(FakeDenoiser(CONFIG, gate=asyncio.Semaphore(1)))
+    session = await stages.pipeline.open(request(2))
+    async with aclosing(session.events()) as events:
+        await anext(events)
+        waiting = asyncio.ensure_future(anext(events))
+        await eventually(lambda: stages.denoiser.statistics().opened == 1 and not waiting.done())
+        await session.set_prompt("a blue square", 3)
+        assert await waiting == PromptApplied("a blue square", CONFIG.frames_per_chunk, 3, 1)
 
 
 async def test_a_chunk_that_was_not_finite_is_named_to_the_next_replica_and_ends_the_session_if_it_says_the_same() -> None:

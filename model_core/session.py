@@ -1,0 +1,370 @@
+"""One viewer's session: its latent log, the leg that is open now, and the controls that steer it.
+
+A session is driven as a sequence of *legs*. A leg is one open chain of streams with one prompt. Whatever ends a leg early (a new prompt, a
+pause, a dead replica), the next leg is opened from the latent log: the chunk index and the last few clean latent chunks. There is no other
+way to continue a session.
+
+A leg that has begun to make its first chunk makes it: prompts and other changes that come meanwhile take effect behind that chunk, all at
+once, however fast they come. A session's last chunk has nothing behind it, so it is begun again for a change, but not twice in a row.
+Only a pause or a stop ends a leg at any time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Protocol
+
+from model_core.config import ModelConfig
+from model_core.errors import ChunkFailed, StageUnavailable
+from model_core.reopen import ReopenPolicy
+from model_core.session_log import SessionLog, SessionRecord
+from model_core.stages.interface import Decoder, TextEncoder
+from model_core.tasks import cancel_and_wait
+from model_core.types import Codec, Footage, FrameChunk, SessionContext, TextEmbedding, received
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRequest:
+    """A validated opening message.
+
+    Attributes:
+        num_frames: None for a stream that runs until stopped.
+        footage: the image or video that the session is given besides its prompt.
+    """
+
+    session_id: str
+    prompt: str
+    seed: int
+    num_steps: int
+    num_frames: int | None
+    codec: Codec = Codec.RAW_RGB
+    footage: Footage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PromptApplied:
+    """The new prompt is in force from `first_frame` on.
+
+    Attributes:
+        change: see `PromptEntry`.
+        superseded: so many frames, from `first_frame` on, had been handed out for another prompt; they come again.
+    """
+
+    prompt: str
+    first_frame: int
+    request_id: int
+    change: int = 0
+    superseded: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StepsApplied:
+    """Frames from `first_frame` on are made with `steps` denoise steps a chunk."""
+
+    steps: int
+    first_frame: int
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    next_frame: int
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    next_frame: int
+
+
+Control = PromptApplied | StepsApplied | Paused | Resumed
+SessionEvent = FrameChunk | Control
+
+
+class Pace(Protocol):
+    """The viewer's side of time."""
+
+    async def wait(self, frame: int) -> None:
+        """Return when the chunk that begins with `frame` may be pulled. Controls do not wait for it."""
+
+    def due_s(self, frame: int) -> float | None:
+        """Seconds until `frame` is due on screen; None for no deadline."""
+
+
+class Session:
+    """One viewer's stream: the latent log, and the leg that is open now. Frames before `seen_frames` are never handed out.
+
+    Pull `events()` once, from one task; call the controls from any task of the same loop. Each control but `stop` is
+    answered by exactly one event, in order, unless the session ends first; a prompt is in order from when it is embedded. Only the last
+    of several `set_steps` need be answered.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        encoder: TextEncoder,
+        decoder: Decoder,
+        request: SessionRequest,
+        log: SessionLog,
+        reopen: ReopenPolicy,
+        chance: Callable[[], float] = random.random,
+        *,
+        fingerprint: str,
+        seen_frames: int = 0,
+    ) -> None:
+        self.request = request
+        self._model = config.name
+        self._fingerprint = fingerprint
+        self._grid = config.grid
+        self._seen_frames = seen_frames
+        self._encoder = encoder
+        self._decoder = decoder
+        self._reopen = reopen
+        self._chance = chance
+        self._log = log
+        self._paused = False
+        self._stopped = False
+        self._suspect_chunk: int | None = None
+        self._steps = log.last_steps
+        self._making = False
+        self._changes: deque[Callable[[], None]] = deque()
+        self._unanswered: deque[Control] = deque()
+        self._interrupt = asyncio.Event()
+
+    @property
+    def next_frame(self) -> int:
+        """First frame that has not been handed out."""
+        return max(self._grid.first_frame(self._log.next_chunk), self._seen_frames)
+
+    @property
+    def paused(self) -> bool:
+        return self._paused
+
+    def context(self, pace: Pace | None = None) -> SessionContext:
+        """The log: all that any replica needs to go on from `next_frame`."""
+        r = self.request
+        due_s = None if pace is None else pace.due_s(self._grid.first_frame(self._log.next_chunk))
+        suffix = self._log.suffix()
+        return SessionContext(
+            session_id=r.session_id, seed=r.seed, num_steps=self._log.steps, embedding=self._log.prompt,
+            next_chunk=self._log.next_chunk, num_frames=r.num_frames, suffix=suffix, sink=self._log.sink(len(suffix)),
+            codec=r.codec, due_s=due_s, suspect_chunk=self._suspect_chunk, given=self._log.given,
+        )  # fmt: skip
+
+    def record(self) -> SessionRecord:
+        """The log, to be kept outside this process, for `VideoPipeline.restore`."""
+        r = self.request
+        first_chunk, latents, timeline, steps = self._log.tail()
+        return SessionRecord(
+            model=self._model, fingerprint=self._fingerprint, session_id=r.session_id, seed=r.seed, num_steps=r.num_steps,
+            num_frames=r.num_frames, codec=r.codec, first_chunk=first_chunk, latents=latents, sink=self._log.sink(len(latents)),
+            timeline=timeline, steps=steps, given=self._log.given,
+        )  # fmt: skip
+
+    async def set_prompt(self, prompt: str, request_id: int = 0, replace_from: int | None = None) -> None:
+        """Steer: chunks not yet handed out are made anew for `prompt`. The old prompt plays on while the new one is embedded.
+
+        With `replace_from`, so are chunks that have been handed out and begin with that frame or later, as far back as the log reaches.
+        Otherwise a chunk of which the viewer saw a part before the session was restored keeps its prompt.
+
+        Raises:
+            StageUnavailable: the text encoder stayed away for the whole of the reopen policy.
+        """
+        embedding = await self._embed(prompt)
+        self._change(partial(self._put_prompt, embedding, request_id, replace_from))
+
+    def _put_prompt(self, embedding: TextEmbedding, request_id: int, replace_from: int | None) -> None:
+        chunk = self._next_unseen_chunk()
+        if replace_from is not None:
+            chunk = min(chunk, max(self._log.first_rewindable, self._grid.chunk_from(replace_from)))
+        first_frame = self._grid.first_frame(chunk)
+        handed_out = self.next_frame if self.request.num_frames is None else min(self.next_frame, self.request.num_frames)
+        superseded = max(0, handed_out - first_frame)
+        entry = self._log.change_prompt(embedding, chunk, supersedes=superseded > 0, request_id=request_id)
+        self._seen_frames = min(self._seen_frames, first_frame)
+        self._apply(PromptApplied(embedding.prompt, first_frame, request_id, entry.change, superseded))
+
+    @property
+    def steps(self) -> int:
+        """Denoise steps a chunk: those that were set last."""
+        return self._steps
+
+    def set_steps(self, steps: int) -> None:
+        """Trade quality for speed: chunks not yet handed out are made anew with `steps`. Without a change there is no event either."""
+        if steps != self._steps:
+            self._steps = steps
+            self._change(partial(self._put_steps, steps))
+
+    def _put_steps(self, steps: int) -> None:
+        chunk = self._next_unseen_chunk()
+        self._log.change_steps(steps, chunk)
+        self._unanswered = deque(control for control in self._unanswered if not isinstance(control, StepsApplied))
+        self._apply(StepsApplied(steps, self._grid.first_frame(chunk)))
+
+    def pause(self) -> None:
+        """Close the leg and free its slot; the log stays."""
+        self._settle()
+        self._paused = True
+        self._apply(Paused(self.next_frame))
+
+    def resume(self) -> None:
+        """Open a new leg where `pause` left off."""
+        self._change(self._put_resumed)
+
+    def _put_resumed(self) -> None:
+        self._paused = False
+        self._apply(Resumed(self.next_frame))
+
+    def stop(self) -> None:
+        """End `events()` before the next chunk."""
+        self._stopped = True
+        self._interrupt.set()
+
+    async def events(self, pace: Pace | None = None) -> AsyncGenerator[SessionEvent, None]:
+        """Frames and acknowledgements, in order, until the session's length is reached or `stop`. Closing it frees everything.
+
+        Raises:
+            StageUnavailable: a stage stayed away for the whole of the reopen policy.
+            SessionBroken: a chunk cannot be made.
+        """
+        failures = 0
+        begun_again = False
+        while not self._stopped and self._more():
+            self._settle()
+            self._interrupt.clear()
+            while self._unanswered:
+                yield self._answer(self._unanswered.popleft())
+            if self._interrupt.is_set():
+                continue
+            if self._paused:
+                await self._interrupt.wait()
+                continue
+            switch = self._log.next_switch
+            try:
+                async with aclosing(self._decoder.stream(self.context(pace))) as leg:
+                    held = begun_again or not self._at_last()
+                    begun_again = True
+                    while (chunk := await self._next_or_interrupt(leg, pace if self._more() else None, held=held)) is not None:
+                        failures, held, begun_again = 0, False, False
+                        self._append(chunk)
+                        self._settle()
+                        if (unseen := self._unseen(chunk)) is not None:
+                            yield unseen
+                        if self._interrupt.is_set() or self._log.next_chunk == switch:
+                            break
+                self._check_not_cut_short(switch)
+            except StageUnavailable as error:
+                self._settle()
+                failures += 1
+                self._suspect_chunk = error.chunk if isinstance(error, ChunkFailed) else self._suspect_chunk
+                if failures >= self._reopen.attempts:
+                    raise
+                await self._rest(self._reopen.delay(failures, self._chance()))
+
+    async def _rest(self, seconds: float) -> None:
+        """Sleep, but not through a control."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._interrupt.wait()
+
+    async def _embed(self, prompt: str) -> TextEmbedding:
+        for failures in range(1, self._reopen.attempts):
+            try:
+                return await self._encoder.encode(prompt)
+            except StageUnavailable:
+                await asyncio.sleep(self._reopen.delay(failures, self._chance()))
+        return await self._encoder.encode(prompt)
+
+    def _change(self, change: Callable[[], None]) -> None:
+        """Make a change in order: at once, or when the leg's first chunk is made or will not be."""
+        self._changes.append(change)
+        if not self._making:
+            self._settle()
+
+    def _settle(self) -> None:
+        self._making = False
+        while self._changes:
+            self._changes.popleft()()
+
+    def _apply(self, control: Control) -> None:
+        self._unanswered.append(control)
+        self._interrupt.set()
+
+    def _answer(self, control: Control) -> Control:
+        """A pause at the frame where it takes effect: it may have come while an earlier chunk was still to be handed out.
+
+        What is to be superseded by an acknowledgement that comes later has not been superseded yet.
+        """
+        match control:
+            case PromptApplied() | StepsApplied():
+                return control
+            case Paused() | Resumed():
+                later = sum(other.superseded for other in self._unanswered if isinstance(other, PromptApplied))
+                return replace(control, next_frame=self.next_frame + later)
+
+    def _next_unseen_chunk(self) -> int:
+        """The first chunk of which the viewer has seen nothing."""
+        return max(self._log.next_chunk, self._grid.chunk_from(self._seen_frames))
+
+    def _more(self) -> bool:
+        return self.request.num_frames is None or self.next_frame < self.request.num_frames
+
+    def _at_last(self) -> bool:
+        """The next chunk is the session's last one."""
+        frames = self.request.num_frames
+        return frames is not None and self._log.next_chunk + 1 >= self._grid.chunk_from(frames)
+
+    def _check_not_cut_short(self, switch: int | None) -> None:
+        if self._more() and not self._interrupt.is_set() and self._log.next_chunk != switch:
+            raise StageUnavailable(f"the decode stage ended its stream before chunk {self._log.next_chunk}, with more to come")
+
+    def _append(self, chunk: FrameChunk) -> None:
+        if chunk.index != self._log.next_chunk:
+            raise RuntimeError(f"the decode stage sent chunk {chunk.index}, the session needs chunk {self._log.next_chunk}")
+        self._log.append(chunk.latents)
+
+    def _unseen(self, chunk: FrameChunk) -> FrameChunk | None:
+        """What of `chunk` the viewer has not seen; None for nothing."""
+        seen = self._seen_frames - chunk.first_frame
+        if seen <= 0:
+            return chunk
+        if seen >= chunk.num_frames:
+            return None
+        return replace(chunk, first_frame=self._seen_frames, num_frames=chunk.num_frames - seen, data=chunk.data[seen:])
+
+    async def _next_or_interrupt(self, leg: AsyncGenerator[FrameChunk, None], pace: Pace | None, *, held: bool) -> FrameChunk | None:
+        """The leg's next chunk, or None at its end or when a control came first.
+
+        A chunk that loses the race is dropped: it was never handed out.
+
+        Raises:
+            StageUnavailable: from the leg, or because something within it was cancelled that was not cancelled from here.
+        """
+        pull = asyncio.create_task(self._pull(leg, pace, held=held))
+        wake = asyncio.create_task(self._interrupt.wait())
+        try:
+            await asyncio.wait({pull, wake}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await cancel_and_wait(pull, wake)
+        interrupted = self._interrupt.is_set()
+        if pull.cancelled():
+            if interrupted:
+                return None
+            raise StageUnavailable("the stream of frames was cancelled from within")
+        error = pull.exception()
+        if interrupted and (error is None or isinstance(error, StageUnavailable)):
+            return None
+        return pull.result()
+
+    async def _pull(self, leg: AsyncGenerator[FrameChunk, None], pace: Pace | None, *, held: bool) -> FrameChunk | None:
+        if pace is not None:
+            await pace.wait(self.next_frame)
+        self._making = held and not self._interrupt.is_set()
+        asked_at = time.time()
+        chunk = await anext(leg, None)
+        return None if chunk is None else received(chunk, asked_at, time.time())
