@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from model_core.errors import StageDraining, StageUnavailable
+from model_core.messages import Message
 from model_core.tasks import cancel_and_wait
 
 T = TypeVar("T")
@@ -33,7 +34,7 @@ DRAINING = "the replica is about to stop; another one serves"
 
 
 @dataclass(frozen=True, slots=True)
-class Ticket:
+class Ticket(Message):
     """First item of a linked stream: where its credit is accepted, and after how long without a beat an end counts as gone."""
 
     host: str

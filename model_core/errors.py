@@ -32,6 +32,10 @@ class FieldViolation:
     field: str
     description: str
 
+    def __reduce__(self) -> tuple[type[FieldViolation], tuple[str, str]]:
+        # As Python would pickle it, another version could take one field for another.
+        return (FieldViolation, (self.field, self.description))
+
 
 class InvalidRequest(HeadraceError):
     """The request breaks one or more documented limits."""

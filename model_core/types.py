@@ -1,6 +1,7 @@
 """Frozen messages that cross stage boundaries.
 
-Arrays are numpy, so a message pickles cheaply and needs no torch to be read. Shapes use
+Arrays are numpy, so a message pickles cheaply and needs no torch to be read; for other versions of the program that read it, see
+`model_core.messages`. Shapes use
 B batch · C latent channels · F latent frames of a chunk · N pixel frames of a chunk · H, W height and width · T text tokens · D width.
 """
 
@@ -9,19 +10,19 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from enum import Enum
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model_core.config import ChunkGrid
+from model_core.messages import Message, MessageEnum
 
 Latents = NDArray[np.float32]
 Chunk = TypeVar("Chunk", bound="LatentChunk | FrameChunk")
 
 
-class Codec(Enum):
+class Codec(MessageEnum):
     """How frames leave the decode stage."""
 
     RAW_RGB = "raw"
@@ -30,7 +31,7 @@ class Codec(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class TextEmbedding:
+class TextEmbedding(Message):
     """What the denoiser knows of a prompt.
 
     Attributes:
@@ -47,7 +48,7 @@ class TextEmbedding:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Footage:
+class Footage(Message):
     """What a caller gives a session to begin with.
 
     Attributes:
@@ -66,7 +67,7 @@ class Footage:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Given:
+class Given(Message):
     """What the denoise stage knows of a session's footage.
 
     Attributes:
@@ -101,7 +102,7 @@ class Given:
 
 
 @dataclass(frozen=True, slots=True)
-class SessionContext:
+class SessionContext(Message):
     """Everything a replica needs to make a session's next chunks: the latent log's tail plus constants.
 
     A prompt change, a crash, a drain or a pause ends one *leg* of a session; the next leg is opened with a
@@ -141,7 +142,7 @@ class SessionContext:
 
 
 @dataclass(frozen=True, slots=True)
-class StageTiming:
+class StageTiming(Message):
     """Where one chunk's time went in one stage, in seconds.
 
     Attributes:
@@ -164,7 +165,7 @@ class StageTiming:
 
 
 @dataclass(frozen=True, slots=True)
-class LatentChunk:
+class LatentChunk(Message):
     """One denoised chunk: `latents` is float32 `[C, F, H, W]`."""
 
     index: int
@@ -173,7 +174,7 @@ class LatentChunk:
 
 
 @dataclass(frozen=True, slots=True)
-class FrameChunk:
+class FrameChunk(Message):
     """One decoded chunk.
 
     Attributes:

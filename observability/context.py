@@ -21,8 +21,8 @@ def work() -> Work:
 
 
 def work_for(given: Work) -> None:
-    """From now on, in this task, work is for this."""
-    for variable, value in zip((SESSION_ID, TRACE_ID), given, strict=True):
+    """From now on, in this task, work is for this. A caller of another version may say more of it, or less."""
+    for variable, value in zip((SESSION_ID, TRACE_ID), given, strict=False):
         variable.set(value)
 
 

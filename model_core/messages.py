@@ -1,0 +1,100 @@
+"""How messages cross from one process to another that may run another version of this program, as in a rolling update.
+
+A dataclass with slots is pickled as the list of its values, so that a reader whose fields differ by one puts every value in a wrong place.
+A `Message` is pickled as its values by name, without those that are the field's default. The reader then either understands it, or says
+so with StageUnavailable, upon which a session opens its next leg on another replica:
+
+- a field that the writer does not know, or has left at its default, is the reader's default;
+- a field that the reader does not know is in use, and to ignore it would make other frames: refused;
+- so is a field without a default that is missing, a class or member of an enumeration that the reader does not have, and another
+  `GENERATION`, which is to be raised when a field comes to mean something else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from enum import Enum
+from importlib import import_module
+from typing import Any
+
+from model_core.errors import StageUnavailable
+
+GENERATION = 1
+_PLAIN = (bool, int, float, str, bytes, tuple, Mapping, Enum)  # whose values can be compared
+
+
+class Message:
+    """Base of a frozen dataclass with slots that crosses processes; see the module's docstring."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> tuple[Any, tuple[str, int, dict[str, Any]]]:
+        fields: Any = self
+        used = {field.name: getattr(self, field.name) for field in dataclasses.fields(fields) if not _at_default(field, self)}
+        return read_message, (_path(type(self)), GENERATION, used)
+
+
+class MessageEnum(Enum):
+    """Base of an enumeration that crosses processes."""
+
+    def __reduce_ex__(self, _: object) -> tuple[Any, tuple[str, Any]]:
+        return read_member, (_path(type(self)), self.value)
+
+
+def read_message(path: str, generation: int, used: Mapping[str, Any]) -> Any:
+    """What `Message.__reduce__` wrote, perhaps in another version.
+
+    Raises:
+        StageUnavailable: it cannot be understood here.
+    """
+    kind = _found(path)
+    if generation != GENERATION:
+        raise _refused(f"{path} of generation {generation}, where this is {GENERATION}")
+    fields = dataclasses.fields(kind)
+    if unknown := used.keys() - {field.name for field in fields}:
+        raise _refused(f"{path} with {', '.join(sorted(unknown))}")
+    message = object.__new__(kind)
+    for field in fields:
+        value = used[field.name] if field.name in used else _default(field)
+        if value is dataclasses.MISSING:
+            raise _refused(f"{path} without {field.name}")
+        object.__setattr__(message, field.name, value)
+    return message
+
+
+def read_member(path: str, value: Any) -> Any:
+    """What `MessageEnum` wrote, perhaps in another version.
+
+    Raises:
+        StageUnavailable: there is no such member here.
+    """
+    try:
+        return _found(path)(value)
+    except ValueError:
+        raise _refused(f"{path} of {value!r}") from None
+
+
+def _path(kind: type) -> str:
+    return f"{kind.__module__}:{kind.__qualname__}"
+
+
+def _found(path: str) -> Any:
+    module, name = path.split(":")
+    try:
+        return getattr(import_module(module), name)
+    except (ImportError, AttributeError):
+        raise _refused(path) from None
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
+def _at_default(field: dataclasses.Field[Any], message: object) -> bool:
+    default, value = _default(field), getattr(message, field.name)
+    return value is default or (isinstance(default, _PLAIN) and type(value) is type(default) and value == default)
+
+
+def _refused(what: str) -> StageUnavailable:
+    return StageUnavailable(f"a message of another version was refused: {what}")
