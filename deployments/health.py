@@ -16,6 +16,7 @@ Probe = Callable[[], Awaitable[object]]
 
 OVERALL = ""
 STAGE_PREFIX = "stage/"
+REPLICA_PREFIX = "replica/"  # SERVING while a replica of the stage answers; a stage may count as able to serve without one
 
 _LAST_CHANGE_S = 0.2
 
@@ -47,7 +48,8 @@ class HealthMonitor:
     """Probes stages again and again, and tells the health servicer.
 
     Args:
-        probes: by stage name; one that returns within the timeout says the stage can serve, one that raises says it cannot.
+        probes: by stage name; one that returns within the timeout says the stage can serve, one that raises says it cannot. False says
+            that it can although no replica is there.
         services: names, besides the overall "", that stand for the whole.
         interval_s: between two rounds.
         timeout_s: for one answer.
@@ -65,7 +67,7 @@ class HealthMonitor:
     @property
     def names(self) -> tuple[str, ...]:
         """Every name that can be checked."""
-        return (*self._whole, *(STAGE_PREFIX + name for name in self._probes))
+        return (*self._whole, *(prefix + name for prefix in (STAGE_PREFIX, REPLICA_PREFIX) for name in self._probes))
 
     async def begin(self) -> None:
         """NOT_SERVING for all, until a round of probes says otherwise."""
@@ -82,9 +84,10 @@ class HealthMonitor:
         """One round, all stages at once. True if every one answers."""
         stages = list(self._probes)
         answers = dict(zip(stages, await asyncio.gather(*(self._answers(stage) for stage in stages)), strict=True))
-        for stage, serving in answers.items():
+        for stage, (serving, present) in answers.items():
             await self._tell(STAGE_PREFIX + stage, serving)
-        ready = all(answers.values())
+            await self._tell(REPLICA_PREFIX + stage, present)
+        ready = all(serving for serving, _ in answers.values())
         for name in self._whole:
             await self._tell(name, ready)
         return ready
@@ -94,15 +97,15 @@ class HealthMonitor:
         await self.servicer.enter_graceful_shutdown()
         self.servicer.end_watches()
 
-    async def _answers(self, stage: str) -> bool:
+    async def _answers(self, stage: str) -> tuple[bool, bool]:
+        """Whether it can serve, and whether a replica of it is there."""
         try:
             async with asyncio.timeout(self._timeout_s):
-                await self._probes[stage]()
+                return True, await self._probes[stage]() is not False
         except Exception as error:  # noqa: BLE001 - a probe may fail in any way; each means the same
             if self._last.get(STAGE_PREFIX + stage, True):
                 log.warning("stage %s does not answer: %r", stage, error)
-            return False
-        return True
+            return False, False
 
     async def _tell(self, name: str, serving: bool) -> None:
         if self._last.get(name) != serving:

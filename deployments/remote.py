@@ -19,10 +19,13 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.link import CreditLine, Ticket
 from model_core.errors import HeadraceError, StageUnavailable
+from model_core.tasks import cancel_and_wait
 from model_core.types import Footage, FrameChunk, Given, LatentChunk, SessionContext, TextEmbedding
 from observability.context import work
 
 T = TypeVar("T")
+
+_DESERTED_AFTER_S = 0.5  # a ping that has not been answered for so long makes one look whether there is anybody
 
 
 @contextmanager
@@ -77,16 +80,26 @@ class _RemoteStage:
         self._call_timeout_s = call_timeout_s
         self._may_be_idle = may_be_idle
 
-    async def ping(self) -> None:
-        """Return when a replica answers, or when the stage is idle.
+    async def ping(self) -> bool:
+        """True when a replica answers, False when there is none and that is no fault.
 
         Raises:
-            StageUnavailable: none did in time.
+            StageUnavailable: none did in time, or there is none that could.
         """
-        if not (self._may_be_idle and await self._is_idle()):
-            await self._call("ping")
+        if self._may_be_idle and await self._is_deserted():
+            return False
+        call = asyncio.ensure_future(self._call("ping"))
+        try:
+            # Serve keeps a call that no replica could take until one comes.
+            await asyncio.wait({call}, timeout=_DESERTED_AFTER_S)
+            if not call.done() and await self._is_deserted():
+                raise StageUnavailable(f"{self._stage}: no replica is there")
+            await call
+        finally:
+            await cancel_and_wait(call)
+        return True
 
-    async def _is_idle(self) -> bool:
+    async def _is_deserted(self) -> bool:
         """Whether it has no replica. To call it in order to find out would start one."""
         try:
             await self._handle.broadcast("ping").results_async(timeout_s=self._call_timeout_s, return_exceptions=True)

@@ -11,13 +11,17 @@ from headrace.cli import console
 
 STAGES = ("text_encoder", "denoiser", "decoder")
 SERVING = "SERVING"
+IDLE = "IDLE"  # no replica is there; the next session starts one and waits for it
 
 
 def status(
     address: Annotated[str, typer.Option(metavar="HOST:PORT", help="Server to ask.")] = console.DEFAULT_ADDRESS,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
-    """Show the health of a server and its stages. Exit code 0 when all of it serves, 1 otherwise."""
+    """Show the health of a server and its stages. Exit code 0 when all of it serves, 1 otherwise.
+
+    It asks the stages' replicas through the server. A stage that has none is NOT_SERVING, or IDLE where the next session starts one.
+    """
 
     async def main() -> tuple[str, dict[str, str], list[str]]:
         from headrace.client import HeadraceClient
@@ -25,6 +29,9 @@ def status(
         async with HeadraceClient(address) as client:
             server = await client.health()
             stages = {stage: await client.health(f"stage/{stage}") for stage in STAGES}
+            for stage, state in stages.items():
+                if state == SERVING and await client.health(f"replica/{stage}") == "NOT_SERVING":
+                    stages[stage] = IDLE
             served = [model.name for model in await client.list_models()]
         return server, stages, served
 

@@ -29,7 +29,7 @@ from headrace.client import HeadraceClient
 from model_core.errors import InvalidRequest
 from tests.fakes import FakeDenoiser, FakeStages, eventually
 from tests.pictures import encoded, picture, video
-from tests.served import Served, serving
+from tests.served import Served, answers, serving
 
 TIMEOUT_S = 60.0
 FPS = 24
@@ -362,6 +362,16 @@ async def test_models_and_status() -> None:
     assert health.report()["models"] == [name]
     assert health.report()["stages"] == dict.fromkeys(("text_encoder", "denoiser", "decoder"), "SERVING")
     assert shown.out.startswith("server        SERVING\n")
+
+
+async def test_status_tells_a_stage_that_serves_from_one_that_nobody_runs() -> None:
+    async def idle() -> bool:
+        return False
+
+    async with serving(probes={"text_encoder": answers, "denoiser": idle, "decoder": answers}) as s:
+        await wait_until_serving(s.address, TIMEOUT_S)
+        health = await headrace("status", "--address", s.address, "--json")
+    assert health.report()["stages"] == {"text_encoder": "SERVING", "denoiser": "IDLE", "decoder": "SERVING"}
 
 
 async def test_demo_measures_the_switch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

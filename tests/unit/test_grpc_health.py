@@ -55,6 +55,16 @@ async def test_serving_only_while_every_stage_answers() -> None:
         assert await served.client.health("stage/unheard of") == "SERVICE_UNKNOWN"
 
 
+async def test_a_stage_that_can_serve_without_a_replica_says_that_there_is_none() -> None:
+    async def idle() -> bool:
+        return False
+
+    async with serving(probes={"text_encoder": answers, "denoiser": idle}) as served:
+        await becomes(served.client, "", "SERVING")
+        told = {name: await served.client.health(name) for name in ("stage/denoiser", "replica/denoiser", "replica/text_encoder")}
+    assert told == {"stage/denoiser": "SERVING", "replica/denoiser": "NOT_SERVING", "replica/text_encoder": "SERVING"}
+
+
 async def test_a_probe_that_never_answers_counts_as_a_stage_that_does_not() -> None:
     async def hang() -> None:
         await asyncio.Event().wait()

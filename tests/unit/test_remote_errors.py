@@ -1,16 +1,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Generator
 from concurrent.futures import Future
-from typing import cast
+from typing import Any, cast
 
 import grpc
 import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError, TaskCancelledError
 from ray.serve._private.common import DeploymentID
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RequestCancelledError
+from ray.serve.handle import DeploymentHandle
 
-from deployments.remote import abandon, stage_errors
+from deployments.remote import RemoteDenoiser, abandon, stage_errors
 from model_core.errors import CapacityExceeded, ChunkFailed, EngineDead, FieldViolation, InvalidRequest, SessionBroken, StageUnavailable
 
 
@@ -112,3 +114,56 @@ def test_a_call_that_never_reached_a_replica_is_cancelled_as_it_is(state: str) -
     assert call.cancelled == 1
     abandon(plain := Cancellable())
     assert plain.cancelled == 1
+
+
+class Call:
+    """What a handle's call gives: a response that is awaited and can be cancelled."""
+
+    def __init__(self, answer: asyncio.Future[None]) -> None:
+        self._answer = answer
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return self._answer.__await__()
+
+    def cancel(self) -> None:
+        self._answer.cancel()
+
+
+class Handle:
+    """Of a deployment: `replicas` of them answer at once, without any a call waits."""
+
+    def __init__(self, replicas: int) -> None:
+        self.replicas = replicas
+        self.calls: list[asyncio.Future[None]] = []
+        self.ping = self
+
+    def remote(self) -> Call:
+        self.calls.append(asyncio.get_running_loop().create_future())
+        if self.replicas:
+            self.calls[-1].set_result(None)
+        return Call(self.calls[-1])
+
+    def broadcast(self, _: str) -> Handle:
+        return self
+
+    async def results_async(self, **_: object) -> list[None]:
+        if not self.replicas:
+            raise DeploymentUnavailableError(DeploymentID("Denoiser", "headrace"))
+        return [None] * self.replicas
+
+
+async def test_a_stage_without_a_replica_is_found_out_long_before_a_call_times_out() -> None:
+    there, gone = Handle(1), Handle(0)
+    assert await RemoteDenoiser(cast("DeploymentHandle[Any]", there), "denoiser", 1.0).ping()
+    async with asyncio.timeout(20):
+        with pytest.raises(StageUnavailable, match="denoiser: no replica is there"):
+            await RemoteDenoiser(cast("DeploymentHandle[Any]", gone), "denoiser", 1.0, 3600.0).ping()
+    assert gone.calls[0].cancelled(), "the call does not wait for a replica any longer"
+
+
+async def test_a_stage_that_may_be_idle_is_not_called_in_order_to_find_out() -> None:
+    idle = Handle(0)
+    assert not await RemoteDenoiser(cast("DeploymentHandle[Any]", idle), "denoiser", 1.0, may_be_idle=True).ping()
+    assert not idle.calls
+    idle.replicas = 1
+    assert await RemoteDenoiser(cast("DeploymentHandle[Any]", idle), "denoiser", 1.0, may_be_idle=True).ping()
