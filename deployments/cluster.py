@@ -7,15 +7,8 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
-import signal
 import socket
-import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -30,20 +23,21 @@ from ray.serve._private.api import serve_start
 from ray.serve.exceptions import RayServeException
 from ray.serve.schema import ServeDeploySchema
 
+from deployments.addresses import HeldPorts, is_loopback, joined
 from deployments.app import APP_NAME
 from deployments.config import FRONT_DOOR, AppConfig, FrontDoorSettings
 from deployments.document import check_deployments, read_document
+from deployments.private_ray import PrivateRay, has_token, in_thread_of_its_own, signals_held
+from deployments.readiness import Tell, app_state, wait_until_ready
 from deployments.scaling_config import FrontDoorTuning, violations
-from model_core.errors import FieldViolation, InvalidRequest, StageUnavailable
+from model_core.errors import FieldViolation, InvalidRequest
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGED_CONFIG = ROOT / "serve.yaml"
 FUSED_CONFIG = ROOT / "serve-fused.yaml"
 
-READY_WITHIN_S = 180.0
-_ASK_EVERY_S = 0.1
+READY_WITHIN_S = 600.0
 _ASK_TIMEOUT_S = 5.0
-_OBJECT_STORE_BYTES = 128 * 1024 * 1024  # chunks travel as messages, not as objects
 _LOOPBACK = "127.0.0.1"
 
 log = logging.getLogger(__name__)
@@ -64,6 +58,7 @@ class Overrides:
         deployments: by deployment name, merged over its block.
         env: for the replicas, merged over `runtime_env.env_vars`.
         scaling: merged over the scaling settings in the front door's `user_config`; None takes the policy away, which leaves Ray's own.
+        ready_within_s: how long every stage may take to answer.
     """
 
     grpc_port: int | None = None
@@ -75,6 +70,7 @@ class Overrides:
     deployments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
     scaling: Mapping[str, Any] | None = field(default_factory=dict)
+    ready_within_s: float = READY_WITHIN_S
 
 
 class RunningApp:
@@ -85,10 +81,12 @@ class RunningApp:
         private_folder: where a private cluster keeps its files; None on a cluster that was joined.
     """
 
-    def __init__(self, address: str, metrics_address: str, private_folder: Path | None) -> None:
-        self.address = address
-        self.metrics_address = metrics_address
-        self.private_folder = private_folder
+    def __init__(self, door: FrontDoorSettings, private: PrivateRay | None, ports: HeldPorts) -> None:
+        self.address = joined(door.host, door.port)
+        self.metrics_address = joined(door.metrics_host, door.metrics_port)
+        self.private_folder = None if private is None else private.folder
+        self._private = private
+        self._ports = ports
         self._stopped = False
 
     def __enter__(self) -> Self:
@@ -98,40 +96,95 @@ class RunningApp:
         self.stop()
 
     def stop(self) -> None:
-        """Drain, and stop what was started: the application, and the private cluster under it. Calling it again does nothing."""
+        """Drain, and stop what was started: the application, and the private cluster under it. Calling it again does nothing.
+
+        Interrupted while it drains, it stops the cluster at once.
+        """
         if not self._stopped:
             self._stopped = True
-            _stop(self.private_folder, in_order=True)
+            try:
+                _delete_app()
+            finally:
+                _stop_cluster(self._private)
+                self._ports.release()
 
 
-def start_local(config_path: Path | None = None, overrides: Overrides | None = None) -> RunningApp:
+def start_local(config_path: Path | None = None, overrides: Overrides | None = None, tell: Tell = log.info) -> RunningApp:
     """Deploy and wait until every stage answers.
+
+    Args:
+        tell: is given a line for each step, and what is waited for.
 
     Raises:
         InvalidRequest: the file or an override is wrong.
         OSError: a port is taken.
         RuntimeError: this process uses Ray already.
-        StageUnavailable: the application did not start.
+        StageUnavailable: the application did not start; a private cluster's logs are kept, and `tell` has said where.
     """
     overrides = overrides or Overrides()
     document, config = load(config_path or (FUSED_CONFIG if overrides.fused else STAGED_CONFIG), overrides)
-    if overrides.address is None:
-        _check_free(config.front_door.host, config.front_door.port)
-        _check_free(config.front_door.metrics_host, config.front_door.metrics_port)
     if ray.is_initialized():
         raise RuntimeError("this process is connected to a Ray cluster already; start_local needs a process without one")
-    folder = None if overrides.address is not None else Path(tempfile.mkdtemp(prefix="hr-", dir="/tmp"))  # Ray's sockets need a short path
+    ports = HeldPorts()
+    private: PrivateRay | None = None
     try:
-        with _signals_held():  # an interrupted start would leave processes that Ray has lost sight of
-            _in_lasting_thread(lambda: _start_ray(overrides, folder))
-            client = serve_start(proxy_location="Disabled")
-        client.deploy_apps(ServeDeploySchema.model_validate(document))
-        _wait_until_ready(config.front_door)
-    except BaseException:
-        _stop(folder, in_order=False)
+        if overrides.address is None:
+            _check_private(config.front_door)
+            ports.take(config.front_door.host, config.front_door.port)
+            ports.take(config.front_door.metrics_host, config.front_door.metrics_port)
+            private = PrivateRay()
+            tell(f"Ray is starting; its logs are in {private.logs}")
+        _deploy(document, config, overrides, private, tell)
+    except BaseException as error:
+        interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
+        if private is None:
+            _delete_app()
+        kept = _stop_cluster(private, keep_logs=not interrupted)
+        if kept is not None:
+            tell(f"the logs are kept in {kept}")
+        ports.release()
         raise
-    door = config.front_door
-    return RunningApp(f"{door.host}:{door.port}", f"{door.metrics_host}:{door.metrics_port}", folder)
+    return RunningApp(config.front_door, private, ports)
+
+
+def _deploy(document: dict[str, Any], config: AppConfig, overrides: Overrides, private: PrivateRay | None, tell: Tell) -> None:
+    for name in ("ray", "ray.serve"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    if private is not None:
+        private.start(dashboard=overrides.dashboard)
+    else:
+        in_thread_of_its_own(lambda: ray.init(address=overrides.address, log_to_driver=False, logging_level=logging.ERROR))
+    tell("Serve is starting")
+    client = serve_start(proxy_location="Disabled")
+    client.deploy_apps(ServeDeploySchema.model_validate(document))
+    # No handle is used: its background thread would outlive the cluster in this process.
+    look = lambda: app_state(serve.status().applications.get(APP_NAME))  # noqa: E731 - named, it reads as what it is
+    wait_until_ready(look, lambda: _serving(config.front_door), overrides.ready_within_s, tell)
+
+
+def _check_private(door: FrontDoorSettings) -> None:
+    """Ray's own ports are open to every interface whatever the address of ours, and take code from whoever has the token."""
+    if not is_loopback(door.host) and not has_token():
+        mode = os.environ["RAY_AUTH_MODE"]
+        raise _invalid("args.front_door.host", f"must be a loopback address unless RAY_AUTH_MODE is token; got {door.host!r} and {mode!r}")
+
+
+def _delete_app() -> None:
+    """Front doors drain as the application is deleted."""
+    if ray.is_initialized():
+        try:
+            serve.delete(APP_NAME)
+        except (RayError, RayServeException) as error:
+            log.warning("the application did not stop in order: %s", error)
+
+
+def _stop_cluster(private: PrivateRay | None, *, keep_logs: bool = False) -> Path | None:
+    """End a private cluster, or leave the one that was joined. Returns where logs are kept, if any are."""
+    if private is not None:
+        return private.stop(keep_logs=keep_logs)
+    with signals_held():
+        ray.shutdown()
+    return None
 
 
 def load(path: Path, overrides: Overrides) -> tuple[dict[str, Any], AppConfig]:
@@ -198,123 +251,17 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _start_ray(overrides: Overrides, private_folder: Path | None) -> None:
-    for name in ("ray", "ray.serve"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    if private_folder is None:
-        ray.init(address=overrides.address, log_to_driver=False, logging_level=logging.ERROR)
-        return
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    ray.init(
-        num_cpus=max(2, os.cpu_count() or 2),
-        include_dashboard=overrides.dashboard,
-        object_store_memory=_OBJECT_STORE_BYTES,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        _temp_dir=str(private_folder),
-        _system_config={"worker_niceness": 0},  # the default lets any other process of the machine go first
-    )
-
-
-def _stop(private_folder: Path | None, *, in_order: bool) -> None:
-    """In order means that the application is deleted first, so that front doors drain. A private cluster that never served needs none."""
-    if ray.is_initialized() and (in_order or private_folder is None):
-        try:
-            serve.delete(APP_NAME)
-        except (RayError, RayServeException) as error:
-            log.warning("the application did not stop in order: %s", error)
-    with _signals_held():
-        ray.shutdown()
-        if private_folder is not None:
-            _kill_users_of(private_folder)
-            shutil.rmtree(private_folder, ignore_errors=True)
-
-
-def _kill_users_of(folder: Path) -> None:
-    """Ray loses sight of processes whose start was interrupted; their log files are open in the cluster's folder."""
-    for link in Path("/proc").glob("[0-9]*/fd/*"):
-        with suppress(OSError):  # gone since it was listed, or not ours to look at
-            pid = int(link.parts[2])
-            if pid != os.getpid() and link.readlink().is_relative_to(folder):
-                os.kill(pid, signal.SIGKILL)
-
-
-def _in_lasting_thread(start: Callable[[], None]) -> None:
-    """Run `start` in a thread that never ends.
-
-    In the main thread Ray would put its own SIGTERM handler in place of ours. And the kernel kills what a thread has
-    started as soon as that thread, not the process, ends: Ray asks for it so that no child outlives its driver.
-    """
-    started: Future[None] = Future()
-
-    def run() -> None:
-        try:
-            start()
-        except BaseException as error:  # noqa: BLE001 - it is the caller's
-            started.set_exception(error)
-        else:
-            started.set_result(None)
-            threading.Event().wait()
-
-    threading.Thread(target=run, name="ray-start", daemon=True).start()
-    started.result()
-
-
-@contextmanager
-def _signals_held() -> Iterator[None]:
-    """SIGINT and SIGTERM that come meanwhile are delivered afterwards, to the handlers there were before."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # signals go to the main thread alone
-        return
-    held: list[int] = []
-    before = {number: signal.signal(number, lambda told, _: held.append(told)) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if held:
-        signal.raise_signal(held[0])
-
-
-def _wait_until_ready(door: FrontDoorSettings) -> None:
-    """No handle is used: its background thread would outlive the cluster in this process."""
-    deadline = time.monotonic() + READY_WITHIN_S
-    state = "not deployed"
-    while time.monotonic() < deadline:
-        app = serve.status().applications.get(APP_NAME)
-        if app is not None:
-            state = app.status.value
-            if state == "DEPLOY_FAILED":
-                reasons = [f"{name}: {d.message.strip().splitlines()[-1]}" for name, d in app.deployments.items() if d.message.strip()]
-                raise StageUnavailable(f"the application did not start: {app.message} {'; '.join(reasons)}")
-            if state == "RUNNING" and _serving(door):
-                return
-        time.sleep(_ASK_EVERY_S)
-    raise StageUnavailable(f"the application did not start within {READY_WITHIN_S:g} s; it is {state}")
-
-
 def _serving(door: FrontDoorSettings) -> bool:
     """What `grpc.health.v1` says. With TLS only that the port is open: this process need not trust the certificate."""
     if door.tls is not None:
-        with socket.socket() as probe:
+        with socket.socket(socket.AF_INET6 if ":" in door.host else socket.AF_INET) as probe:
             return probe.connect_ex((door.host, door.port)) == 0
-    with grpc.insecure_channel(f"{door.host}:{door.port}") as channel:
+    with grpc.insecure_channel(joined(door.host, door.port), options=[("grpc.enable_http_proxy", 0)]) as channel:
         try:
             answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=_ASK_TIMEOUT_S)
         except grpc.RpcError:
             return False
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
-
-
-def _check_free(host: str, port: int) -> None:
-    """Front doors share their port, so one that another server's front doors hold already would be shared with them, silently."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise OSError(error.errno, f"{host}:{port} cannot be listened on: {os.strerror(error.errno or 0)}") from None
 
 
 def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

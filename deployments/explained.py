@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from autoscaling.scaling import Stage
+from deployments.addresses import is_loopback
 from deployments.config import FRONT_DOOR, FUSED_DEPLOYMENT, STAGE_DEPLOYMENTS, AppConfig, RuntimeSettings
 
 
@@ -32,7 +32,7 @@ def deployments(document: Mapping[str, Any], config: AppConfig) -> list[Deployme
 def warnings(config: AppConfig, facts: list[DeploymentFacts]) -> Iterator[str]:
     """Settings that Ray and Headrace accept, one sentence each."""
     door = config.front_door
-    if not _is_loopback(door.host) and door.tls is None:
+    if not is_loopback(door.host) and door.tls is None:
         yield f"front_door.host {door.host} faces the network and tls is not set: prompts, frames and resume tokens travel in clear"
     by_name = {each.name: each for each in facts}
     doors = by_name.get(FRONT_DOOR)
@@ -66,10 +66,3 @@ def _runtimes(name: str, config: AppConfig) -> tuple[RuntimeSettings, ...]:
         STAGE_DEPLOYMENTS[Stage.DECODER]: (config.decoder.runtime,),
     }
     return sum(own.values(), ()) if name == FUSED_DEPLOYMENT else own.get(name, ())
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -17,6 +17,7 @@ from ray.serve.handle import DeploymentHandle
 from autoscaling.control import ControlStatistics
 from autoscaling.estimate import CapacityEstimator
 from autoscaling.profile import Capacity, DenoiseReplica
+from deployments.addresses import joined
 from deployments.admission import AdmissionDesk
 from deployments.capacity import CapacityMonitor
 from deployments.config import AppConfig, FrontDoorSettings, SessionStoreSettings
@@ -85,7 +86,7 @@ class FrontDoorReplica:
         }
         monitor = HealthMonitor(probes, (SERVICE_NAME,), settings.probe_period_seconds, settings.probe_timeout_seconds)
         self._server = GrpcServer(
-            self._service, monitor, f"{settings.host}:{settings.port}", _identity(settings), with_reflection=settings.reflection
+            self._service, monitor, joined(settings.host, settings.port), _identity(settings), with_reflection=settings.reflection
         )
         self._scoreboard = Scoreboard(metrics)
         self._terms = numbers("terms", config.terms())

@@ -20,6 +20,7 @@ from ray import serve
 from ray.experimental import internal_kv
 from ray.serve.metrics import Gauge as RayGauge
 
+from deployments.addresses import joined
 from observability.exporter import Exporter, Targets
 from observability.metrics import shown_on_ray
 
@@ -50,7 +51,7 @@ class ReplicaMetrics:
     def __init__(self, registry: CollectorRegistry, host: str, port: int = 0, targets: Callable[[], Targets] | None = None) -> None:
         ProcessCollector(registry=registry)
         self._exporter = _exporter(registry, host, port, targets)
-        self.address = f"{ray.util.get_node_ip_address() if host in _ANYWHERE else host}:{self._exporter.port}"
+        self.address = joined(ray.util.get_node_ip_address() if host in _ANYWHERE else host, self._exporter.port)
         self._registry = registry
         self._gauges: dict[str, RayGauge] = {}
         self._over = threading.Event()

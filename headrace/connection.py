@@ -52,9 +52,10 @@ def _host(address: str) -> str:
 
 def _loopback_ip(host: str) -> bool:
     try:
-        return ipaddress.ip_address(host).is_loopback
+        ip = ipaddress.ip_address(host)
     except ValueError:
         return False
+    return ip.is_loopback or ip.is_unspecified  # no network carries `0.0.0.0` and `::`, where a server listens everywhere
 
 
 class Connection:

@@ -43,12 +43,14 @@ class _Server(ThreadingWSGIServer):
 
     request_queue_size = 128  # who connects in a crowd need not try again a second later
 
-    def __init__(self, *args: Any, clock: Callable[[], float]) -> None:
+    def __init__(self, address: tuple[str, int], handler: type[WSGIRequestHandler], clock: Callable[[], float]) -> None:
+        if ":" in address[0]:
+            self.address_family = socket.AF_INET6
         self._clock = clock
         self._since: dict[socket.socket, float] = {}  # oldest first
         self._handlers = threading.BoundedSemaphore(2 * MAX_CONNECTIONS)  # those sent away included, until they notice
         self._lock = threading.Lock()
-        super().__init__(*args)
+        super().__init__(address, handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         if not self._handlers.acquire(blocking=False):

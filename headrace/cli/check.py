@@ -46,6 +46,8 @@ def check(
 
 
 def _served(app: AppConfig) -> dict[str, Any]:
+    from deployments.addresses import joined
+
     model, door, admission = app.preset(), app.front_door, app.admission
     return {
         "model": model.name,
@@ -53,9 +55,9 @@ def _served(app: AppConfig) -> dict[str, Any]:
         "fps": model.fps,
         "steps": model.num_steps,
         "mode": app.mode,
-        "address": f"{door.host}:{door.port}",
+        "address": joined(door.host, door.port),
         "tls": door.tls is not None,
-        "metrics": f"{door.metrics_host}:{door.metrics_port}",
+        "metrics": joined(door.metrics_host, door.metrics_port),
         "admission": admission.mode,
         "max_sessions": door.max_sessions,
         "max_waiting": admission.max_waiting,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +19,7 @@ from headrace.cli.console import bad_input, note
 if TYPE_CHECKING:
     from deployments.cluster import RunningApp
 
+_START_WITHIN_S = 600.0
 _READY_WITHIN_S = 120.0
 _ASK_EVERY_S = 0.2
 
@@ -28,24 +31,47 @@ def serve(
     config: Annotated[Path | None, typer.Option(help="serve.yaml. [default: the one that is shipped]", show_default=False)] = None,
     fused: Annotated[bool, typer.Option("--fused", help="All three stages in one replica.")] = False,
     metrics_port: Annotated[int | None, typer.Option(help="Port of the Prometheus endpoint; as above.", show_default=False)] = None,
+    start_within: Annotated[float, typer.Option(help="Seconds that loading and compiling may take until every stage answers.")] = (
+        _START_WITHIN_S
+    ),
 ) -> None:
-    """Serve in the foreground. Prints READY and the address when every stage answers; Ctrl-C or SIGTERM drains."""
+    """Serve in the foreground. Prints READY and the address when every stage answers.
+
+    Ctrl-C or SIGTERM drains; a second one does not wait for that.
+    """
 
     def main() -> None:
         note("starting a local cluster")
-        with running(config, port=port, fused=fused, metrics_port=metrics_port) as app:
+        with running(config, port=port, fused=fused, metrics_port=metrics_port, start_within_s=start_within) as app:
             note(f"metrics at http://{app.metrics_address}/metrics")
             asyncio.run(_until_told_to_stop(app.address))
+            _interrupt_on_signals()
             note("draining")
 
-    # Until the loop takes over, SIGTERM ends the start-up as Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    _interrupt_on_signals()
     console.guarded(main)
+
+
+def _interrupt_on_signals() -> None:
+    """Where no loop handles them, what stops a service ends what is being done, as Ctrl-C does."""
+    for number in _told_to_stop_by():
+        signal.signal(number, signal.default_int_handler)
+
+
+def _told_to_stop_by() -> tuple[signal.Signals, ...]:
+    """A closing terminal is one of them, unless `nohup` says otherwise."""
+    hang_up = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
+    return (signal.SIGINT, signal.SIGTERM, *hang_up)
 
 
 @contextmanager
 def running(
-    config: Path | None = None, *, port: int | None = None, fused: bool = False, metrics_port: int | None = None
+    config: Path | None = None,
+    *,
+    port: int | None = None,
+    fused: bool = False,
+    metrics_port: int | None = None,
+    start_within_s: float = _START_WITHIN_S,
 ) -> Iterator[RunningApp]:
     """A local cluster that serves, for as long as the context lasts.
 
@@ -59,25 +85,31 @@ def running(
     if config is not None and not config.is_file():
         raise bad_input("--config", f"must be a file that exists; got {str(config)!r}")
 
+    console.in_range("--start-within", start_within_s, 1, 86_400)
+
     from deployments.cluster import Overrides, start_local
 
+    overrides = Overrides(grpc_port=port, fused=fused, metrics_port=metrics_port, ready_within_s=start_within_s)
     try:
-        app = start_local(config, Overrides(grpc_port=port, fused=fused, metrics_port=metrics_port))
-    except SystemExit:  # how Ray, while it starts, answers SIGTERM
-        raise KeyboardInterrupt from None
+        app = start_local(config, overrides, note)
+    except KeyboardInterrupt:
+        # All is gone by now, but Ray may still be starting in a thread, which an orderly end of the interpreter would trip over.
+        note("interrupted")
+        sys.stdout.flush()
+        os._exit(console.EXIT_INTERRUPTED)
     with app:
         yield app
 
 
 async def _until_told_to_stop(address: str) -> None:
-    """Say READY once the server serves, then wait for SIGINT or SIGTERM.
+    """Say READY once the server serves, then wait for a signal to stop.
 
     Raises:
         Failure: the server does not serve within its time.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _told_to_stop_by():
         loop.add_signal_handler(number, stop.set)
     ready = asyncio.create_task(wait_until_serving(address))
     told = asyncio.create_task(stop.wait())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -32,12 +34,19 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
+ENVIRONMENT = {
+    **os.environ, "PYTHONPATH": str(ROOT),
+    # None of these says anything about a cluster on this machine.
+    "RAY_ADDRESS": "127.0.0.1:1", "http_proxy": "http://127.0.0.1:1", "https_proxy": "http://127.0.0.1:1", "no_proxy": "",
+}  # fmt: skip
+
+
 @contextmanager
 def serve(*arguments: str) -> Iterator[subprocess.Popen[str]]:
     """A server in a process group of its own; whatever is left of the group in the end is killed."""
     process = subprocess.Popen(
         [sys.executable, "-m", "headrace", "serve", *arguments],
-        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=ROOT, env=ENVIRONMENT,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     try:
@@ -50,15 +59,16 @@ def serve(*arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 def headrace(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "headrace", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=WITHIN_S, check=False
-    )
+        [sys.executable, "-m", "headrace", *arguments], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=WITHIN_S,
+        check=False,
+    )  # fmt: skip
 
 
 def ready(process: subprocess.Popen[str]) -> str:
     """The address in the READY line, which is the first line on stdout."""
     assert process.stdout is not None
     line = process.stdout.readline()
-    assert line.startswith("READY 127.0.0.1:"), process.communicate(timeout=WITHIN_S)
+    assert line.startswith("READY "), process.communicate(timeout=WITHIN_S)
     return line.removeprefix("READY ").strip()
 
 
@@ -76,31 +86,43 @@ def processes_in_session(session: int) -> list[str]:
     return found
 
 
-def nothing_left_of(session: int) -> bool:
+def left_of(session: int) -> list[str]:
+    """What still runs of it, after a while."""
     deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        if not processes_in_session(session):
-            return True
+    while (left := processes_in_session(session)) and time.monotonic() < deadline:
         time.sleep(0.1)
-    return False
+    return left
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_serve_answers_and_drains(config: Path, number: signal.Signals) -> None:
+def told_folder(stderr: str) -> Path:
+    """Of the private cluster, from the line that says where its logs are."""
+    (line,) = [line for line in stderr.splitlines() if line.startswith("Ray is starting; its logs are in ")]
+    return Path(line.removeprefix("Ray is starting; its logs are in ")).parents[1]
+
+
+@pytest.mark.parametrize(("number", "host"), [(signal.SIGINT, "127.0.0.1"), (signal.SIGTERM, "::1")])
+def test_serve_answers_and_drains(config: Path, number: signal.Signals, host: str) -> None:
+    """The signal goes to every process of the group, as that of a terminal or of a service manager does."""
+    document = yaml.safe_load(config.read_text())
+    document["applications"][0]["args"]["front_door"] |= {"host": host, "metrics_host": host}
+    config.write_text(yaml.safe_dump(document))
     with serve("--config", str(config), "--port", "0", "--metrics-port", "0") as process:
         address = ready(process)
+        assert address.startswith("[::1]:" if ":" in host else f"{host}:")
         told = headrace("generate", "a red circle", "--address", address, "--seconds", "2", "--seed", "3", "--json")
         assert told.returncode == 0, told.stderr
         assert json.loads(told.stdout)["frames"] == 48
         health = headrace("status", "--address", address, "--json")
         assert health.returncode == 0, health.stderr
         assert json.loads(health.stdout)["stages"] == dict.fromkeys(("text_encoder", "denoiser", "decoder"), "SERVING")
-        process.send_signal(number)
+        os.killpg(process.pid, number)
         out, err = process.communicate(timeout=WITHIN_S)
         assert (process.returncode, out) == (0, "")
+        assert "s: waiting for " in err
         assert err.splitlines()[-1] == "draining"
         assert "Traceback" not in err
-        assert nothing_left_of(process.pid)
+        assert left_of(process.pid) == []
+        assert not told_folder(err).exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -108,16 +130,30 @@ def test_a_start_that_is_interrupted_leaves_nothing(config: Path, number: signal
     with serve("--config", str(config), "--port", "0", "--metrics-port", "0") as process:
         assert process.stderr is not None
         assert process.stderr.readline() == "starting a local cluster\n"
+        folder = told_folder(process.stderr.readline())
         deadline = time.monotonic() + WITHIN_S
         while not any("raylet" in line for line in processes_in_session(process.pid)):
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        process.send_signal(number)
+        os.killpg(process.pid, number)
         out, err = process.communicate(timeout=WITHIN_S)
         assert (process.returncode, out) == (130, "")
-        assert err.splitlines()[-1] == "interrupted"
-        assert "Traceback" not in err
-        assert nothing_left_of(process.pid)
+        assert err.splitlines() == ["interrupted"]
+        assert left_of(process.pid) == []
+        assert not folder.exists()
+
+
+def test_a_start_that_takes_too_long_says_what_was_missing_and_keeps_the_logs(config: Path) -> None:
+    late = headrace("serve", "--config", str(config), "--port", "0", "--metrics-port", "0", "--start-within", "1")
+    assert (late.returncode, late.stdout) == (1, "")
+    *_, kept, error = late.stderr.splitlines()
+    assert re.fullmatch(r"error: the application did not start within 1 s; still waiting for .*", error)
+    logs = Path(kept.removeprefix("the logs are kept in "))
+    try:
+        assert any(path.name.startswith("raylet") for path in logs.iterdir())
+    finally:
+        shutil.rmtree(logs)
+    assert not told_folder(late.stderr).exists()
 
 
 def test_a_start_that_cannot_succeed_says_why(config: Path, tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ async def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(monkeypa
         ("127.0.0.1:50051", True), ("localhost:50051", True), ("[::1]:50051", True), ("::1", True), ("127.9.9.9:1", True),
         ("ipv4:127.0.0.1:1,127.0.0.1:2", True), ("ipv6:[::1]:1", True), ("dns:///localhost:1", True), ("unix:/run/headrace", True),
         ("192.0.2.1:50051", False), ("doors.example:50051", False), ("dns:///doors.example:1", False), ("[2001:db8::1]:1", False),
-        ("ipv4:127.0.0.1:1,192.0.2.1:2", False), ("0.0.0.0:1", False), ("", False),
+        ("ipv4:127.0.0.1:1,192.0.2.1:2", False), ("0.0.0.0:1", True), ("[::]:1", True), ("", False),
     ],
 )  # fmt: skip
 def test_which_addresses_are_this_machine(address: str, local: bool) -> None:

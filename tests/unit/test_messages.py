@@ -83,7 +83,7 @@ def version(schema: ModuleType, **fields: Any) -> Any:
     """From now on the module's message has these fields: a type, or a type and a default."""
     made = dataclasses.make_dataclass(
         "Sent",
-        [(name, *(of if isinstance(of, tuple) else (of,))) for name, of in fields.items()],  # type: ignore[misc]
+        [(name, *(of if isinstance(of, tuple) else (of,))) for name, of in fields.items()],
         bases=(Message,), frozen=True, slots=True, namespace={"__module__": schema.__name__},
     )  # fmt: skip
     made.__module__ = schema.__name__
@@ -124,10 +124,11 @@ def test_what_a_reader_does_not_have_at_all_is_refused(schema: ModuleType) -> No
     version(schema, seed=int)
     with pytest.raises(StageUnavailable, match=f"of generation {GENERATION + 1}, where this is {GENERATION}"):
         read_message("headrace_test_schema:Sent", GENERATION + 1, {"seed": 1})
-    schema.Kind = MessageEnum("Kind", {"A": "a", "B": "b"}, module=schema.__name__)  # type: ignore[attr-defined]
+    kinds: Any = MessageEnum
+    schema.Kind = kinds("Kind", {"A": "a", "B": "b"}, module=schema.__name__)  # type: ignore[attr-defined]
     of_b = pickle.dumps(schema.Kind.B)
     assert arrives(of_b) is schema.Kind.B
-    schema.Kind = MessageEnum("Kind", {"A": "a"}, module=schema.__name__)  # type: ignore[attr-defined]
+    schema.Kind = kinds("Kind", {"A": "a"}, module=schema.__name__)  # type: ignore[attr-defined]
     with pytest.raises(StageUnavailable, match="refused: headrace_test_schema:Kind of 'b'"):
         arrives(of_b)
 

@@ -1,0 +1,175 @@
+"""A Ray cluster of this process's own, on this machine: started in a new folder, and gone without a trace when it is stopped.
+
+Ray has a life of its own in a process. What is done about it, and why:
+
+- Signals that stop a service often go to all of its processes, and Ray's would end before the sessions are drained. They inherit a mask
+  that keeps SIGTERM and SIGHUP from them; Ray itself keeps SIGINT from them in the same way.
+- In the main thread Ray would put its own SIGTERM handler in place of ours; and its C++ part one that aborts. So it is started in a
+  thread, without that handler.
+- The kernel kills what a thread has started as soon as that thread, not the process, ends: Ray asks for it so that no child outlives its
+  driver. So the thread never ends.
+- `RAY_ADDRESS` would make it join another cluster, and proxies in the environment would be asked for the way to this machine.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import ray
+
+_OBJECT_STORE_BYTES = 128 * 1024 * 1024  # chunks travel as messages, not as objects
+_NOT_FOR_CHILDREN = {signal.SIGTERM, signal.SIGHUP}
+_ENVIRONMENT = {
+    "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",
+    "grpc_proxy": "",  # empty: none, whatever http_proxy says
+}
+_SWEEPS, _SWEEP_EVERY_S = 50, 0.1
+_TOKEN_MODE = "token"  # noqa: S105 - the name of a mode
+
+log = logging.getLogger(__name__)
+
+
+class PrivateRay:
+    """Start it, then stop it, once each. `folder` is where it keeps its files."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="hr-", dir="/tmp"))  # Ray's sockets need a short path
+        self._started: Future[None] = Future()
+
+    @property
+    def logs(self) -> Path:
+        return self.folder / "session_latest" / "logs"
+
+    def start(self, *, dashboard: bool) -> None:
+        """Return when Ray is up. An interruption leaves a start under way, for `stop`."""
+        os.environ.pop("RAY_ADDRESS", None)
+        os.environ.update(_ENVIRONMENT)
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+        def run() -> None:
+            signal.pthread_sigmask(signal.SIG_BLOCK, _NOT_FOR_CHILDREN)
+            try:
+                self._init(dashboard=dashboard)
+            except BaseException as error:  # noqa: BLE001 - it is the caller's
+                self._started.set_exception(error)
+            else:
+                self._started.set_result(None)
+                threading.Event().wait()
+
+        threading.Thread(target=run, name="ray-start", daemon=True).start()
+        self._started.result()
+
+    def _init(self, *, dashboard: bool) -> None:
+        ray.init(
+            address="local",
+            num_cpus=max(2, os.cpu_count() or 2),
+            include_dashboard=dashboard,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _temp_dir=str(self.folder),
+            # The default niceness lets any other process of the machine go first. Ray's exporter of metrics would listen on every
+            # interface, for nobody but the dashboard.
+            _system_config={"worker_niceness": 0, "enable_metrics_collection": dashboard},
+        )
+
+    def stop(self, *, keep_logs: bool = False) -> Path | None:
+        """End every process of the cluster and delete its files. Returns where the logs are, if they were to be kept."""
+        with signals_held():
+            if self._started.done():  # to end a start that is under way would wait for it
+                _deaf_to_terminate()
+                ray.shutdown()
+            kept = self._keep_logs() if keep_logs else None
+            _sweep(self.folder)
+        return kept
+
+    def _keep_logs(self) -> Path | None:
+        if not self.logs.is_dir():
+            return None
+        kept = Path(tempfile.mkdtemp(prefix="headrace-logs-"))
+        shutil.copytree(self.logs.resolve(), kept, dirs_exist_ok=True, ignore_dangling_symlinks=True)
+        return kept
+
+
+def has_token() -> bool:
+    """Whether Ray, started by this process, would ask everybody who connects for a token: it does unless told otherwise."""
+    return os.environ.get("RAY_AUTH_MODE", _TOKEN_MODE).lower() == _TOKEN_MODE
+
+
+@contextmanager
+def signals_held() -> Iterator[None]:
+    """SIGINT, SIGTERM and SIGHUP that come meanwhile are delivered afterwards, to the handlers there were before."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals go to the main thread alone
+        return
+    held: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, lambda told, _: held.append(told)) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if held:
+        signal.raise_signal(held[0])
+
+
+def in_thread_of_its_own(work: Callable[[], object]) -> None:
+    """Run `work`, and wait; for joining a cluster, where Ray would take the main thread's SIGTERM handler away."""
+    done: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001 - it is the caller's
+            done.set_exception(error)
+        else:
+            done.set_result(None)
+            threading.Event().wait()
+
+    threading.Thread(target=run, name="ray-join", daemon=True).start()
+    done.result()
+
+
+def _deaf_to_terminate() -> None:
+    """Ray asks each of its processes to end by SIGTERM, and waits a second for those that cannot hear it."""
+    node: Any = ray._private.worker._global_node  # noqa: SLF001 - Ray tells its processes nowhere else
+    if node is not None:
+        for info in itertools.chain.from_iterable(node.all_processes.values()):
+            info.process.terminate = info.process.kill
+
+
+def _sweep(folder: Path) -> None:
+    """Until a look finds nobody and nothing: what was being started meanwhile may start another, and may write."""
+    for _ in range(_SWEEPS):
+        found = _users_of(folder)
+        for pid in found:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(folder, ignore_errors=True)
+        if not found and not folder.exists():
+            return
+        time.sleep(_SWEEP_EVERY_S)
+
+
+def _users_of(folder: Path) -> set[int]:
+    """Processes that have a file of the folder open, or were told of it as they were started: Ray loses sight of some."""
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # gone since it was listed, or not ours to look at
+            told = str(folder).encode() in (process / "cmdline").read_bytes()
+            if told or any(link.readlink().is_relative_to(folder) for link in (process / "fd").iterdir()):
+                found.add(int(process.name))
+    return found - {os.getpid()}
