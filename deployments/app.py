@@ -6,12 +6,14 @@ No `from __future__ import annotations` in this file: Ray validates the argument
 from collections.abc import Callable
 from typing import Any
 
+import ray
 from ray import serve
 from ray.serve import Application
 from ray.serve.config import RequestRouterConfig
 
 from autoscaling.scaling import Stage
 from deployments.config import FRONT_DOOR, FUSED_DEPLOYMENT, STAGE_DEPLOYMENTS, AppConfig
+from deployments.exposure import check_token
 from deployments.front_door import FrontDoorReplica
 from deployments.stages import DecoderReplica, DenoiserReplica, FusedReplica, TextEncoderReplica
 
@@ -27,7 +29,13 @@ _ROUTING_STATS_EVERY_S = 2.0
 
 
 def build(args: AppConfig) -> Application:
-    """The Serve application for `args`. What `serve.yaml` states for a deployment overrides what is set here."""
+    """The Serve application for `args`. What `serve.yaml` states for a deployment overrides what is set here.
+
+    Raises:
+        RuntimeError: the Ray cluster asks nobody for a token and others than this machine can reach it.
+    """
+    if ray.is_initialized():
+        check_token(args.front_door.host)
     match args.mode:
         case "staged":
             text_encoder = _deployment(TextEncoderReplica, STAGE_DEPLOYMENTS[Stage.TEXT_ENCODER], args, args.text_encoder.max_prompts).bind(

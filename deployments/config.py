@@ -162,6 +162,7 @@ class SessionStoreSettings(_Settings):
 
     Attributes:
         url: `redis://`, `rediss://` or `unix://`, shared by all front doors; empty: the memory of each, which is lost with it.
+        password_variable: environment variable of the front doors that holds the store's password, which then stands in no file.
         ttl_seconds: how long a session outlives its connection.
         replay_seconds: how far behind the newest frame a session can be resumed, and how far ahead of what was written last.
         write_every_seconds: from one write of a session to the next; also how soon a connection notices that its session was taken over.
@@ -170,6 +171,7 @@ class SessionStoreSettings(_Settings):
     """
 
     url: Annotated[str, Field(pattern=r"^$|^(redis|rediss|unix)://")] = ""
+    password_variable: str = ""
     ttl_seconds: Annotated[float, Field(ge=1)] = 120.0
     replay_seconds: Annotated[float, Field(ge=0)] = 8.0
     write_every_seconds: Annotated[float, Field(gt=0)] = 0.5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
 import secrets
 import time
@@ -149,11 +150,20 @@ def session_keeper(settings: SessionStoreSettings, metrics: Metrics, clock: Cloc
     if settings.url:
         from deployments.redis_store import RedisStore  # noqa: PLC0415 - Redis is a choice
 
-        store = RedisStore(settings.url, settings.timeout_seconds)
+        store = RedisStore(settings.url, settings.timeout_seconds, _password(settings.password_variable))
     else:
         store = MemoryStore(settings.memory_bytes, clock)
     policy = KeeperPolicy(ttl_s=settings.ttl_seconds, write_every_s=settings.write_every_seconds, timeout_s=settings.timeout_seconds)
     return SessionKeeper(store, policy, metrics, clock, new_token=lambda: secrets.token_urlsafe(_TOKEN_BYTES))
+
+
+def _password(variable: str) -> str | None:
+    """Read where the replica starts. Raises ValueError: it is not there."""
+    if not variable:
+        return None
+    if not (password := os.environ.get(variable)):
+        raise ValueError(f"session_store.password_variable must name a variable of the front doors' environment; {variable} is not set")
+    return password
 
 
 def _admission(

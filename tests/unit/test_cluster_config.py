@@ -121,3 +121,10 @@ def test_no_replica_can_land_on_the_head(config: dict[str, Any]) -> None:
 def test_the_pools_fit_under_the_limit(config: dict[str, Any]) -> None:
     pools = [node for name, node in config["available_node_types"].items() if name != config["head_node_type"]]
     assert sum(node["max_workers"] for node in pools) <= config["max_workers"]
+
+
+def test_ray_asks_for_a_token_that_is_brought_along(config: dict[str, Any]) -> None:
+    starts = [c for key in ("head_start_ray_commands", "worker_start_ray_commands") for c in config[key] if "ray start" in c]
+    assert len(starts) == 2
+    assert all("RAY_AUTH_MODE=token " in command.split("ray start")[0] for command in starts)
+    assert config["file_mounts"]["/home/ubuntu/.ray/auth_token"] == "~/.ray/auth_token"  # noqa: S105 - where Ray looks for it

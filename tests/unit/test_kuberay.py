@@ -33,9 +33,11 @@ KUBERNETES = "1.35"
 FIELDS: dict[str, Any] = {
     "apiVersion": str, "kind": str, "metadata": {"name": str, "namespace": str},
     "spec": {
+        "serveService": {"apiVersion": str, "kind": str, "metadata": dict, "spec": dict},
+        "excludeHeadPodFromServeSvc": bool,
         "serveConfigV2": str,
         "rayClusterConfig": {
-            "rayVersion": str, "enableInTreeAutoscaling": bool,
+            "rayVersion": str, "enableInTreeAutoscaling": bool, "authOptions": {"mode": str},
             "autoscalerOptions": {"version": str, "idleTimeoutSeconds": int, "env": list},
             "headGroupSpec": {"rayStartParams": dict, "template": dict},
             "workerGroupSpecs": [
@@ -76,8 +78,8 @@ def misfits(value: Any, wanted: Any, path: str = "") -> list[str]:
 
 
 def test_kubernetes_accepts_every_object_and_every_pod(manifests: list[dict[str, Any]], service: dict[str, Any]) -> None:
-    objects = [m for m in manifests if m is not service] + list(pods(service))
-    assert len(objects) == 4 + 3
+    objects = [m for m in manifests if m is not service] + [service["spec"]["serveService"]] + list(pods(service))
+    assert len(objects) == 3 + 1 + 3
     for each in objects:
         kubernetes_validate.validate(each, KUBERNETES, strict=True)
 
@@ -161,11 +163,27 @@ def test_versions_are_those_of_the_requirements(service: dict[str, Any]) -> None
     assert [pod["spec"]["securityContext"]["fsGroup"] for pod in pods(service) if "volumes" in pod["spec"]] == [int(user.group(1))]
 
 
-def test_front_doors_are_where_the_load_balancer_looks(manifests: list[dict[str, Any]], service: dict[str, Any]) -> None:
+def test_calls_reach_front_doors_of_the_active_cluster_and_nothing_else(manifests: list[dict[str, Any]], service: dict[str, Any]) -> None:
+    """KubeRay gives the Service a selector for the active cluster and all of its pods; a pod without a port of the name is no endpoint."""
     front_door = AppConfig.model_validate(yaml.safe_load(service["spec"]["serveConfigV2"])["applications"][0]["args"]).front_door
-    (balancer,) = [m for m in manifests if m["kind"] == "Service" and m["spec"].get("type") == "LoadBalancer"]
-    behind = [pod for pod in pods(service) if balancer["spec"]["selector"].items() <= pod["metadata"].get("labels", {}).items()]
-    assert len(behind) == 1
-    ports = {port["name"]: port["containerPort"] for port in behind[0]["spec"]["containers"][0]["ports"]}
-    assert (ports["grpc"], ports["metrics"]) == (front_door.port, front_door.metrics_port)
-    assert balancer["spec"]["ports"][0]["targetPort"] == "grpc"
+    assert [m["metadata"]["name"] for m in manifests if m["kind"] == "Service"] == ["headrace-redis"]
+    balancer = service["spec"]["serveService"]
+    assert "selector" not in balancer["spec"], "KubeRay would put its own in its place"
+    (port,) = balancer["spec"]["ports"]
+    assert (port["name"], port["port"]) == ("serve", front_door.port)  # what it takes over from a Service of the user's
+    head, *workers = [{p["name"]: p["containerPort"] for p in pod["spec"]["containers"][0].get("ports", [])} for pod in pods(service)]
+    (behind,) = [ports for ports in workers if port["targetPort"] in ports]
+    assert (behind["grpc"], behind["metrics"]) == (front_door.port, front_door.metrics_port)
+    assert not any(name == "serve" or name.startswith("serve-") or name == port["targetPort"] for name in head)
+
+
+def test_nobody_runs_code_or_takes_sessions_without_a_secret(manifests: list[dict[str, Any]], service: dict[str, Any]) -> None:
+    assert service["spec"]["rayClusterConfig"]["authOptions"] == {"mode": "token"}
+    app = AppConfig.model_validate(yaml.safe_load(service["spec"]["serveConfigV2"])["applications"][0]["args"])
+    asked = {"secretKeyRef": {"name": "headrace-redis", "key": "password"}}
+    (cpu,) = [pod for pod in pods(service) if any(p["name"] == "grpc" for p in pod["spec"]["containers"][0].get("ports", []))]
+    assert {"name": app.session_store.password_variable, "valueFrom": asked} in cpu["spec"]["containers"][0]["env"]
+    (redis,) = [m for m in manifests if m["kind"] == "Deployment"]
+    (container,) = redis["spec"]["template"]["spec"]["containers"]
+    assert container["env"] == [{"name": "PASSWORD", "valueFrom": asked}]
+    assert container["args"][-2:] == ["--requirepass", "$(PASSWORD)"]

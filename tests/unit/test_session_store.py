@@ -6,9 +6,15 @@ from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 
 import pytest
+import redis
+from prometheus_client import CollectorRegistry
 
+from deployments.config import SessionStoreSettings
+from deployments.front_door import session_keeper
+from deployments.pacing import MonotonicClock
 from deployments.redis_store import RedisStore
 from deployments.session_store import Holding, MemoryStore, SessionStore, StoreUnavailable
+from observability.metrics import Metrics
 from tests.fakes import ManualClock
 from tests.stores import REDIS_SERVER, WITHOUT_REDIS, RedisServer, redis_server
 
@@ -131,3 +137,44 @@ async def test_redis_away_is_said_and_back_again_is_used(tmp_path: Path) -> None
 def test_an_address_that_is_none_is_refused_at_once() -> None:
     with pytest.raises(ValueError, match="scheme"):
         RedisStore("http://127.0.0.1", timeout_s=1)
+
+
+async def test_a_password_that_is_not_in_the_environment_is_missed_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = SessionStoreSettings(url="redis://127.0.0.1:1/0", password_variable="HEADRACE_TEST_PASSWORD")  # noqa: S106 - a name
+    with pytest.raises(ValueError, match="HEADRACE_TEST_PASSWORD is not set"):
+        session_keeper(settings, Metrics(CollectorRegistry()), MonotonicClock())
+    monkeypatch.setenv("HEADRACE_TEST_PASSWORD", "sesame")
+    await session_keeper(settings, Metrics(CollectorRegistry()), MonotonicClock()).aclose()
+
+
+async def test_redis_never_hears_of_a_token(server: RedisServer) -> None:
+    """Whoever looks into it could otherwise take sessions over."""
+    token = secrets.token_urlsafe(24)
+    store = RedisStore(server.url, timeout_s=5)
+    with redis.Redis(port=server.port) as spy, spy.monitor() as heard:
+        assert await store.put(token, "a", b"record", TTL_S) is Holding.MINE
+        assert await store.touch([(token, "a")], TTL_S) == [Holding.MINE]
+        assert await store.get(token) == b"record"
+        assert await store.claim(token, "b") == b"record"
+        await store.delete(token, "b")
+        await store.aclose()
+        spy.echo("the end")
+        commands: list[str] = []
+        while "the end" not in (commands or [""])[-1]:
+            commands.append(heard.next_command()["command"])
+    assert any("headrace:session:" in command for command in commands)
+    assert not any(token in command for command in commands)
+
+
+async def test_a_password_opens_redis(tmp_path: Path) -> None:
+    if REDIS_SERVER is None:
+        pytest.skip(WITHOUT_REDIS)
+    with redis_server(tmp_path) as running:
+        with redis.Redis(port=running.port) as operator:
+            operator.config_set("requirepass", "sesame")
+        stranger, friend = RedisStore(running.url, timeout_s=5), RedisStore(running.url, timeout_s=5, password="sesame")  # noqa: S106 - a test's
+        with pytest.raises(StoreUnavailable):
+            await stranger.get("t")
+        assert await friend.get("t") is None
+        await stranger.aclose()
+        await friend.aclose()
