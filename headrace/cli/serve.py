@@ -86,6 +86,7 @@ def running(
         raise bad_input("--config", f"must be a file that exists; got {str(config)!r}")
 
     console.in_range("--start-within", start_within_s, 1, 86_400)
+    _interrupt_on_signals()  # SIGTERM alone would leave a folder behind
 
     from deployments.cluster import Overrides, start_local
 

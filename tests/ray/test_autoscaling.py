@@ -57,6 +57,13 @@ async def replicas(cluster: Cluster, deployment: str, number: int) -> None:
             await asyncio.sleep(0.1)
 
 
+async def told(cluster: Cluster, service: str, state: str) -> None:
+    """Wait until health says so."""
+    async with asyncio.timeout(PATIENCE_S), cluster.client() as client:
+        while await client.health(service) != state:  # noqa: ASYNC110 - the front door asks Serve
+            await asyncio.sleep(0.1)
+
+
 async def play(cluster: Cluster, seed: int, seconds: float) -> list[bytes]:
     made: list[bytes] = []
     async with cluster.client() as client:
@@ -78,6 +85,8 @@ async def test_stages_follow_the_sessions_and_no_frame_is_lost(cluster: Cluster)
 
     await replicas(cluster, "Denoiser", 0)
     await replicas(cluster, "Decoder", 0)
+    await told(cluster, "replica/denoiser", "NOT_SERVING")
+    await told(cluster, "stage/denoiser", "SERVING")
     asked = time.monotonic()
     assert await play(cluster, 9, 1.0) == await expected(PROMPT, seed=9, seconds=1.0)
     assert time.monotonic() - asked < PATIENCE_S

@@ -72,6 +72,16 @@ async def test_the_endpoint_serves_metrics_and_targets_and_nothing_else() -> Non
         await asyncio.to_thread(exporter.close)
 
 
+async def test_the_endpoint_listens_on_ipv6_too() -> None:
+    exporter = Exporter(CollectorRegistry(), host="::1")
+    try:
+        with socket.create_connection(("::1", exporter.port), timeout=20) as connection:
+            connection.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+            assert (await asyncio.to_thread(connection.recv, 12)).endswith(b" 200")
+    finally:
+        await asyncio.to_thread(exporter.close)
+
+
 async def test_prometheus_is_told_when_the_targets_are_not_known() -> None:
     def unknown() -> Targets:
         raise TimeoutError
