@@ -9,7 +9,7 @@ CODE := headrace deployments observability autoscaling model_core bench training
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install fmt lint types imports layout check test test-unit test-ray test-cluster proto observability observe observe-check trace kuberay demo realtime bench bench-quick streams eval overload costs burst simulate sim-vs-real serve faults cancels parity gate gate-demo families clean
+.PHONY: help examples install fmt lint types imports layout check test test-unit test-ray test-cluster proto observability observe observe-check trace kuberay demo realtime bench bench-quick streams eval overload costs burst simulate sim-vs-real serve faults cancels parity gate gate-demo families clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -56,6 +56,11 @@ test-ray: $(STAMP) ## tests on a real local Ray cluster, in a process of their o
 
 test-cluster: $(STAMP) ## nodes that come and go under Ray's autoscaler, on a fake cloud; prints a timeline; not part of `test`
 	RAY_AUTH_MODE=token RAY_AUTH_TOKEN=$$($(BIN)/python -c "import secrets; print(secrets.token_hex(32))") $(BIN)/pytest -m cluster tests/cluster
+
+examples: $(STAMP) ## build the samples in Node.js and Go, and test those that could be built
+	@if command -v npm >/dev/null; then cd examples/node && npm ci --no-audit --no-fund --ignore-scripts; else echo "no npm: the sample in Node.js is left out"; fi
+	@if command -v go >/dev/null; then examples/go/build.sh; else echo "no Go: its sample is left out"; fi
+	$(BIN)/pytest tests/examples
 
 proto: $(STAMP) ## regenerate the stubs in headrace/v1 from the .proto
 	$(BIN)/python -m grpc_tools.protoc --proto_path=proto --python_out=. --pyi_out=. --grpc_python_out=. proto/headrace/v1/video.proto
