@@ -49,7 +49,7 @@ check: lint types imports layout ## all static checks
 test: check test-unit test-ray ## what CI runs: checks, unit tests, tests on a real local cluster
 
 test-unit: $(STAMP) ## tests that need no cluster
-	$(BIN)/pytest -m "not ray and not cluster"
+	$(BIN)/pytest -m "not ray and not cluster and not examples"
 
 test-ray: $(STAMP) ## tests on a real local Ray cluster, in a process of their own
 	$(BIN)/pytest -m ray
@@ -60,7 +60,7 @@ test-cluster: $(STAMP) ## nodes that come and go under Ray's autoscaler, on a fa
 examples: $(STAMP) ## build the samples in Node.js and Go, and test those that could be built
 	@if command -v npm >/dev/null; then cd examples/node && npm ci --no-audit --no-fund --ignore-scripts; else echo "no npm: the sample in Node.js is left out"; fi
 	@if command -v go >/dev/null; then examples/go/build.sh; else echo "no Go: its sample is left out"; fi
-	$(BIN)/pytest tests/examples
+	$(BIN)/pytest -m examples tests/examples
 
 proto: $(STAMP) ## regenerate the stubs in headrace/v1 from the .proto
 	$(BIN)/python -m grpc_tools.protoc --proto_path=proto --python_out=. --pyi_out=. --grpc_python_out=. proto/headrace/v1/video.proto

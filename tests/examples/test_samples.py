@@ -21,6 +21,7 @@ from headrace.v1 import video_pb2 as pb
 from tests.fakes import FakeDenoiser, FakeStages, eventually
 from tests.served import Served, serving
 
+pytestmark = pytest.mark.examples
 ROOT = Path(__file__).parents[2]
 NODE, GO = ROOT / "examples" / "node", ROOT / "examples" / "go"
 CONFIG = FakeStages().config
