@@ -34,6 +34,7 @@ from deployments.scrape import Discovery, ReplicaMetrics, Target, announced, met
 from deployments.session_keeper import KeeperPolicy, SessionKeeper
 from deployments.session_store import MemoryStore, SessionStore
 from model_core.pipeline import VideoPipeline
+from model_core.session_log import model_fingerprint
 from model_core.tasks import cancel_and_wait
 from observability.logs import set_up_logs
 from observability.metrics import Metrics
@@ -62,6 +63,7 @@ class FrontDoorReplica:
         metrics = Metrics(registry)
 
         model, clock = config.preset(), MonotonicClock()
+        await asyncio.to_thread(model_fingerprint, model)  # which reads weights that are not pinned, once a process
         latents = RemoteDenoiser(denoiser, "denoiser", *timeouts_s, may_be_idle=idle)
         self._desk, capacity = _admission(config, metrics, clock, latents, frames)
         self._keeper = session_keeper(config.session_store, metrics, clock)

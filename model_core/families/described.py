@@ -157,6 +157,7 @@ def describe(choice: Choice) -> CheckpointConfig:
         decoder_window = -(-(wan_vae_reach(vae) if decoder == "vae" else TAEHV_REACH) // grid.rest)
         attention, window = attention_of(settings, grid, decoder_window)
     _check_parts(checkpoint, kind, _channels(vae), stretch)
+    _check_partition(kind, transformer.get("chunk_partition"))
     components.setdefault(decoder, "")
     check_weights(checkpoint, components, causal=family == "causal-wan", averaged=attention.averaged)
     solver = solving(family, checkpoint.settings("scheduler")) if kind.schedule else Solving()
@@ -207,6 +208,13 @@ def _check_parts(checkpoint: Checkpoint, kind: Kind, channels: int, stretch: int
 def _fitting(most: int, apart: int, first: int) -> int:
     """The largest of `first`, `first + apart` and so on that is not above `most`."""
     return most - (most - first) % apart
+
+
+def _check_partition(kind: Kind, partition: list[int] | None) -> None:
+    """Raises WeightsError: AnyFlow-FAR's transformer was made for chunks of other sizes. The last one may be shorter."""
+    first, rest = kind.first, kind.rest
+    if partition and not (partition[0] == first and all(size == rest for size in partition[1:-1]) and partition[-1] <= rest):
+        raise WeightsError(f"transformer/config.json has chunk_partition {partition}; what is served is {first} and then {rest} each time")
 
 
 def _family(choice: Choice, pipeline: object) -> str:

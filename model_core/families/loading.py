@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from diffusers.utils import logging as diffusers_logging
 from torch import nn
 from transformers.utils import logging as transformers_logging
 
-from model_core.errors import WeightsError
+from model_core.errors import RuntimeUnavailable, WeightsError
 from model_core.families.checkpoint import Checkpoint
 from model_core.families.shards import weights_of
 
@@ -45,6 +46,12 @@ def load_module(checkpoint: Checkpoint, component: str, kind: Any) -> Any:
         raise WeightsError(f"{folder} does not fit {kind.__name__}: {told(problems)}")
     frozen: nn.Module = module.eval().requires_grad_(requires_grad=False)
     return frozen
+
+
+def require(package: str, purpose: str) -> None:
+    """Raises RuntimeUnavailable: a package is not installed which other libraries do without, and say nothing."""
+    if find_spec(package) is None:
+        raise RuntimeUnavailable(f"{package} is not installed: {purpose}")
 
 
 def told(problems: Mapping[str, Sequence[str]]) -> str:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from model_core.errors import FieldViolation
+from model_core.errors import FieldViolation, WeightsError
 from model_core.families.described import CheckpointConfig
 from model_core.graphs import TEXT_ENCODER, Bucket, GraphSpec, Inputs
 from model_core.runtimes.interface import Program
@@ -41,10 +41,16 @@ class PromptEmbedder:
         pipeline: a diffusers pipeline with tokenizer and text encoder, and no other part.
         config: of the model.
         width: D.
+
+    Raises:
+        WeightsError: the tokenizer has ids that the text encoder does not know.
     """
 
     def __init__(self, pipeline: Any, config: CheckpointConfig, width: int) -> None:
         self._pipeline, self._config = pipeline, config
+        known, ids = pipeline.text_encoder.config.vocab_size, pipeline.tokenizer.ids.size
+        if ids > known:
+            raise WeightsError(f"{config.checkpoint.folder}/tokenizer has {ids} ids; text_encoder/config.json has vocab_size {known}")
         pipeline.text_encoder = _Served(load_program(config, prompt_graphs(pipeline, config)), pipeline.text_encoder.dtype)
         self._shape = (config.texts, config.max_tokens, width)
 

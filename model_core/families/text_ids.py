@@ -23,9 +23,15 @@ JSON, PIECES = "tokenizer.json", "spiece.model"
 
 
 class Ids(Protocol):
-    """What a tokenizer's file says."""
+    """What a tokenizer's file says.
+
+    Attributes:
+        pad: the id that fills.
+        size: one more than the largest id.
+    """
 
     pad: int
+    size: int
 
     def whole(self, text: str) -> list[int]:
         """Ids of all of `text`, with the token that closes it."""
@@ -48,7 +54,7 @@ class JsonIds:
         number = self._tokenizer.token_to_id(pad)
         if number is None:
             raise WeightsError(f"{path} has no token {pad!r}, which tokenizer_config.json says to fill with")
-        self.pad = int(number)
+        self.pad, self.size = int(number), 1 + max(self._tokenizer.get_vocab().values())
 
     def whole(self, text: str) -> list[int]:
         self._tokenizer.no_truncation()
@@ -68,7 +74,7 @@ class PieceIds:
             self._pieces.Load(str(path))
         except (OSError, RuntimeError) as error:
             raise WeightsError(f"{path} is no tokenizer: {error}") from error
-        self.pad, self._end = self._pieces.pad_id(), self._pieces.eos_id()
+        self.pad, self.size, self._end = self._pieces.pad_id(), self._pieces.GetPieceSize(), self._pieces.eos_id()
         if self.pad < 0 or self._end < 0:
             raise WeightsError(f"{path} has no token to fill with, or none for the end of a sentence; T5's have both")
 

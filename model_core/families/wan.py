@@ -19,7 +19,7 @@ from model_core.config import EngineConfig, ModelConfig
 from model_core.families.clip import AlongRows, Angles, ClipLeg, ClipSampler, guided
 from model_core.families.described import CheckpointConfig
 from model_core.families.interface import Embedder, Painter, Sampler
-from model_core.families.loading import load_module, load_noise_schedule
+from model_core.families.loading import load_module, load_noise_schedule, require
 from model_core.families.prompts import PromptEmbedder, prompt_graphs
 from model_core.families.taehv import TaehvPainter, load_taehv, taehv_graphs
 from model_core.families.text_ids import load_tokenizer
@@ -144,6 +144,7 @@ def _transformers(config: CheckpointConfig) -> list[WanGraph]:
 
 def _prompts(config: CheckpointConfig) -> Any:
     """The part of diffusers' pipeline that cleans and embeds prompts."""
+    require("ftfy", "Wan was trained on prompts that it cleaned, and diffusers leaves that out without a word where it is missing")
     return WanPipeline(load_tokenizer(config.checkpoint), load_module(config.checkpoint, "text_encoder", UMT5EncoderModel), None, None)
 
 

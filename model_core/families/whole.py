@@ -53,6 +53,12 @@ NETWORKS = {
 }
 TEXT_ENCODERS = {"UMT5EncoderModel": "umt5", "T5EncoderModel": "t5"}  # and their `model_type`
 _NO_NETWORK = ("scheduler", "tokenizer", "image_processor")
+# Settings of transformers that ask for something that no family here gives.
+_UNSERVED = {
+    "pos_embed_seq_len": "it is made for a first and a last frame, which are not served",
+    "ofs_embed_dim": "it is made for a given image, which is not served",
+    "use_learned_positional_embeddings": "it knows one size alone, and is made for a given image, which is not served",
+}
 _MORE_SETTINGS = {"boundary_ratio", "expand_timesteps"}  # of Wan's pipelines
 
 
@@ -123,10 +129,9 @@ def check_transformer(checkpoint: Checkpoint, component: str, kind: str, width: 
         raise WeightsError(f"{where} describes a {settings['_class_name']!r}{authors}; expected one of diffusers' {kind}")
     if "dim" in settings:
         raise WeightsError(f"{where} has its authors' own names for settings (dim, num_heads); expected one of diffusers' {kind}")
-    if settings.get("pos_embed_seq_len") is not None:
-        raise WeightsError(
-            f"{where} has pos_embed_seq_len {settings['pos_embed_seq_len']}: it is made for a first and a last frame, which are not served"
-        )
+    for name, why in _UNSERVED.items():
+        if settings.get(name):
+            raise WeightsError(f"{where} has {name} {settings[name]}: {why}")
     for name, must in (("in_channels", channels[0]), ("out_channels", channels[1])):
         if settings.get(name) is not None and settings[name] != must:
             raise WeightsError(f"{where} has {name} {settings[name]}, what it is given beside this autoencoder has {must}")
@@ -176,24 +181,30 @@ def check_weights(checkpoint: Checkpoint, components: Mapping[str, str], *, caus
         folder = checkpoint.path() / component
         if not folder.is_dir():
             raise WeightsError(f"{folder} is missing: the checkpoint is incomplete or of another family")
-        if component == "tokenizer" and not any((folder / name).is_file() for name in TOKENS):
-            raise WeightsError(f"{folder} has neither {' nor '.join(TOKENS)}, so nothing says how text becomes ids")
-        if component in _NO_NETWORK:
+        if component == "tokenizer":  # whose file says all
+            if not any((folder / name).is_file() for name in TOKENS):
+                raise WeightsError(f"{folder} has neither {' nor '.join(TOKENS)}, so nothing says how text becomes ids")
+        elif component in _NO_NETWORK:
             checkpoint.settings(component)
-            continue
-        weights = weights_of(folder)
-        tensors = weights.tensors()
-        if not weights.files:
-            raise WeightsError(f"{folder} holds no safetensors, and nothing else is loaded")
-        own = causal and component == "transformer"
-        base = "model" if checkpoint.index().get(component, [""])[0] == "transformers" else "diffusion_pytorch_model"
-        if kind and not own and (strange := [path.name for path in weights.files if not path.name.startswith(base)]):
-            raise WeightsError(f"{folder / strange[0]} is not read: what is, is {base}.safetensors, or what its index names")
-        if kind in NETWORKS:
-            named = {ours: tensors[theirs] for theirs, ours in renamed(tensors, averaged=averaged).items()} if own else tensors
-            count = int(checkpoint.settings(component).get("num_layers", 0))
-            for problem in _problems(NETWORKS[kind], named, count):
-                raise WeightsError(f"{folder} does not fit {kind}: {problem}")
+        else:
+            _check_network(checkpoint, component, kind, own=causal and component == "transformer", averaged=averaged)
+
+
+def _check_network(checkpoint: Checkpoint, component: str, kind: str, *, own: bool, averaged: bool | None) -> None:
+    """See `check_weights`; `own`: its tensors may have their authors' names."""
+    folder = checkpoint.path() / component
+    weights = weights_of(folder)
+    tensors = weights.tensors()
+    if not weights.files:
+        raise WeightsError(f"{folder} holds no safetensors, and nothing else is loaded")
+    base = "model" if checkpoint.index().get(component, [""])[0] == "transformers" else "diffusion_pytorch_model"
+    if kind and not own and (strange := [path.name for path in weights.files if not path.name.startswith(base)]):
+        raise WeightsError(f"{folder / strange[0]} is not read: what is, is {base}.safetensors, or what its index names")
+    if kind in NETWORKS:
+        named = {ours: tensors[theirs] for theirs, ours in renamed(tensors, averaged=averaged).items()} if own else tensors
+        count = int(checkpoint.settings(component).get("num_layers", 0))
+        for problem in _problems(NETWORKS[kind], named, count):
+            raise WeightsError(f"{folder} does not fit {kind}: {problem}")
 
 
 def _problems(network: Network, tensors: Mapping[str, Held], count: int) -> Iterator[str]:

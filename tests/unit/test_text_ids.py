@@ -9,9 +9,10 @@ import pytest
 from sentencepiece import SentencePieceProcessor
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from model_core.errors import WeightsError
+from model_core.errors import RuntimeUnavailable, WeightsError
 from model_core.families.checkpoint import Checkpoint
 from model_core.families.forms import piece_model, with_pieces
+from model_core.families.loading import require
 from model_core.families.registry import family
 from model_core.families.text_ids import PromptTokenizer, load_tokenizer
 from tests import checkpoints
@@ -100,6 +101,25 @@ def test_a_json_file_comes_before_a_piece_model(tmp_path: Path) -> None:
 def test_what_is_no_tokenizer_is_refused(tmp_path: Path, files: dict[str, str], sentence: str) -> None:
     with pytest.raises(WeightsError, match=sentence):
         tokenizer_of(tmp_path, **files)
+
+
+def test_ids_that_the_text_encoder_does_not_know_are_refused_when_it_is_loaded(tmp_path: Path) -> None:
+    folder = checkpoints.copied("ltx", tmp_path)
+    path = folder / "tokenizer/tokenizer.json"
+    path.write_text(path.read_text().replace(": 258", ": 512"))
+    config = checkpoints.config("ltx", folder)
+    with pytest.raises(WeightsError, match=r"tokenizer has 513 ids; text_encoder/config\.json has vocab_size 512"):
+        family(config.family).embedder(config)
+
+
+def test_wan_reads_prompts_after_ftfy() -> None:
+    _, embedder, _ = checkpoints.parts("wan")
+    tokens, _ = embedder.embed(["a “red” circle", 'a "red" circle', "a red circle"])
+    assert (tokens[0] == tokens[1]).all()
+    assert (tokens[0] != tokens[2]).any()
+    require("ftfy", "it is")
+    with pytest.raises(RuntimeUnavailable, match="no_such_package is not installed: prompts are cleaned by it"):
+        require("no_such_package", "prompts are cleaned by it")
 
 
 @pytest.mark.parametrize("name", ["ltx", "cogvideox", "wan"])

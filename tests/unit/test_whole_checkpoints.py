@@ -143,6 +143,9 @@ REFUSED: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "ti2v": ("wan-image", index(expand_timesteps=True), "gives each token a timestep"),
     # settings
     "first and last frame": ("wan-image", config("transformer", pos_embed_seq_len=514), "pos_embed_seq_len 514: .* a last frame"),
+    "image's offset": ("cogvideox", config("transformer", ofs_embed_dim=8), "ofs_embed_dim 8: it is made for a given image"),
+    "one size": ("cogvideox", config("transformer", use_learned_positional_embeddings=True), "use_learned_positional_embeddings True: "),
+    "partition": ("anyflow-far", config("transformer", chunk_partition=[1, 4, 4]), r"chunk_partition \[1, 4, 4\]; what is served is 1 and"),
     "authors' class": ("wan", config("transformer", _class_name="WanModel", dim=48), "describes a 'WanModel'; it has its authors' own"),
     "authors' settings": ("wan", config("transformer", _class_name=..., dim=48), r"authors' own names for settings \(dim, num_heads\)"),
     "image weights": ("wan", config("transformer", in_channels=12), "has in_channels 12, .* has 4"),
@@ -205,6 +208,7 @@ def test_latents_must_be_whole_patches(name: str, of: int, height: int, tmp_path
 def served(folder: Path) -> None:
     settings(folder, "model_index.json", safety_checker=[None, None], feature_extractor=None, _name_or_path="x", expand_timesteps=False)
     (folder / "README.md").write_text("é")
+    (folder / "tokenizer/tokenizer_config.json").unlink()
     (folder / ".cache/huggingface").mkdir(parents=True)
     (folder / "transformer/notes ünd.txt").write_text("")
     (folder / "transformer/fp16").mkdir()
