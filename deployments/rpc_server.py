@@ -14,6 +14,7 @@ from deployments.grpc_service import SERVICE_NAME, VideoService
 from deployments.health import HealthMonitor
 from model_core.tasks import cancel_and_wait
 
+MAX_METADATA_BYTES = 64 * 1024
 _OPTIONS = (
     # Front-door replicas on one node share a port; the kernel spreads connections over them.
     ("grpc.so_reuseport", 1),
@@ -24,6 +25,8 @@ _OPTIONS = (
     # gRPC would end the connection of one that asks often, with a status that some report as "busy". An answer costs less than any call,
     # and gRPC bounds those that wait to be sent.
     ("grpc.http2.max_ping_strikes", 0),
+    # Gateways add tokens and cookies. From 8 KiB on, gRPC by itself refuses some calls, at random, with the status that means "busy".
+    ("grpc.max_metadata_size", MAX_METADATA_BYTES),
 )
 
 # gRPC itself refuses larger messages, unread, with the status that means "busy". Smaller ones that are still too large get a sentence.

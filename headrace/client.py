@@ -52,6 +52,8 @@ _CHANNEL_OPTIONS = (
     # Where several front doors share an address, another one answers at once.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
+    # Of several addresses each client begins with another one.
+    ("grpc.service_config", '{"loadBalancingConfig": [{"pick_first": {"shuffleAddressList": true}}]}'),
 )
 
 

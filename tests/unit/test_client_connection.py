@@ -68,6 +68,16 @@ async def test_of_two_addresses_the_one_that_answers_is_taken() -> None:
                 assert await client.list_models(timeout_s=None)
 
 
+async def test_clients_spread_over_several_addresses() -> None:
+    async with serving() as one, serving() as two:
+        for _ in range(24):  # all meet at one with a chance of one in eight million
+            async with HeadraceClient(f"ipv4:{one.address},{two.address}") as client:
+                await client.list_models(timeout_s=None)
+        calls = [served.metric("sessions_total", rpc="ListModels", outcome="completed") for served in (one, two)]
+        assert sum(calls) == 24
+        assert min(calls) > 0
+
+
 async def test_a_server_that_is_not_there_is_told_at_once_and_a_silent_one_after_a_while() -> None:
     with silent() as stopped:
         async with HeadraceClient(f"127.0.0.1:{stopped}", connecting=Connecting(0.1, 0.3)) as client:

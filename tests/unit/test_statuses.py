@@ -185,3 +185,12 @@ async def test_many_calls_on_one_connection_are_all_answered() -> None:
         plain: Any = channel
         calls = [plain.unary_unary("/headrace.v1.VideoService/ListModels")(b"") for _ in range(300)]
         assert all([await call for call in calls])
+
+
+@pytest.mark.parametrize("size", [7_000, 12_000, 30_000, 60_000])
+async def test_a_call_with_a_long_token_in_its_metadata_is_served(size: int) -> None:
+    """From 8 KiB on some, and from 16 KiB on all, were RESOURCE_EXHAUSTED."""
+    async with serving() as served, grpc.aio.insecure_channel(served.address) as channel:
+        plain: Any = channel
+        for _ in range(8):
+            assert await plain.unary_unary("/headrace.v1.VideoService/ListModels")(b"", metadata=(("authorization", "x" * size),))
