@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import random
 import secrets
@@ -28,7 +27,7 @@ from deployments.pacing import Clock, MonotonicClock
 from deployments.process import numbers, process_statistics
 from deployments.remote import RemoteDecoder, RemoteDenoiser, RemoteTextEncoder
 from deployments.rpc_server import GrpcServer, TlsIdentity
-from deployments.scaling_config import FrontDoorTuning, scaling_numbers, tuning
+from deployments.scaling_config import Tuned
 from deployments.scoreboard import Scoreboard
 from deployments.scrape import Discovery, ReplicaMetrics, Target, announced, metrics_targets
 from deployments.session_keeper import KeeperPolicy, SessionKeeper
@@ -43,8 +42,6 @@ from observability.tracing import Tracing, span_exporter
 _TOKEN_BYTES = 24
 # Sessions at once where nothing is measured.
 _UNLIMITED = 1_000_000
-
-log = logging.getLogger(__name__)
 
 
 class FrontDoorReplica:
@@ -93,8 +90,7 @@ class FrontDoorReplica:
         )
         self._scoreboard = Scoreboard(metrics)
         self._terms = numbers("terms", config.terms())
-        self._tuned = False
-        self._scaling = scaling_numbers(FrontDoorTuning().scaling, time.time())
+        self._tuned = Tuned(time.time)
         self._drain_s = settings.drain_seconds
         self._draining: asyncio.Task[None] | None = None
         self._metrics = _replica_metrics(metrics, settings, text_encoder, denoiser, decoder)
@@ -110,21 +106,15 @@ class FrontDoorReplica:
         """What the scaling policy goes by: numbers of admission, totals of what viewers saw, the application's terms, and its settings."""
         admission = self._desk.statistics()
         seen = numbers("front_door", self._scoreboard.read(admission.arrivals))
-        return numbers("front_door", admission) | seen | self._terms | self._scaling
+        return numbers("front_door", admission) | seen | self._terms | self._tuned.numbers
 
     async def reconfigure(self, user_config: object) -> None:
         """Serve calls this with `user_config` after the start, and again whenever it has changed; nothing else of the replica changes.
 
         Raises:
-            ValueError: it is wrong, at the start. Later the settings before it stand: for an error Serve would replace the replica.
+            ValueError: as `Tuned.take`.
         """
-        try:
-            self._scaling = scaling_numbers(tuning(user_config).scaling, time.time())
-        except ValueError as error:
-            if not self._tuned:
-                raise
-            log.error("the new user_config is refused, the one before it stands: %s", error)  # noqa: TRY400 - the sentence says it all
-        self._tuned = True
+        self._tuned.take(user_config)
 
     async def metrics_target(self) -> Target:
         """Where Prometheus reads this replica."""

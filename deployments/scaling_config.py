@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -160,6 +160,33 @@ def tuning(user_config: object) -> FrontDoorTuning:
 def scaling_numbers(settings: ScalingSettings, since: float) -> dict[str, float]:
     """`settings` as a number that a replica exports; `since` is when they came, in seconds since the epoch."""
     return {_NAME + settings.model_dump_json(exclude_unset=True): since}
+
+
+class Tuned:
+    """What a front door has been told last, as `numbers` for the policy; the defaults until it is told anything.
+
+    Args:
+        clock: seconds since the epoch.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._told = False
+        self.numbers = scaling_numbers(ScalingSettings(), clock())
+
+    def take(self, user_config: object) -> None:
+        """From now on these. Later ones that are wrong are refused with a line of log: for an error Serve would replace the replica.
+
+        Raises:
+            ValueError: the first one is wrong.
+        """
+        try:
+            self.numbers = scaling_numbers(tuning(user_config).scaling, self._clock())
+        except ValueError as error:
+            if not self._told:
+                raise
+            log.error("the new user_config is refused, the one before it stands: %s", error)  # noqa: TRY400 - the sentence says it all
+        self._told = True
 
 
 def newest_settings(replicas: Iterable[Mapping[str, float]]) -> ScalingSettings | None:

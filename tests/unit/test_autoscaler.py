@@ -18,7 +18,7 @@ from deployments.config import FRONT_DOOR, STAGE_DEPLOYMENTS, AppConfig
 from deployments.policy_report import PolicyReport
 from deployments.process import numbers
 from deployments.routing import Candidate, may_shrink, preferred
-from deployments.scaling_config import NodeSettings, newest_settings, scaling_numbers, tuning
+from deployments.scaling_config import NodeSettings, ScalingSettings, Tuned, newest_settings, scaling_numbers, tuning
 from model_core.errors import InvalidRequest
 from tests.work import calls_of
 
@@ -152,6 +152,19 @@ def test_settings_that_the_front_doors_are_told_later_count_from_the_next_decisi
     assert nodes.wanted.pop() == (3, "spot"), "what was told last stands"
     loop.tick(crowded(106.0, {}, since=105.0))
     assert not nodes.wanted, "no nodes are to be asked for any more"
+
+
+def test_a_wrong_setting_ends_no_replica_that_serves() -> None:
+    times = iter([1.0, 2.0, 3.0])
+    with pytest.raises(ValueError, match=r"user_config\.scaling\.z: "):
+        Tuned(lambda: 0.0).take({"scaling": {"z": -1}})
+    tuned = Tuned(lambda: next(times))
+    assert newest_settings([tuned.numbers]) == ScalingSettings()
+    tuned.take({"scaling": {"z": 2}})
+    tuned.take({"scaling": {"z": -1}})
+    assert tuned.numbers == scaling_numbers(ScalingSettings(z=2), 2.0)
+    tuned.take({"scaling": {"z": 3}})
+    assert tuned.numbers == scaling_numbers(ScalingSettings(z=3), 3.0)
 
 
 def test_settings_of_another_version_are_left_out() -> None:
