@@ -10,14 +10,17 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from deployments.app import APP_NAME
 from deployments.cluster import free_port, start_local
-from deployments.remote import RemoteDecoder
+from deployments.remote import RemoteDecoder, RemoteDenoiser
 from headrace.client import ClientError, HeadraceClient, Unavailable
 from headrace.v1 import video_pb2 as pb
+from model_core.errors import StageUnavailable
+from model_core.messages import GENERATION, read_message
 from model_core.types import SessionContext
 from tests.fakes import FakeEncoder
 from tests.ray.clusters import PATIENCE_S, Cluster, expected, frames, kill, listener, overrides, stream
@@ -68,6 +71,23 @@ async def health_when_two_of_three_serve(address: str) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def cluster(boot: Boot) -> Cluster:
     return boot.cluster
+
+
+class FromAnotherVersion:
+    """A message as a replica of a later version might send it."""
+
+    def __reduce__(self) -> tuple[Any, tuple[str, int, dict[str, Any]]]:
+        return read_message, ("model_core.types:SessionContext", GENERATION, {"session_id": "s", "a_field_of_tomorrow": 1})
+
+
+@pytest.mark.parametrize("by_reference", [False, True], ids=["gRPC", "Ray"])
+async def test_a_replica_that_cannot_read_a_message_says_so_and_serves_on(cluster: Cluster, by_reference: bool) -> None:
+    handle = cluster.handle("Denoiser").options(_by_reference=by_reference)
+    async with asyncio.timeout(PATIENCE_S):
+        with pytest.raises(StageUnavailable):
+            async for _ in RemoteDenoiser(handle, "denoiser", PATIENCE_S).stream(cast("SessionContext", FromAnotherVersion())):
+                pass
+        assert await RemoteDenoiser(handle, "denoiser", PATIENCE_S).ping()
 
 
 async def test_nothing_serves_before_the_last_stage_is_ready(boot: Boot) -> None:
