@@ -98,7 +98,7 @@ def wait_until_ready(
         app = look()
         if app.state == "DEPLOY_FAILED":
             reasons = [f"{name}: {d.error}" for name, d in app.deployments.items() if d.error]
-            raise StageUnavailable(f"the application did not start: {'; '.join(reasons) or app.message}")
+            raise StageUnavailable(f"the application did not start: {'; '.join(reasons) or _last_line(app.message)}")
         if app.state == "RUNNING" and serving():
             return
         progress.seen(app)

@@ -18,11 +18,35 @@ The gRPC status in brackets is applied at the front door, nowhere else.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
 
 
 class HeadraceError(Exception):
-    """Root of the tree."""
+    """Root of the tree. Read in a process of another version, it is the nearest of its classes that there are."""
+
+    def __reduce__(self) -> tuple[Any, tuple[list[str], str, dict[str, Any]]]:
+        kinds = [kind for kind in type(self).__mro__ if issubclass(kind, HeadraceError)]
+        return read_error, ([f"{kind.__module__}:{kind.__qualname__}" for kind in kinds], str(self), self.__dict__)
+
+
+def read_error(paths: list[str], message: str, attributes: dict[str, Any]) -> HeadraceError:
+    """What `HeadraceError.__reduce__` wrote; `paths` are its class and those above it, the root last."""
+    kind = _first_found(paths)
+    error = kind.__new__(kind, message)
+    error.__dict__.update(attributes)
+    return error
+
+
+def _first_found(paths: list[str]) -> type[HeadraceError]:
+    for path in paths:
+        module, name = path.split(":")
+        with suppress(ImportError, AttributeError):
+            found: type[HeadraceError] = getattr(import_module(module), name)
+            return found
+    return HeadraceError
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +68,6 @@ class InvalidRequest(HeadraceError):
         self.violations = violations
         super().__init__("; ".join(f"{v.field}: {v.description}" for v in violations))
 
-    def __reduce__(self) -> tuple[type[InvalidRequest], tuple[tuple[FieldViolation, ...]]]:
-        return (InvalidRequest, (self.violations,))
-
 
 class CapacityExceeded(HeadraceError):
     """All slots are taken and the waiting room is full."""
@@ -54,9 +75,6 @@ class CapacityExceeded(HeadraceError):
     def __init__(self, message: str, retry_after_s: float) -> None:
         self.retry_after_s = retry_after_s
         super().__init__(message)
-
-    def __reduce__(self) -> tuple[type[CapacityExceeded], tuple[str, float]]:
-        return (CapacityExceeded, (str(self), self.retry_after_s))
 
 
 class StageUnavailable(HeadraceError):
@@ -77,9 +95,6 @@ class ChunkFailed(StageUnavailable):
     def __init__(self, message: str, chunk: int) -> None:
         self.chunk = chunk
         super().__init__(message)
-
-    def __reduce__(self) -> tuple[type[ChunkFailed], tuple[str, int]]:
-        return (ChunkFailed, (str(self), self.chunk))
 
 
 class SessionBroken(HeadraceError):

@@ -16,7 +16,7 @@ import pytest
 
 from deployments.link import Ticket
 from model_core import types
-from model_core.errors import FieldViolation, InvalidRequest, StageUnavailable
+from model_core.errors import CapacityExceeded, ChunkFailed, FieldViolation, InvalidRequest, StageDraining, StageUnavailable
 from model_core.messages import GENERATION, Message, MessageEnum, read_message
 from model_core.types import Codec, Footage, FrameChunk, Given, LatentChunk, SessionContext, StageTiming, TextEmbedding
 from observability.context import NOBODY, work, work_for
@@ -133,9 +133,29 @@ def test_what_a_reader_does_not_have_at_all_is_refused(schema: ModuleType) -> No
         arrives(of_b)
 
 
-def test_what_errors_carry_goes_by_their_arguments() -> None:
-    error = InvalidRequest((FieldViolation("spec.seconds", "must be positive; got 0"),))
-    assert arrives(pickle.dumps(error)).violations == error.violations
+@pytest.mark.parametrize(
+    "error",
+    [
+        InvalidRequest((FieldViolation("spec.seconds", "must be positive; got 0"),)),
+        CapacityExceeded("all 2 slots are taken", 1.5),
+        ChunkFailed("chunk 3 is not finite", 3),
+        StageDraining("the replica is about to stop"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_arrives_with_what_it_carries(error: Exception) -> None:
+    read = arrives(pickle.dumps(error))
+    assert (type(read), str(read), vars(read)) == (type(error), str(error), vars(error))
+
+
+def test_an_error_that_a_reader_does_not_have_is_the_nearest_that_it_has(schema: ModuleType) -> None:
+    """An old front door goes on with the session, whatever a new replica calls its trouble."""
+    schema.Later = type("Later", (StageDraining,), {"__module__": schema.__name__})  # type: ignore[attr-defined]
+    data = pickle.dumps(schema.Later("somewhere else, please"))
+    assert type(arrives(data)) is schema.Later
+    del schema.Later
+    read = arrives(data)
+    assert (type(read), str(read)) == (StageDraining, "somewhere else, please")
 
 
 def test_a_caller_of_another_version_may_say_more_of_its_work() -> None:

@@ -69,7 +69,7 @@ def test_a_start_that_serve_gives_up_ends_at_once_with_the_reason() -> None:
     with pytest.raises(StageUnavailable, match="the application did not start: Denoiser: WeightsError: no such folder"):
         start(iter([failed]), iter(()))
     with pytest.raises(StageUnavailable, match="the application did not start: the arguments are wrong"):
-        start(iter([app("DEPLOY_FAILED", "the arguments are wrong")]), iter(()))
+        start(iter([app("DEPLOY_FAILED", "Traceback\n  a page\nthe arguments are wrong")]), iter(()))
 
 
 def test_running_without_a_replica_is_not_ready() -> None:
