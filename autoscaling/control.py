@@ -83,10 +83,10 @@ class ControlStatistics:
 
 
 class AdmissionControl:
-    """See the module's docstring. One owner."""
+    """See the module's docstring. One owner, who may put another `config` in place between two calls."""
 
     def __init__(self, config: AdmissionConfig, capacity: Capacity, now: float) -> None:
-        self._config = config
+        self.config = config
         self._capacity = capacity
         self._now = now
         self._brownout = BrownOut()
@@ -173,7 +173,7 @@ class AdmissionControl:
         return {key: place for first, place in places.items() for key in self._line[first].keys}
 
     def statistics(self) -> ControlStatistics:
-        full = self._capacity.sessions(self._config.default_steps)
+        full = self._capacity.sessions(self.config.default_steps)
         return ControlStatistics(
             live=len(self._running),
             degraded=sum(n for (ask, steps), n in self._kinds.items() if steps < ask.steps),
@@ -203,20 +203,20 @@ class AdmissionControl:
         contended = {session.ask.paced for session in self._line.values()}
         for (ask, steps), number in self._kinds.items():
             if ask.paced in contended:
-                self._shares[ask.paced].charge(ask.tenant, elapsed * number * self._share(steps), self._config.tenant(ask.tenant).weight)
+                self._shares[ask.paced].charge(ask.tenant, elapsed * number * self._share(steps), self.config.tenant(ask.tenant).weight)
         self._close_accounts()
 
     def _close_accounts(self) -> None:
         for paced, shares in self._shares.items():
             if shares.accounts:
-                shares.settle(self._waiting_tenants(paced=paced), lambda tenant: self._config.tenant(tenant).weight)
+                shares.settle(self._waiting_tenants(paced=paced), lambda tenant: self.config.tenant(tenant).weight)
 
     def _waiting_tenants(self, *, paced: bool) -> set[str]:
         return {session.ask.tenant for session in self._line.values() if session.ask.paced == paced}
 
     def _set_aside(self) -> bool:
         """Those whose viewers have stood still for too long give up their slots. Whether any did."""
-        config, now = self._config, self._now
+        config, now = self.config, self._now
         late = [key for key in self._paused if now - (self._running[key].paused_at or 0.0) >= config.hold_s - self._running[key].held_s]
         for key in late:
             session = self._stop_running(key)
@@ -286,21 +286,21 @@ class AdmissionControl:
         view = self._view(key, ask, self._order(paced=ask.paced).index(key))
         if own:
             view = replace(view, tenant_sessions=view.tenant_sessions - 1)
-        return decide(ask, view, self._config, jitter)
+        return decide(ask, view, self.config, jitter)
 
     def _settle(self) -> None:
         """Admit from the line while there is room, then let the level follow the load."""
         for paced in (True, False):
             while order := self._order(paced=paced):
                 ask = self._line[order[0]].ask
-                decision = decide(ask, self._view(order[0], ask, 0), self._config, 0.0)
+                decision = decide(ask, self._view(order[0], ask, 0), self.config, 0.0)
                 if not isinstance(decision, Admit):
                     break
                 session = self._line[order[0]]
                 self._admit(order[0], decision)
                 self._changes += [Change(key, decision.steps, admitted=True) for key in session.keys]
         running, waiting = self._paced(others=True), sum(s.ask.paced for s in self._line.values())
-        self._move_to(self._brownout.observe(self._config.brownout, self._capacity, running, waiting, self._now))
+        self._move_to(self._brownout.observe(self.config.brownout, self._capacity, running, waiting, self._now))
         self._close_accounts()
 
     def _admit(self, key: int, decision: Admit) -> None:
@@ -338,10 +338,10 @@ class AdmissionControl:
             self._changes += [Change(each, session.steps, admitted=False) for each in session.keys]
 
     def _level_steps(self, session: _Session) -> int:
-        return self._config.brownout.steps(session.ask.steps, self._brownout.level) if session.ask.paced else session.steps
+        return self.config.brownout.steps(session.ask.steps, self._brownout.level) if session.ask.paced else session.steps
 
     def _turns_per_s(self) -> float:
-        return self._config.brownout.turnover * len(self._running)
+        return self.config.brownout.turnover * len(self._running)
 
     def _view(self, key: int, ask: Ask, ahead: int) -> View:
         """As `key`, which is in line, sees it: without itself."""
@@ -369,7 +369,7 @@ class AdmissionControl:
 
     def _paced(self, *, others: bool) -> dict[int, int]:
         """Paced sessions that run, by the steps that they asked for, with those of other front doors or without."""
-        asked = {self._config.default_steps: self._capacity.others} if others and self._capacity.others else {}
+        asked = {self.config.default_steps: self._capacity.others} if others and self._capacity.others else {}
         for (ask, _), number in self._kinds.items():
             if ask.paced:
                 asked[ask.steps] = asked.get(ask.steps, 0) + number
@@ -386,7 +386,7 @@ class AdmissionControl:
             for (ask, steps), number in self._kinds.items():
                 outstanding[ask.tenant] += number * self._share(steps) * self._lengths.session_s
             line = [Waiter(key, ask.tenant, self._share(ask.steps) * self._lengths.session_s) for key, ask in here]
-            weights = {tenant: self._config.tenant(tenant).weight for tenant in tenants}
+            weights = {tenant: self.config.tenant(tenant).weight for tenant in tenants}
             order = [waiter.key for waiter in self._shares[paced].order(line, outstanding, weights)]
         return sorted(order, key=lambda key: not self._line[key].ask.resumed)
 

@@ -31,8 +31,8 @@ from autoscaling.simulator.workload import Lengths, Workload
 from bench.tally import quantile
 from deployments.cluster import STAGED_CONFIG, Overrides, load
 from deployments.config import FRONT_DOOR, AppConfig
-from deployments.scaling_config import tuning
 from deployments.simulated_ray import RayDefault
+from deployments.tuning import tuning
 
 NAMES = {Stage.TEXT_ENCODER: "TextEncoder", Stage.DENOISER: "Denoiser", Stage.DECODER: "Decoder"}
 AIMS = {"p50": 10.0, "p99": 20.0}

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
+from dataclasses import replace
 
-from autoscaling.admission import AdmissionConfig, Admit, Ask, Reject
+from autoscaling.admission import AdmissionConfig, Admit, Ask, Reject, Tenant
 from autoscaling.control import AdmissionControl, ControlStatistics
 from autoscaling.profile import Capacity
 from deployments.pacing import Clock
@@ -113,6 +114,11 @@ class AdmissionDesk:
         self._control = AdmissionControl(config, capacity, clock.now())
         self._tickets: dict[int, Ticket] = {}
         self._keys = itertools.count()
+
+    def set_tenants(self, tenants: Mapping[str, Tenant]) -> None:
+        """Their terms from now on. Sessions that run or wait stay; those of a tenant that has gone have the default's terms."""
+        self._config = replace(self._config, tenants=dict(tenants))
+        self._control.config = self._config
 
     def tenant(self, named: str) -> str:
         """The account of a caller who names itself so; one of a fixed set."""

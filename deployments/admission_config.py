@@ -6,21 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from autoscaling.admission import OTHER_TENANT, AdmissionConfig, Tenant
+from autoscaling.admission import AdmissionConfig
 from autoscaling.brownout import BrownOutConfig, default_tiers
-
-TenantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 
 
 class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class TenantSettings(_Settings):
-    """See `autoscaling.admission.Tenant`; `max_sessions` is for each front door."""
-
-    weight: Annotated[float, Field(gt=0, le=1e6)] = 1.0
-    max_sessions: Annotated[int, Field(ge=1)] | None = None
 
 
 class AdmissionSettings(_Settings):
@@ -36,7 +27,6 @@ class AdmissionSettings(_Settings):
         dwell_seconds: shortest time between two steps of recovery.
         pause_seconds: how long a paused session keeps its slot. Then others may have it, and the session waits in line when it goes on.
         max_paused: sessions that may be paused for longer, for each front door. Beyond them, such a pause ends the session.
-        tenants: by the name that callers give in the metadata `x-headrace-tenant`; `default` is for those that give none.
     """
 
     mode: Literal["measured", "none"] = "measured"
@@ -47,7 +37,6 @@ class AdmissionSettings(_Settings):
     dwell_seconds: Annotated[float, Field(ge=0)] = 15.0
     pause_seconds: Annotated[float, Field(ge=0)] = 30.0
     max_paused: Annotated[int, Field(ge=0, le=100_000)] = 256
-    tenants: dict[TenantName, TenantSettings] = Field(default_factory=dict)
 
     @field_validator("tiers")
     @classmethod
@@ -56,15 +45,8 @@ class AdmissionSettings(_Settings):
             raise ValueError(f"must be a strictly descending list; got {list(tiers)}")
         return tiers
 
-    @field_validator("tenants")
-    @classmethod
-    def _no_other(cls, tenants: dict[str, TenantSettings]) -> dict[str, TenantSettings]:
-        if OTHER_TENANT in tenants:
-            raise ValueError(f"{OTHER_TENANT!r} stands for all that are not listed, and cannot be listed")
-        return tenants
-
     def policy(self, default_steps: int) -> AdmissionConfig:
-        """`default_steps` are the model's."""
+        """`default_steps` are the model's. Tenants come later; see `deployments.tuning`."""
         measured = self.mode == "measured"
         tiers = default_tiers(default_steps) if self.tiers is None else self.tiers
         return AdmissionConfig(
@@ -72,7 +54,6 @@ class AdmissionSettings(_Settings):
             max_waiting=self.max_waiting,
             max_wait_s=self.max_wait_seconds,
             default_steps=default_steps,
-            tenants={name: Tenant(t.weight, t.max_sessions) for name, t in self.tenants.items()} if measured else {},
             hold_s=self.pause_seconds,
             max_aside=self.max_paused,
         )

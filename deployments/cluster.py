@@ -29,7 +29,8 @@ from deployments.config import FRONT_DOOR, AppConfig, FrontDoorSettings
 from deployments.document import check_deployments, read_document
 from deployments.private_ray import PrivateRay, has_token, in_thread_of_its_own, signals_held
 from deployments.readiness import Tell, app_state, wait_until_ready
-from deployments.scaling_config import FrontDoorTuning, violations
+from deployments.scaling_config import violations
+from deployments.tuning import FrontDoorTuning
 from model_core.errors import FieldViolation, InvalidRequest
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -27,11 +27,11 @@ from deployments.pacing import Clock, MonotonicClock
 from deployments.process import numbers, process_statistics
 from deployments.remote import RemoteDecoder, RemoteDenoiser, RemoteTextEncoder
 from deployments.rpc_server import GrpcServer, TlsIdentity
-from deployments.scaling_config import Tuned
 from deployments.scoreboard import Scoreboard
 from deployments.scrape import Discovery, ReplicaMetrics, Target, announced, metrics_targets
 from deployments.session_keeper import KeeperPolicy, SessionKeeper
 from deployments.session_store import MemoryStore, SessionStore
+from deployments.tuning import Tuned
 from model_core.pipeline import VideoPipeline
 from model_core.session_log import model_fingerprint
 from model_core.tasks import cancel_and_wait
@@ -90,7 +90,8 @@ class FrontDoorReplica:
         )
         self._scoreboard = Scoreboard(metrics)
         self._terms = numbers("terms", config.terms())
-        self._tuned = Tuned(time.time)
+        measured = config.admission.mode == "measured"
+        self._tuned = Tuned(time.time, self._desk.set_tenants if measured else lambda _: None)
         self._drain_s = settings.drain_seconds
         self._draining: asyncio.Task[None] | None = None
         self._metrics = _replica_metrics(metrics, settings, text_encoder, denoiser, decoder)

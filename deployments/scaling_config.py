@@ -1,9 +1,8 @@
-"""What may be tuned while sessions run: the scaling policy's settings, and the policy's configuration out of them.
+"""The scaling policy's settings, how front doors tell them to the policy, and the policy's configuration out of them.
 
-Serve hashes an application's arguments and those of its policy into the version of its code, and replaces every replica when they
-change. `user_config` of a deployment is not in that hash: running replicas are told. So the settings stand in the front door's
-`user_config`, and the front doors tell the policy, which runs in the controller. Serve carries numbers by name from a replica to a policy
-and nothing else; the settings travel in such a name, as JSON, and the number is the time at which they came.
+The policy runs in Serve's controller. Serve carries numbers by name from a replica to a policy and nothing else; the settings travel in
+such a name, as JSON, and the number is the time at which they came. Why they do not stand in the policy's arguments is in
+`deployments.tuning`.
 
 Loaded in Serve's controller, so it stays light.
 """
@@ -12,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -138,55 +137,9 @@ def violations(path: str, error: ValidationError) -> tuple[FieldViolation, ...]:
     return tuple(FieldViolation(".".join([path] * bool(path) + [str(part) for part in p["loc"]]), sentence(p)) for p in error.errors())
 
 
-class FrontDoorTuning(_Settings):
-    """`user_config` of the front door: what takes effect without a replica being replaced."""
-
-    scaling: ScalingSettings = ScalingSettings()
-
-
-def tuning(user_config: object) -> FrontDoorTuning:
-    """From `user_config`.
-
-    Raises:
-        ValueError: every problem in one line, by field.
-    """
-    try:
-        return FrontDoorTuning.model_validate(user_config)
-    except ValidationError as error:
-        problems = "; ".join(f"{v.field}: {v.description}" for v in violations("user_config", error))
-        raise ValueError(problems) from None
-
-
 def scaling_numbers(settings: ScalingSettings, since: float) -> dict[str, float]:
     """`settings` as a number that a replica exports; `since` is when they came, in seconds since the epoch."""
     return {_NAME + settings.model_dump_json(exclude_unset=True): since}
-
-
-class Tuned:
-    """What a front door has been told last, as `numbers` for the policy; the defaults until it is told anything.
-
-    Args:
-        clock: seconds since the epoch.
-    """
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._told = False
-        self.numbers = scaling_numbers(ScalingSettings(), clock())
-
-    def take(self, user_config: object) -> None:
-        """From now on these. Later ones that are wrong are refused with a line of log: for an error Serve would replace the replica.
-
-        Raises:
-            ValueError: the first one is wrong.
-        """
-        try:
-            self.numbers = scaling_numbers(tuning(user_config).scaling, self._clock())
-        except ValueError as error:
-            if not self._told:
-                raise
-            log.error("the new user_config is refused, the one before it stands: %s", error)  # noqa: TRY400 - the sentence says it all
-        self._told = True
 
 
 def newest_settings(replicas: Iterable[Mapping[str, float]]) -> ScalingSettings | None:

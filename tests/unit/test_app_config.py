@@ -65,9 +65,6 @@ def test_the_defaults_of_a_denoise_replica_are_stated_once() -> None:
             "endpoint must have a path; a collector's is usually http://127.0.0.1:4318/v1/traces; got 'http://127.0.0.1:4318'",
         ),
         ({"admission": {"mode": "fcfs"}}, "args.admission.mode: Input should be 'measured' or 'none'; got 'fcfs'"),
-        ({"admission": {"tenants": {"a": {"weight": 0}}}}, "args.admission.tenants.a.weight: Input should be greater than 0; got '0'"),
-        ({"admission": {"tenants": {"other": {}}}}, "'other' stands for all that are not listed, and cannot be listed"),
-        ({"admission": {"tenants": {"a b": {}}}}, "args.admission.tenants.a b"),
         ({"link_windw": 2}, "args.link_windw: Extra inputs are not permitted"),
         ({"front_door": {"limits": {"max_prompt_bytes": "many"}}}, "args.front_door.limits.max_prompt_bytes"),
     ],
@@ -75,6 +72,19 @@ def test_the_defaults_of_a_denoise_replica_are_stated_once() -> None:
 def test_a_wrong_argument_names_itself_its_limit_and_its_value(args: dict[str, object], told: str) -> None:
     with pytest.raises(InvalidRequest, match=re.escape(told)):
         load(STAGED_CONFIG, Overrides(args=args))
+
+
+@pytest.mark.parametrize(
+    ("tenants", "told"),
+    [
+        ({"a": {"weight": 0}}, "deployments.FrontDoor.user_config.tenants.a.weight: Input should be greater than 0; got '0'"),
+        ({"other": {}}, "'other' stands for all that are not listed, and cannot be listed"),
+        ({"a b": {}}, "deployments.FrontDoor.user_config.tenants.a b"),
+    ],
+)
+def test_a_wrong_tenant_is_refused_before_a_front_door_is_told(tenants: dict[str, object], told: str) -> None:
+    with pytest.raises(InvalidRequest, match=re.escape(told)):
+        load(STAGED_CONFIG, Overrides(deployments={"FrontDoor": {"user_config": {"tenants": tenants}}}))
 
 
 def test_overrides_are_merged_and_port_zero_becomes_a_real_port() -> None:

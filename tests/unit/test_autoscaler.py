@@ -11,6 +11,7 @@ from ray.serve._private.config import DeploymentConfig
 from ray.serve.config import AutoscalingConfig
 from ray.serve.context import ReplicaContext
 
+from autoscaling.admission import Tenant
 from autoscaling.scaling import Terms
 from deployments.autoscaler import PipelinePolicy, PolicyLoop, Totals, latest, log, terms_of
 from deployments.cluster import STAGED_CONFIG, Overrides, load
@@ -18,7 +19,8 @@ from deployments.config import FRONT_DOOR, STAGE_DEPLOYMENTS, AppConfig
 from deployments.policy_report import PolicyReport
 from deployments.process import numbers
 from deployments.routing import Candidate, may_shrink, preferred
-from deployments.scaling_config import NodeSettings, ScalingSettings, Tuned, newest_settings, scaling_numbers, tuning
+from deployments.scaling_config import NodeSettings, ScalingSettings, newest_settings, scaling_numbers
+from deployments.tuning import Tuned, tuning
 from model_core.errors import InvalidRequest
 from tests.work import calls_of
 
@@ -157,14 +159,16 @@ def test_settings_that_the_front_doors_are_told_later_count_from_the_next_decisi
 def test_a_wrong_setting_ends_no_replica_that_serves() -> None:
     times = iter([1.0, 2.0, 3.0])
     with pytest.raises(ValueError, match=r"user_config\.scaling\.z: "):
-        Tuned(lambda: 0.0).take({"scaling": {"z": -1}})
-    tuned = Tuned(lambda: next(times))
+        Tuned(lambda: 0.0, print).take({"scaling": {"z": -1}})
+    tenants: list[dict[str, Tenant]] = []
+    tuned = Tuned(lambda: next(times), tenants.append)
     assert newest_settings([tuned.numbers]) == ScalingSettings()
     tuned.take({"scaling": {"z": 2}})
-    tuned.take({"scaling": {"z": -1}})
+    tuned.take({"scaling": {"z": -1}, "tenants": {"studio": {}}})
     assert tuned.numbers == scaling_numbers(ScalingSettings(z=2), 2.0)
-    tuned.take({"scaling": {"z": 3}})
+    tuned.take({"scaling": {"z": 3}, "tenants": {"studio": {"weight": 2, "max_sessions": 8}}})
     assert tuned.numbers == scaling_numbers(ScalingSettings(z=3), 3.0)
+    assert tenants == [{}, {"studio": Tenant(2, 8)}]
 
 
 def test_settings_of_another_version_are_left_out() -> None:

@@ -159,6 +159,21 @@ async def test_tenants_are_told_apart_by_metadata_and_made_up_names_are_one() ->
         assert labels == {"small", "other"}
 
 
+async def test_tenants_may_change_while_their_sessions_run() -> None:
+    async with serving(FakeStages(FakeDenoiser(FakeStages().config, delay_s=0.005)), policy=POLICY, capacity=TWO) as served:
+        async with AsyncExitStack() as stack:
+            small = await stack.enter_async_context(HeadraceClient(served.address, tenant="small"))
+            await opened(stack, small)
+            served.desk.set_tenants({"small": Tenant(1, max_sessions=2), "studio": Tenant(1, max_sessions=1)})
+            await opened(stack, small)
+            with pytest.raises(Busy, match="tenant small has 2 of at most 2 sessions"):
+                await small.generate("another", seconds=0.1)
+            served.desk.set_tenants({})
+            assert served.desk.tenant("small") == "other"
+            assert served.service.open_sessions == 2, "those that run stay"
+        await served.nothing_left()
+
+
 async def test_a_refusal_does_no_work() -> None:
     async with serving(FakeStages(), policy=POLICY, capacity=TWO) as served:
         async with AsyncExitStack() as stack:

@@ -22,7 +22,7 @@ from ray.serve.schema import ServeDeploySchema
 from autoscaling.scaling import Stage
 from deployments.cluster import STAGED_CONFIG
 from deployments.config import AppConfig
-from deployments.scaling_config import tuning
+from deployments.tuning import tuning
 
 ROOT = Path(__file__).parents[2]
 MANIFEST = ROOT / "deploy/kuberay/rayservice.yaml"

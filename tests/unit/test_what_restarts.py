@@ -54,6 +54,7 @@ def versions(document: Mapping[str, Any]) -> dict[str, DeploymentVersion]:
         (("applications", 0, "deployments", 1, "graceful_shutdown_timeout_s"), 33, frozenset()),
         (("applications", 0, "deployments", 1, "request_router_config"), {"request_routing_stats_period_s": 3}, ALL),
         (("applications", 0, "deployments", 3, "user_config", "scaling", "down_window_seconds"), 170, frozenset()),
+        (("applications", 0, "deployments", 3, "user_config", "tenants", "studio"), {"weight": 2}, frozenset()),
         (("applications", 0, "deployments", 3, "user_config", "scaling", "nodes"), {"units": 4}, frozenset()),
     ],
 )
