@@ -24,7 +24,11 @@ class MonotonicClock:
 
 
 class MediaTimeline:
-    """Frame n is due `n / fps` after the first was sent, pauses left out, and may leave at most `max_lead_s` before that.
+    """Frame n is due `n / fps` after the first was sent, and may leave at most `max_lead_s` before that.
+
+    What the viewer does himself makes nothing late: everything is due as much later as he paused, as he came late to take a frame, and as
+    he asked for frames anew that were due already. What the server does moves no deadline: a session that it kept waiting is late, and is
+    helped.
 
     Args:
         fps: media rate.
@@ -36,6 +40,17 @@ class MediaTimeline:
         self._max_lead_s = max_lead_s
         self._origin: float | None = None
         self._paused_at: float | None = None
+        self._blocked_s = self._stalled_s = 0.0
+
+    @property
+    def stalled_s(self) -> float:
+        """By how much the viewer made later what came after the last frame that he took."""
+        return self._stalled_s
+
+    @property
+    def blocked_s(self) -> float:
+        """How long messages have waited for the viewer to take them, since the last frame."""
+        return self._blocked_s
 
     @property
     def paced(self) -> bool:
@@ -50,11 +65,23 @@ class MediaTimeline:
         due = self.due(frame)
         return 0.0 if due is None or not self.paced else due - self._max_lead_s - now
 
+    def blocked(self, seconds: float) -> None:
+        """A message was ready to be sent for so long until the viewer took it."""
+        self._blocked_s += seconds
+
     def sent(self, frame: int, now: float) -> float:
-        """`frame` left at `now`. Returns its lateness in seconds, 0 for one on time. The first call starts the timeline."""
+        """`frame` left at `now`. Returns how late it was by the server's doing, 0 for one on time. The first call starts the timeline."""
         if self._origin is None:
             self._origin = now - frame / self._fps
-        return max(0.0, now - (self._origin + frame / self._fps))
+        late_s = max(0.0, now - (self._origin + frame / self._fps))
+        self._stalled_s, self._blocked_s = min(late_s, self._blocked_s), 0.0
+        self._origin += self._stalled_s
+        return late_s - self._stalled_s
+
+    def asked(self, frame: int, now: float) -> None:
+        """The viewer wants other frames, or the same ones anew, from `frame` on: it is due at `now` at the earliest."""
+        if self._origin is not None:
+            self._origin = max(self._origin, now - frame / self._fps)
 
     def pause(self, now: float) -> None:
         """The viewer stands still from `now` on."""
@@ -88,11 +115,27 @@ class Pacer:
         due = self._timeline.due(frame)
         return 0.0 if due is None else due - now
 
+    @property
+    def stalled_s(self) -> float:
+        return self._timeline.stalled_s
+
+    @property
+    def blocked_s(self) -> float:
+        return self._timeline.blocked_s
+
+    def blocked(self, seconds: float) -> None:
+        self._timeline.blocked(seconds)
+
     def sent(self, frame: int) -> float:
         return self._timeline.sent(frame, self._clock.now())
+
+    def asked(self, frame: int) -> None:
+        self._timeline.asked(frame, self._clock.now())
 
     def pause(self) -> None:
         self._timeline.pause(self._clock.now())
 
-    def resume(self) -> None:
+    def resume(self, frame: int) -> None:
+        """The viewer goes on with `frame`."""
         self._timeline.resume(self._clock.now())
+        self.asked(frame)

@@ -94,14 +94,18 @@ class SessionMeter:
         if self._trace is not None:
             self._trace.switched(seconds)
 
-    def sent(self, chunk: FrameChunk, arrived: float, now: float, lateness_s: float) -> None:
-        """`chunk`, here since `arrived`, was sent. `lateness_s` is against deadlines that no stall has moved."""
+    def sent(self, chunk: FrameChunk, arrived: float, now: float, lateness_s: float, waited_s: float = 0.0) -> None:
+        """`chunk`, here since `arrived`, was sent. `lateness_s` is against deadlines that no stall has moved.
+
+        `waited_s`: how much later the viewer took it than it was due, or ready; that is no gap of ours.
+        """
         m = self._metrics
         if self._last is not None:
             before, frames = self._last
-            m.interframe_gap_seconds.observe(now - before)
+            gap_s = max(0.0, now - before - waited_s)
+            m.interframe_gap_seconds.observe(gap_s)
             if self._paced:
-                m.jitter_seconds.observe(abs(now - before - frames / self._fps))
+                m.jitter_seconds.observe(abs(gap_s - frames / self._fps))
         self._last = now, chunk.num_frames
         if self._paced:
             self._showed = True
@@ -110,7 +114,7 @@ class SessionMeter:
                 self._stalled_s = lateness_s
                 m.stall_seconds_total.inc(stall_s)
         self._count(chunk)
-        m.overhead_chunk.observe(now - arrived + sum(timing.transfer_s for timing in chunk.timings))
+        m.overhead_chunk.observe(max(0.0, now - arrived - waited_s) + sum(timing.transfer_s for timing in chunk.timings))
         if self._trace is not None:
             self._trace.sent(chunk, arrived, now, lateness_s)
 

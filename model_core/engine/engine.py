@@ -121,21 +121,22 @@ class Engine:
     def open(self, context: SessionContext, waiting_since: float | None = None) -> EngineSession:
         """Take a slot and rebuild the cache from `context.suffix`; ask `free_slots` first.
 
-        Its first chunk's queue time counts from `waiting_since`, and what is done here belongs to its service time.
+        Its deadlines and its first chunk's queue time count from `waiting_since`, and what is done here belongs to its service time.
 
         Raises:
             DeviceBroken: the device is at fault; what the session is at fault for is raised as it is.
         """
         asked = self._clock()
+        since = asked if waiting_since is None else waiting_since
         with torch.inference_mode():
             slot = self._slots.acquire()
             try:
                 end = context.end_chunk(self.config.grid)
                 session = EngineSession(
                     context, slot, self._sampler.open(context), self.config.forwards(context.num_steps), end,
-                    opened_at=asked, chunk_s=self.config.chunk_seconds, patience_s=self.engine.job_patience_s,
+                    opened_at=since, chunk_s=self.config.chunk_seconds, patience_s=self.engine.job_patience_s,
                 )  # fmt: skip
-                session.start_chunk(context.next_chunk, asked if waiting_since is None else waiting_since)
+                session.start_chunk(context.next_chunk, since)
                 session.charge(self._clock() - asked, 1)
                 self._sampler.start(session.leg, context.next_chunk)
             except BaseException as error:
@@ -148,9 +149,7 @@ class Engine:
 
     def taken(self, session: EngineSession) -> None:
         """The reader took one finished chunk; a session that was held back by it may go on."""
-        if session.waiting_chunks == self.engine.max_lead_chunks and session.step_index == 0:
-            session.ready_since = self._clock()
-        session.waiting_chunks -= 1
+        session.taken(self.engine.max_lead_chunks, self._clock())
 
     def close(self, session: EngineSession) -> None:
         """Free the session's slot; closing twice is harmless."""

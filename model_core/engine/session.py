@@ -81,7 +81,9 @@ class EngineSession:
         step_index: of those, how many are done.
         ready_since: when the current chunk could first have been worked on.
         waiting_chunks: finished chunks not yet taken.
-        opened_at, chunk_s: the deadline of chunk k of a live session is `opened_at + due_s + (k - next_chunk) * chunk_s`.
+        opened_at, chunk_s: the deadline of chunk k of a live session is `opened_at + due_s + (k - next_chunk) * chunk_s`, and `excused_s`
+            later. `opened_at` is when the leg was asked for: what it waited since then is no fault of its own.
+        excused_s: how much its reader has put off by taking nothing.
         patience_s: the deadline of a job's chunk is so much later than it could have been started.
         last_turn: see `RowView`.
         service_s, device_s: see `StageTiming`.
@@ -101,6 +103,7 @@ class EngineSession:
     ready_since: float = 0.0
     waiting_chunks: int = 0
     last_turn: int = -1
+    excused_s: float = 0.0
     service_s: float = 0.0
     device_s: float = 0.0
     steps_at: list[float] = field(default_factory=list)
@@ -120,7 +123,18 @@ class EngineSession:
         """When the current chunk is due."""
         if self.context.due_s is None:
             return self.ready_since + self.patience_s
-        return self.opened_at + self.context.due_s + (self.chunk_index - self.context.next_chunk) * self.chunk_s
+        return self.opened_at + self.context.due_s + (self.chunk_index - self.context.next_chunk) * self.chunk_s + self.excused_s
+
+    def taken(self, max_lead_chunks: int, now: float) -> None:
+        """The reader took one finished chunk. If that had held the session up, it may go on.
+
+        Then the current chunk is due no earlier than those that wait have been played: a reader who comes back late is not ahead of others.
+        """
+        if self.waiting_chunks == max_lead_chunks and self.step_index == 0:
+            self.ready_since = now
+            if self.context.due_s is not None:
+                self.excused_s += max(0.0, now + (max_lead_chunks - 1) * self.chunk_s - self.due)
+        self.waiting_chunks -= 1
 
     def charge(self, seconds: float, rows: int) -> None:
         """Account for a forward shared by `rows` sessions."""

@@ -77,6 +77,98 @@ def test_a_pause_before_the_first_frame_does_not_count() -> None:
     assert timeline.due(24) == pytest.approx(7.0)
 
 
+def test_a_viewer_who_takes_nothing_for_long_is_not_late_when_he_comes_back() -> None:
+    timeline = MediaTimeline(FPS, max_lead_s=1.0)
+    timeline.sent(0, 0.0)
+    timeline.blocked(55.0)
+
+    assert timeline.sent(24, 55.5) == 0
+    assert timeline.stalled_s == pytest.approx(54.5)
+    assert timeline.due(48) == pytest.approx(56.5)
+    assert timeline.delay(72, now=55.5) == pytest.approx(1.0)
+
+
+def test_what_the_server_takes_is_late_and_stays_due_when_it_was() -> None:
+    timeline = MediaTimeline(FPS, max_lead_s=1.0)
+    timeline.sent(0, 0.0)
+
+    assert timeline.sent(24, 4.0) == pytest.approx(3.0)
+    assert timeline.stalled_s == 0
+    assert timeline.due(48) == pytest.approx(2.0)
+
+
+def test_of_a_chunk_that_both_held_up_each_has_his_part() -> None:
+    timeline = MediaTimeline(FPS, max_lead_s=1.0)
+    timeline.sent(0, 0.0)
+    timeline.blocked(2.0)
+
+    assert timeline.sent(24, 6.0) == pytest.approx(3.0)
+    assert timeline.stalled_s == pytest.approx(2.0)
+    assert timeline.due(24) == pytest.approx(3.0)
+
+
+def test_to_be_slow_while_there_is_time_moves_nothing() -> None:
+    timeline = MediaTimeline(FPS, max_lead_s=30.0)
+    timeline.sent(0, 0.0)
+    timeline.blocked(20.0)
+
+    assert timeline.sent(24 * 25, 20.0) == 0
+    assert timeline.stalled_s == 0
+    assert timeline.due(24 * 30) == pytest.approx(30.0)
+
+
+def test_one_who_asks_for_frames_anew_that_were_due_long_ago_is_not_ahead_of_others() -> None:
+    timeline = MediaTimeline(FPS, max_lead_s=1.0)
+    timeline.sent(0, 0.0)
+    timeline.sent(24 * 8, 7.0)
+    timeline.asked(24, now=7.0)
+
+    assert timeline.due(24) == pytest.approx(7.0)
+    timeline.asked(24 * 4, now=7.0)  # not due yet: nothing moves
+    assert timeline.due(24 * 4) == pytest.approx(10.0)
+
+
+@given(
+    story=st.lists(st.tuples(st.sampled_from(["stall", "pause", "again", "play"]), st.floats(0, 60, allow_subnormal=False)), max_size=30),
+    lead=st.floats(1e-9, 30),
+)
+def test_nothing_that_a_viewer_does_makes_him_late(story: list[tuple[str, float]], lead: float) -> None:
+    """The server has every chunk ready: whoever is late then is so by his own doing, and that counts for nothing."""
+    timeline, now, frame = MediaTimeline(FPS, lead), 0.0, 0
+    timeline.sent(0, now)
+    for what, seconds in story:
+        match what:
+            case "pause":
+                timeline.pause(now)
+                now += seconds
+                timeline.resume(now)
+            case "again":
+                frame = max(0, frame - 24 * int(seconds))
+                timeline.asked(frame, now)
+            case _:
+                frame += 24
+                now += max(0.0, timeline.delay(frame, now))
+                blocked = seconds if what == "stall" else 0.0
+                timeline.blocked(blocked)
+                now += blocked
+                assert timeline.sent(frame, now) == pytest.approx(0, abs=1e-6)
+        due = timeline.due(frame)
+        assert due is not None
+        assert due >= now - 1e-6
+
+
+async def test_the_pacer_goes_on_where_the_viewer_does() -> None:
+    clock = ManualClock()
+    pacer = Pacer(MediaTimeline(FPS, max_lead_s=1.0), clock)
+    pacer.sent(0)
+    await clock.advance(5)
+    pacer.pause()
+    await clock.advance(10)
+    pacer.resume(24)  # a chunk that had been due before the pause, and was lost with its leg
+
+    assert pacer.due_s(24) == 0
+
+
 async def test_the_pacer_sleeps_until_the_frame_may_leave() -> None:
     clock = ManualClock()
     pacer = Pacer(MediaTimeline(FPS, max_lead_s=1.0), clock)
