@@ -127,7 +127,8 @@ class FrontDoorSettings(_Settings):
         host, port: where clients connect; port 0 takes a free one, which only makes sense for a single replica that is never replaced.
         metrics_host, metrics_port: where Prometheus reads; a second replica on the same node takes a free port instead.
         max_sessions: at once, for each replica, whatever the stages could serve.
-        drain_seconds: how long running sessions may go on once the replica has been told to stop.
+        drain_seconds: how long running sessions may go on once the replica has been told to stop. Those that have not ended by then end
+            before their next chunk, and can be resumed at another front door; those that wait or are paused end at once.
         probe_period_seconds, probe_timeout_seconds: how often each stage is asked whether it answers, and how long it may take.
         reflection: whether the schema can be listed by anyone who reaches the port.
         limits: what requests are checked against; see `deployments.validation.Limits`.

@@ -122,7 +122,7 @@ class FrontDoorReplica:
         return self._metrics.target()
 
     async def drain(self) -> None:
-        """Refuse new sessions, end running ones before their next chunk, stop listening. Every caller waits for the one drain."""
+        """Refuse new sessions, let running ones play on for `drain_seconds`, stop. Every caller waits for the one drain."""
         if self._draining is None:
             self._draining = asyncio.create_task(self._server.drain(self._drain_s))
         await asyncio.shield(self._draining)

@@ -18,8 +18,9 @@ from deployments.live import LiveControls
 from deployments.pacing import Clock
 from deployments.resumption import Resumption
 from deployments.rpc_edge import Context, RpcEdge
+from deployments.running import DRAINING
 from deployments.session_keeper import SessionKeeper
-from deployments.sessions import DRAINING, Place, SessionRunner
+from deployments.sessions import Place, SessionRunner
 from deployments.validation import Catalogue, Limits, Order, Validator
 from headrace.v1 import video_pb2 as pb
 from model_core.errors import StageUnavailable
@@ -79,8 +80,12 @@ class VideoService:
         return self._runner.open_sessions
 
     def drain(self) -> None:
-        """Refuse new sessions and end streams before their next chunk."""
+        """Refuse new sessions; those that run go on."""
         self._runner.drain()
+
+    def hand_over(self) -> None:
+        """End what still runs before its next chunk, so that it goes on elsewhere."""
+        self._runner.hand_over()
 
     def close(self) -> None:
         """After the last call."""
@@ -123,7 +128,7 @@ class VideoService:
     async def live(self, _: object, context: Context) -> None:
         async with self._edge.guard("Live", context) as call:
             incoming = self._incoming(context)
-            controls = LiveControls(incoming, self._validator, self._clock)
+            controls = LiveControls(incoming, self._validator, self.limits, self._clock)
             message = await incoming.first(pb.LiveRequest, "start", self.limits.start_timeout_seconds)
             if message.start.HasField("resume"):
                 order = await self._resumption.order(message.start, "start.", live=True)
@@ -158,6 +163,7 @@ class VideoService:
                             await run_in_thread(writer.write, event.pixels())
                             usage.add(event)
                             place.meter.made(event, self._clock.now())
+                place.running.check()
             finally:
                 await run_in_thread(writer.close)
             message_size.check_file(path.stat().st_size, order.max_message_bytes)

@@ -11,7 +11,7 @@ from deployments.incoming import Incoming
 from deployments.pacing import Clock
 from deployments.running import RunningSession
 from deployments.sessions import Refuse
-from deployments.validation import Validator
+from deployments.validation import Limits, Validator
 from deployments.wire import prompt_refused
 from headrace.v1 import video_pb2 as pb
 from model_core.errors import InvalidRequest, StageUnavailable
@@ -24,8 +24,9 @@ class LiveControls:
     They do not wait for the text encoder: where there is no more room, the oldest prompt that waits for it is refused.
     """
 
-    def __init__(self, incoming: Incoming, validator: Validator, clock: Clock) -> None:
+    def __init__(self, incoming: Incoming, validator: Validator, limits: Limits, clock: Clock) -> None:
         self._incoming = incoming
+        self._limits = limits
         self._validator = validator
         self._clock = clock
         self._prompts: asyncio.Queue[tuple[pb.PromptChange, float]] = asyncio.Queue()
@@ -33,7 +34,8 @@ class LiveControls:
     async def steer(self, running: RunningSession, refuse: Refuse) -> None:
         """Apply controls until the caller stops or closes its side. A prompt that cannot be applied is refused, and changes nothing.
 
-        Closing leaves a session that has an end to play to it. One that has none, or is paused with nobody left to resume it, ends.
+        Closing leaves the session to play to its end. One that has none plays on until the call is cancelled, for as long as a stream with
+        an end may last. One that is paused, with nobody left to resume it, ends.
 
         Raises:
             InvalidRequest: a message is none of the controls.
@@ -57,8 +59,11 @@ class LiveControls:
                     case "resume":
                         session.resume()
             await self._prompts.join()
-            if session.paused or session.request.num_frames is None:
-                running.end(pb.END_REASON_STOPPED)
+            if not session.paused:
+                if session.request.num_frames is not None:
+                    return
+                await self._clock.sleep(self._limits.max_stream_seconds)
+            running.end(pb.END_REASON_STOPPED)
         finally:
             await cancel_and_wait(changing)
 

@@ -13,7 +13,7 @@ from headrace.v1 import video_pb2 as pb
 from model_core.errors import FieldViolation, InvalidRequest
 from model_core.pipeline import Session, SessionRequest, VideoPipeline
 from model_core.session_log import PromptEntry, SessionRecord, Told, reconcile
-from model_core.types import Codec
+from model_core.types import Codec, StageTiming
 from model_core.uploads.decoders import UploadDecoders
 
 
@@ -30,9 +30,7 @@ class Resumption:
         return replace(order, token=self._keeper.new_token(), holder=self._keeper.new_token())
 
     async def order(self, message: pb.StreamRequest | pb.LiveStart, path: str, *, live: bool) -> Order:
-        """`message.resume`, checked; from here on the session is held by this order's holder.
-
-        Nothing is taken from a holder by a request that is refused.
+        """`message.resume`, checked. Its `claim` takes the session, once there is a place for it: a request that is refused takes nothing.
 
         Raises:
             InvalidRequest: a field is wrong, or the frame is out of reach.
@@ -41,15 +39,20 @@ class Resumption:
         """
         lead_s, max_message_bytes = self._validator.resume(message, path, live=live)
         token, holder = message.resume.token, self._keeper.new_token()
-        self._checked(await self._keeper.find(token), message, path, live=live)
-        # It may have gone on since: what counts is the record as it was taken.
-        record = await self._keeper.claim(token, holder)
-        pipeline, point = self._checked(record, message, path, live=live)
-        request = SessionRequest(
-            session_id=record.session_id, prompt=record.timeline[-1].prompt, seed=record.seed, num_steps=record.num_steps,
-            num_frames=record.num_frames, codec=record.codec,
-        )  # fmt: skip
-        return Order(request, pipeline.config, lead_s, token, holder, point, max_message_bytes=max_message_bytes)
+
+        def ordered(record: SessionRecord) -> Order:
+            pipeline, point = self._checked(record, message, path, live=live)
+            request = SessionRequest(
+                session_id=record.session_id, prompt=record.timeline[-1].prompt, seed=record.seed, num_steps=record.num_steps,
+                num_frames=record.num_frames, codec=record.codec,
+            )  # fmt: skip
+            return Order(request, pipeline.config, lead_s, token, holder, point, max_message_bytes=max_message_bytes)
+
+        async def claim() -> Order:
+            # It may have gone on since: what counts is the record as it was taken.
+            return ordered(await self._keeper.claim(token, holder))
+
+        return replace(ordered(await self._keeper.find(token)), claim=claim)
 
     def _checked(
         self, record: SessionRecord, message: pb.StreamRequest | pb.LiveStart, path: str, *, live: bool
@@ -105,3 +108,14 @@ async def open_session(pipeline: VideoPipeline, order: Order, decoders: UploadDe
     footage = await decoders.footage(order.upload, order.config, caller)
     order.upload.forget()
     return await pipeline.open(replace(order.request, footage=footage))
+
+
+def encoding_timing(session: Session, elapsed_s: float) -> StageTiming:
+    """What prompt and footage took: what the stage itself says, and the rest on the way; all in the stage if it says nothing."""
+    context = session.context()
+    given = None if context.given is None else context.given.timing
+    told = [timing for timing in (context.embedding.timing, given) if timing is not None]
+    if not told:
+        return StageTiming("text_encoder", 0.0, elapsed_s, elapsed_s)
+    queue_s, service_s, device_s = (sum(part) for part in zip(*((t.queue_s, t.service_s, t.device_s) for t in told), strict=True))
+    return StageTiming("text_encoder", queue_s, service_s, device_s, transfer_s=max(0.0, elapsed_s - queue_s - service_s))

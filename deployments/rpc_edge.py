@@ -127,9 +127,9 @@ def status_of(error: Exception, new_id: Callable[[], str]) -> Status:
         case InvalidRequest():
             return Status("invalid", grpc.StatusCode.INVALID_ARGUMENT, message, _bad_request(error))
         case CapacityExceeded():
-            return Status("refused", grpc.StatusCode.RESOURCE_EXHAUSTED, message, _retry(error.retry_after_s))
+            return _later("refused", grpc.StatusCode.RESOURCE_EXHAUSTED, error, error.retry_after_s)
         case StageUnavailable():
-            return Status("unavailable", grpc.StatusCode.UNAVAILABLE, message, _retry(_UNAVAILABLE_RETRY_S))
+            return _later("unavailable", grpc.StatusCode.UNAVAILABLE, error, _UNAVAILABLE_RETRY_S)
         case SessionNotFound() | SessionMismatch() | SessionMoved() | ReaderStalled():
             return Status(*_PLAIN[type(error)], message)
     info = error_details_pb2.RequestInfo(request_id=new_id())
@@ -141,7 +141,10 @@ def _bad_request(error: InvalidRequest) -> error_details_pb2.BadRequest:
     return error_details_pb2.BadRequest(field_violations=[violation(field=v.field, description=v.description) for v in error.violations])
 
 
-def _retry(seconds: float) -> error_details_pb2.RetryInfo:
+def _later(outcome: str, code: grpc.StatusCode, error: Exception, seconds: float) -> Status:
+    """To be tried again after `seconds`: the sentence and the detail say the same, to a tenth."""
+    tenths = max(1, round(10 * seconds))
+    again = f"; try again in {tenths / 10:g} s"
     delay = duration_pb2.Duration()
-    delay.FromNanoseconds(round(seconds * 1e9))
-    return error_details_pb2.RetryInfo(retry_delay=delay)
+    delay.FromMilliseconds(100 * tenths)
+    return Status(outcome, code, short(str(error), len(again)) + again, error_details_pb2.RetryInfo(retry_delay=delay))

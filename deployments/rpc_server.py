@@ -28,6 +28,8 @@ _OPTIONS = (
     # Gateways add tokens and cookies. From 8 KiB on, gRPC by itself refuses some calls, at random, with the status that means "busy".
     ("grpc.max_metadata_size", MAX_METADATA_BYTES),
 )
+# Of the time to drain, what sessions get to end in order.
+_ENDING_S = 1.0
 
 # gRPC itself refuses larger messages, unread, with the status that means "busy". Smaller ones that are still too large get a sentence.
 UNREAD_BYTES = 64 * 1024 * 1024
@@ -108,7 +110,10 @@ class GrpcServer:
         return port
 
     async def drain(self, grace_s: float) -> None:
-        """Report NOT_SERVING, end sessions before their next chunk, wait for calls at most `grace_s`, cancel what is left, stop.
+        """Report NOT_SERVING, take no more calls, and stop when those that run have ended, after `grace_s` at the latest.
+
+        Sessions that wait or are paused end at once. Those that run play on, and end before their next chunk when there is just time left
+        for that; a Generate that still runs then fails, with a status that tells the caller to try again.
 
         Raises:
             RuntimeError: the server was never started.
@@ -119,6 +124,9 @@ class GrpcServer:
         async with self._stop_lock:
             await self._monitor.stop_serving()
             self._service.drain()
-            await self._server.stop(grace_s)
+            stopping = asyncio.create_task(self._server.stop(grace_s))
+            await asyncio.wait({stopping}, timeout=max(0.0, grace_s - _ENDING_S))
+            self._service.hand_over()
+            await stopping
             await cancel_and_wait(self._probing)
             self._service.close()

@@ -7,7 +7,10 @@ from collections import deque
 
 from deployments.admission import Ticket
 from headrace.v1 import video_pb2 as pb
+from model_core.errors import StageUnavailable
 from model_core.pipeline import Session
+
+DRAINING = "the server is shutting down; another one will answer"
 
 
 class RunningSession:
@@ -15,6 +18,7 @@ class RunningSession:
 
     def __init__(self, session: Session, ticket: Ticket, max_unanswered: int, *, whole: bool) -> None:
         self._whole = whole
+        self.draining = False
         self.session = session
         self.reason: pb.EndReason = pb.END_REASON_COMPLETED
         self.failure: Exception | None = None
@@ -36,8 +40,16 @@ class RunningSession:
         self.end(pb.END_REASON_STOPPED)
 
     def drain(self) -> None:
-        """The server is shutting down."""
-        if not (self._whole and self._ticket.admitted):
+        """The server is shutting down. One that runs may go on for a while; one that waits or is paused is better off elsewhere."""
+        self.draining = True
+        if self.session.paused or not self._ticket.admitted:
+            self.end(pb.END_REASON_SERVER_DRAINING)
+
+    def hand_over(self) -> None:
+        """That while is over."""
+        if self._whole:
+            self.fail(StageUnavailable(DRAINING))
+        else:
             self.end(pb.END_REASON_SERVER_DRAINING)
 
     def check(self) -> None:

@@ -102,8 +102,14 @@ class SessionKeeper:
         return await self._read(await self._asked("get", self._store.get(token)))
 
     async def claim(self, token: str, holder: str) -> SessionRecord:
-        """Take the session; a connection that holds it now ends when it next writes. Raises as `find`."""
-        return await self._read(await self._asked("claim", self._store.claim(token, holder)))
+        """Take the session. A connection that holds it ends: one of this front door at once, another one when it next writes.
+
+        Raises as `find`.
+        """
+        data = await self._asked("claim", self._store.claim(token, holder))
+        for kept in (kept for part in self._parts for kept in part if kept.token == token and kept.holder != holder):
+            kept.changed(at_once=True)
+        return await self._read(data)
 
     @asynccontextmanager
     async def keeping(self, token: str, holder: str, session: Session) -> AsyncGenerator[Kept, None]:

@@ -19,15 +19,15 @@ from autoscaling.admission import Ask
 from deployments import message_size, wire
 from deployments.admission import AdmissionDesk, Ticket
 from deployments.pacing import Clock, MediaTimeline, Pacer
-from deployments.resumption import open_session
+from deployments.resumption import encoding_timing, open_session
 from deployments.rpc_edge import Call, ReaderStalled
-from deployments.running import RunningSession
+from deployments.running import DRAINING, RunningSession
 from deployments.session_keeper import Kept, SessionKeeper
 from deployments.validation import Limits, Order
 from headrace.v1 import video_pb2 as pb
 from model_core.errors import CapacityExceeded, StageUnavailable
 from model_core.media import fmp4_init_segment
-from model_core.pipeline import Paused, PromptApplied, Resumed, Session, SessionEvent, StepsApplied, VideoPipeline
+from model_core.pipeline import Paused, PromptApplied, Resumed, SessionEvent, StepsApplied, VideoPipeline
 from model_core.session_log import Reconciled
 from model_core.tasks import cancel_and_wait, run_in_thread
 from model_core.types import Codec, FrameChunk, StageTiming
@@ -41,8 +41,8 @@ _OUTCOMES = {
     pb.END_REASON_COMPLETED: "completed",
     pb.END_REASON_STOPPED: "stopped",
     pb.END_REASON_SERVER_DRAINING: "draining",
+    pb.END_REASON_PAUSED: "paused",
 }
-DRAINING = "the server is shutting down; another one will answer"
 
 
 Send = Callable[[Message], Awaitable[None]]
@@ -84,10 +84,15 @@ class SessionRunner:
         self._decoders.close()
 
     def drain(self) -> None:
-        """Take no more sessions, and end those that are here before their next chunk; Generates that run are left to finish."""
+        """Take no more sessions. Those that run go on; those that wait or are paused end, since they lose nothing by going elsewhere."""
         self._draining.set()
         for running in self._running:
             running.drain()
+
+    def hand_over(self) -> None:
+        """End the sessions that are still here before their next chunk, to go on elsewhere; a Generate fails, to be asked for again."""
+        for running in self._running:
+            running.hand_over()
 
     async def run(self, order: Order, reply: Reply, send: Send, call: Call, steer: Steer | None) -> None:
         """Serve `order`, sending `reply` messages; `steer` reads the caller's controls meanwhile.
@@ -99,12 +104,14 @@ class SessionRunner:
             ReaderStalled: `send` was blocked for too long.
         """
         async with self.admitted(order, call) as place:
-            serving = _Serving(order, reply, send, call, place, self._keeper, self._desk, self._limits, self._metrics, self._clock)
+            serving = _Serving(reply, send, call, place, self._keeper, self._desk, self._limits, self._metrics, self._clock)
             await serving.serve(steer)
 
     @asynccontextmanager
     async def admitted(self, order: Order, call: Call, *, whole: bool = False) -> AsyncGenerator[Place, None]:
         """A place in line or a slot for the caller's tenant, with the session opened meanwhile. Its steps follow its ticket's.
+
+        A session that goes on is taken from its holder only once it has a place here and can be opened.
 
         Raises:
             CapacityExceeded: there is no place.
@@ -118,29 +125,32 @@ class SessionRunner:
         SESSION_ID.set(order.request.session_id)
         if call.trace is not None:
             call.trace.about(order.request.session_id, _told(order, account))
-        with self._counted(), self._entered(ask) as ticket:
+        with self._counted(), self._entered(ask, order.token) as ticket:
             asked = self._clock.now()
             session = await open_session(self._pipelines[order.config.name], order, self._decoders, account)
+            if order.claim is not None:
+                order = await order.claim()
+                session = await open_session(self._pipelines[order.config.name], order, self._decoders, account)
             encoded = self._clock.now()
-            encoding = _encoding(session, encoded - asked)
+            encoding = encoding_timing(session, encoded - asked)
             meter = SessionMeter(self._metrics, account, order.config.fps, paced=order.max_lead_s > 0, trace=call.trace)
             meter.encoded(encoding, asked, encoded)
-            ticket.follow(session.set_steps)
             running = RunningSession(session, ticket, self._limits.max_unanswered_controls, whole=whole)
+            ticket.follow(session.set_steps, lambda: running.end(pb.END_REASON_PAUSED))
             if self._draining.is_set():
-                running.end(pb.END_REASON_SERVER_DRAINING)
+                running.drain()
             self._running.add(running)
             try:
-                yield Place(running, ticket, arrived, encoding, meter)
+                yield Place(order, running, ticket, arrived, encoding, meter)
             finally:
                 meter.ended()
                 self._running.discard(running)
 
     @contextmanager
-    def _entered(self, ask: Ask) -> Iterator[Ticket]:
+    def _entered(self, ask: Ask, token: str) -> Iterator[Ticket]:
         count = self._metrics.admissions_total
         try:
-            with self._desk.enter(ask) as ticket:
+            with self._desk.enter(ask, token) as ticket:
                 answer = "waiting" if not ticket.admitted else "degraded" if ticket.steps < ask.steps else "admitted"
                 count.labels(ask.tenant, answer).inc()
                 yield ticket
@@ -161,6 +171,7 @@ class SessionRunner:
 class Place:
     """A session with its ticket and its meter. `arrived` is when the call came, `encoding` what its first prompt took."""
 
+    order: Order
     running: RunningSession
     ticket: Ticket
     arrived: float
@@ -177,23 +188,11 @@ def _told(order: Order, account: str) -> dict[str, AttributeValue]:
     }  # fmt: skip
 
 
-def _encoding(session: Session, elapsed_s: float) -> StageTiming:
-    """What prompt and footage took: what the stage itself says, and the rest on the way; all in the stage if it says nothing."""
-    context = session.context()
-    given = None if context.given is None else context.given.timing
-    told = [timing for timing in (context.embedding.timing, given) if timing is not None]
-    if not told:
-        return StageTiming("text_encoder", 0.0, elapsed_s, elapsed_s)
-    queue_s, service_s, device_s = (sum(part) for part in zip(*((t.queue_s, t.service_s, t.device_s) for t in told), strict=True))
-    return StageTiming("text_encoder", queue_s, service_s, device_s, transfer_s=max(0.0, elapsed_s - queue_s - service_s))
-
-
 class _Serving:
     """The state of one `run`."""
 
     def __init__(
         self,
-        order: Order,
         reply: Reply,
         send: Send,
         call: Call,
@@ -204,7 +203,7 @@ class _Serving:
         metrics: Metrics,
         clock: Clock,
     ) -> None:
-        self._order = order
+        self._order = order = place.order
         self._reply: Any = reply
         self._write = send
         self._call = call
@@ -285,6 +284,7 @@ class _Serving:
             case PromptApplied(prompt=prompt, first_frame=first_frame, request_id=request_id, change=change):
                 self._switched_at = self._running.prompts_at.popleft()
                 self._usage.supersede(event.superseded)
+                self._pacer.asked(first_frame)
                 await self._send(prompt_ack=pb.PromptAck(prompt=prompt, first_frame=first_frame, request_id=request_id, change=change))
                 self._running.unanswered.release()
             case StepsApplied(steps=steps, first_frame=first_frame):
@@ -293,13 +293,29 @@ class _Serving:
                 self._pacer.pause()
                 self._playing.clear()
                 self._meter.paused()
+                self._desk.pause(self._place.ticket)
+                if self._running.draining:
+                    self._running.end(pb.END_REASON_SERVER_DRAINING)
                 await self._send(paused=pb.Paused(next_frame=next_frame))
                 self._running.unanswered.release()
             case Resumed(next_frame=next_frame):
-                self._pacer.resume()
+                if not await self._slot_again():
+                    return
+                self._pacer.resume(next_frame)
                 self._playing.set()
                 await self._send(resumed=pb.Resumed(next_frame=next_frame))
                 self._running.unanswered.release()
+
+    async def _slot_again(self) -> bool:
+        """After a pause, in which its slot may have gone to others. False if it ended while it waited for another one."""
+        ticket, since = self._place.ticket, self._clock.now()
+        self._desk.resume(ticket)
+        async with aclosing(ticket.positions()) as positions:
+            async for position in positions:
+                await self._send(queue_position=pb.QueuePosition(position=position))
+        if ticket.admitted and (now := self._clock.now()) > since:
+            self._meter.waited(since, now)
+        return ticket.admitted
 
     async def _deliver_frames(self, chunk: FrameChunk) -> None:
         arrived = self._clock.now()
@@ -310,14 +326,16 @@ class _Serving:
         now = self._clock.now()
         if not self._first_sent:
             self._first_sent = True
+            ready_s = now - self._pacer.blocked_s - self._admitted_at
             if self._order.resume is None:
-                self._meter.first(now - self._admitted_at, (*self._before_chunks, *chunk.timings))
+                self._meter.first(ready_s, (*self._before_chunks, *chunk.timings))
             else:
-                self._meter.resumed(now - self._admitted_at)
+                self._meter.resumed(ready_s)
         if self._switched_at is not None:
             self._meter.switched(now - self._switched_at)
             self._switched_at = None
-        self._meter.sent(chunk, arrived, now, self._pacer.sent(chunk.first_frame))
+        late_s = self._pacer.sent(chunk.first_frame)
+        self._meter.sent(chunk, arrived, now, late_s, self._pacer.stalled_s)
         if self._steps < self._order.request.num_steps:
             self._meter.degraded(self._desk.level(self._steps))
 
@@ -339,7 +357,7 @@ class _Serving:
             await self._send(quality_change=pb.QualityChange(steps=steps, first_frame=first_frame, reason=reason))
 
     async def _refuse(self, refused: pb.PromptRefused) -> None:
-        await self._send(prompt_refused=refused)
+        await self._post(prompt_refused=refused)
 
     async def _tick(self) -> None:
         """Nothing wakes it while the viewer pauses: there may be thousands of those."""
@@ -347,7 +365,7 @@ class _Serving:
             await self._playing.wait()
             await self._clock.sleep(_TICK_S)
             if not self._running.session.paused:
-                await self._send(usage=self._usage.tick(self._order.config.fps))
+                await self._post(usage=self._usage.tick(self._order.config.fps))
 
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a helper; its error ends the session and is raised by `serve`."""
@@ -357,6 +375,12 @@ class _Serving:
             self._running.fail(error)
 
     async def _send(self, **event: Message) -> None:
+        """From the task that pulls the session: the next frame waits for it, and so the viewer is waited for."""
+        began = self._clock.now()
+        await self._post(**event)
+        self._pacer.blocked(self._clock.now() - began)
+
+    async def _post(self, **event: Message) -> None:
         try:
             async with asyncio.timeout(self._limits.stall_timeout_seconds), self._write_lock:
                 await self._write(self._reply(**event))

@@ -18,9 +18,9 @@ _PLAIN = range(0x20, 0x7F)
 _ESCAPED_BYTES = 3
 
 
-def short(message: str) -> str:
-    """`message`, cut where it would take more than `MAX_MESSAGE_BYTES` on its way."""
-    message, left = _text(message), MAX_MESSAGE_BYTES
+def short(message: str, spare: int = 0) -> str:
+    """`message`, cut where it would take more than `MAX_MESSAGE_BYTES` on its way, `spare` of which are for something else."""
+    message, left = _text(message), MAX_MESSAGE_BYTES - spare
     for index, character in enumerate(message):
         plain = ord(character) in _PLAIN and character != "%"
         left -= 1 if plain else _ESCAPED_BYTES * len(character.encode())

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar, cast
 
@@ -91,6 +91,7 @@ class Order:
         token: what the session can be resumed with; empty for none.
         holder: this connection, to the session store.
         resume: for a session that goes on.
+        claim: takes that session from whoever holds it, and says where it stood then.
         upload: the image or video for a new one, still to be decoded.
         max_message_bytes: the largest message that this connection's client takes.
     """
@@ -101,6 +102,7 @@ class Order:
     token: str = ""
     holder: str = ""
     resume: ResumePoint | None = None
+    claim: Callable[[], Awaitable[Order]] | None = None
     upload: Upload | None = None
     max_message_bytes: int = DEFAULT_BYTES
 

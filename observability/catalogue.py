@@ -98,8 +98,9 @@ DEPLOYMENT = Label("deployment", bound="deployments of the application")
 RPC = Label("rpc", ("Generate", "Stream", "Live", "ListModels"))
 OUTCOME = Label(
     "outcome",
-    ("completed", "stopped", "draining", "cancelled", "invalid", "refused", "unavailable", "unknown", "moved", "stalled", "internal"),
-)
+    ("completed", "stopped", "draining", "paused", "cancelled", "invalid", "refused", "unavailable", "unknown", "moved", "stalled",
+     "internal"),
+)  # fmt: skip
 ANSWER = Label("answer", ("admitted", "degraded", "waiting", "refused"))
 CODEC = Label("codec", ("raw", "jpeg", "fmp4"))
 OPERATION = Label("operation", ("get", "claim", "write", "read"))

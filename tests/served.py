@@ -134,9 +134,10 @@ def live_call(channel: grpc.aio.Channel) -> Any:
     return channel.stream_stream(f"/{SERVICE_NAME}/Live", pb.LiveRequest.SerializeToString, pb.LiveResponse.FromString)()
 
 
-def stream_call(channel: grpc.aio.Channel, request: pb.StreamRequest) -> Any:
+def stream_call(channel: grpc.aio.Channel, request: pb.StreamRequest, tenant: str = "") -> Any:
     """A Stream with nothing around it."""
-    return channel.unary_stream(f"/{SERVICE_NAME}/Stream", pb.StreamRequest.SerializeToString, pb.StreamResponse.FromString)(request)
+    method = channel.unary_stream(f"/{SERVICE_NAME}/Stream", pb.StreamRequest.SerializeToString, pb.StreamResponse.FromString)
+    return method(request, metadata=(("x-headrace-tenant", tenant),) if tenant else ())
 
 
 async def read_all(call: Any) -> list[Any]:

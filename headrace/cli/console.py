@@ -153,9 +153,8 @@ def _explain(error: Exception, address: str | None) -> Failure | None:
         case BadRequest() | InvalidRequest():
             return Failure(str(error), EXIT_BAD_INPUT)
         case Busy() | Unavailable():
-            retry = "" if error.retry_after_s is None else f"; retry after {error.retry_after_s:g} s"
             hint = " (is it running? `headrace serve` starts a server)" if isinstance(error, Unavailable) else ""
-            return Failure(f"{address}: {error.code.name}: {error}{retry}{hint}")
+            return Failure(f"{address}: {error.code.name}: {error}{hint}")
         case ClientError():
             return Failure(f"{address}: {error.code.name}: {error}")
         case HeadraceError() | OSError():

@@ -26,6 +26,7 @@ class EndReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     END_REASON_COMPLETED: _ClassVar[EndReason]
     END_REASON_STOPPED: _ClassVar[EndReason]
     END_REASON_SERVER_DRAINING: _ClassVar[EndReason]
+    END_REASON_PAUSED: _ClassVar[EndReason]
 CODEC_UNSPECIFIED: Codec
 CODEC_RAW_RGB: Codec
 CODEC_JPEG: Codec
@@ -37,6 +38,7 @@ END_REASON_UNSPECIFIED: EndReason
 END_REASON_COMPLETED: EndReason
 END_REASON_STOPPED: EndReason
 END_REASON_SERVER_DRAINING: EndReason
+END_REASON_PAUSED: EndReason
 
 class VideoSpec(_message.Message):
     __slots__ = ("model", "prompt", "seconds", "seed", "width", "height", "steps", "image", "video")

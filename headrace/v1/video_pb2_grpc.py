@@ -74,7 +74,9 @@ class VideoServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Live(self, request_iterator, context):
-        """A steerable session: start, change the prompt mid-stream, pause, resume, stop.
+        """A steerable session: start, change the prompt mid-stream, pause, resume, stop. To close the sending side means that no more controls come:
+        the session plays on to its end, and one without an end until the call is cancelled, for as long as a stream with an end may last. One
+        that is paused then, with nobody left to resume it, ends.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

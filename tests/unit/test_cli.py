@@ -275,7 +275,7 @@ async def test_a_full_server_says_when_to_retry() -> None:
         await finish(first)
     assert refused.code == 1
     assert refused.err.startswith(f"error: {s.address}: RESOURCE_EXHAUSTED: ")
-    told = re.search(r"retry after (\d+\.\d+) s", refused.err)
+    told = re.search(r"try again in ([\d.]+) s", refused.err)
     assert told is not None
     assert float(told[1]) >= 44  # a session is taken to last 30 s and however long this one has, and the jitter of these tests is a half
 
@@ -287,6 +287,7 @@ async def test_a_server_that_shuts_down_ends_a_video_early_and_says_so(tmp_path:
         )
         await eventually(lambda: s.stages.decoder.statistics().chunks > 3, TIMEOUT_S)
         s.service.drain()
+        s.service.hand_over()
         told = await finish(process)
     assert (told.code, told.out) == (1, "")
     assert "error: the server is shutting down; the video ends early, after " in told.err

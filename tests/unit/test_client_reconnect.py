@@ -37,6 +37,8 @@ async def pair() -> AsyncGenerator[tuple[Served, Any], None]:
         @asynccontextmanager
         async def replaced(*, drained: bool = False, other_store: FakeStore | None = None) -> AsyncGenerator[Served, None]:
             async with door(other_store or store, port) as two:
+                if drained:
+                    one.service.hand_over()  # as at the end of a grace in which they did not end
                 await one.server.drain(grace_s=5 if drained else 0)
                 yield two
 

@@ -10,7 +10,7 @@ import grpc.aio
 import pytest
 
 from deployments.validation import Limits
-from headrace.client import Busy, ClientError, HeadraceClient, LiveEvent, LiveSession, Unavailable
+from headrace.client import Busy, ClientError, HeadraceClient, LiveEvent, LiveSession
 from headrace.v1 import video_pb2 as pb
 from tests.fakes import FakeDenoiser, FakeEncoder, FakeStages, eventually
 from tests.served import Served, live_call, read_all, serving, stream_call
@@ -165,13 +165,34 @@ async def test_half_close_lets_a_session_with_an_end_play_to_it() -> None:
         assert events[-1].ended.reason == pb.END_REASON_COMPLETED
 
 
-@pytest.mark.parametrize("paused", [False, True])
-async def test_half_close_ends_a_session_that_nobody_can_end_or_resume(paused: bool) -> None:
+async def test_half_close_lets_a_session_without_end_play_until_its_call_is_cancelled() -> None:
+    async with serving() as served, grpc.aio.insecure_channel(served.address) as channel:
+        call = live_call(channel)
+        await call.write(start())
+        await call.done_writing()
+        frames = 0
+        while frames < 96:
+            frames += (await call.read()).frames.frame_count
+        call.cancel()
+        await served.nothing_left()
+
+
+async def test_half_close_lets_it_play_no_longer_than_a_stream_may_last() -> None:
+    async with serving(limits=Limits(max_stream_seconds=0.2)) as served, grpc.aio.insecure_channel(served.address) as channel:
+        call = live_call(channel)
+        await call.write(start())
+        await call.done_writing()
+        events = await read_all(call)
+        assert sum(event.frames.frame_count for event in events) > 0
+        assert events[-1].ended.reason == pb.END_REASON_STOPPED
+        await served.nothing_left()
+
+
+async def test_half_close_ends_a_session_that_nobody_can_resume() -> None:
     async with serving(gated(2)) as served, grpc.aio.insecure_channel(served.address) as channel:
         call = live_call(channel)
-        await call.write(start(seconds=60 if paused else 0))
-        if paused:
-            await call.write(pb.LiveRequest(pause=pb.Pause()))
+        await call.write(start(seconds=60))
+        await call.write(pb.LiveRequest(pause=pb.Pause()))
         await call.done_writing()
 
         events = await read_all(call)
@@ -210,13 +231,16 @@ async def test_who_waits_is_told_the_position_and_served_in_order() -> None:
 
 async def test_beyond_the_line_calls_are_refused_at_once_with_a_retry_delay() -> None:
     async with serving(gated(0), max_sessions=1, max_waiting=1) as served:
-        holding = [asyncio.create_task(run(served, "Live")), asyncio.create_task(run(served, "Stream"))]
+        holding = [asyncio.create_task(run(served, "Live"))]
+        await eventually(lambda: served.desk.statistics().live == 1)
+        holding += [asyncio.create_task(run(served, "Live"))]
         await eventually(lambda: served.desk.statistics().waiting == 1)
 
         for method in ("Generate", "Stream", "Live"):
             with pytest.raises(Busy) as refused:
                 await run(served, method)
             assert refused.value.retry_after_s == pytest.approx(45, rel=0.1)  # one session, taken to last 30 s, and the jitter of the tests
+            assert str(refused.value).endswith(f"; try again in {refused.value.retry_after_s:g} s")
         for call in holding:
             call.cancel()
         await asyncio.gather(*holding, return_exceptions=True)
@@ -244,51 +268,8 @@ async def test_controls_work_in_line() -> None:
         await asyncio.gather(holding, return_exceptions=True)
 
 
-async def test_drain_ends_streams_refuses_those_in_line_and_lets_a_generate_finish() -> None:
-    gate = asyncio.Semaphore(0)
-    stages = FakeStages(FakeDenoiser(CONFIG, gate=gate))
-    async with serving(stages, max_sessions=3) as served:
-        streamed = [
-            asyncio.create_task(_all(served.client.stream(PROMPT, seconds=3600))),
-            asyncio.create_task(_all(hold(served, "Live"))),
-        ]
-        generated = asyncio.create_task(served.client.generate(PROMPT, seconds=0.5))
-        await eventually(lambda: stages.denoiser.statistics().open == 3)
-        waiting = asyncio.create_task(run(served, "Generate"))
-        await eventually(lambda: served.desk.statistics().waiting == 1)
-
-        draining = asyncio.create_task(served.server.drain(grace_s=20))
-
-        for events in await asyncio.gather(*streamed):
-            assert isinstance(events[-1], pb.Ended)
-            assert events[-1].reason == pb.END_REASON_SERVER_DRAINING
-        with pytest.raises(Unavailable) as refused:
-            await waiting
-        assert refused.value.retry_after_s
-        assert not draining.done()
-        gate.release()
-        gate.release()
-        assert (await generated).ended.usage.frames_sent == 12
-        await draining
-        await served.nothing_left()
-
-
 async def _all(events: AsyncIterator[object]) -> list[object]:
     return [event async for event in events]
-
-
-async def test_drain_is_bounded_by_its_grace() -> None:
-    async with serving(gated(0)) as served:
-        stuck = asyncio.create_task(run(served, "Generate"))
-        await eventually(lambda: served.desk.statistics().live == 1)
-
-        async with asyncio.timeout(20):
-            # Twice at once, as two signals would.
-            await asyncio.gather(served.server.drain(grace_s=0.2), served.server.drain(grace_s=0))
-
-        with pytest.raises(ClientError):
-            await stuck
-        await served.nothing_left()
 
 
 async def test_cancels_at_random_moments_leave_nothing() -> None:

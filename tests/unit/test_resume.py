@@ -352,7 +352,7 @@ async def test_a_store_that_is_down_ends_no_stream_and_is_complained_of_once(cap
             assert served.metric("session_store_errors_total", operation="write") > 1
             error = await refused(served, resume("t"))
             assert error.code() is grpc.StatusCode.UNAVAILABLE
-            assert error.details() == "sessions cannot be looked up just now: the session store does not answer"
+            assert error.details() == "sessions cannot be looked up just now: the session store does not answer; try again in 2 s"
     assert len([record for record in caplog.records if record.name == "deployments.session_keeper"]) == 1
 
 
