@@ -3,13 +3,16 @@
 Replicas that Serve would stop last are filled first, as far as they measure themselves able to. When the policy then asks for fewer, those
 that go are empty or nearly so, and few sessions have to be handed over. Where nobody scales the replicas, they share the sessions evenly:
 full ones would only be slower.
+
+Before that counts how replicas round. A session that goes on where another device would give other bits shows other frames than it would
+have shown (docs/adr/0001), so replicas that round as the one before are asked first, and taken as long as one of them has room.
 """
 
 from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ray.serve._private.request_router.common import PendingRequest
@@ -17,7 +20,11 @@ from ray.serve._private.request_router.pow_2_router import PowerOfTwoChoicesRequ
 from ray.serve._private.request_router.replica_wrapper import RunningReplica
 from ray.serve.context import ReplicaContext
 
+from model_core.types import Numerics, SessionContext
+
 SESSIONS = "sessions"  # in a replica's routing statistics: how many it serves in real time
+
+NUMERICS = "numerics"  # there, too: a digest of how each of its stages rounds
 
 # Replicas asked for one leg: all of them in a small deployment, a sample of a large one.
 _ASKED = 8
@@ -44,6 +51,11 @@ class Candidate:
         return self.sessions is not None and self.busy + 1 <= max(1.0, _FULL * self.sessions)
 
     @property
+    def is_full(self) -> bool:
+        """As far as it says what it can serve."""
+        return self.sessions is not None and not self.has_room
+
+    @property
     def load(self) -> float:
         return self.busy / max(1, self.sessions or 1)
 
@@ -64,6 +76,17 @@ def preferred(candidates: Sequence[Candidate]) -> int | None:
     return min(indices, key=lambda n: (candidates[n].load, candidates[n].place))
 
 
+def rounds_alike(told: Mapping[str, str] | None, wanted: Numerics | None) -> bool:
+    """Whether a replica, by what is `told` of each of its stages, gives a session of `wanted` numerics the bits that it had before."""
+    if not told or wanted is None:
+        return False
+    return all(digest and getattr(wanted, stage, "") == digest for stage, digest in told.items())
+
+
+class _Alike(list[RunningReplica]):
+    """Those that round as the session's last ones did."""
+
+
 class AskingRouter(PowerOfTwoChoicesRequestRouter):
     """Asks replicas how busy they are each time, and takes the `preferred` one of those that answer.
 
@@ -78,18 +101,24 @@ class AskingRouter(PowerOfTwoChoicesRequestRouter):
     async def choose_replicas(
         self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
     ) -> list[list[RunningReplica]]:
-        """Whom to ask."""
+        """Whom to ask, and whom after that."""
         if not candidate_replicas:
             return []
-        return [random.sample(candidate_replicas, min(_ASKED, len(candidate_replicas)))]
+        wanted = _wanted(pending_request)
+        alike = _Alike(replica for replica in candidate_replicas if rounds_alike(replica.routing_stats.get(NUMERICS), wanted))
+        everyone = _sample(candidate_replicas)
+        return [everyone] if len(alike) in {0, len(candidate_replicas)} else [_Alike(_sample(alike)), everyone]
 
     async def _select_from_candidate_replicas(self, candidates: list[RunningReplica], backoff_index: int) -> RunningReplica | None:
         answers = await self._probe_queue_lens(candidates, backoff_index)
         free = [(replica, busy) for replica, busy in answers if busy is not None and busy < replica.max_ongoing_requests]
         places = self._places()
-        chosen = preferred([Candidate(busy, _sessions(replica), places.get(replica.replica_id, len(places))) for replica, busy in free])
+        asked = [Candidate(busy, _sessions(replica), places.get(replica.replica_id, len(places))) for replica, busy in free]
+        chosen = preferred(asked)
+        if chosen is None or (isinstance(candidates, _Alike) and asked[chosen].is_full):
+            return None
         # It may have gone while it was asked; then another is chosen.
-        return None if chosen is None else self._replicas.get(free[chosen][0].replica_id)
+        return self._replicas.get(free[chosen][0].replica_id)
 
     def _places(self) -> dict[object, int]:
         """Serve stops those on the node with the fewest first, of them the newest; it lists them in the order in which they came up."""
@@ -97,6 +126,16 @@ class AskingRouter(PowerOfTwoChoicesRequestRouter):
         there = Counter(replica.node_id for replica in replicas)
         order = sorted(range(len(replicas)), key=lambda n: (-there[replicas[n].node_id], n))
         return {replicas[n].replica_id: place for place, n in enumerate(order)}
+
+
+def _sample(replicas: list[RunningReplica]) -> list[RunningReplica]:
+    return random.sample(replicas, min(_ASKED, len(replicas)))
+
+
+def _wanted(request: PendingRequest | None) -> Numerics | None:
+    """Of the session whose leg is to be opened; None for any other call."""
+    context = request.args[0] if request is not None and request.args else None
+    return context.numerics if isinstance(context, SessionContext) else None
 
 
 def _sessions(replica: RunningReplica) -> int | None:

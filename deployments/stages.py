@@ -15,7 +15,7 @@ import sys
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from importlib import import_module
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 import ray
 from prometheus_client import CollectorRegistry
@@ -28,7 +28,7 @@ from deployments.drain import watch_serve
 from deployments.link import LinkServer, Ticket
 from deployments.process import numbers, process_statistics, yielding
 from deployments.remote import RemoteDenoiser
-from deployments.routing import SESSIONS, may_shrink
+from deployments.routing import NUMERICS, SESSIONS, may_shrink
 from deployments.scrape import ReplicaMetrics, Target
 from model_core.config import EngineConfig, ModelConfig, RuntimeConfig
 from model_core.events import ReportsForwards
@@ -57,6 +57,16 @@ class LocalStage(Protocol):
 
     async def aclose(self) -> None:
         """Stop its threads."""
+        ...
+
+
+@runtime_checkable
+class HasNumerics(Protocol):
+    """A stage that makes chunks on a device."""
+
+    @property
+    def numerics(self) -> str:
+        """See `model_core.types.Numerics`."""
         ...
 
 
@@ -141,20 +151,21 @@ class _Shell:
     async def record_autoscaling_stats(self) -> dict[str, float]:
         return {"replica": self._name} | self._stage_numbers()
 
-    async def record_routing_stats(self) -> dict[str, float]:
-        """For `deployments.routing`: how many sessions this replica serves in real time, as far as it knows.
+    async def record_routing_stats(self) -> dict[str, Any]:
+        """For `deployments.routing`: how its stages round, and how many sessions this replica serves in real time, as far as it knows.
 
-        Nothing where no replica has to be empty one day.
+        No number where no replica has to be empty one day.
         """
+        told_always = {NUMERICS: {name: stage.numerics for name, stage in self._stages.items() if isinstance(stage, HasNumerics)}}
         if not may_shrink(serve.get_replica_context()):
-            return {}
+            return told_always
         told = await self.record_autoscaling_stats()
         self._measured = self._measured.observe(
             [denoise_report(told, 0)] if "denoiser_free_slots" in told else [], [decode_report(told)] if "decoder_busy_s" in told else []
         )
         terms = self._terms
         sessions = sessions_alone(self._measured, terms.utilisation * terms.chunk_s, terms.steps, terms.decode_slots)
-        return {} if sessions is None else {SESSIONS: float(sessions)}
+        return told_always if sessions is None else {**told_always, SESSIONS: float(sessions)}
 
     async def _linked(self, chunks: AsyncGenerator[T, None]) -> AsyncGenerator[Ticket | T, None]:
         """`chunks` as a linked stream, which ends at a chunk boundary when the replica drains."""

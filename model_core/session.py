@@ -153,7 +153,7 @@ class Session:
         return SessionContext(
             session_id=r.session_id, seed=r.seed, num_steps=self._log.steps, embedding=self._log.prompt,
             next_chunk=self._log.next_chunk, num_frames=r.num_frames, suffix=suffix, sink=self._log.sink(len(suffix)),
-            codec=r.codec, due_s=due_s, suspect_chunk=self._suspect_chunk, given=self._log.given,
+            codec=r.codec, due_s=due_s, suspect_chunk=self._suspect_chunk, given=self._log.given, numerics=self._log.numerics,
         )  # fmt: skip
 
     def record(self) -> SessionRecord:
@@ -163,7 +163,7 @@ class Session:
         return SessionRecord(
             model=self._model, fingerprint=self._fingerprint, session_id=r.session_id, seed=r.seed, num_steps=r.num_steps,
             num_frames=r.num_frames, codec=r.codec, first_chunk=first_chunk, latents=latents, sink=self._log.sink(len(latents)),
-            timeline=timeline, steps=steps, given=self._log.given,
+            timeline=timeline, steps=steps, given=self._log.given, numerics=self._log.numerics,
         )  # fmt: skip
 
     async def set_prompt(self, prompt: str, request_id: int = 0, replace_from: int | None = None) -> None:
@@ -326,7 +326,7 @@ class Session:
     def _append(self, chunk: FrameChunk) -> None:
         if chunk.index != self._log.next_chunk:
             raise RuntimeError(f"the decode stage sent chunk {chunk.index}, the session needs chunk {self._log.next_chunk}")
-        self._log.append(chunk.latents)
+        self._log.append(chunk.latents, chunk.numerics)
 
     def _unseen(self, chunk: FrameChunk) -> FrameChunk | None:
         """What of `chunk` the viewer has not seen; None for nothing."""

@@ -12,13 +12,13 @@ import math
 import struct
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model_core.config import ChunkGrid, ModelConfig
-from model_core.types import Codec, Given, Latents, TextEmbedding
+from model_core.types import Codec, Given, Latents, Numerics, TextEmbedding
 
 _MAGIC = b"HRL2"
 _HEADER = struct.Struct("<4sI")
@@ -62,6 +62,7 @@ class SessionRecord:
         timeline: ascending by chunk; the first entry is in force at `first_chunk`. Entries may lie beyond the last chunk.
         steps: (chunk, denoise steps from that chunk on), in the same manner.
         given: see `SessionContext`.
+        numerics: of the newest chunk.
     """
 
     model: str
@@ -77,6 +78,7 @@ class SessionRecord:
     steps: tuple[tuple[int, int], ...]
     given: Given | None = None
     sink: tuple[Latents, ...] = ()
+    numerics: Numerics = field(default_factory=Numerics)
 
     @property
     def next_chunk(self) -> int:
@@ -102,6 +104,7 @@ class SessionRecord:
             "chunks": len(self.latents), "sink": len(self.sink),
             "given": list(_arrays(self.given)), "shapes": [array.shape for array in arrays],
             "timeline": [[e.chunk, e.prompt, e.change, e.supersedes, e.request_id] for e in self.timeline], "steps": self.steps,
+            "numerics": [self.numerics.denoiser, self.numerics.decoder],
         }  # fmt: skip
         text = json.dumps(header).encode()
         return b"".join([_HEADER.pack(_MAGIC, len(text)), text, *(array.astype(_FLOAT, copy=False).tobytes() for array in arrays)])
@@ -131,6 +134,7 @@ class SessionRecord:
                 timeline=tuple(PromptEntry(int(c), p, int(n), bool(s), int(r)) for c, p, n, s, r in header["timeline"]),
                 steps=tuple((int(chunk), int(steps)) for chunk, steps in header["steps"]),
                 sink=tuple(arrays[chunks : chunks + sink]), given=_given(dict(zip(header["given"], arrays[chunks + sink :], strict=True))),
+                numerics=Numerics(*map(str, header.get("numerics", ()))),
             )  # fmt: skip
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error) as error:
             raise ValueError(f"no session record: {error}") from error
@@ -247,6 +251,9 @@ class Extent:
 class SessionLog:
     """The tail of a session, bounded.
 
+    Attributes:
+        numerics: of the newest chunk.
+
     Args:
         embedding: of the first prompt.
         steps: of the first chunks.
@@ -260,6 +267,7 @@ class SessionLog:
         self._given_until = None if given is None else given.needed_until(extent.grid)
         self._latents: deque[Latents] = deque(maxlen=extent.window + extent.keep)
         self._sink: list[Latents] = []
+        self.numerics = Numerics()
         self._next_chunk = 0
         # At most one entry for each chunk held, one in force before them, and what `restore` was given beyond.
         self._timeline: list[tuple[PromptEntry, TextEmbedding]] = [(PromptEntry(0, embedding.prompt), embedding)]
@@ -301,9 +309,10 @@ class SessionLog:
         first = self._next_chunk - len(self._latents)
         return min(self._next_chunk, first + self._extent.window) if first else 0
 
-    def append(self, latents: Latents) -> None:
-        """The next chunk is made."""
+    def append(self, latents: Latents, numerics: Numerics | None = None) -> None:
+        """The next chunk is made, by devices of these `numerics`."""
         self._latents.append(latents)
+        self.numerics = (numerics or Numerics()).after(self.numerics)
         if self._next_chunk < self._extent.sink:
             self._sink.append(latents)
         self._next_chunk += 1
@@ -359,4 +368,5 @@ class SessionLog:
         log._next_chunk = next_chunk
         log._timeline = timeline
         log._steps = record.steps
+        log.numerics = record.numerics
         return log

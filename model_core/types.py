@@ -102,6 +102,18 @@ class Given(Message):
 
 
 @dataclass(frozen=True, slots=True)
+class Numerics(Message):
+    """How the devices round that made a session's newest chunk: a digest a stage, equal on devices that give equal bits. Empty: unknown."""
+
+    denoiser: str = ""
+    decoder: str = ""
+
+    def after(self, before: Numerics) -> Numerics:
+        """With what is unknown here as it was `before`."""
+        return Numerics(self.denoiser or before.denoiser, self.decoder or before.decoder)
+
+
+@dataclass(frozen=True, slots=True)
 class SessionContext(Message):
     """Everything a replica needs to make a session's next chunks: the latent log's tail plus constants.
 
@@ -121,6 +133,7 @@ class SessionContext(Message):
         due_s: seconds from now until the first frame of `next_chunk` is due on the viewer's screen; None for a job, which has no deadline.
         suspect_chunk: a chunk that could not be made before; if it cannot be made now either, the session is at fault, and ends.
         given: what the session was given besides its prompt, as long as chunks are made from it.
+        numerics: of its newest chunk; replicas with the same are preferred.
     """
 
     session_id: str
@@ -135,6 +148,7 @@ class SessionContext(Message):
     due_s: float | None = None
     suspect_chunk: int | None = None
     given: Given | None = None
+    numerics: Numerics = Numerics()
 
     def end_chunk(self, grid: ChunkGrid) -> int | None:
         """One past the last chunk to make; None for an endless stream."""
@@ -166,11 +180,12 @@ class StageTiming(Message):
 
 @dataclass(frozen=True, slots=True)
 class LatentChunk(Message):
-    """One denoised chunk: `latents` is float32 `[C, F, H, W]`."""
+    """One denoised chunk: `latents` is float32 `[C, F, H, W]`; `numerics` as in `Numerics`, empty for one that was given."""
 
     index: int
     latents: Latents
     timings: tuple[StageTiming, ...] = ()
+    numerics: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +201,7 @@ class FrameChunk(Message):
         data: RAW_RGB and JPEG: one item a frame (raw is `H*W*3` bytes, row major); FMP4_H264: one item, a fragment.
         latents: the chunk's clean latents `[C, F, H, W]`, for the session's log.
         timings: one entry for each stage it went through.
+        numerics: of the devices that made it.
     """
 
     index: int
@@ -197,6 +213,7 @@ class FrameChunk(Message):
     data: tuple[bytes, ...]
     latents: Latents
     timings: tuple[StageTiming, ...] = ()
+    numerics: Numerics = Numerics()
 
     def pixels(self) -> NDArray[np.uint8]:
         """RGB frames `[N, H, W, 3]`; only for RAW_RGB chunks.

@@ -88,6 +88,7 @@ class Engine:
         self._busy_s = self._expected_s = 0.0
         self._profile = ForwardProfile()
         self._probe = Probe(self._known_chunk)
+        self.numerics = ""  # see `Numerics`; known once the device is warm
         self._unexplained: dict[Work, int] = {"step": 0, "commit": 0}
         self.observer: Observer | None = None
 
@@ -176,6 +177,7 @@ class Engine:
         finally:
             self.close(session)
         self._probe.learn()
+        self.numerics = self._probe.numerics
         self._profile = ForwardProfile(self.engine.batch_buckets, tuple(self._step_s.values()), tuple(self._commit_s.values()))
 
     def costs(self) -> StepCosts:
@@ -234,7 +236,7 @@ class Engine:
             return False
         row.waiting_chunks += 1
         self._chunks += 1
-        emit(row, LatentChunk(row.chunk_index, latents, (row.timing(now),)))
+        emit(row, LatentChunk(row.chunk_index, latents, (row.timing(now),), self.numerics))
         row.chunk_index += 1
         return True
 

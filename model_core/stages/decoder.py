@@ -25,7 +25,7 @@ from model_core.stages.interface import Denoiser
 from model_core.stages.memories import Key, Memories, all_finite
 from model_core.stages.probe import Probe
 from model_core.stages.watchdog import Watchdog
-from model_core.types import Codec, FrameChunk, LatentChunk, Latents, SessionContext, StageTiming, received
+from model_core.types import Codec, FrameChunk, LatentChunk, Latents, Numerics, SessionContext, StageTiming, received
 
 JPEG_QUALITY = 90
 _REMEMBERED_BYTES = 64 * 2**20
@@ -60,6 +60,7 @@ class LocalDecoder:
         self._probe = Probe(self._known_picture)
         with watchdog.working():
             self._probe.learn()
+        self.numerics = self._probe.numerics
         self._device = DeviceThread("decode stage", watchdog, "decoder")
 
     async def stream(self, context: SessionContext) -> AsyncGenerator[FrameChunk, None]:
@@ -157,6 +158,7 @@ class LocalDecoder:
         frames = FrameChunk(
             index=chunk.index, first_frame=first_frame, num_frames=len(pixels), height=pixels.shape[1], width=pixels.shape[2],
             codec=context.codec, data=data, latents=chunk.latents, timings=(*chunk.timings, timing),
+            numerics=Numerics(chunk.numerics, self.numerics),
         )  # fmt: skip
         return frames, memory, key
 
@@ -175,8 +177,9 @@ class LocalDecoder:
             return self._painter.paint(latents, memory)
 
     def _known_picture(self) -> NDArray[np.float32]:
-        """Of latents that are all zero."""
-        pixels, _ = self._decode(np.zeros(self._config.latent_shape(0), np.float32), self._fresh())
+        """Of latents that are noise, so that every number that comes out depends on how many are rounded."""
+        noise = np.random.default_rng(0).standard_normal(self._config.latent_shape(0), np.float32)
+        pixels, _ = self._decode(noise, self._fresh())
         return pixels.astype(np.float32)
 
     def _fresh(self) -> Memory:

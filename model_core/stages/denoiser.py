@@ -84,6 +84,7 @@ class LocalDenoiser:
         self._engine = Engine(sampler, config, engine, clock)
         self._sampler = sampler
         self._engine.warm_up()
+        self.numerics = self._engine.numerics
         profile = self._engine.statistics().profile
         self._watchdog = watchdog or Watchdog("denoise engine", config.execution.denoiser.stuck_seconds, clock)
         self._watchdog.took(max(map(sum, zip(profile.step_s, profile.commit_s, strict=True)), default=0.0))

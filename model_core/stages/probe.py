@@ -1,7 +1,8 @@
-"""Whether a device still computes what it computed before: asked when something went wrong, to tell a session's fault from the device's."""
+"""A known computation. It tells a session's fault from the device's when something went wrong, and devices that round alike from others."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from model_core.errors import DeviceBroken
 
+_DIGITS = 16  # of a digest
 _TOLERANCE = 1e-2  # of the largest value: what is looked for is a device that fails or makes nonsense, and no other rounding
 
 
@@ -23,6 +25,11 @@ class Probe:
     def learn(self) -> None:
         """Remember what comes out while the device is known to be sound. Until then any finite numbers are right."""
         self._known = self._compute()
+
+    @property
+    def numerics(self) -> str:
+        """A digest of every bit that came out when it was learned: equal on devices that round alike. Empty before that."""
+        return "" if self._known is None else hashlib.sha256(np.ascontiguousarray(self._known).data).hexdigest()[:_DIGITS]
 
     def check(self, error: Exception) -> None:
         """Return if the device is sound, so that `error` is the fault of whoever was computed for.
