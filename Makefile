@@ -9,7 +9,7 @@ CODE := headrace deployments observability autoscaling model_core bench training
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help examples install fmt lint types imports layout check test test-unit test-ray test-cluster proto observability observe observe-check trace kuberay demo realtime bench bench-quick streams eval overload costs burst simulate sim-vs-real serve faults cancels parity gate gate-demo families clean
+.PHONY: help examples install fmt lint types imports layout check test test-unit test-processors test-ray test-cluster proto observability observe observe-check trace kuberay demo realtime bench bench-quick streams eval overload costs burst simulate sim-vs-real serve faults cancels parity gate gate-demo families clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -46,10 +46,24 @@ layout: $(STAMP) ## file layout, sizes, documents
 
 check: lint types imports layout ## all static checks
 
-test: check test-unit test-ray ## what CI runs: checks, unit tests, tests on a real local cluster
+# Each part runs, whatever came of those before it.
+PARTS := lint types imports test-unit test-ray
+test: $(STAMP) ## what CI runs: checks, unit tests, tests on a real local cluster; names the parts that failed in the end
+	@failed=; for part in $(PARTS); do \
+	  echo "== $$part"; started=$$(date +%s); \
+	  $(MAKE) --no-print-directory $$part || failed="$$failed $$part"; \
+	  echo "== $$part took $$(($$(date +%s) - started)) s"; \
+	done; \
+	if [ -n "$$failed" ]; then echo "FAILED:$$failed"; exit 1; fi; \
+	echo "passed: $(PARTS)"
 
-test-unit: $(STAMP) ## tests that need no cluster
-	$(BIN)/pytest -m "not ray and not cluster and not examples"
+# Files, not single tests, are shared out: what a file's tests use in common is made once.
+WORKERS ?= 2
+test-unit: $(STAMP) ## tests that need no cluster, in WORKERS (2) processes
+	$(BIN)/pytest -m "not ray and not cluster and not examples" -n $(WORKERS) --dist loadfile
+
+test-processors: $(STAMP) ## the unit tests under each instruction set that this processor has; not part of `test`
+	$(BIN)/python -m tests.instruction_sets
 
 test-ray: $(STAMP) ## tests on a real local Ray cluster, in a process of their own
 	$(BIN)/pytest -m ray

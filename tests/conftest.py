@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 
@@ -9,10 +10,15 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from observability.context import NOBODY, work_for
+from tests.instruction_sets import flags, missing
 
 # How long an example takes says something about the machine, and no test depends on that.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
+
+# PyTorch would do as it is told, and the first kernel would kill the process.
+if reason := missing(os.environ.get("ATEN_CPU_CAPABILITY"), flags()):
+    pytest.exit(f"skipped: {reason}", returncode=0)
 
 # A run in the background of a shell ignores Ctrl-C, and so would the commands that tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import subprocess
 import sys
@@ -17,12 +18,15 @@ import pytest
 import torch
 
 from deployments.routing import NUMERICS, SESSIONS, AskingRouter, rounds_alike
+from model_core.pipeline import VideoPipeline
 from model_core.session_log import SessionRecord
 from model_core.stages.probe import Probe
-from model_core.types import Numerics, SessionContext
+from model_core.types import FrameChunk, LatentChunk, Numerics, SessionContext
+from tests.fakes import FakeDecoder, FakeStages
 from tests.models import random_context, small_config
 from tests.processor import CHUNKS, PORTABLE, Made, Replica, config, played
 from tests.rounding import assert_rounds_alike, assert_same_picture
+from tests.served import serving
 
 ROOT = Path(__file__).parents[2]
 _BOUNDARY = 3
@@ -30,6 +34,7 @@ _DIT = config().dit
 _TERMS = _DIT.mlp_ratio * _DIT.width
 _SUMS = 3 * _DIT.depth * 8  # two steps and a commit; in a layer 8 products follow one another
 _CONVOLUTIONS = 20
+OURS, THEIRS = "0123", "4567"  # numerics
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +129,25 @@ def test_one_bit_makes_other_numerics() -> None:
     assert told([one, 2.0]) != told([np.nextafter(one, np.float32(2)), 2.0])
 
 
-# -- routing ------------------------------------------------------------------------------------------------------------------------
+class TwoKinds(FakeDecoder):
+    """From the third chunk on another denoiser makes them."""
 
-OURS, THEIRS = "0123", "4567"
+    def _decode(self, chunk: LatentChunk, context: SessionContext) -> FrameChunk:
+        return replace(super()._decode(chunk, context), numerics=Numerics(OURS if chunk.index < 2 else THEIRS, OURS))
+
+
+async def test_the_front_door_logs_where_a_session_went_on_with_other_roundings(caplog: pytest.LogCaptureFixture) -> None:
+    stages = FakeStages()
+    stages.pipeline = VideoPipeline(stages.config, stages.encoder, TwoKinds(stages.config, stages.denoiser))
+    with caplog.at_level(logging.INFO, "deployments.sessions"):
+        async with serving(stages) as served:
+            assert [event async for event in served.client.stream("a red circle", seconds=1.5)]
+    frame = stages.config.grid.first_frame(2)
+    told = [record.message for record in caplog.records if "round" in record.message]
+    assert told == [f"from frame {frame} on the session is made by devices that round otherwise"]
+
+
+# -- routing ------------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
