@@ -16,6 +16,9 @@ from tests.instruction_sets import flags, missing
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
 
+# One thread for the sums of each process, as replicas have: processes beside each other would wait for each other's.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # PyTorch would do as it is told, and the first kernel would kill the process.
 if reason := missing(os.environ.get("ATEN_CPU_CAPABILITY"), flags()):
     pytest.exit(f"skipped: {reason}", returncode=0)
