@@ -76,6 +76,27 @@ def test_only_graphs_that_sessions_share_are_watched() -> None:
     assert isinstance(wrap(network.many), RowsApart)
 
 
+@pytest.mark.parametrize(("threads", "tokens", "together"), [(1, 1024, True), (2, 256, True), (2, 1024, False)])
+def test_rows_that_several_threads_would_cut_up_run_one_after_the_other(threads: int, tokens: int, together: bool) -> None:
+    """What a thread ends with may fill no whole vector, and where threads meet depends on how many rows there are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        runs: list[int] = []
+
+        def graph(x: Tensor) -> Tensor:
+            runs.append(len(x))
+            return F.silu(x)
+
+        call, x = RowsApart(graph), torch.randn(2, tokens, 64)
+        call(x)
+        runs.clear()
+        call(x)
+        assert runs == ([2] if together else [1, 1])
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("width", [20, 33, 36, 63, 64])
 @pytest.mark.parametrize("tokens", [1, 9, 32])
 def test_layers_of_any_width_give_a_row_the_bits_that_it_has_alone(width: int, tokens: int) -> None:
