@@ -13,7 +13,7 @@ from pathlib import Path
 import redis
 
 from deployments.cluster import free_port
-from deployments.pacing import MonotonicClock
+from deployments.pacing import Clock, MonotonicClock
 from deployments.session_store import Held, Holding, MemoryStore, StoreUnavailable
 
 REDIS_SERVER = shutil.which("redis-server")
@@ -30,8 +30,8 @@ class FakeStore:
         puts: records written, in order.
     """
 
-    def __init__(self) -> None:
-        self.inner = MemoryStore(1 << 30, MonotonicClock())
+    def __init__(self, clock: Clock | None = None) -> None:
+        self.inner = MemoryStore(1 << 30, clock or MonotonicClock())
         self.down = False
         self.gate: asyncio.Event | None = None
         self.under_way = 0

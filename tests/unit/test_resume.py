@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import grpc
@@ -18,7 +19,7 @@ from headrace.v1 import video_pb2 as pb
 from model_core.pipeline import SessionRequest
 from model_core.session_log import SessionRecord
 from model_core.types import FrameChunk
-from tests.fakes import FakeDenoiser, FakeStages, eventually
+from tests.fakes import FakeDenoiser, FakeStages, ManualClock, eventually
 from tests.served import KEEPING, Served, details_of, live_call, read_all, serving, stream_call
 from tests.stores import FakeStore
 
@@ -238,8 +239,14 @@ async def test_unknown_expired_and_stopped_sessions_are_not_found() -> None:
         assert stopped.code() is grpc.StatusCode.NOT_FOUND
 
 
+def _called(store: FakeStore, times: int) -> bool:
+    return store.calls >= times
+
+
 async def test_a_paused_session_does_not_expire_while_its_connection_lives() -> None:
-    store = FakeStore()
+    """By the store's clock, which moves on only after the keeper has been there: however slow the machine, no round comes too late."""
+    clock = ManualClock()
+    store = FakeStore(clock)
     short = KeeperPolicy(ttl_s=0.3, write_every_s=0.02, timeout_s=0.5)
     async with door(store, keeping=short) as served, served.client.live(PROMPT) as session:
         token = ""
@@ -249,8 +256,11 @@ async def test_a_paused_session_does_not_expire_while_its_connection_lives() -> 
                 await session.pause()
             if isinstance(event, pb.Paused):
                 break
-        await asyncio.sleep(0.8)
-        assert await store.get(token) is not None
+        for _ in range(4):
+            calls = store.calls
+            await clock.advance(short.ttl_s * 0.7)
+            await eventually(partial(_called, store, calls + 2))
+            assert await store.get(token) is not None
 
 
 @pytest.mark.parametrize(
