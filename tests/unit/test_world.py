@@ -49,12 +49,14 @@ def places(count: int, seed: int) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("frames", [8, 16, pytest.param(40, marks=pytest.mark.slow)])
 def test_the_detector_reads_what_was_rendered(frames: int) -> None:
-    """Half of the clips start as a session does, half anywhere."""
-    start, phase = places(COUNT, seed=frames)
-    half = COUNT // 2
+    """Half of the clips start as a session does, half anywhere. Of long clips fewer show as many frames."""
+    count = min(COUNT, 4096 // frames)
+    scenes = TABLE[:count]
+    start, phase = places(count, seed=frames)
+    half = count // 2
     start[:half], phase[:half] = centres_of_screen(half), 0.0
-    right = look(steady_clip(TABLE, start, frames, phase)).right(TABLE)
-    right["speed"] = right["speed"][TABLE[:, 2] != MOTIONS.index("still")]
+    right = look(steady_clip(scenes, start, frames, phase)).right(scenes)
+    right["speed"] = right["speed"][scenes[:, 2] != MOTIONS.index("still")]
     shares = {name: right[name].float().mean().item() for name in ATTRIBUTES}
     assert {name: share for name, share in shares.items() if share < 0.98} == {}
 
