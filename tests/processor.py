@@ -113,7 +113,7 @@ def main() -> None:
     whole, rest = asyncio.run(both(SessionRecord.from_bytes(record.read_bytes())))
     arrays: dict[str, NDArray[np.generic]] = whole.saved("whole") | rest.saved("rest")
     arrays["capability"] = np.array([torch.backends.cpu.get_cpu_capability(), os.environ.get("ATEN_CPU_CAPABILITY", "")])
-    np.savez(out, allow_pickle=False, **arrays)  # type: ignore[arg-type]  # numpy's stubs take every name for an option
+    np.savez(out, allow_pickle=False, **arrays)
 
 
 if __name__ == "__main__":
