@@ -39,6 +39,9 @@ class FakeStore:
         self.puts: list[bytes] = []
         self.calls = 0
 
+    def called(self, times: int) -> bool:
+        return self.calls >= times
+
     async def put(self, token: str, holder: str, record: bytes, ttl_s: float) -> Holding:
         self.under_way += 1
         self.most_under_way = max(self.most_under_way, self.under_way)

@@ -211,7 +211,8 @@ class Engine:
             self._sampler.start(leg, 0)
             self._sampler.step([leg])
             made = self._sampler.latents(leg)
-            self._sampler.commit([leg])
+            if self.config.grid.chunks != 1:  # as in `_step_and_commit`
+                self._sampler.commit([leg])
         return made
 
     def _step_and_commit(self, session: EngineSession, rows: int) -> tuple[float, float]:

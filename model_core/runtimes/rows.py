@@ -71,6 +71,11 @@ class _Watch(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.seen: set[tuple[str, torch.Size]] = set()
 
+    @classmethod
+    def ignore_compile_internals(cls) -> bool:
+        """So that a graph which compiles a part of itself still can."""
+        return True
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
         name = func.overloadpacket.__name__

@@ -51,7 +51,7 @@ async def test_each_bad_field_is_named_with_its_limit_and_value_and_then_a_clip_
         ("seconds", 600.0, f"must be at most {longest:g}, a clip of model {name}; got 600"),
         ("width", config.width + 16, f"must be {config.width} for model {name}; got {config.width + 16}"),
         ("height", 8, f"must be {config.height} for model {name}; got 8"),
-        ("steps", 101, "must be from 1 to 100, or 0 for the default; got 101"),
+        ("steps", 101, f"must be from {config.min_steps} to 100, or 0 for the default; got 101"),
         ("model", "wan-14b", f"must be one of {name}; got 'wan-14b'"),
     ]
     try:

@@ -22,6 +22,7 @@ from model_core.families.registry import family
 from model_core.families.tiny import MAKERS
 from tests import checkpoints
 from tests.models import make
+from tests.rounding import assert_rounds_alike
 
 
 @pytest.mark.parametrize(
@@ -89,7 +90,8 @@ def test_ltx_is_told_the_rate_that_it_was_described_with_and_not_the_one_it_is_p
         generator=torch.Generator().manual_seed(7), max_sequence_length=128, output_type="latent",
     ).frames  # fmt: skip
     _, _, sampler = checkpoints.parts("ltx")
-    np.testing.assert_array_equal(latents[12], sampler.clean(theirs).numpy())  # type: ignore[attr-defined]  # a ClipSampler
+    expected = sampler.clean(theirs)  # type: ignore[attr-defined]  # a ClipSampler
+    assert_rounds_alike(latents[12], expected, terms=128, sums=3 * 24)  # text tokens; steps, and products that follow one another in each
     assert not np.array_equal(latents[12], latents[25])
     app = AppConfig.model_validate(
         {"model": {"folder": str(checkpoints.folder("ltx")), "height": 64, "width": 96, "frames": 9, "fps": 24}, "fps": 4}

@@ -239,14 +239,8 @@ async def test_unknown_expired_and_stopped_sessions_are_not_found() -> None:
         assert stopped.code() is grpc.StatusCode.NOT_FOUND
 
 
-def _called(store: FakeStore, times: int) -> bool:
-    return store.calls >= times
-
-
 async def test_a_paused_session_does_not_expire_while_its_connection_lives() -> None:
-    """By the store's clock, which moves on only after the keeper has been there: however slow the machine, no round comes too late."""
-    clock = ManualClock()
-    store = FakeStore(clock)
+    store = FakeStore(clock := ManualClock())  # which moves on only after the keeper has been there, however slow the machine
     short = KeeperPolicy(ttl_s=0.3, write_every_s=0.02, timeout_s=0.5)
     async with door(store, keeping=short) as served, served.client.live(PROMPT) as session:
         token = ""
@@ -259,7 +253,7 @@ async def test_a_paused_session_does_not_expire_while_its_connection_lives() -> 
         for _ in range(4):
             calls = store.calls
             await clock.advance(short.ttl_s * 0.7)
-            await eventually(partial(_called, store, calls + 2))
+            await eventually(partial(store.called, calls + 2))
             assert await store.get(token) is not None
 
 

@@ -31,6 +31,7 @@ from model_core.families.solvers import SOLVERS
 from model_core.types import Latents, SessionContext, TextEmbedding
 from tests import checkpoints
 from tests.models import Collector, make
+from tests.rounding import assert_rounds_alike
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")  # diffusers with a new numpy
 
@@ -132,7 +133,7 @@ def test_an_accepted_schedule_is_diffusers_alone_and_among_others(
     assert torch.equal(torch.get_rng_state(), process)  # whose generator no clip draws from
     expected = clean(theirs(config, "a red circle", 7, 4))
     assert np.isfinite(expected).all()
-    np.testing.assert_array_equal(alone[0], expected)
+    assert_rounds_alike(alone[0], expected, terms=512, sums=4 * 24)  # text tokens; steps, and products that follow one another in each
 
 
 def test_every_schedule_that_is_accepted_is_compared() -> None:
