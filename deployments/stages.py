@@ -12,7 +12,7 @@ import logging
 import os
 import secrets
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from importlib import import_module
 from typing import Any, Protocol, TypeVar, cast, runtime_checkable
@@ -68,6 +68,11 @@ class HasNumerics(Protocol):
     def numerics(self) -> str:
         """See `model_core.types.Numerics`."""
         ...
+
+
+def numerics(stages: Mapping[str, object]) -> dict[str, str]:
+    """How each of those rounds that make chunks, by name."""
+    return {name: stage.numerics for name, stage in stages.items() if isinstance(stage, HasNumerics)}
 
 
 class LocalTextEncoder(TextEncoder, LocalStage, Protocol): ...
@@ -156,16 +161,16 @@ class _Shell:
 
         No number where no replica has to be empty one day.
         """
-        told_always = {NUMERICS: {name: stage.numerics for name, stage in self._stages.items() if isinstance(stage, HasNumerics)}}
+        always = {NUMERICS: numerics(self._stages)}
         if not may_shrink(serve.get_replica_context()):
-            return told_always
+            return always
         told = await self.record_autoscaling_stats()
         self._measured = self._measured.observe(
             [denoise_report(told, 0)] if "denoiser_free_slots" in told else [], [decode_report(told)] if "decoder_busy_s" in told else []
         )
         terms = self._terms
         sessions = sessions_alone(self._measured, terms.utilisation * terms.chunk_s, terms.steps, terms.decode_slots)
-        return told_always if sessions is None else {**told_always, SESSIONS: float(sessions)}
+        return always if sessions is None else {**always, SESSIONS: float(sessions)}
 
     async def _linked(self, chunks: AsyncGenerator[T, None]) -> AsyncGenerator[Ticket | T, None]:
         """`chunks` as a linked stream, which ends at a chunk boundary when the replica drains."""

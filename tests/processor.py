@@ -72,16 +72,16 @@ class Replica:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(5)
             vae = VAE(model.vae).eval().requires_grad_(requires_grad=False)
-        self._denoiser = LocalDenoiser(MillraceSampler(random_dit(), model, (1, 2)), model, EngineConfig(slots=2, batch_buckets=(1, 2)))
-        self._decoder = LocalDecoder(MillracePainter(vae, model), model, self._denoiser)
-        self.pipeline = VideoPipeline(model, Encoder(), self._decoder)
+        self.denoiser = LocalDenoiser(MillraceSampler(random_dit(), model, (1, 2)), model, EngineConfig(slots=2, batch_buckets=(1, 2)))
+        self.decoder = LocalDecoder(MillracePainter(vae, model), model, self.denoiser)
+        self.pipeline = VideoPipeline(model, Encoder(), self.decoder)
 
     async def open(self) -> Session:
         return await self.pipeline.open(SessionRequest("s", "a red circle", 3, 2, CHUNKS * config().frames_per_chunk))
 
     async def aclose(self) -> None:
-        await self._decoder.aclose()
-        await self._denoiser.aclose()
+        await self.decoder.aclose()
+        await self.denoiser.aclose()
 
 
 async def played(session: Session, chunks: int = CHUNKS) -> Made:

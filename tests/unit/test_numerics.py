@@ -18,13 +18,14 @@ import pytest
 import torch
 
 from deployments.routing import NUMERICS, SESSIONS, AskingRouter, rounds_alike
+from deployments.stages import numerics
 from model_core.pipeline import VideoPipeline
 from model_core.session_log import SessionRecord
 from model_core.stages.probe import Probe
 from model_core.types import FrameChunk, LatentChunk, Numerics, SessionContext
 from tests.fakes import FakeDecoder, FakeStages
 from tests.models import random_context, small_config
-from tests.processor import CHUNKS, PORTABLE, Made, Replica, config, played
+from tests.processor import CHUNKS, PORTABLE, Encoder, Made, Replica, config, played
 from tests.rounding import assert_rounds_alike, assert_same_picture
 from tests.served import serving
 
@@ -42,6 +43,7 @@ class Seen:
     """A session played in this process, cut after `_BOUNDARY` chunks here and gone on with elsewhere, and elsewhere from its beginning."""
 
     here: Made
+    told: dict[str, str]
     record: SessionRecord
     alike: tuple[Made, Made]
     other: tuple[Made, Made]
@@ -53,16 +55,17 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
     """Two processes: one under the instruction set of this one, one under the least that PyTorch has."""
     folder = tmp_path_factory.mktemp("processors")
 
-    async def cut() -> tuple[Made, SessionRecord]:
+    async def cut() -> tuple[Made, dict[str, str], SessionRecord]:
         replica = Replica()
+        told = numerics({"text_encoder": Encoder(), "denoiser": replica.denoiser, "decoder": replica.decoder})
         try:
             begun = await replica.open()
             await played(begun, _BOUNDARY)
-            return await played(await replica.open()), begun.record()
+            return await played(await replica.open()), told, begun.record()
         finally:
             await replica.aclose()
 
-    here, record = asyncio.run(cut())
+    here, told, record = asyncio.run(cut())
     (folder / "record").write_bytes(record.to_bytes())
     plain = os.environ | {"PYTHONPATH": str(ROOT)}
     running = {
@@ -73,7 +76,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
     arrays = {name: np.load(folder / f"{name}.npz") for name in running}
     made = {name: (Made.read(got, "whole"), Made.read(got, "rest")) for name, got in arrays.items()}
     capabilities = (torch.backends.cpu.get_cpu_capability(), str(arrays["other"]["capability"][0]))
-    return Seen(here, record, made["alike"], made["other"], capabilities)
+    return Seen(here, told, record, made["alike"], made["other"], capabilities)
 
 
 def test_replicas_that_round_alike_say_so_and_give_equal_frames(seen: Seen) -> None:
@@ -111,6 +114,11 @@ def test_the_log_says_by_what_it_was_made(seen: Seen) -> None:
     assert SessionRecord.from_bytes(seen.record.to_bytes()).numerics == numerics
     older = seen.record.to_bytes().replace(b'"numerics"', b'"whatever"')  # as one is read that was written before there was this field
     assert SessionRecord.from_bytes(older).numerics == Numerics()
+
+
+def test_a_replica_tells_the_router_of_each_stage_that_makes_chunks(seen: Seen) -> None:
+    assert seen.told == dict(zip(("denoiser", "decoder"), seen.here.numerics, strict=True))
+    assert rounds_alike(seen.told, seen.record.numerics)
 
 
 def test_a_chunk_that_was_given_leaves_what_is_known() -> None:
