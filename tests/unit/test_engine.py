@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -42,8 +43,14 @@ def rig(request: pytest.FixtureRequest) -> Rig:
     return MODELS[request.param]
 
 
+@cache
+def sampler(network: CausalDiT, config: MillraceConfig, buckets: tuple[int, ...]) -> MillraceSampler:
+    """Shared by engines: it keeps nothing of a session, and tries each shape both ways but once."""
+    return MillraceSampler(network, config, buckets)
+
+
 def new_engine(rig: Rig, buckets: tuple[int, ...] = (1, 2, 4, 8), slots: int = 16) -> Engine:
-    return build(*rig, EngineConfig(slots=slots, batch_buckets=buckets))
+    return Engine(sampler(*rig, buckets), rig[1], EngineConfig(slots=slots, batch_buckets=buckets))
 
 
 def assert_equal(made: list[Latents], expected: list[Latents]) -> None:
