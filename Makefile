@@ -60,13 +60,13 @@ test: $(STAMP) ## what CI runs: checks, unit tests, tests on a real local cluste
 # Files, not single tests, are shared out: what a file's tests use in common is made once.
 WORKERS ?= 2
 test-unit: $(STAMP) ## tests that need no cluster, in WORKERS (2) processes
-	$(BIN)/pytest -m "not ray and not cluster and not examples" -n $(WORKERS) --dist loadfile
+	$(BIN)/pytest tests/unit -n $(WORKERS) --dist loadfile
 
 test-processors: $(STAMP) ## the unit tests under each instruction set that this processor has; not part of `test`
 	$(BIN)/python -m tests.instruction_sets
 
 test-ray: $(STAMP) ## tests on a real local Ray cluster, in a process of their own
-	$(BIN)/pytest -m ray
+	$(BIN)/pytest -m ray tests/ray
 
 test-cluster: $(STAMP) ## nodes that come and go under Ray's autoscaler, on a fake cloud; prints a timeline; not part of `test`
 	RAY_AUTH_MODE=token RAY_AUTH_TOKEN=$$($(BIN)/python -c "import secrets; print(secrets.token_hex(32))") $(BIN)/pytest -m cluster tests/cluster
