@@ -7,7 +7,6 @@ and gRPC's flow control is one chunk. Leaving `run` in whatever way closes the s
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from model_core.media import fmp4_init_segment
 from model_core.pipeline import Paused, PromptApplied, Resumed, SessionEvent, StepsApplied, VideoPipeline
 from model_core.session_log import Reconciled
 from model_core.tasks import cancel_and_wait, run_in_thread
-from model_core.types import Codec, FrameChunk, Numerics, StageTiming
+from model_core.types import Codec, FrameChunk, StageTiming
 from model_core.uploads.decoders import UploadDecoders
 from observability.context import SESSION_ID
 from observability.metrics import Metrics
@@ -44,8 +43,6 @@ _OUTCOMES = {
     pb.END_REASON_SERVER_DRAINING: "draining",
     pb.END_REASON_PAUSED: "paused",
 }
-
-log = logging.getLogger(__name__)
 
 
 Send = Callable[[Message], Awaitable[None]]
@@ -228,7 +225,6 @@ class _Serving:
         self._before_chunks: tuple[StageTiming, ...] = (place.encoding,)  # of what was done between admission and the first chunk
         self._first_sent = False
         self._switched_at: float | None = None
-        self._numerics: Numerics | None = None
         self._steps = order.request.num_steps  # as the caller has been told
 
     async def serve(self, steer: Steer | None) -> None:
@@ -324,9 +320,6 @@ class _Serving:
     async def _deliver_frames(self, chunk: FrameChunk) -> None:
         arrived = self._clock.now()
         self._usage.add(chunk)
-        if self._numerics not in {None, chunk.numerics}:
-            log.info("from frame %d on the session is made by devices that round otherwise", chunk.first_frame)
-        self._numerics = chunk.numerics
         whole = wire.frames(chunk, () if self._first_sent else (self._place.encoding,))
         for part in message_size.parts(whole, self._order.max_message_bytes, "start." if self._reply is pb.LiveResponse else ""):
             await self._send(frames=part)

@@ -5,13 +5,16 @@ Labels are looked up when the session begins, not when a chunk is sent. Times ar
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from model_core.types import FrameChunk, StageTiming
+from model_core.types import FrameChunk, Numerics, StageTiming
 from observability.context import exemplar
 from observability.metrics import Metrics
 from observability.session_trace import SessionTrace
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,7 @@ class SessionMeter:
         self._last: tuple[float, int] | None = None  # when the last chunk was sent, and its frames
         self._stalled_s = 0.0
         self._showed = False
+        self._numerics: Numerics | None = None
 
     def encoded(self, timing: StageTiming, since: float, now: float) -> None:
         """A prompt was embedded; it was asked for at `since`."""
@@ -138,7 +142,10 @@ class SessionMeter:
             self._metrics.sessions_played[self._stalled_s == 0].inc()
 
     def _count(self, chunk: FrameChunk) -> None:
-        """Where the time of a chunk went, what it cost, and its frames."""
+        """Where the time of a chunk went, what it cost, its frames, and where other devices went on with it that round otherwise."""
+        if self._numerics not in {None, chunk.numerics}:
+            log.info("from frame %d on the session is made by devices that round otherwise", chunk.first_frame)
+        self._numerics = chunk.numerics
         m = self._metrics
         latency_s = 0.0
         for timing in chunk.timings:

@@ -147,7 +147,7 @@ class TwoKinds(FakeDecoder):
 async def test_the_front_door_logs_where_a_session_went_on_with_other_roundings(caplog: pytest.LogCaptureFixture) -> None:
     stages = FakeStages()
     stages.pipeline = VideoPipeline(stages.config, stages.encoder, TwoKinds(stages.config, stages.denoiser))
-    with caplog.at_level(logging.INFO, "deployments.sessions"):
+    with caplog.at_level(logging.INFO, "observability.session_meter"):
         async with serving(stages) as served:
             assert [event async for event in served.client.stream("a red circle", seconds=1.5)]
     frame = stages.config.grid.first_frame(2)
