@@ -18,16 +18,17 @@ _ROUNDING = 1e-9
 _FEW_STEPS = 8
 
 
-def default_tiers(steps: int) -> tuple[int, ...]:
+def default_tiers(steps: int, min_steps: int = 1) -> tuple[int, ...]:
     """Levels for a model of `steps` steps: three quarters of them, then half. None for a model of many steps."""
     if steps > _FEW_STEPS:
         return ()
-    return tuple(sorted({tier for tier in (math.ceil(0.75 * steps), least_tier(steps)) if tier < steps}, reverse=True))
+    least = least_tier(steps, min_steps)
+    return tuple(sorted({tier for tier in (max(least, math.ceil(0.75 * steps)), least) if tier < steps}, reverse=True))
 
 
-def least_tier(steps: int) -> int:
-    """Half of a model's steps: fewer make noise."""
-    return math.ceil(steps / 2)
+def least_tier(steps: int, min_steps: int = 1) -> int:
+    """Half of a model's steps, since fewer make noise, and what the model makes at all."""
+    return max(min_steps, math.ceil(steps / 2))
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,10 +45,10 @@ class AdmissionSettings(_Settings):
             raise ValueError(f"must be a strictly descending list; got {list(tiers)}")
         return tiers
 
-    def policy(self, default_steps: int) -> AdmissionConfig:
-        """`default_steps` are the model's. Tenants come later; see `deployments.tuning`."""
+    def policy(self, default_steps: int, min_steps: int = 1) -> AdmissionConfig:
+        """Both are the model's. Tenants come later; see `deployments.tuning`."""
         measured = self.mode == "measured"
-        tiers = default_tiers(default_steps) if self.tiers is None else self.tiers
+        tiers = default_tiers(default_steps, min_steps) if self.tiers is None else self.tiers
         return AdmissionConfig(
             brownout=BrownOutConfig(tiers if measured else (), self.dwell_seconds),
             max_waiting=self.max_waiting,

@@ -306,7 +306,7 @@ class AppConfig(_Settings):
         tiers, preset = self.admission.tiers, self._named()
         if tiers and tiers[0] >= preset.num_steps:
             raise ValueError(f"admission.tiers must be below the {preset.num_steps} steps of {preset.name}; got {list(tiers)}")
-        if tiers and tiers[-1] < (least := least_tier(preset.num_steps)):
+        if tiers and tiers[-1] < (least := least_tier(preset.num_steps, preset.min_steps)):
             wanted = f"at least {least}, half of the {preset.num_steps} steps of {preset.name}, because fewer make noise"
             raise ValueError(f"admission.tiers must be {wanted}; got {list(tiers)}")
         return self
@@ -329,7 +329,7 @@ class AppConfig(_Settings):
     def terms(self) -> Terms:
         """What scaling must know of the application."""
         preset, admission = self.preset(), self.admission
-        tiers = admission.policy(preset.num_steps).brownout.tiers
+        tiers = admission.policy(preset.num_steps, preset.min_steps).brownout.tiers
         # The decoder of a fused replica has no calls of its own.
         decode_slots = self.decoder.slots if self.mode == "staged" else 0
         return Terms(preset.chunk_seconds, preset.num_steps, admission.utilisation, tiers, decode_slots)

@@ -175,7 +175,7 @@ def _admission(
     budget_s = settings.utilisation * preset.chunk_seconds
     estimator = CapacityEstimator(budget_s, config.front_door.max_sessions, config.engine.slots, config.terms().decode_slots or None)
     unlimited = Capacity((DenoiseReplica(_UNLIMITED),), budget_s, _UNLIMITED)
-    policy = settings.policy(preset.num_steps)
+    policy = settings.policy(preset.num_steps, preset.min_steps)
     if settings.mode == "none":
         return AdmissionDesk(policy, unlimited, clock, random.random, show), None
     desk = AdmissionDesk(policy, estimator.capacity, clock, random.random, show)

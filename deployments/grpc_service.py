@@ -17,7 +17,7 @@ from deployments.incoming import Incoming
 from deployments.live import LiveControls
 from deployments.pacing import Clock
 from deployments.resumption import Resumption
-from deployments.rpc_edge import Context, RpcEdge
+from deployments.rpc_edge import Context, Outgoing, RpcEdge
 from deployments.running import DRAINING
 from deployments.session_keeper import SessionKeeper
 from deployments.sessions import Place, SessionRunner
@@ -123,7 +123,7 @@ class VideoService:
             else:
                 order = self._resumption.resumable(self._validator.stream(message, self._new_id(), self._new_seed()))
             del message  # with an image or a video in it, for as long as the session lasts
-            await self._runner.run(order, pb.StreamResponse, context.write, call, steer=None)
+            await self._runner.run(order, pb.StreamResponse, Outgoing(context).write, call, steer=None)
 
     async def live(self, _: object, context: Context) -> None:
         async with self._edge.guard("Live", context) as call:
@@ -135,7 +135,7 @@ class VideoService:
             else:
                 order = self._resumption.resumable(self._validator.live(message, self._new_id(), self._new_seed()))
             del message
-            await self._runner.run(order, pb.LiveResponse, context.write, call, controls.steer)
+            await self._runner.run(order, pb.LiveResponse, Outgoing(context).write, call, controls.steer)
 
     async def list_models(self, _: object, context: Context) -> pb.ListModelsResponse:
         async with self._edge.guard("ListModels", context):

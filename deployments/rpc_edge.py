@@ -17,6 +17,7 @@ from google.rpc import error_details_pb2
 from deployments.session_store import SessionMismatch, SessionMoved, SessionNotFound
 from deployments.trailer import short, trailer
 from model_core.errors import CapacityExceeded, FieldViolation, InvalidRequest, StageUnavailable
+from model_core.tasks import finished
 from observability.metrics import Metrics
 from observability.session_trace import SessionTrace
 from observability.tracing import Tracing
@@ -44,6 +45,21 @@ def named_tenant(context: Context) -> str:
     if len(named) > 1:
         raise InvalidRequest((FieldViolation(TENANT_KEY, f"must be given at most once in the metadata; got {len(named)}"),))
     return "".join(value if isinstance(value, str) else value.decode(errors="replace") for value in named)
+
+
+class Outgoing:
+    """What goes to a caller, message by message, so that the call can be ended whenever the task that writes is cancelled."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._begun = False
+
+    async def write(self, message: Message) -> None:
+        if not self._begun:
+            self._begun = True
+            # grpc.aio sends them with the first message else, and a write that is cancelled then leaves a call that no status can end.
+            await finished(self._context.send_initial_metadata(()))
+        await self._context.write(message)
 
 
 class Call:

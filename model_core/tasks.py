@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -21,6 +21,17 @@ async def cancel_and_wait(*tasks: asyncio.Task[Any]) -> None:
     for task in tasks:
         if not task.cancelled():
             task.exception()  # marks it as seen, or asyncio would log it as lost
+
+
+async def finished(work: Coroutine[Any, Any, T]) -> T:
+    """What `work`, which is short, comes to. It is not cancelled with the caller, whose cancellation is passed on when it has ended."""
+    task = asyncio.create_task(work)
+    try:
+        return await asyncio.shield(task)
+    finally:
+        await _wait(task)
+        if not task.cancelled():
+            task.exception()  # marks it as seen, where nobody is left to raise it to
 
 
 async def run_in_thread(function: Callable[..., T], *args: object, abort: Callable[[], None] | None = None) -> T:

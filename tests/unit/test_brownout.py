@@ -83,3 +83,8 @@ def test_a_steady_load_settles(sessions: int) -> None:
 def test_levels_are_shares_of_the_models_own_steps_and_a_model_of_many_has_none(steps: int, tiers: tuple[int, ...]) -> None:
     assert default_tiers(steps) == tiers
     assert all(least_tier(steps) <= tier < steps for tier in tiers)
+
+
+def test_no_level_is_below_what_the_model_makes() -> None:
+    assert [default_tiers(steps, min_steps=2) for steps in (2, 3, 4)] == [(), (2,), (3, 2)]
+    assert default_tiers(8, min_steps=7) == (7,)
