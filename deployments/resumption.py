@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from opentelemetry.util.types import AttributeValue
+
 from deployments.message_size import DEFAULT_BYTES, FIELD, raw_frame_problem
 from deployments.session_keeper import SessionKeeper
 from deployments.session_store import SessionMismatch
@@ -119,3 +121,12 @@ def encoding_timing(session: Session, elapsed_s: float) -> StageTiming:
         return StageTiming("text_encoder", 0.0, elapsed_s, elapsed_s)
     queue_s, service_s, device_s = (sum(part) for part in zip(*((t.queue_s, t.service_s, t.device_s) for t in told), strict=True))
     return StageTiming("text_encoder", queue_s, service_s, device_s, transfer_s=max(0.0, elapsed_s - queue_s - service_s))
+
+
+def trace_attributes(order: Order, account: str) -> dict[str, AttributeValue]:
+    """What a trace says of a session; not what it draws, which is its caller's affair."""
+    request = order.request
+    return {
+        "model": order.config.name, "tenant": account, "steps": request.num_steps, "codec": request.codec.value,
+        "max_lead_s": order.max_lead_s, "resumed": order.resume is not None,
+    }  # fmt: skip

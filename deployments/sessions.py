@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf.message import Message
-from opentelemetry.util.types import AttributeValue
 
 from autoscaling.admission import Ask
 from deployments import message_size, wire
 from deployments.admission import AdmissionDesk, Ticket
 from deployments.pacing import Clock, MediaTimeline, Pacer
-from deployments.resumption import encoding_timing, open_session
+from deployments.resumption import encoding_timing, open_session, trace_attributes
 from deployments.rpc_edge import Call, ReaderStalled
 from deployments.running import DRAINING, RunningSession
 from deployments.session_keeper import Kept, SessionKeeper
@@ -124,7 +123,7 @@ class SessionRunner:
         ask = Ask(account, order.request.num_steps, paced=order.max_lead_s > 0, resumed=order.resume is not None)
         SESSION_ID.set(order.request.session_id)
         if call.trace is not None:
-            call.trace.about(order.request.session_id, _told(order, account))
+            call.trace.about(order.request.session_id, trace_attributes(order, account))
         with self._counted(), self._entered(ask, order.token) as ticket:
             asked = self._clock.now()
             session = await open_session(self._pipelines[order.config.name], order, self._decoders, account)
@@ -177,15 +176,6 @@ class Place:
     arrived: float
     encoding: StageTiming
     meter: SessionMeter
-
-
-def _told(order: Order, account: str) -> dict[str, AttributeValue]:
-    """What a trace says of a session; not what it draws, which is its caller's affair."""
-    request = order.request
-    return {
-        "model": order.config.name, "tenant": account, "steps": request.num_steps, "codec": request.codec.value,
-        "max_lead_s": order.max_lead_s, "resumed": order.resume is not None,
-    }  # fmt: skip
 
 
 class _Serving:
