@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from autoscaling.brownout import least_tier
 from autoscaling.scaling import Stage, Terms
 from deployments.admission_config import AdmissionSettings
+from deployments.sizes import largest_messages, record_bytes
 from deployments.validation import Limits
 from model_core.config import EngineConfig, Execution, ModelConfig, RuntimeConfig
 from model_core.errors import InvalidRequest, WeightsError
@@ -27,6 +28,8 @@ from model_core.reopen import ReopenPolicy
 FRONT_DOOR = "FrontDoor"
 FUSED_DEPLOYMENT = "FusedPipeline"
 STAGE_DEPLOYMENTS = {Stage.TEXT_ENCODER: "TextEncoder", Stage.DENOISER: "Denoiser", Stage.DECODER: "Decoder"}
+
+_REDIS_VALUE_BYTES = 512 * 1024 * 1024
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Threads = Annotated[int, Field(ge=1, le=256)]
@@ -50,6 +53,7 @@ class RuntimeSettings(_Settings):
     ranks: Annotated[int, Field(ge=1, le=64)] = 1
     cache: str = ""
     require_warm: bool = False
+    stuck_seconds: Annotated[float, Field(gt=0, le=86400)] = 60.0
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -260,6 +264,8 @@ class AppConfig(_Settings):
         scale_to_zero: a denoiser or decoder without replicas counts as able to serve, for deployments whose `min_replicas` is 0: the next
             session starts one, and is held meanwhile, as long as `reopen` says.
         link_host: address that stages accept each other's credit on; empty: the node's address.
+        stage_message_bytes: of one message between stages; what `RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH` is set to, which must change
+            with it. A model one of whose chunks is larger is refused.
     """
 
     model: str | CheckpointSettings = DEFAULT_MODEL
@@ -273,6 +279,7 @@ class AppConfig(_Settings):
     link_silence_seconds: Annotated[float, Field(gt=0)] = 1.0
     scale_to_zero: bool = False
     link_host: str = ""
+    stage_message_bytes: Annotated[int, Field(ge=1024 * 1024, lt=2**31)] = 256 * 1024 * 1024
     engine: EngineSettings = EngineSettings()
     text_encoder: TextEncoderSettings = TextEncoderSettings()
     decoder: DecoderSettings = DecoderSettings()
@@ -320,10 +327,26 @@ class AppConfig(_Settings):
             if self.engine.runtime.ranks > 1:
                 raise ValueError(f"engine.runtime.ranks must be 1 where model is a checkpoint; got {self.engine.runtime.ranks}")
             for name, stage in (("text_encoder", self.text_encoder), ("engine", self.engine), ("decoder", self.decoder)):
-                if stage.runtime != RuntimeSettings() and stage.runtime.dtype != self.model.dtype:
+                if stage.runtime != RuntimeSettings(stuck_seconds=stage.runtime.stuck_seconds) and stage.runtime.dtype != self.model.dtype:
                     raise ValueError(
                         f"{name}.runtime.dtype must be that of the checkpoint, {self.model.dtype!r}; got {stage.runtime.dtype!r}"
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _messages_fit(self) -> Self:
+        model, limit = self._named(), self.stage_message_bytes
+        for message in largest_messages(model):
+            if message.size_bytes > limit:
+                raise ValueError(
+                    f"stage_message_bytes must be at least {message.size_bytes} for {model.name}: {message.what}; got {limit}. Make fewer"
+                    " or smaller frames, or raise it, and RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH with it"
+                )
+        store = self.session_store
+        most = store.memory_bytes if not store.url else _REDIS_VALUE_BYTES
+        if (size := record_bytes(model, store.keep_chunks(model))) > most:
+            where = "session_store.memory_bytes" if not store.url else "a value of Redis"
+            raise ValueError(f"{where} must hold a session's record, {size} bytes for {model.name}; got {most}. Lower replay_seconds")
         return self
 
     def terms(self) -> Terms:

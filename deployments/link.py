@@ -4,7 +4,8 @@ Serve streams items from one replica to another, but nothing stops a producer wh
 carries credit beside it: its first item is a `Ticket`, the reader dials the ticket's address, presents the token, and then
 sends one byte for each item it has consumed. The producer sends `window` items unasked and waits for a byte before each
 further one. The connection lives as long as the stream; when it breaks, the stream ends at both ends. Each end also sends a beat now and
-then, so that a peer which was cut off or stands still is noticed although nothing breaks. Knows neither Ray nor gRPC.
+then, so that a peer which was cut off, or whose event loop stands still, is noticed although nothing breaks. A beat says nothing of the
+work behind the stream: each stage watches its own device (`model_core.stages.watchdog`). Knows neither Ray nor gRPC.
 """
 
 from __future__ import annotations

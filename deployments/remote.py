@@ -8,17 +8,19 @@ opens its next leg.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from typing import Any, TypeVar, cast
 
 import grpc
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import AuthenticationError, CrossLanguageError, RayError, RayTaskError, UnserializableException, UserCodeException
 from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from deployments.link import CreditLine, Ticket
-from model_core.errors import HeadraceError, StageUnavailable
+from deployments.routing import Avoid
+from model_core.errors import ChunkFailed, HeadraceError, SessionBroken, StageDraining, StageUnavailable
 from model_core.tasks import cancel_and_wait
 from model_core.types import Footage, FrameChunk, Given, LatentChunk, SessionContext, TextEmbedding
 from observability.context import work
@@ -26,6 +28,10 @@ from observability.context import work
 T = TypeVar("T")
 
 _DESERTED_AFTER_S = 0.5  # a ping that has not been answered for so long makes one look whether there is anybody
+_FINAL = (UnserializableException, UserCodeException, CrossLanguageError, AuthenticationError)
+# How long a replica that failed a call is not the first choice: about as long as Serve takes to replace one that is unhealthy.
+_AVOID_S = 10.0
+_AVOIDED = 16  # at most; of more, some are right again
 
 
 @contextmanager
@@ -34,6 +40,7 @@ def stage_errors(stage: str) -> Iterator[None]:
 
     What the stage raised on purpose passes unchanged, and so does a defect in it (any other exception of its code). The death of a
     replica, a transport that broke, back-pressure, a deadline, and a cancellation that nobody here asked for become `StageUnavailable`.
+    What would go wrong again however often it is tried becomes `SessionBroken`: a message that is too large, or that cannot be read.
     """
     try:
         yield
@@ -41,6 +48,8 @@ def stage_errors(stage: str) -> Iterator[None]:
         raise _original(error) from None
     except RayTaskError as error:
         cause = _original(error)
+        if _is_final(cause):
+            raise SessionBroken(f"{stage}: {_summary(cause)}") from error
         if isinstance(cause, RayError | RayServeException | asyncio.CancelledError):
             raise StageUnavailable(f"{stage}: {_summary(cause)}") from error
         raise cause from error
@@ -50,7 +59,17 @@ def stage_errors(stage: str) -> Iterator[None]:
             raise
         raise StageUnavailable(f"{stage}: the replica cancelled the call") from error
     except (RayError, RayServeException, grpc.RpcError, ConnectionError, TimeoutError) as error:
+        if _is_final(error):
+            raise SessionBroken(f"{stage}: {_summary(error)}") from error
         raise StageUnavailable(f"{stage}: {_summary(error)}") from error
+
+
+def _is_final(error: BaseException) -> bool:
+    """Whether the same call would fail in the same way on any replica."""
+    if isinstance(error, grpc.RpcError):
+        code: Any = getattr(error, "code", lambda: None)
+        return code() is grpc.StatusCode.RESOURCE_EXHAUSTED  # how gRPC says that a message is too large
+    return isinstance(error, _FINAL)
 
 
 def _original(error: BaseException) -> BaseException:
@@ -63,6 +82,33 @@ def _summary(error: BaseException) -> str:
     """One line: a Ray error's text is a page of traceback."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+
+
+class Failures:
+    """Replicas that failed a call lately, so that the next one goes elsewhere: one whose every call fails is the least busy of all."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._at: dict[str, float] = {}
+
+    def lately(self) -> Avoid:
+        """Which those are; see `deployments.routing`."""
+        since = self._clock() - _AVOID_S
+        self._at = {replica: at for replica, at in self._at.items() if at > since}
+        return Avoid(frozenset(self._at))
+
+    @contextmanager
+    def noted(self, response: Any) -> Iterator[None]:
+        """What a call raises within is held against its replica, unless that is in order or a session's own fault."""
+        try:
+            yield
+        except StageUnavailable as error:
+            if (replica := replica_of(response)) and not isinstance(error, StageDraining | ChunkFailed):
+                self._at.pop(replica, None)
+                self._at[replica] = self._clock()
+                while len(self._at) > _AVOIDED:
+                    del self._at[next(iter(self._at))]
+            raise
 
 
 class _RemoteStage:
@@ -79,6 +125,7 @@ class _RemoteStage:
         self._open_timeout_s = open_timeout_s
         self._call_timeout_s = call_timeout_s
         self._may_be_idle = may_be_idle
+        self._failed = Failures()
 
     async def ping(self) -> bool:
         """True when a replica answers, False when there is none and that is no fault.
@@ -124,7 +171,7 @@ class _RemoteStage:
     async def _call(self, method: str, *args: object, timeout_s: float | None = None) -> Any:
         timeout_s = timeout_s or self._call_timeout_s
         response = getattr(self._handle, method).remote(*args)
-        with stage_errors(self._stage):
+        with self._failed.noted(response), stage_errors(self._stage):
             try:
                 async with asyncio.timeout(timeout_s):
                     return await response
@@ -135,10 +182,11 @@ class _RemoteStage:
 
     async def _pull(self, context: SessionContext) -> AsyncGenerator[Any, None]:
         """The stage's linked stream. Credit is granted when the next item is asked for: then the one before has been consumed."""
-        response = cast("AsyncIterator[Any]", self._handle.options(stream=True).stream.remote(context, work()))
+        opened = self._handle.options(stream=True).stream.remote(context, work(), self._failed.lately())
+        response = cast("AsyncIterator[Any]", opened)
         line: CreditLine | None = None
         try:
-            with stage_errors(self._stage):
+            with self._failed.noted(response), stage_errors(self._stage):
                 line = await self._accepted(response)
                 while True:
                     try:
@@ -163,9 +211,21 @@ class _RemoteStage:
 def abandon(response: Any) -> None:
     """Cancel a call for certain: Serve 2.60 itself forgets one whose replica was found in the very moment that its caller was cancelled."""
     response.cancel()
+    if (found := _found(response)) is not None:
+        found.cancel()
+
+
+def replica_of(response: Any) -> str:
+    """The actor that a call has gone to; empty while it has not, and where Serve does not tell."""
+    actor = getattr(_found(response), "_actor_id", None)
+    return "" if actor is None else str(actor.hex())
+
+
+def _found(response: Any) -> Any:
+    """Serve's result of a call on its replica; None if there is none yet."""
     found = getattr(response, "_replica_result_future", None)
-    if found is not None and found.done() and not found.cancelled() and found.exception() is None:
-        found.result().cancel()
+    there = found is not None and found.done() and not found.cancelled() and found.exception() is None
+    return found.result() if there else None
 
 
 class RemoteTextEncoder(_RemoteStage):
@@ -178,10 +238,11 @@ class RemoteTextEncoder(_RemoteStage):
         self._footage_timeout_s = footage_timeout_s
 
     async def encode(self, prompt: str) -> TextEmbedding:
-        return cast("TextEmbedding", await self._call("encode", prompt, work()))
+        return cast("TextEmbedding", await self._call("encode", prompt, work(), self._failed.lately()))
 
     async def condition(self, footage: Footage) -> Given:
-        return cast("Given", await self._call("condition", footage, work(), timeout_s=self._footage_timeout_s))
+        avoid = self._failed.lately()
+        return cast("Given", await self._call("condition", footage, work(), avoid, timeout_s=self._footage_timeout_s))
 
 
 class RemoteDenoiser(_RemoteStage):

@@ -2,7 +2,7 @@
 
 Replicas that Serve would stop last are filled first, as far as they measure themselves able to. When the policy then asks for fewer, those
 that go are empty or nearly so, and few sessions have to be handed over. Where nobody scales the replicas, they share the sessions evenly:
-full ones would only be slower.
+full ones would only be slower. A caller may name replicas that have just failed it: they are taken only if there is no other.
 
 Before that counts how replicas round. A session that goes on where another device would give other bits shows other frames than it would
 have shown (docs/adr/0001), so replicas that round as the one before are asked first, and taken as long as one of them has room.
@@ -30,6 +30,13 @@ NUMERICS = "numerics"  # there, too: a digest of how each of its stages rounds
 _ASKED = 8
 # Beyond this share of what it can serve, a replica counts as full while another has room.
 _FULL = 0.85
+
+
+@dataclass(frozen=True, slots=True)
+class Avoid:
+    """An argument of a call that only its router looks at: actors that it had better not go to."""
+
+    actors: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +71,11 @@ def may_shrink(replica: ReplicaContext) -> bool:
     """Whether replicas of its deployment may be stopped because there is little to do."""
     scaling = replica._deployment_config.autoscaling_config  # noqa: SLF001 - Serve tells it nowhere else
     return scaling is not None and scaling.min_replicas < scaling.max_replicas
+
+
+def avoided(arguments: Sequence[object]) -> frozenset[str]:
+    """The actors that a call's arguments say are to be avoided."""
+    return frozenset().union(*(argument.actors for argument in arguments if isinstance(argument, Avoid)))
 
 
 def preferred(candidates: Sequence[Candidate]) -> int | None:
@@ -104,10 +116,13 @@ class AskingRouter(PowerOfTwoChoicesRequestRouter):
         """Whom to ask, and whom after that."""
         if not candidate_replicas:
             return []
+        avoid = avoided(() if pending_request is None else pending_request.args)
+        willing = [replica for replica in candidate_replicas if replica.actor_id.hex() not in avoid] or candidate_replicas
         wanted = _wanted(pending_request)
-        alike = _Alike(replica for replica in candidate_replicas if rounds_alike(replica.routing_stats.get(NUMERICS), wanted))
-        everyone = _sample(candidate_replicas)
-        return [everyone] if len(alike) in {0, len(candidate_replicas)} else [_Alike(_sample(alike)), everyone]
+        alike = _Alike(replica for replica in willing if rounds_alike(replica.routing_stats.get(NUMERICS), wanted))
+        first = [] if len(alike) in {0, len(willing)} else [_Alike(_sample(alike))]
+        last = [] if len(willing) == len(candidate_replicas) else [_sample(candidate_replicas)]
+        return [*first, _sample(willing), *last]
 
     async def _select_from_candidate_replicas(self, candidates: list[RunningReplica], backoff_index: int) -> RunningReplica | None:
         answers = await self._probe_queue_lens(candidates, backoff_index)

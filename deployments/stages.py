@@ -28,7 +28,7 @@ from deployments.drain import watch_serve
 from deployments.link import LinkServer, Ticket
 from deployments.process import numbers, process_statistics, yielding
 from deployments.remote import RemoteDenoiser
-from deployments.routing import NUMERICS, SESSIONS, may_shrink
+from deployments.routing import NUMERICS, SESSIONS, Avoid, may_shrink
 from deployments.scrape import ReplicaMetrics, Target
 from model_core.config import EngineConfig, ModelConfig, RuntimeConfig
 from model_core.events import ReportsForwards
@@ -197,12 +197,12 @@ class _Encoding(_Shell):
 
     _encoder: LocalTextEncoder
 
-    async def encode(self, prompt: str, work: Work = NOBODY) -> TextEmbedding:
+    async def encode(self, prompt: str, work: Work = NOBODY, _: Avoid | None = None) -> TextEmbedding:
         work_for(work)
         log.info("a prompt is to be embedded")
         return await self._encoder.encode(prompt)
 
-    async def condition(self, footage: Footage, work: Work = NOBODY) -> Given:
+    async def condition(self, footage: Footage, work: Work = NOBODY, _: Avoid | None = None) -> Given:
         work_for(work)
         return await self._encoder.condition(footage)
 
@@ -212,7 +212,9 @@ class _Streaming(_Shell):
 
     _last: LocalDenoiser | LocalDecoder
 
-    async def stream(self, context: SessionContext, work: Work = NOBODY) -> AsyncGenerator[Ticket | LatentChunk | FrameChunk, None]:
+    async def stream(
+        self, context: SessionContext, work: Work = NOBODY, _: Avoid | None = None
+    ) -> AsyncGenerator[Ticket | LatentChunk | FrameChunk, None]:
         work_for(work)
         chunks: AsyncGenerator[LatentChunk | FrameChunk, None] = self._last.stream(context)
         async with aclosing(self._linked(chunks)) as items:

@@ -7,13 +7,23 @@ from typing import Any, cast
 
 import grpc
 import pytest
-from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError, TaskCancelledError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError, TaskCancelledError, UnserializableException
 from ray.serve._private.common import DeploymentID
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RequestCancelledError
 from ray.serve.handle import DeploymentHandle
 
-from deployments.remote import RemoteDenoiser, abandon, stage_errors
-from model_core.errors import CapacityExceeded, ChunkFailed, EngineDead, FieldViolation, InvalidRequest, SessionBroken, StageUnavailable
+from deployments.remote import Failures, RemoteDenoiser, abandon, stage_errors
+from deployments.routing import avoided
+from model_core.errors import (
+    CapacityExceeded,
+    ChunkFailed,
+    EngineDead,
+    FieldViolation,
+    InvalidRequest,
+    SessionBroken,
+    StageDraining,
+    StageUnavailable,
+)
 
 
 def failed_task(cause: Exception) -> Exception:
@@ -63,6 +73,60 @@ async def test_what_a_stage_says_on_purpose_passes_unchanged(raised: Exception, 
     assert type(caught.value) is type(raised)
     assert str(caught.value) == str(raised)
     assert vars(caught.value) == vars(raised)
+
+
+def too_large() -> grpc.aio.AioRpcError:
+    nothing = grpc.aio.Metadata()
+    return grpc.aio.AioRpcError(grpc.StatusCode.RESOURCE_EXHAUSTED, nothing, nothing, "CLIENT: Received message larger than max (9 vs. 4)")
+
+
+@pytest.mark.parametrize(
+    "error", [too_large(), failed_task(too_large()), UnserializableException("no bytes")], ids=["here", "there", "bytes"]
+)
+async def test_what_would_fail_on_every_replica_ends_the_session(error: BaseException) -> None:
+    """A chunk above the transport's limit must not be made again and again."""
+    with pytest.raises(SessionBroken, match=r"^decoder: "), stage_errors("decoder"):
+        raise error
+
+
+class OnReplica:
+    """What Serve has for a call that has reached its replica."""
+
+    def __init__(self, name: bytes) -> None:
+        self._actor_id = name
+        self._replica_result_future = Future[OnReplica]()
+        self._replica_result_future.set_result(self)
+
+
+@pytest.mark.parametrize(
+    ("error", "held"),
+    [
+        (StageUnavailable("stuck"), True),
+        (EngineDead("crashed"), True),
+        (StageDraining("stops"), False),
+        (ChunkFailed("chunk 3", 3), False),
+        (SessionBroken("chunk 3"), False),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_replica_that_failed_a_call_is_avoided_for_a_while_unless_it_was_no_fault_of_its_own(error: Exception, held: bool) -> None:
+    now = 0.0
+    failures = Failures(lambda: now)
+    with pytest.raises(type(error)), failures.noted(OnReplica(b"\x07")):
+        raise error
+    with pytest.raises(type(error)), failures.noted(Cancellable()):  # it never reached one
+        raise error
+    assert avoided(("context", failures.lately())) == ({"07"} if held else set())
+    now = 11.0
+    assert avoided((failures.lately(),)) == frozenset()
+
+
+def test_what_is_avoided_is_bounded() -> None:
+    failures = Failures()
+    for number in range(40):
+        with pytest.raises(StageUnavailable), failures.noted(OnReplica(bytes([number]))):
+            raise StageUnavailable("gone")
+    assert avoided((failures.lately(),)) == {bytes([number]).hex() for number in range(24, 40)}
 
 
 async def test_a_defect_of_a_stage_stays_a_defect() -> None:
