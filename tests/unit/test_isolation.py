@@ -137,6 +137,17 @@ def test_a_forward_that_fails_for_many_and_for_none_alone_again_and_again_is_the
         collector.step()
 
 
+def test_a_model_with_one_chunk_is_probed_without_a_past() -> None:
+    """It has no graph for one."""
+
+    class Alone(WanSampler):
+        def commit(self, legs: Sequence[ClipLeg]) -> None:
+            raise AssertionError("nothing comes after the only chunk")
+
+    settings = checkpoints.config("wan")
+    Engine(Alone(settings, BUCKETS, *networks(settings)), settings, EngineConfig(slots=4, batch_buckets=BUCKETS)).warm_up()
+
+
 def test_a_solver_that_fails_for_one_clip_leaves_the_others_their_bits() -> None:
     class Stumbling(WanSampler):
         failed = False
