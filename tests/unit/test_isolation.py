@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from headrace.errors import ClientError
+from headrace.v1 import video_pb2 as pb
 from model_core.config import EngineConfig
 from model_core.engine.engine import Engine
 from model_core.errors import ChunkFailed, DeviceBroken, EngineDead, SessionBroken
@@ -23,10 +26,11 @@ from model_core.families.millrace import MillraceLeg, MillraceSampler
 from model_core.families.wan import WanSampler, networks
 from model_core.stages.denoiser import LocalDenoiser
 from model_core.stages.watchdog import Watchdog
-from model_core.types import Latents, SessionContext
+from model_core.types import LatentChunk, Latents, SessionContext, TextEmbedding
 from tests import checkpoints
-from tests.fakes import eventually
-from tests.models import Collector, make, new_engine, random_context, random_dit, small_config
+from tests.fakes import FakeDenoiser, FakeEncoder, FakeStages, eventually
+from tests.models import Collector, make, new_engine, random_context, random_dit, random_embedding, small_config
+from tests.served import serving
 
 CONFIG = small_config()
 BUCKETS = (1, 2, 4)
@@ -241,3 +245,46 @@ def test_work_may_take_twenty_times_as_long_as_it_has_taken_before() -> None:
     with watchdog.working(units=3):
         clock.now += 3 * 20 * 101.0
         watchdog.check()
+
+
+class Encoder(FakeEncoder):
+    """Features of the shape that the small network takes."""
+
+    async def encode(self, prompt: str) -> TextEmbedding:
+        return random_embedding(prompt, CONFIG)
+
+
+class RealDenoiser(FakeDenoiser):
+    """The real stage, where tests look for a fake."""
+
+    def __init__(self, inner: LocalDenoiser) -> None:
+        super().__init__(CONFIG)
+        self._inner = inner
+
+    async def stream(self, context: SessionContext) -> AsyncGenerator[LatentChunk, None]:
+        async with aclosing(self._inner.stream(context)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+
+async def test_a_caller_who_comes_again_and_again_with_a_poisoned_request_denies_nobody_anything() -> None:
+    """Over gRPC: its calls end with INTERNAL, and a viewer beside them sees what it would see alone."""
+    denoiser = new_denoiser(Poisoned("not finite"))
+    try:
+        async with serving(FakeStages(RealDenoiser(denoiser), Encoder(), config=CONFIG)) as served:
+
+            async def watched() -> list[bytes]:
+                events = served.client.stream("a red circle", seconds=2.0, seed=1, steps=2)
+                return [bytes(frame) async for event in events if isinstance(event, pb.Frames) for frame in event.data]
+
+            alone = await watched()
+            viewer = asyncio.create_task(watched())
+            for _ in range(4):
+                with pytest.raises(ClientError) as error:
+                    [event async for event in served.client.stream("a blue square", seconds=2.0, seed=POISON, steps=2)]
+                assert error.value.code is grpc.StatusCode.INTERNAL
+            assert await viewer == alone
+            denoiser.check_health()
+            await served.nothing_left()
+    finally:
+        await denoiser.aclose()
