@@ -117,7 +117,7 @@ class AskingRouter(PowerOfTwoChoicesRequestRouter):
         if not candidate_replicas:
             return []
         avoid = avoided(() if pending_request is None else pending_request.args)
-        willing = [replica for replica in candidate_replicas if replica.actor_id.hex() not in avoid] or candidate_replicas
+        willing = [replica for replica in candidate_replicas if not avoid or replica.actor_id.hex() not in avoid] or candidate_replicas
         wanted = _wanted(pending_request)
         alike = _Alike(replica for replica in willing if rounds_alike(replica.routing_stats.get(NUMERICS), wanted))
         first = [] if len(alike) in {0, len(willing)} else [_Alike(_sample(alike))]

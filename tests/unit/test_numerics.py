@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from deployments.routing import NUMERICS, SESSIONS, AskingRouter, rounds_alike
+from deployments.routing import NUMERICS, SESSIONS, AskingRouter, Avoid, rounds_alike
 from deployments.stages import numerics
 from model_core.pipeline import VideoPipeline
 from model_core.session_log import SessionRecord
@@ -188,6 +188,10 @@ class StubReplica:
     max_ongoing_requests: int = 8
     routing_stats: dict[str, Any] = field(init=False)
 
+    @property
+    def actor_id(self) -> bytes:
+        return self.replica_id.encode()
+
     def __post_init__(self) -> None:
         self.routing_stats = {NUMERICS: {"denoiser": self.numerics}} | ({} if self.sessions is None else {SESSIONS: self.sessions})
 
@@ -227,6 +231,15 @@ async def test_where_none_has_room_that_does_it_goes_to_another() -> None:
     assert await chosen(replicas, leg(OURS)) == "a"
     assert await chosen([StubReplica("b", OURS, busy=8), *replicas[:1]], leg(OURS)) == "a"  # it takes no more calls at all
     assert await chosen([StubReplica("a", THEIRS), StubReplica("c", THEIRS)], leg(OURS)) == "a"
+
+
+async def test_a_replica_that_just_failed_its_caller_is_taken_only_if_no_other_takes_a_call() -> None:
+    replicas = [StubReplica("a", OURS), StubReplica("b", OURS, busy=3)]
+    avoid = Avoid(frozenset({b"a".hex()}))
+    assert await chosen(replicas, leg(""), avoid) == "b"
+    assert await chosen(replicas, "a prompt", avoid) == "b"
+    assert await chosen(replicas[:1], leg(""), avoid) == "a"
+    assert await chosen([replicas[0], StubReplica("b", OURS, busy=8)], leg(OURS), avoid) == "a"
 
 
 async def test_a_new_session_and_other_calls_go_by_room_alone() -> None:
