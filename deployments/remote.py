@@ -224,8 +224,9 @@ def replica_of(response: Any) -> str:
 def _found(response: Any) -> Any:
     """Serve's result of a call on its replica; None if there is none yet."""
     found = getattr(response, "_replica_result_future", None)
-    there = found is not None and found.done() and not found.cancelled() and found.exception() is None
-    return found.result() if there else None
+    if found is None or not found.done() or found.cancelled() or found.exception() is not None:
+        return None
+    return found.result()
 
 
 class RemoteTextEncoder(_RemoteStage):
