@@ -135,7 +135,8 @@ class RuntimeConfig:
             round otherwise than one process does.
         cache: folder of compiled graphs and their manifests; the same for all replicas, or sooner or later one compiles.
         require_warm: start only if the manifest there says that everything is compiled.
-        stuck_seconds: no call of the device counts as stuck before that; one that took long before may take twenty times as long.
+        stuck_seconds: no call of the device counts as stuck before that; one that took long before may take twenty times as long, and the
+            very first ten times that.
     """
 
     name: str = "cpu"

@@ -40,7 +40,6 @@ from model_core.types import Footage, Given, StageTiming, TextEmbedding
 
 CACHE_SIZE = 1024
 FOOTAGE_CACHE_SIZE = 8  # some ten megabytes each
-_FOOTAGE_TIMES = 10  # as long as a prompt may it take at the least; the first is not known by any before it
 EMBED_BATCH = 64  # prompts that `embed` runs at once; bounds its memory
 log = logging.getLogger(__name__)
 
@@ -150,7 +149,7 @@ class LocalTextEncoder:
         self._clock = clock
         self._prompts: SharedRuns[str, TextEmbedding] = SharedRuns(cache_size, self._device("text-encoder", stuck_s))
         # Large networks look at footage, for seconds; a prompt must not wait for that.
-        self._footage: SharedRuns[str, Given] = SharedRuns(FOOTAGE_CACHE_SIZE, self._device("footage", _FOOTAGE_TIMES * stuck_s))
+        self._footage: SharedRuns[str, Given] = SharedRuns(FOOTAGE_CACHE_SIZE, self._device("footage", stuck_s))
         self._text_probe = Probe(lambda: self._features("a red circle")[0])
         self._footage_probe = Probe(lambda: self._seen(np.full((1, *size, 3), 128, np.uint8)))
         self._service_s = self._footage_service_s = 0.0

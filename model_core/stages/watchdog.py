@@ -18,6 +18,7 @@ from model_core.errors import StageUnavailable
 T = TypeVar("T")
 
 _TIMES = 20  # as long as the longest piece of work so far: neither other processes of the machine nor slower clocks are a reason
+_UNKNOWN_TIMES = 10  # as long as the least, while nothing has come to its end yet: a first prompt may take minutes on a slow processor
 _LOOK_EVERY_S = 1.0
 
 
@@ -26,7 +27,7 @@ class Watchdog:
 
     Args:
         what: the thread's name in the error.
-        least_s: no piece of work counts as stuck before that, whatever others took.
+        least_s: no piece of work counts as stuck before that, whatever others took; nor before ten times that while none is done.
         clock: for all of it.
         look_every_s: how often who waits for the thread asks, in real time.
     """
@@ -35,7 +36,7 @@ class Watchdog:
         self, what: str, least_s: float, clock: Callable[[], float] = time.perf_counter, look_every_s: float = _LOOK_EVERY_S
     ) -> None:
         self._what, self._least_s, self._clock, self._look_every_s = what, least_s, clock, look_every_s
-        self._longest_s = 0.0
+        self._longest_s: float | None = None
         self._work: tuple[float, int] | None = None  # when it began, and its units; replaced as a whole, because others read it
 
     @contextmanager
@@ -51,7 +52,7 @@ class Watchdog:
 
     def took(self, seconds: float) -> None:
         """A unit of work came to its end after `seconds`."""
-        self._longest_s = max(self._longest_s, seconds)
+        self._longest_s = max(self._longest_s or 0.0, seconds)
 
     def check(self) -> None:
         """Raise if the thread is stuck.
@@ -62,7 +63,8 @@ class Watchdog:
         if (work := self._work) is None:
             return
         began, units = work
-        elapsed_s, limit_s = self._clock() - began, units * max(self._least_s, _TIMES * self._longest_s)
+        known_s = _UNKNOWN_TIMES * self._least_s if self._longest_s is None else _TIMES * self._longest_s
+        elapsed_s, limit_s = self._clock() - began, units * max(self._least_s, known_s)
         if elapsed_s > limit_s:
             raise StageUnavailable(f"the {self._what} is stuck: {elapsed_s:.0f} s in one call, which may take {limit_s:.0f} s")
 

@@ -189,6 +189,7 @@ async def test_a_thread_gives_back_what_it_was_given_in_order_and_forgets_what_w
     first = device.submit(hold.wait)
     others = [device.submit(done.append, number) for number in range(3)]
     others[1].cancel()
+    await asyncio.sleep(0)  # asyncio tells the other future in its next turn
     hold.set()
     assert await device.finished(first)
     await device.finished(others[2])

@@ -19,7 +19,7 @@ from headrace.errors import ClientError
 from headrace.v1 import video_pb2 as pb
 from model_core.config import EngineConfig
 from model_core.engine.engine import Engine
-from model_core.errors import ChunkFailed, DeviceBroken, EngineDead, SessionBroken
+from model_core.errors import ChunkFailed, DeviceBroken, EngineDead, SessionBroken, StageUnavailable
 from model_core.families.clip import ClipLeg
 from model_core.families.interface import Sampler
 from model_core.families.millrace import MillraceLeg, MillraceSampler
@@ -239,9 +239,16 @@ def test_work_may_take_twenty_times_as_long_as_it_has_taken_before() -> None:
         clock.now += 100.0
         watchdog.check()
         clock.now += 1.0
-        with pytest.raises(Exception, match="stuck: 101 s in one call, which may take 100 s"):
+        with pytest.raises(StageUnavailable, match="stuck: 101 s in one call, which may take 100 s"):
             watchdog.check()
     watchdog.check()
+    first = Watchdog("device", 1.0, clock)
+    with first.working():
+        clock.now += 10.0
+        first.check()
+        clock.now += 1.0
+        with pytest.raises(StageUnavailable, match="which may take 10 s"):
+            first.check()
     with watchdog.working(units=3):
         clock.now += 3 * 20 * 101.0
         watchdog.check()
