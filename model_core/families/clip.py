@@ -177,12 +177,14 @@ class ClipPainter:
         return None
 
     def paint(self, latents: Latents, memory: None) -> tuple[NDArray[np.uint8], None]:
-        ticket = self._program.run("decode", self._program.put(torch.tensor(latents)[None]))
-        return cast("NDArray[np.uint8]", ticket.result()[0].numpy()), memory
+        pixels, peak = self._program.run("decode", self._program.put(torch.tensor(latents)[None])).result()
+        if not peak.isfinite():
+            raise FloatingPointError("the frames of the clip are not finite")
+        return cast("NDArray[np.uint8]", pixels[0].numpy()), memory
 
 
 def clip_decoder_graphs(decoder: torch.nn.Module, config: CheckpointConfig) -> list[GraphSpec]:
-    """Of a module with `decode`, latents `[1, C, F, H, W]` → uint8 `[1, N, H, W, 3]`: one clip."""
+    """Of a module with `decode`, latents `[1, C, F, H, W]` → uint8 `[1, N, H, W, 3]` and their largest magnitude before that: one clip."""
     shape = config.latent_shape(0)
     return [GraphSpec(DECODER, "decode", Bucket(1, *shape[1:]), decoder, "decode", partial(_latents, shape))]
 

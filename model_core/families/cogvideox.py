@@ -24,7 +24,7 @@ from model_core.families.interface import Embedder, Painter, Sampler
 from model_core.families.loading import load_module, load_noise_schedule
 from model_core.families.prompts import PromptEmbedder, prompt_graphs
 from model_core.families.text_ids import load_tokenizer
-from model_core.families.wan_vae import bytes_of
+from model_core.families.wan_vae import with_peak
 from model_core.graphs import DENOISER, Bucket, GraphSpec, Inputs
 
 
@@ -205,8 +205,8 @@ class CogVideoXDecoder(nn.Module):
         super().__init__()
         self.vae = vae
 
-    def decode(self, latents: Tensor) -> Tensor:
-        """Normalised latents `[1, C, F, H, W]` → pixels uint8 `[1, N, H, W, 3]`."""
+    def decode(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised latents `[1, C, F, H, W]` → pixels uint8 `[1, N, H, W, 3]`, and their largest magnitude before that."""
         vae = self.vae
         z = 1 / vae.config.scaling_factor * latents.to(vae.decoder.conv_in.conv.weight.dtype)
-        return bytes_of(vae.decode(z, return_dict=False)[0])
+        return with_peak(vae.decode(z, return_dict=False)[0])

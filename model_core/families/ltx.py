@@ -25,7 +25,7 @@ from model_core.families.interface import Embedder, Painter, Sampler
 from model_core.families.loading import load_module, load_noise_schedule
 from model_core.families.prompts import PromptEmbedder, prompt_graphs
 from model_core.families.text_ids import load_tokenizer
-from model_core.families.wan_vae import bytes_of
+from model_core.families.wan_vae import with_peak
 from model_core.graphs import DENOISER, Bucket, Entry, GraphSpec, Inputs
 
 _NOISE_SEED = 0  # of what some checkpoints' decoders add
@@ -157,13 +157,13 @@ class LTXDecoder(nn.Module):
         self.vae = vae
         self._hold_noise(config)
 
-    def decode(self, latents: Tensor) -> Tensor:
-        """Normalised latents `[1, C, F, H, W]` → pixels uint8 `[1, N, H, W, 3]`."""
+    def decode(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised latents `[1, C, F, H, W]` → pixels uint8 `[1, N, H, W, 3]`, and their largest magnitude before that."""
         vae = self.vae
         mean, deviation = (values.view(1, -1, 1, 1, 1) for values in (vae.latents_mean, vae.latents_std))
         z = latents * deviation / vae.config.scaling_factor + mean
         t = z.new_zeros(1) if vae.config.timestep_conditioning else None
-        return bytes_of(vae.decode(z.to(vae.decoder.conv_in.conv.weight.dtype), t, return_dict=False)[0])
+        return with_peak(vae.decode(z.to(vae.decoder.conv_in.conv.weight.dtype), t, return_dict=False)[0])
 
     def _hold_noise(self, config: CheckpointConfig) -> None:
         """Some decoders add noise. Here it is the same for every clip, so that frames follow from latents, and no graph has to draw it."""

@@ -132,6 +132,11 @@ class WanPainter:
         return self._program.fetch(torch.cat(frames, 1))[0].numpy(), memory
 
 
+def with_peak(frames: Tensor) -> tuple[Tensor, Tensor]:
+    """`bytes_of`, which hides what is no number, and the largest magnitude, which is one only if all are."""
+    return bytes_of(frames), frames.float().abs().amax()
+
+
 def bytes_of(frames: Tensor) -> Tensor:
     """Frames `[B, 3, N, H, W]` in [-1, 1] → uint8 `[B, N, H, W, 3]`, rounded as diffusers' video processor rounds them."""
     unit = (frames.float() * 0.5 + 0.5).clamp(0, 1).permute(0, 2, 3, 4, 1)

@@ -124,3 +124,13 @@ def test_a_clip_that_needs_an_image_is_refused_without_one_or_with_another_shape
     for given in (None, Given(guides={}), Given(guides={**context.given.guides, "features": np.zeros((4, 32), np.float32)})):
         with pytest.raises(InvalidRequest, match=r"given.guides: must be {'condition': \(8, 3, 4, 6\), 'features': \(5, 32\)}; got"):
             check(settings, sampler, replace(context, given=given))
+
+
+@pytest.mark.parametrize("name", ["ltx", "cogvideox"])
+def test_a_clip_whose_frames_are_no_numbers_is_not_shown(name: str) -> None:
+    """An autoencoder in 16 bits may overflow on latents that are all finite; as bytes, its frames would be black."""
+    settings, _, _ = checkpoints.parts(name)
+    painter = family(settings.family).painter(settings)
+    latents = np.full(settings.latent_shape(0), 3e38, np.float32)
+    with torch.inference_mode(), pytest.raises(FloatingPointError, match="the frames of the clip are not finite"):
+        painter.paint(latents, painter.fresh())
