@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from autoscaling.admission import AdmissionConfig
+from autoscaling.admission import AdmissionConfig, Ask
 from autoscaling.estimate import CapacityEstimator, DecodeReport, DenoiseReport, decode_report, denoise_report
 from autoscaling.profile import StepProfile
 from deployments.admission import AdmissionDesk
@@ -110,3 +110,23 @@ async def test_the_monitor_survives_stages_that_are_away() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_sessions_of_others_are_not_hidden_behind_own_ones_that_pause() -> None:
+    """Three run on the replica: one of ours, and two of another front door's. Our second one pauses, and is on no replica."""
+
+    async def denoisers() -> Sequence[Mapping[str, float]]:
+        return [{"denoiser_sessions": 3.0, "denoiser_free_slots": 5.0}]
+
+    async def decoders() -> Sequence[Mapping[str, float]]:
+        return []
+
+    e = estimator()
+    desk = AdmissionDesk(AdmissionConfig(), e.capacity, ManualClock(), lambda: 0.0)
+    monitor = CapacityMonitor(denoisers, decoders, e, desk, slots=8)
+    ask = Ask("default", 4, paced=True)
+    with desk.enter(ask), desk.enter(ask) as paused:
+        desk.pause(paused)
+        for _ in range(3):
+            await monitor.observe()
+        assert e.capacity.others == 2

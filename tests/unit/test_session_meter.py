@@ -109,6 +109,15 @@ def test_gaps_and_jitter_leave_pauses_out() -> None:
     assert m.value("jitter_seconds_sum") == pytest.approx(abs(0.3 - 8 / FPS) + abs(0.4 - 8 / FPS))
 
 
+def test_what_the_viewer_put_off_is_nobodys_gap() -> None:
+    m = Meter()
+    m.meter.sent(chunk(0), 0.0, 0.0, 0.0)
+    m.meter.sent(chunk(1), 0.3, 55.3, 0.0, waited_s=55.0)
+    assert m.value("interframe_gap_seconds_sum") == pytest.approx(0.3)
+    assert m.value("jitter_seconds_sum") == pytest.approx(abs(0.3 - 8 / FPS))
+    assert m.value("stall_seconds_total") == 0
+
+
 def test_a_stall_moves_everything_after_it() -> None:
     m = Meter()
     for index, late in enumerate((0.0, 0.5, 0.5, 0.3, 0.8)):
