@@ -182,6 +182,14 @@ class AnyFlowSampler(StreamSampler):
     def group(self, leg: StreamLeg) -> Hashable:
         return leg.chunk
 
+    def start(self, leg: StreamLeg, chunk: int) -> None:
+        """A chunk that was committed and is made again, as in the warm-up, does not look at itself."""
+        memory = cast("Memory", leg.given)
+        if len(memory.clean) > chunk:
+            del memory.clean[chunk:]
+            memory.past = self._committed([leg])[0] if memory.clean else []
+        super().start(leg, chunk)
+
     def remember(self, leg: StreamLeg) -> None:
         grid, (channels, height, width) = self.config.grid, self.config.latent_size
         shape = (1, channels, latents_before(grid, grid.chunks or 0), height, width)
@@ -248,7 +256,7 @@ def denoiser_graphs(transformer: Any, config: CheckpointConfig, batches: Sequenc
 def _inputs(transformer: Any, config: CheckpointConfig, seen: Past, rows: int, dtype: torch.dtype, *, commit: bool) -> Inputs:
     settings, (channels, height, width) = transformer.config, config.latent_size
     across = settings.num_attention_heads * settings.attention_head_dim
-    step, words = step_of(rows, across, dtype), key_values(settings.num_layers, rows, config.max_tokens, across, dtype)
+    step, words = step_of(transformer, rows, dtype), key_values(settings.num_layers, rows, config.max_tokens, across, dtype)
     if commit:
         recent, distant = (draw(rows, channels, frames, height, width) for frames in (seen.recent, seen.distant))
         return recent, [distant] if seen.distant else [], step, joined([seen.positions()] * rows), words, seen.mask()

@@ -220,10 +220,10 @@ def denoiser_graphs(transformer: Any, config: CheckpointConfig, batches: Sequenc
         GraphSpec(DENOISER, "modulate", Bucket(config.max_steps + 1), network, "modulate", partial(_times, config.max_steps + 1)),
     ]  # fmt: skip
     for rows in batches:
-        bucket = Bucket(rows, *config.latent_shape(0)[1:])
+        bucket, of = Bucket(rows, *config.latent_shape(0)[1:]), (transformer, config, shape, rows)
         listed += [
-            GraphSpec(DENOISER, "denoise", bucket, network, "advance", partial(_denoise_inputs, config, shape, rows), shared=True),
-            GraphSpec(DENOISER, "commit", bucket, network, "commit", partial(_commit_inputs, config, shape, rows), shared=True),
+            GraphSpec(DENOISER, "denoise", bucket, network, "advance", partial(_denoise_inputs, *of), shared=True),
+            GraphSpec(DENOISER, "commit", bucket, network, "commit", partial(_commit_inputs, *of), shared=True),
         ]
     return listed
 
@@ -237,8 +237,11 @@ def key_values(depth: int, rows: int, tokens: int, width: int, dtype: torch.dtyp
     return [KeyValue(draw(rows, tokens, width, seed=1, dtype=dtype), draw(rows, tokens, width, seed=2, dtype=dtype))] * depth
 
 
-def step_of(rows: int, width: int, dtype: torch.dtype) -> Modulation:
-    return Modulation(draw(rows, 6, width, seed=3, dtype=dtype) * 0.1, draw(rows, 2, width, seed=4, dtype=dtype) * 0.1)
+def step_of(transformer: Any, rows: int, dtype: torch.dtype) -> Modulation:
+    """What `modulate` makes in a program of `dtype`. Networks that were loaded in `dtype` keep their last table's own."""
+    width = transformer.config.num_attention_heads * transformer.config.attention_head_dim
+    last = transformer.scale_shift_table.dtype if transformer.proj_out.weight.dtype is dtype else dtype
+    return Modulation(draw(rows, 6, width, seed=3, dtype=dtype) * 0.1, draw(rows, 2, width, seed=4, dtype=last) * 0.1)
 
 
 def _noise_inputs(*given: Any) -> Inputs:
@@ -250,7 +253,7 @@ def _times(rows: int, _: torch.dtype) -> Inputs:
     return (torch.linspace(1000, 0, rows),)
 
 
-def _commit_inputs(config: CheckpointConfig, shape: Shape, rows: int, dtype: torch.dtype) -> Inputs:
+def _commit_inputs(transformer: Any, config: CheckpointConfig, shape: Shape, rows: int, dtype: torch.dtype) -> Inputs:
     """Half the window in use, as in a session's first chunks."""
     span = shape.window * shape.tokens_per_chunk
     position = joined([shape.position(0)] * rows)
@@ -258,10 +261,10 @@ def _commit_inputs(config: CheckpointConfig, shape: Shape, rows: int, dtype: tor
     unused = torch.arange(span)[None].expand(rows, -1) < span // 2
     mask = torch.where(unused, MASKED, 0.0)
     past = key_values(shape.depth, rows, span, shape.width, dtype)
-    return draw(rows, *config.latent_shape(0)), step_of(rows, shape.width, dtype), position, words, past, mask
+    return draw(rows, *config.latent_shape(0)), step_of(transformer, rows, dtype), position, words, past, mask
 
 
-def _denoise_inputs(config: CheckpointConfig, shape: Shape, rows: int, dtype: torch.dtype) -> Inputs:
-    x_t, *rest = _commit_inputs(config, shape, rows, dtype)
+def _denoise_inputs(transformer: Any, config: CheckpointConfig, shape: Shape, rows: int, dtype: torch.dtype) -> Inputs:
+    x_t, *rest = _commit_inputs(transformer, config, shape, rows, dtype)
     noise = draw(rows, *config.latent_shape(0), seed=5)
     return (x_t, noise, torch.linspace(1, 0.5, rows), torch.linspace(0.8, 0.2, rows), *rest)

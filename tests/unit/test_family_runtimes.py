@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, cast
 
@@ -14,13 +15,17 @@ from model_core.config import EngineConfig, Execution, RuntimeConfig
 from model_core.engine.engine import Engine
 from model_core.errors import ShapeNotServed
 from model_core.families.registry import family
+from model_core.families.tiny import MAKERS
 from model_core.graphs import DECODER, DENOISER, TEXT_ENCODER
-from model_core.types import TextEmbedding
+from model_core.local import LocalPipeline
+from model_core.pipeline import SessionRequest
+from model_core.types import Footage, FrameChunk, TextEmbedding
 from tests import checkpoints
 from tests.models import make
 from tests.rounding import assert_rounds_alike, assert_same_picture
 
 PROMPT = "a red circle moves left"
+STAGES = (TEXT_ENCODER, DENOISER, DECODER)
 _TERMS = 512  # text tokens that attention sums over; no other sum of the small networks is as long
 
 
@@ -63,3 +68,19 @@ def test_wan_in_bfloat16_runs_in_programs_of_fixed_shapes_and_is_close() -> None
     assert [len(frames), len(more)] == [5, 4]
     with pytest.raises(ShapeNotServed, match=r"'denoise' is compiled for shapes"):
         cast("Any", sampler)._program.run("denoise", *(torch.zeros(3, *size) for size in ((4, 3, 4, 6), (), (512, 32))))  # noqa: SLF001
+
+
+@pytest.mark.parametrize("name", sorted(MAKERS))
+async def test_every_family_is_served_whole_in_programs_of_fixed_shapes(name: str) -> None:
+    """From the warm-up to the last chunk, which may be shorter than the others: no shape comes that was not listed."""
+    runtime, small = RuntimeConfig(dtype="bfloat16"), checkpoints.config(name)
+    config = replace(small, checkpoint=replace(small.checkpoint, dtype="bfloat16"), execution=Execution(**dict.fromkeys(STAGES, runtime)))
+    pipeline = LocalPipeline(config, EngineConfig(batch_buckets=(1,)))
+    footage = Footage(np.asarray(checkpoints.image(name, 7))[None]) if config.needs_media else None
+    frames = config.grid.max_frames or config.grid.first_frame(4)
+    try:
+        session = await pipeline.pipeline.open(SessionRequest("s", PROMPT, 7, num_steps=2, num_frames=frames, footage=footage))
+        async with aclosing(session.events()) as events:
+            assert sum([event.num_frames async for event in events if isinstance(event, FrameChunk)]) == frames
+    finally:
+        await pipeline.aclose()
