@@ -103,6 +103,7 @@ async def test_a_poisoned_session_ends_alone_however_often_it_comes(fault: str) 
     """The others share its forwards, have the frames that they would have had, and are never interrupted."""
     sampler = Poisoned(fault)
     denoiser = new_denoiser(sampler)
+    sampler.rows.clear()
     try:
         others = [asyncio.create_task(latents(denoiser, context(f"{i}", 12))) for i in range(3)]
         where = 0 if fault == "open" else 1
