@@ -36,6 +36,7 @@ class HeldPorts:
 
     def __init__(self) -> None:
         self._held = ExitStack()
+        self._ports: set[int] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -46,6 +47,8 @@ class HeldPorts:
     def take(self, host: str, port: int) -> None:
         """Raises OSError: `host` is no address of this machine, another server has the port, or something listens on it."""
         address = joined(host, port)
+        if port in self._ports:
+            raise OSError(errno.EADDRINUSE, f"{address} cannot be listened on: port {port} is asked for twice")
         try:
             family, kind, _, _, found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         except socket.gaierror as error:
@@ -63,6 +66,7 @@ class HeldPorts:
                 probe.bind(found)
             except OSError as error:
                 raise OSError(error.errno, f"{address} cannot be listened on: {os.strerror(error.errno or 0)}") from None
+        self._ports.add(port)
 
     def release(self) -> None:
         """Calling it again does nothing."""

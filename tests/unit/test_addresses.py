@@ -60,6 +60,14 @@ def test_a_port_is_free_again_when_its_holder_is_killed() -> None:
         ports.take("127.0.0.1", port)
 
 
+def test_calls_and_metrics_cannot_share_a_port() -> None:
+    port = free_port()
+    with HeldPorts() as ports:
+        ports.take("127.0.0.1", port)
+        with pytest.raises(OSError, match=f"port {port} is asked for twice"):
+            ports.take("127.0.0.1", port)
+
+
 def test_a_host_that_is_not_of_this_machine_is_named() -> None:
     with HeldPorts() as ports:
         with pytest.raises(OSError, match=r"192\.0\.2\.77:\d+ cannot be listened on: Cannot assign"):
