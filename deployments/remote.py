@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from typing import Any, TypeVar, cast
 
 import grpc
@@ -209,8 +209,12 @@ class _RemoteStage:
 
 
 def abandon(response: Any) -> None:
-    """Cancel a call for certain: Serve 2.60 itself forgets one whose replica was found in the very moment that its caller was cancelled."""
-    response.cancel()
+    """Cancel a call for certain: Serve 2.60 itself forgets one whose replica was found in the very moment that its caller was cancelled.
+
+    Of a call that no replica accepted, it raises once more why, where its router has a loop of its own. The caller has been told.
+    """
+    with suppress(Exception):
+        response.cancel()
     if (found := _found(response)) is not None:
         found.cancel()
 

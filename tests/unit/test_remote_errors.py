@@ -180,6 +180,14 @@ def test_a_call_that_never_reached_a_replica_is_cancelled_as_it_is(state: str) -
     assert plain.cancelled == 1
 
 
+def test_to_abandon_a_call_that_no_replica_accepted_raises_nothing_in_the_place_of_the_reason() -> None:
+    class Refused:
+        def cancel(self) -> None:
+            raise failed_task(StageUnavailable("a message of another version was refused"))
+
+    abandon(Refused())
+
+
 class Call:
     """What a handle's call gives: a response that is awaited and can be cancelled."""
 
