@@ -20,6 +20,7 @@ from ray.serve._private.request_router.pow_2_router import PowerOfTwoChoicesRequ
 from ray.serve._private.request_router.replica_wrapper import RunningReplica
 from ray.serve.context import ReplicaContext
 
+from model_core.messages import Message
 from model_core.types import Numerics, SessionContext
 
 SESSIONS = "sessions"  # in a replica's routing statistics: how many it serves in real time
@@ -33,7 +34,7 @@ _FULL = 0.85
 
 
 @dataclass(frozen=True, slots=True)
-class Avoid:
+class Avoid(Message):
     """An argument of a call that only its router looks at: actors that it had better not go to."""
 
     actors: frozenset[str] = frozenset()

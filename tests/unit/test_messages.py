@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 
 from deployments.link import Ticket
+from deployments.routing import Avoid
 from model_core import types
 from model_core.errors import CapacityExceeded, ChunkFailed, FieldViolation, InvalidRequest, StageDraining, StageUnavailable
 from model_core.messages import GENERATION, Message, MessageEnum, read_message
-from model_core.types import Codec, Footage, FrameChunk, Given, LatentChunk, SessionContext, StageTiming, TextEmbedding
+from model_core.types import Codec, Footage, FrameChunk, Given, LatentChunk, Numerics, SessionContext, StageTiming, TextEmbedding
 from observability.context import NOBODY, work, work_for
 
 LATENTS = np.arange(16, dtype=np.float32).reshape(1, 1, 4, 4)
@@ -31,7 +32,7 @@ FULL = SessionContext(
 MESSAGES: tuple[Any, ...] = (
     TIMING, EMBEDDING, FULL, SessionContext("s", 7, 4, EMBEDDING), Footage(np.zeros((1, 2, 2, 3), np.uint8)), Given(),
     LatentChunk(2, LATENTS, (TIMING,)), FrameChunk(0, 0, 8, 4, 4, Codec.FMP4_H264, (b"x",), LATENTS, (TIMING,)),
-    Ticket("::1", 7, b"token", 1.0),
+    Ticket("::1", 7, b"token", 1.0), Numerics("a", "b"), Avoid(frozenset({"a"})),
 )  # fmt: skip
 
 
@@ -62,9 +63,9 @@ def test_every_dataclass_that_crosses_stages_is_a_message() -> None:
         for _, kind in inspect.getmembers(types, inspect.isclass)
         if dataclasses.is_dataclass(kind) and kind.__module__ == types.__name__
     ]
-    assert len(found) == 7
+    assert len(found) >= 8
     assert [kind.__name__ for kind in found if not issubclass(kind, Message)] == []
-    assert {type(message) for message in MESSAGES} == {*found, Ticket}
+    assert {type(message) for message in MESSAGES} == {*found, Ticket, Avoid}
 
 
 Class = dict[str, Any]
