@@ -14,6 +14,8 @@ from model_core.errors import FieldViolation, InvalidRequest
 
 M = TypeVar("M", bound=Message)
 
+_LOOKS, _BETWEEN_LOOKS_S = 20, 0.01
+
 
 class Incoming:
     """Reads one call. gRPC's own reader of single requests would wait without end for one that does not come."""
@@ -39,6 +41,7 @@ class Incoming:
         except TimeoutError:
             raise InvalidRequest((FieldViolation(field, f"must be sent within {seconds:g} s of the call; got nothing"),)) from None
         if message is None:
+            await self._unless_cancelled()
             raise InvalidRequest((FieldViolation(field, "must be the first message; the call was closed without any"),))
         return message
 
@@ -54,3 +57,10 @@ class Incoming:
             sentence = f"must be at most {most} bytes, {of_which}; got {len(data)}"
             raise InvalidRequest((FieldViolation(kind.DESCRIPTOR.name, sentence),))
         return self._parser.parse(kind, data)
+
+    async def _unless_cancelled(self) -> None:
+        """A call that is cancelled ends its messages first, and is known as cancelled a moment later."""
+        for _ in range(_LOOKS):
+            if self._context.cancelled():
+                raise asyncio.CancelledError
+            await asyncio.sleep(_BETWEEN_LOOKS_S)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import re
 from pathlib import Path
@@ -21,7 +22,7 @@ from headrace.client import Busy, ClientError, HeadraceClient
 from headrace.v1 import video_pb2 as pb
 from model_core import errors
 from model_core.errors import FieldViolation, InvalidRequest
-from tests.fakes import FakeDenoiser, FakeStages
+from tests.fakes import FakeDenoiser, FakeStages, eventually
 from tests.served import details_of, raw_call, read_all, serving
 
 PAGE = Path(__file__).parents[2] / "docs" / "any-language.md"
@@ -194,3 +195,19 @@ async def test_a_call_with_a_long_token_in_its_metadata_is_served(size: int) -> 
         plain: Any = channel
         for _ in range(8):
             assert await plain.unary_unary("/headrace.v1.VideoService/ListModels")(b"", metadata=(("authorization", "x" * size),))
+
+
+@pytest.mark.parametrize("method", ["Generate", "Stream", "Live", "ListModels"])
+async def test_a_call_that_is_cancelled_before_its_first_message_was_not_invalid(method: str) -> None:
+    def ended(outcome: str) -> float:
+        return served.metric("sessions_total", rpc=method, outcome=outcome)
+
+    async with serving() as served, grpc.aio.insecure_channel(served.address) as channel:
+        plain: Any = channel
+        call = plain.stream_stream(f"/headrace.v1.VideoService/{method}", request_serializer=bytes)()
+        await channel.channel_ready()
+        await asyncio.sleep(0.02)  # on its way; where it has not come yet, nothing is counted
+        call.cancel()
+        await served.client.list_models()
+        await eventually(lambda: served.service.open_sessions == 0)
+        assert ended("invalid") == 0
