@@ -65,8 +65,10 @@ test-unit: $(STAMP) ## tests that need no cluster, in WORKERS (2) processes
 test-processors: $(STAMP) ## the unit tests under each instruction set that this processor has; not part of `test`
 	$(BIN)/python -m tests.instruction_sets
 
-test-ray: $(STAMP) ## tests on a real local Ray cluster, in a process of their own
-	$(BIN)/pytest -m ray tests/ray
+# Each file has a cluster of its own, and waits for it most of the time.
+RAY_WORKERS ?= 2
+test-ray: $(STAMP) ## tests on real local Ray clusters, RAY_WORKERS (2) at a time
+	$(BIN)/pytest -m ray tests/ray -n $(RAY_WORKERS) --dist loadfile
 
 test-cluster: $(STAMP) ## nodes that come and go under Ray's autoscaler, on a fake cloud; prints a timeline; not part of `test`
 	RAY_AUTH_MODE=token RAY_AUTH_TOKEN=$$($(BIN)/python -c "import secrets; print(secrets.token_hex(32))") $(BIN)/pytest -m cluster tests/cluster
