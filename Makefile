@@ -9,7 +9,7 @@ CODE := headrace deployments observability autoscaling model_core bench training
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help examples install fmt lint types imports layout check test test-unit test-processors test-ray test-cluster proto observability observe observe-check trace kuberay demo realtime bench bench-quick streams eval overload costs burst simulate sim-vs-real serve faults cancels parity gate gate-demo families clean
+.PHONY: help examples install fmt lint types imports layout check test test-unit test-processors test-ray test-cluster proto observability observe observe-check trace kuberay demo realtime bench bench-quick streams eval overload costs burst simulate sim-vs-real serve faults cancels soak parity gate gate-demo families clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -138,6 +138,10 @@ faults: $(STAMP) ## kill, cut and redeploy parts of a cluster under live session
 
 cancels: $(STAMP) ## cancel a thousand calls at random moments, and look for anything left over
 	$(BIN)/python -m bench.cancels
+
+MINUTES ?= 60
+soak: $(STAMP) ## an hour (MINUTES=N) of callers of every kind, kills among them, beside viewers who must not notice
+	$(BIN)/python -m bench.soak --minutes $(MINUTES) --json out/soak.json
 
 parity: $(STAMP) ## compare each model family with the diffusers pipeline of that family
 	$(BIN)/python -m bench.parity

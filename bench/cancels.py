@@ -65,8 +65,15 @@ class Inspector:
         for handle in self._handles.values():
             handle.shutdown()
 
+    async def replicas(self) -> dict[str, list[dict[str, float]]]:
+        """What each replica that answers says of itself, by deployment."""
+        answers = {
+            d: await h.broadcast("statistics").results_async(timeout_s=10.0, return_exceptions=True) for d, h in self._handles.items()
+        }
+        return {d: [answer for answer in told if isinstance(answer, dict)] for d, told in answers.items()}
+
     async def held(self) -> Held:
-        replicas = {d: await h.broadcast("statistics").results_async(timeout_s=10.0) for d, h in self._handles.items()}
+        replicas = await self.replicas()
         every = [r for rs in replicas.values() for r in rs]
         return Held(
             {name: sum(r.get(name, 0.0) for r in every) for name in HOLDINGS},
