@@ -2,7 +2,7 @@
 
 A prompt that begins with one of these words is poisoned; every other is served as ever.
 
-    notanumber  the text stage's features are not finite, and so is every chunk that is made of them
+    notanumber  every chunk that is made for the session is not finite
     unopenable  the denoise stage raises where it opens the session
     unsteppable the denoise stage raises in each forward that the session takes part in
 """
@@ -14,15 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from model_core.config import EngineConfig, ModelConfig
 from model_core.errors import FieldViolation
-from model_core.families.interface import Embedder, Sampler
-from model_core.families.registry import family
-from model_core.local import build_decoder, build_sampler
+from model_core.families.interface import Sampler
+from model_core.local import build_decoder, build_sampler, build_text_encoder
 from model_core.stages.denoiser import LocalDenoiser
-from model_core.stages.text_encoder import LocalTextEncoder
 from model_core.types import Latents, SessionContext, TextEmbedding
 
 NAN, OPEN, STEP = WORDS = ("notanumber", "unopenable", "unsteppable")
@@ -30,25 +27,10 @@ NAN, OPEN, STEP = WORDS = ("notanumber", "unopenable", "unsteppable")
 __all__ = ["WORDS", "build_decoder", "build_denoiser", "build_text_encoder"]
 
 
-class PoisonedEmbedder:
-    """`inner`, whose features are not finite for poisoned prompts."""
-
-    def __init__(self, inner: Embedder) -> None:
-        self._inner = inner
-
-    def embed(self, prompts: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        features, mask = self._inner.embed(prompts)
-        poisoned = [prompt.startswith(NAN) for prompt in prompts]
-        if any(poisoned):
-            features = features.copy()
-            features[poisoned] = np.nan
-        return features, mask
-
-
 @dataclass(slots=True)
 class _Leg:
     inner: Any
-    poisoned: bool
+    prompt: str
 
 
 class PoisonedSampler:
@@ -64,9 +46,10 @@ class PoisonedSampler:
         return self._inner.blank()
 
     def open(self, context: SessionContext) -> _Leg:
-        if context.embedding.prompt.startswith(OPEN):
+        prompt = context.embedding.prompt
+        if prompt.startswith(OPEN):
             raise RuntimeError("a poisoned session is opened")
-        return _Leg(self._inner.open(context), context.embedding.prompt.startswith(STEP))
+        return _Leg(self._inner.open(context), prompt)
 
     def start(self, leg: _Leg, chunk: int) -> None:
         self._inner.start(leg.inner, chunk)
@@ -75,20 +58,16 @@ class PoisonedSampler:
         return self._inner.group(leg.inner)
 
     def step(self, legs: Sequence[_Leg]) -> None:
-        if any(leg.poisoned for leg in legs):
+        if any(leg.prompt.startswith(STEP) for leg in legs):
             raise RuntimeError("a poisoned session takes part in a forward")
         self._inner.step([leg.inner for leg in legs])
 
     def latents(self, leg: _Leg) -> Latents:
-        return self._inner.latents(leg.inner)
+        latents = self._inner.latents(leg.inner)
+        return np.full_like(latents, np.nan) if leg.prompt.startswith(NAN) else latents
 
     def commit(self, legs: Sequence[_Leg]) -> None:
         self._inner.commit([leg.inner for leg in legs])
-
-
-def build_text_encoder(config: ModelConfig) -> LocalTextEncoder:
-    made = family(config.family)
-    return LocalTextEncoder(PoisonedEmbedder(made.embedder(config)), made.conditioner(config) if config.media else None)
 
 
 def build_denoiser(config: ModelConfig, engine: EngineConfig) -> LocalDenoiser:

@@ -12,7 +12,7 @@ import pytest
 
 from bench.guests import LEFT, Call, Guests
 from bench.load import Arrival, Chunk, Heard
-from bench.poisoned import NAN, OPEN, STEP, PoisonedEmbedder, PoisonedSampler
+from bench.poisoned import NAN, OPEN, STEP, PoisonedSampler
 from bench.soak import MODEL, Memory, Report, summed
 from tests.models import random_context, small_config
 
@@ -93,10 +93,7 @@ async def test_the_same_seed_draws_the_same_calls_and_nobody_there_is_an_unexpec
 
 
 class Fake:
-    """Embeds to ones; a leg is its session's prompt."""
-
-    def embed(self, prompts: Sequence[str]) -> tuple[Any, Any]:
-        return np.ones((len(prompts), 2, 3), np.float32), np.ones((len(prompts), 2), np.bool_)
+    """A sampler whose legs are their sessions' prompts."""
 
     def open(self, context: Any) -> str:
         return str(context.embedding.prompt)
@@ -104,13 +101,12 @@ class Fake:
     def step(self, legs: Sequence[str]) -> None:
         self.stepped = list(legs)
 
+    def latents(self, leg: str) -> Any:
+        return np.ones((2, 3), np.float32)
+
 
 def test_poison_stays_with_its_session() -> None:
     from dataclasses import replace
-
-    features, _ = PoisonedEmbedder(Fake()).embed(["a dog", f"{NAN} dog"])
-    assert np.isfinite(features[0]).all()
-    assert np.isnan(features[1]).all()
 
     plain = random_context("a", small_config())
     fake = Fake()
@@ -125,4 +121,6 @@ def test_poison_stays_with_its_session() -> None:
     with pytest.raises(RuntimeError, match="forward"):
         sampler.step([sound, poisoned])
     sampler.step([sound])
+    assert np.isfinite(sampler.latents(sound)).all()
+    assert np.isnan(sampler.latents(sampler.open(prompted(f"{NAN} dog")))).all()
     assert fake.stepped == ["a dog"]
