@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.cancels import Inspector
+from bench.guests import TENANT as GUESTS
 from bench.guests import Call, Guests
 from bench.load import Arrival, Heard
 from bench.overload import LEAD_S, capacity
@@ -245,12 +246,11 @@ async def measure(address: str, a: argparse.Namespace) -> Report:
 def overrides() -> Overrides:
     """Two replicas of each stage, stages that can be poisoned, and a share of the capacity for bystanders that guests cannot take."""
     stage = {"autoscaling_config": None, "num_replicas": 2, "ray_actor_options": {"num_cpus": 0.05}}  # all of them on a small machine
-    tenants = {TENANT: {"weight": 4}, "guests": {"weight": 1}}
+    door = {"user_config": {"tenants": {TENANT: {"weight": 4}, GUESTS: {"weight": 1}}}}
     # What is kept for those who may come back goes within the run, so that it does not pass for a leak, nor hide one.
-    args = {"stages": "bench.poisoned", "admission": {"tenants": tenants}, "session_store": {"ttl_seconds": 10}}
-    return Overrides(
-        grpc_port=0, metrics_port=0, args=args, deployments=dict.fromkeys(STAGES, stage), env={"PYTHONPATH": str(ROOT)}, scaling=None
-    )
+    args = {"stages": "bench.poisoned", "session_store": {"ttl_seconds": 10}}
+    blocks = {**dict.fromkeys(STAGES, stage), "FrontDoor": door}
+    return Overrides(grpc_port=0, metrics_port=0, args=args, deployments=blocks, env={"PYTHONPATH": str(ROOT)}, scaling=None)
 
 
 def table(report: Report) -> str:

@@ -13,7 +13,8 @@ import pytest
 from bench.guests import LEFT, Call, Guests
 from bench.load import Arrival, Chunk, Heard
 from bench.poisoned import NAN, OPEN, STEP, PoisonedSampler
-from bench.soak import MODEL, Memory, Report, summed
+from bench.soak import MODEL, Memory, Report, overrides, summed
+from deployments.cluster import STAGED_CONFIG, load
 from tests.models import random_context, small_config
 
 PER_CHUNK_S = MODEL.chunk_seconds
@@ -90,6 +91,14 @@ def test_guests_have_a_name_for_each_kind_and_know_statuses_of_grpc() -> None:
 async def test_the_same_seed_draws_the_same_calls_and_nobody_there_is_an_unexpected_end() -> None:
     runs = [[await Guests("127.0.0.1:1", random.Random(3), 0.5).one() for _ in range(1)] for _ in range(2)]
     assert runs[0] == runs[1]
+
+
+def test_the_cluster_is_one_that_can_be_configured() -> None:
+    document, config = load(STAGED_CONFIG, overrides())
+    assert config.stages == "bench.poisoned"
+    assert {block["name"]: block.get("num_replicas") for block in document["applications"][0]["deployments"]} == {
+        "TextEncoder": 2, "Denoiser": 2, "Decoder": 2, "FrontDoor": None,
+    }  # fmt: skip
 
 
 class Fake:
