@@ -249,7 +249,7 @@ def overrides() -> Overrides:
     door = {"user_config": {"tenants": {TENANT: {"weight": 4}, GUESTS: {"weight": 1}}}}
     # What is kept for those who may come back goes within the run, so that it does not pass for a leak, nor hide one.
     args = {"stages": "bench.poisoned", "session_store": {"ttl_seconds": 10}}
-    blocks = {**dict.fromkeys(STAGES, stage), "FrontDoor": door}
+    blocks: dict[str, dict[str, Any]] = {**dict.fromkeys(STAGES, stage), "FrontDoor": door}
     return Overrides(grpc_port=0, metrics_port=0, args=args, deployments=blocks, env={"PYTHONPATH": str(ROOT)}, scaling=None)
 
 
