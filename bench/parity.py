@@ -35,13 +35,13 @@ from model_core.engine.session import EngineSession
 from model_core.families.checkpoint import Checkpoint
 from model_core.families.clip import ClipSampler
 from model_core.families.described import CheckpointConfig, Choice, describe
-from model_core.families.interface import Painter
+from model_core.families.interface import Embedder, Painter
 from model_core.families.kinds import KINDS
 from model_core.families.registry import family
 from model_core.families.tiny import MAKERS, make_tiny
 from model_core.local import LocalPipeline
 from model_core.pipeline import SessionRequest
-from model_core.types import Footage, FrameChunk, Latents, SessionContext, TextEmbedding
+from model_core.types import Footage, FrameChunk, Guidance, Latents, SessionContext, TextEmbedding
 
 PROMPT, SEED, STEPS, FRAMES = "a red circle moves left over a blue background", 7, 5, 9
 LENGTHS = {"anyflow-far": 33, "causal-wan": 0}  # where they differ: all kinds of chunks, and no end
@@ -97,6 +97,11 @@ def apart(a: NDArray[Any], b: NDArray[Any]) -> float:
     return float(np.abs(a.astype(np.float64) - b).max())
 
 
+def embedded(embedder: Embedder, prompt: str) -> TextEmbedding:
+    tokens, mask = embedder.embed([prompt])
+    return TextEmbedding(prompt, tokens[0], mask[0])
+
+
 def compare(name: str, folder: Path) -> dict[str, float]:
     make_tiny(name, folder)
     frames = LENGTHS.get(name, FRAMES)
@@ -107,12 +112,13 @@ def compare(name: str, folder: Path) -> dict[str, float]:
     conditioner = parts.conditioner(config) if config.needs_media else None
 
     def context(prompt: str, seed: int, steps: int) -> SessionContext:
-        tokens, mask = embedder.embed([prompt])
+        embedding, negative = embedded(embedder, prompt), embedded(embedder, config.negative_prompt)
+        guidance = Guidance(config.guidance, negative if config.guidance > 1 else None)
         given = None
         if conditioner is not None:
             with torch.inference_mode():
                 given = conditioner.condition(np.asarray(drawing(config, shade=seed - SEED))[None])
-        return SessionContext(prompt, seed, steps, TextEmbedding(prompt, tokens[0], mask[0]), num_frames=FRAMES, given=given)
+        return SessionContext(prompt, seed, steps, embedding, num_frames=FRAMES, given=given, guidance=guidance)
 
     if KINDS[config.family].streaming:
         return compare_stream(config, context, painter, ENGINE)

@@ -30,7 +30,7 @@ from model_core.families.clip import ClipLeg, ClipSampler
 from model_core.families.described import CheckpointConfig, Choice, describe
 from model_core.families.registry import family
 from model_core.families.tiny import make_tiny
-from model_core.types import SessionContext, TextEmbedding
+from model_core.types import Guidance, SessionContext, TextEmbedding
 
 FAMILIES, THRESHOLDS, STEPS = ("wan", "ltx", "cogvideox"), (0.0, 0.1, 0.2, 0.4), 50
 ENGINE = EngineConfig(batch_buckets=(1, 2))
@@ -79,9 +79,11 @@ def main() -> None:
                 Choice(checkpoint=Checkpoint(folder=f"{folder}/{name}"), height=64, width=96, frames=9, steps=STEPS),
             )
             embedder = family(config.family).embedder(config)
-            tokens, mask = embedder.embed(["a red circle", "a dog"])
+            tokens, mask = embedder.embed(["a red circle", "a dog", config.negative_prompt])
+            *prompts, away = (TextEmbedding(f"{i}", tokens[i], mask[i]) for i in range(3))
+            led = Guidance(config.guidance, away)
             contexts = [
-                SessionContext(f"{i}", 7 + i, STEPS - 3 * i, TextEmbedding(f"{i}", tokens[i], mask[i]), num_frames=9) for i in range(2)
+                SessionContext(f"{i}", 7 + i, STEPS - 3 * i, prompt, num_frames=9, guidance=led) for i, prompt in enumerate(prompts)
             ]
             plain = None
             for threshold in dict.fromkeys([0.0, *a.thresholds]):

@@ -177,7 +177,9 @@ class VideoService:
         longest = math.inf if frames is None else frames / config.fps
         return pb.Model(
             name=name, description=config.description, fps=config.fps, sizes=[pb.Size(width=config.width, height=config.height)],
-            default_steps=config.num_steps, max_steps=config.max_steps, max_prompt_bytes=limits.max_prompt_bytes,
+            default_steps=config.num_steps, min_steps=config.min_steps, max_steps=config.max_steps,
+            max_prompt_bytes=limits.max_prompt_bytes, max_prompt_tokens=config.max_prompt_tokens,
+            default_guidance=config.guidance, max_guidance=config.max_guidance, default_negative_prompt=config.negative_prompt,
             max_generate_seconds=min(limits.max_generate_seconds, longest), max_stream_seconds=min(limits.max_stream_seconds, longest),
             frames_per_chunk=config.frames_per_chunk, codecs=list(wire.CODECS.values()), default_model=name == self._catalogue.default,
             image=wire.footage_input("image", config, limits.uploads), video=wire.footage_input("video", config, limits.uploads),

@@ -94,7 +94,10 @@ class LiveControls:
         try:
             self._validator.prompt(change)
             replace_from = change.replace_from if change.HasField("replace_from") else None
-            await running.session.set_prompt(change.prompt, change.request_id, replace_from)
+            try:
+                await running.session.set_prompt(change.prompt, change.request_id, replace_from)
+            except InvalidRequest as error:
+                raise error.under("prompt.") from None
         except (InvalidRequest, StageUnavailable) as error:
             running.prompts_at.pop()
             running.unanswered.release()

@@ -46,7 +46,7 @@ class Resumption:
             pipeline, point = self._checked(record, message, path, live=live)
             request = SessionRequest(
                 session_id=record.session_id, prompt=record.timeline[-1].prompt, seed=record.seed, num_steps=record.num_steps,
-                num_frames=record.num_frames, codec=record.codec,
+                num_frames=record.num_frames, codec=record.codec, guidance=record.guidance, negative_prompt=record.negative_prompt,
             )  # fmt: skip
             return Order(request, pipeline.config, lead_s, token, holder, point, max_message_bytes=max_message_bytes)
 
@@ -100,16 +100,19 @@ async def open_session(pipeline: VideoPipeline, order: Order, decoders: UploadDe
 
     Raises:
         StageUnavailable: the text encoder is away, or what it is given cannot be decoded just now.
-        InvalidRequest: the image or video that it is given cannot be decoded.
+        InvalidRequest: a prompt has too many tokens, or the image or video that it is given cannot be decoded.
     """
     point = order.resume
     if point is not None:
         return await pipeline.restore(point.story.record, point.next_frame)
-    if order.upload is None:
-        return await pipeline.open(order.request)
-    footage = await decoders.footage(order.upload, order.config, caller)
-    order.upload.forget()
-    return await pipeline.open(replace(order.request, footage=footage))
+    request = order.request
+    if order.upload is not None:
+        request = replace(request, footage=await decoders.footage(order.upload, order.config, caller))
+        order.upload.forget()
+    try:
+        return await pipeline.open(request)
+    except InvalidRequest as error:
+        raise error.under(order.path) from None
 
 
 def encoding_timing(session: Session, elapsed_s: float) -> StageTiming:

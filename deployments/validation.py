@@ -16,7 +16,7 @@ from deployments.wire import CODECS, DEFAULT_CODEC
 from headrace.v1 import video_pb2 as pb
 from model_core.config import ModelConfig
 from model_core.errors import FieldViolation, InvalidRequest
-from model_core.pipeline import SessionRequest
+from model_core.request import SessionRequest, guidance_limit
 from model_core.session_log import Reconciled
 from model_core.types import Codec
 from model_core.uploads.upload import Upload, UploadLimits
@@ -93,6 +93,7 @@ class Order:
         resume: for a session that goes on.
         claim: takes that session from whoever holds it, and says where it stood then.
         upload: the image or video for a new one, still to be decoded.
+        path: of the request's spec in the message that was sent.
         max_message_bytes: the largest message that this connection's client takes.
     """
 
@@ -104,6 +105,7 @@ class Order:
     resume: ResumePoint | None = None
     claim: Callable[[], Awaitable[Order]] | None = None
     upload: Upload | None = None
+    path: str = "spec."
     max_message_bytes: int = DEFAULT_BYTES
 
 
@@ -217,6 +219,7 @@ class Validator:
                 check.fail(f"{path}{name}", f"must be {offered} for model {config.name}; got {value}")
         if spec.steps and not config.min_steps <= spec.steps <= config.max_steps:
             check.fail(f"{path}steps", f"must be from {config.min_steps} to {config.max_steps}, or 0 for the default; got {spec.steps}")
+        self._guidance(check, spec, config, path)
         upload = self._upload(check, spec, config, path)
         if check.violations:
             return None
@@ -227,8 +230,21 @@ class Validator:
             num_steps=spec.steps or config.num_steps,
             num_frames=max(1, round(spec.seconds * config.fps)) if spec.seconds else longest,
             codec=codec,
+            guidance=spec.guidance if spec.HasField("guidance") else config.guidance,
+            negative_prompt=spec.negative_prompt if spec.HasField("negative_prompt") else config.negative_prompt,
         )
-        return Order(request, config, lead, upload=upload)
+        return Order(request, config, lead, upload=upload, path=path)
+
+    def _guidance(self, check: _Check, spec: pb.VideoSpec, config: ModelConfig, path: str) -> None:
+        scale = spec.guidance if spec.HasField("guidance") else config.guidance
+        if not 1 <= scale <= config.max_guidance:  # nor is it NaN
+            check.fail(f"{path}guidance", guidance_limit(scale, config))
+        if not spec.HasField("negative_prompt"):
+            return
+        if scale == 1:
+            check.fail(f"{path}negative_prompt", f"must be unset without guidance; got {_shown(spec.negative_prompt)}")
+        else:
+            self._text(check, spec.negative_prompt, f"{path}negative_prompt")
 
     def _upload(self, check: _Check, spec: pb.VideoSpec, config: ModelConfig, path: str) -> Upload | None:
         """The image or video, as far as its size and first bytes can be judged."""
@@ -248,11 +264,16 @@ class Validator:
         return upload
 
     def _prompt(self, check: _Check, prompt: str, path: str) -> None:
+        if prompt.strip():
+            self._text(check, prompt, path)
+        else:
+            check.fail(path, f"must hold at least 1 character that is not white space; got {_shown(prompt)}")
+
+    def _text(self, check: _Check, prompt: str, path: str) -> None:
+        """Its tokens are counted where it is embedded."""
         size = len(prompt.encode())
         if size > self._limits.max_prompt_bytes:
             check.fail(path, f"must be at most {self._limits.max_prompt_bytes} bytes of UTF-8; got {size}: {_shown(prompt)}")
-        elif not prompt.strip():
-            check.fail(path, f"must hold at least 1 character that is not white space; got {_shown(prompt)}")
         elif (control := _first_control(prompt)) is not None:
             check.fail(path, f"must hold no control character but tab and line breaks; got {control!a} in {_shown(prompt)}")
 

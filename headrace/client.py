@@ -112,17 +112,21 @@ class HeadraceClient:
         width: int = 0,
         height: int = 0,
         steps: int = 0,
+        guidance: float | None = None,
+        negative_prompt: str | None = None,
         image: bytes | None = None,
         video: bytes | None = None,
         timeout_s: float | None = None,
     ) -> pb.GenerateResponse:
-        """A finished MP4 in one answer. Zeros mean the model's default. `image` or `video` is the content of a file; see `pb.VideoSpec`.
+        """A finished MP4 in one answer. Zeros mean the model's default, and so does None.
+
+        `image` or `video` is the content of a file; see `pb.VideoSpec`.
 
         Raises:
             ClientError: the call failed; see the tree above.
             ValueError: `seed` is not an unsigned 64-bit number, another number does not fit its field, or there is an image and a video.
         """
-        spec = _spec(prompt, seconds, seed, model, width, height, steps, image, video)
+        spec = _spec(prompt, seconds, seed, model, width, height, steps, guidance, negative_prompt, image, video)
         request = pb.GenerateRequest(spec=spec, max_message_bytes=MAX_MESSAGE_BYTES)
         try:
             return await self._generate(request, timeout=await self._connection.ready(timeout_s), metadata=self._metadata)
@@ -139,6 +143,8 @@ class HeadraceClient:
         width: int = 0,
         height: int = 0,
         steps: int = 0,
+        guidance: float | None = None,
+        negative_prompt: str | None = None,
         image: bytes | None = None,
         video: bytes | None = None,
         codec: pb.Codec = pb.CODEC_RAW_RGB,
@@ -154,7 +160,7 @@ class HeadraceClient:
             ClientError: the call failed; see the tree above.
             ValueError: as in `generate`.
         """
-        spec = _spec(prompt, seconds, seed, model, width, height, steps, image, video)
+        spec = _spec(prompt, seconds, seed, model, width, height, steps, guidance, negative_prompt, image, video)
         ends_at = None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
 
         async def attempt(resume: pb.SessionResume | None) -> AsyncGenerator[StreamEvent, None]:
@@ -191,6 +197,8 @@ class HeadraceClient:
         width: int = 0,
         height: int = 0,
         steps: int = 0,
+        guidance: float | None = None,
+        negative_prompt: str | None = None,
         image: bytes | None = None,
         video: bytes | None = None,
         codec: pb.Codec = pb.CODEC_RAW_RGB,
@@ -207,7 +215,7 @@ class HeadraceClient:
         Raises:
             ValueError: as in `generate`.
         """
-        spec = _spec(prompt, seconds, seed, model, width, height, steps, image, video)
+        spec = _spec(prompt, seconds, seed, model, width, height, steps, guidance, negative_prompt, image, video)
         start = pb.LiveStart(spec=spec, codec=codec, max_lead_seconds=max_lead_s, max_message_bytes=MAX_MESSAGE_BYTES)
         return LiveSession(self._live, self._connection, start, self._metadata, reconnect, replaceable)
 
@@ -240,10 +248,21 @@ class HeadraceClient:
 
 
 def _spec(
-    prompt: str, seconds: float, seed: int | None, model: str, width: int, height: int, steps: int, image: bytes | None, video: bytes | None
+    prompt: str,
+    seconds: float,
+    seed: int | None,
+    model: str,
+    width: int,
+    height: int,
+    steps: int,
+    guidance: float | None,
+    negative_prompt: str | None,
+    image: bytes | None,
+    video: bytes | None,
 ) -> pb.VideoSpec:
     if image is not None and video is not None:
         raise ValueError("a session is given an image or a video, not both")
     return pb.VideoSpec(
-        model=model, prompt=prompt, seconds=seconds, seed=seed, width=width, height=height, steps=steps, image=image, video=video
-    )
+        model=model, prompt=prompt, seconds=seconds, seed=seed, width=width, height=height, steps=steps, guidance=guidance,
+        negative_prompt=negative_prompt, image=image, video=video,
+    )  # fmt: skip

@@ -175,6 +175,8 @@ class ModelConfig(ABC):
     Attributes:
         fps: the media rate that its frames are meant to be played at.
         num_steps, min_steps, max_steps: denoise steps a chunk: by default, and what may be asked for.
+        guidance, negative_prompt: what leads a session by default; a guidance of 1 is none.
+        max_guidance: that may be asked for; 1 for models that have none.
         media: what a session may be given besides its prompt.
         needs_media: a session must be given one of them.
         media_frames: of the longest video that it may be given.
@@ -188,6 +190,9 @@ class ModelConfig(ABC):
     num_steps: int
     max_steps: int
     min_steps: int = 1
+    guidance: float = 1.0
+    max_guidance: float = 1.0
+    negative_prompt: str = ""
     execution: Execution = Execution()
     media: tuple[Media, ...] = ()
     needs_media: bool = False
@@ -215,6 +220,11 @@ class ModelConfig(ABC):
     def forwards(self, num_steps: int) -> int:
         """Looks at the denoiser in a chunk of `num_steps` steps. Some solvers look twice in a step."""
         return num_steps
+
+    @property
+    @abstractmethod
+    def max_prompt_tokens(self) -> int:
+        """Tokens of a text, with those that the model adds. What exceeds them would not be looked at."""
 
     @property
     def decoder_chunks(self) -> int:
@@ -288,6 +298,10 @@ class MillraceConfig(ModelConfig):
             "weights": asdict(self.weights),
         }  # fmt: skip
         return super(MillraceConfig, self).identity() | made_of
+
+    @property
+    def max_prompt_tokens(self) -> int:
+        return self.text.max_tokens
 
     @property
     def decoder_chunks(self) -> int:

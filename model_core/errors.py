@@ -68,6 +68,10 @@ class InvalidRequest(HeadraceError):
         self.violations = violations
         super().__init__("; ".join(f"{v.field}: {v.description}" for v in violations))
 
+    def under(self, path: str) -> InvalidRequest:
+        """The same, of fields that stand below `path` in the message that was sent."""
+        return InvalidRequest(tuple(FieldViolation(path + v.field, v.description) for v in self.violations))
+
 
 class CapacityExceeded(HeadraceError):
     """All slots are taken and the waiting room is full."""

@@ -9,7 +9,8 @@ from dataclasses import replace
 
 from model_core.config import ModelConfig
 from model_core.reopen import ReopenPolicy
-from model_core.session import Control, Pace, Paused, PromptApplied, Resumed, Session, SessionEvent, SessionRequest, StepsApplied
+from model_core.request import SessionRequest, guidance_for, within_tokens
+from model_core.session import Control, Pace, Paused, PromptApplied, Resumed, Session, SessionEvent, StepsApplied
 from model_core.session_log import Extent, SessionLog, SessionRecord, model_fingerprint
 from model_core.stages.interface import Decoder, TextEncoder
 from model_core.types import Codec
@@ -53,13 +54,16 @@ class VideoPipeline:
 
         Raises:
             StageUnavailable: the text encoder is away.
-            InvalidRequest: the model takes no footage.
+            InvalidRequest: the model takes no footage or no guidance, or reads no text of that length.
         """
-        embedding = await self._encoder.encode(request.prompt)
+        embedding = within_tokens(await self._encoder.encode(request.prompt), self.config, "prompt")
+        guidance = await guidance_for(request, self._encoder, self.config)
         given = None if request.footage is None else await self._encoder.condition(request.footage)
         request = replace(request, footage=None)  # what was made of it stands in the log
         log = SessionLog(embedding, request.num_steps, self._extent, given)
-        return Session(self.config, self._encoder, self._decoder, request, log, self._reopen, fingerprint=self.fingerprint)
+        return Session(
+            self.config, self._encoder, self._decoder, request, log, self._reopen, fingerprint=self.fingerprint, guidance=guidance
+        )
 
     def restorable(self, record: SessionRecord) -> tuple[int, int]:
         """The first and the last frame that a session can be restored at from `record`.
@@ -91,8 +95,10 @@ class VideoPipeline:
         log = SessionLog.restore(record, chunk, prompts, self._extent)
         request = SessionRequest(
             session_id=record.session_id, prompt=log.prompt.prompt, seed=record.seed, num_steps=record.num_steps,
-            num_frames=record.num_frames, codec=record.codec,
+            num_frames=record.num_frames, codec=record.codec, guidance=record.guidance, negative_prompt=record.negative_prompt,
         )  # fmt: skip
+        guidance = await guidance_for(request, self._encoder, self.config)
         return Session(
-            self.config, self._encoder, self._decoder, request, log, self._reopen, fingerprint=self.fingerprint, seen_frames=next_frame
-        )
+            self.config, self._encoder, self._decoder, request, log, self._reopen, fingerprint=self.fingerprint, guidance=guidance,
+            seen_frames=next_frame,
+        )  # fmt: skip

@@ -24,28 +24,11 @@ from typing import Protocol
 from model_core.config import ModelConfig
 from model_core.errors import ChunkFailed, StageUnavailable
 from model_core.reopen import ReopenPolicy
+from model_core.request import SessionRequest, within_tokens
 from model_core.session_log import SessionLog, SessionRecord
 from model_core.stages.interface import Decoder, TextEncoder
 from model_core.tasks import cancel_and_wait
-from model_core.types import Codec, Footage, FrameChunk, SessionContext, TextEmbedding, received
-
-
-@dataclass(frozen=True, slots=True)
-class SessionRequest:
-    """A validated opening message.
-
-    Attributes:
-        num_frames: None for a stream that runs until stopped.
-        footage: the image or video that the session is given besides its prompt.
-    """
-
-    session_id: str
-    prompt: str
-    seed: int
-    num_steps: int
-    num_frames: int | None
-    codec: Codec = Codec.RAW_RGB
-    footage: Footage | None = None
+from model_core.types import FrameChunk, Guidance, SessionContext, TextEmbedding, received
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +98,13 @@ class Session:
         chance: Callable[[], float] = random.random,
         *,
         fingerprint: str,
+        guidance: Guidance,
         seen_frames: int = 0,
     ) -> None:
         self.request = request
-        self._model = config.name
+        self._config = config
         self._fingerprint = fingerprint
+        self._guidance = guidance
         self._grid = config.grid
         self._seen_frames = seen_frames
         self._encoder = encoder
@@ -154,6 +139,7 @@ class Session:
             session_id=r.session_id, seed=r.seed, num_steps=self._log.steps, embedding=self._log.prompt,
             next_chunk=self._log.next_chunk, num_frames=r.num_frames, suffix=suffix, sink=self._log.sink(len(suffix)),
             codec=r.codec, due_s=due_s, suspect_chunk=self._suspect_chunk, given=self._log.given, numerics=self._log.numerics,
+            guidance=self._guidance,
         )  # fmt: skip
 
     def record(self) -> SessionRecord:
@@ -161,9 +147,10 @@ class Session:
         r = self.request
         first_chunk, latents, timeline, steps = self._log.tail()
         return SessionRecord(
-            model=self._model, fingerprint=self._fingerprint, session_id=r.session_id, seed=r.seed, num_steps=r.num_steps,
+            model=self._config.name, fingerprint=self._fingerprint, session_id=r.session_id, seed=r.seed, num_steps=r.num_steps,
             num_frames=r.num_frames, codec=r.codec, first_chunk=first_chunk, latents=latents, sink=self._log.sink(len(latents)),
-            timeline=timeline, steps=steps, given=self._log.given, numerics=self._log.numerics,
+            timeline=timeline, steps=steps, given=self._log.given, numerics=self._log.numerics, guidance=self._guidance.scale,
+            negative_prompt=None if self._guidance.away is None else self._guidance.away.prompt,
         )  # fmt: skip
 
     async def set_prompt(self, prompt: str, request_id: int = 0, replace_from: int | None = None) -> None:
@@ -174,8 +161,9 @@ class Session:
 
         Raises:
             StageUnavailable: the text encoder stayed away for the whole of the reopen policy.
+            InvalidRequest: the model reads no prompt of that length.
         """
-        embedding = await self._embed(prompt)
+        embedding = within_tokens(await self._embed(prompt), self._config, "prompt")
         self._change(partial(self._put_prompt, embedding, request_id, replace_from))
 
     def _put_prompt(self, embedding: TextEmbedding, request_id: int, replace_from: int | None) -> None:

@@ -63,6 +63,7 @@ class SessionRecord:
         steps: (chunk, denoise steps from that chunk on), in the same manner.
         given: see `SessionContext`.
         numerics: of the newest chunk.
+        guidance, negative_prompt: the scale, and the text that it leads away from; None where the scale is 1.
     """
 
     model: str
@@ -79,6 +80,8 @@ class SessionRecord:
     given: Given | None = None
     sink: tuple[Latents, ...] = ()
     numerics: Numerics = field(default_factory=Numerics)
+    guidance: float = 1.0
+    negative_prompt: str | None = None
 
     @property
     def next_chunk(self) -> int:
@@ -101,7 +104,7 @@ class SessionRecord:
         header = {
             "model": self.model, "fingerprint": self.fingerprint, "session_id": self.session_id, "seed": self.seed,
             "num_steps": self.num_steps, "num_frames": self.num_frames, "codec": self.codec.value, "first_chunk": self.first_chunk,
-            "chunks": len(self.latents), "sink": len(self.sink),
+            "guidance": self.guidance, "negative_prompt": self.negative_prompt, "chunks": len(self.latents), "sink": len(self.sink),
             "given": list(_arrays(self.given)), "shapes": [array.shape for array in arrays],
             "timeline": [[e.chunk, e.prompt, e.change, e.supersedes, e.request_id] for e in self.timeline], "steps": self.steps,
             "numerics": [self.numerics.denoiser, self.numerics.decoder],
@@ -133,6 +136,7 @@ class SessionRecord:
                 codec=Codec(header["codec"]), first_chunk=int(header["first_chunk"]), latents=tuple(arrays[:chunks]),
                 timeline=tuple(PromptEntry(int(c), p, int(n), bool(s), int(r)) for c, p, n, s, r in header["timeline"]),
                 steps=tuple((int(chunk), int(steps)) for chunk, steps in header["steps"]),
+                guidance=float(header["guidance"]), negative_prompt=header["negative_prompt"],
                 sink=tuple(arrays[chunks : chunks + sink]), given=_given(dict(zip(header["given"], arrays[chunks + sink :], strict=True))),
                 numerics=Numerics(*map(str, header.get("numerics", ()))),
             )  # fmt: skip

@@ -38,6 +38,7 @@ class TextEmbedding(Message):
         prompt: the text it was made from.
         tokens: float32 `[T, D]`, token features, zero where `mask` is False.
         mask: bool `[T]`, True for real tokens.
+        count: tokens that the text has, cut or not, with those that the model adds; 0 if the stage does not say.
         timing: what the text stage took for the call that this answers; None if it does not say.
     """
 
@@ -45,6 +46,20 @@ class TextEmbedding(Message):
     tokens: NDArray[np.float32]
     mask: NDArray[np.bool_]
     timing: StageTiming | None = None
+    count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Guidance(Message):
+    """What leads a session beside its prompt: classifier-free guidance, the same for all of its chunks.
+
+    Attributes:
+        scale: 1 for none.
+        away: the text that it leads away from; None where the scale is 1.
+    """
+
+    scale: float = 1.0
+    away: TextEmbedding | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -134,6 +149,7 @@ class SessionContext(Message):
         suspect_chunk: a chunk that could not be made before; if it cannot be made now either, the session is at fault, and ends.
         given: what the session was given besides its prompt, as long as chunks are made from it.
         numerics: of its newest chunk; replicas with the same are preferred.
+        guidance: what leads it beside its prompt.
     """
 
     session_id: str
@@ -149,6 +165,7 @@ class SessionContext(Message):
     suspect_chunk: int | None = None
     given: Given | None = None
     numerics: Numerics = Numerics()
+    guidance: Guidance = Guidance()
 
     def end_chunk(self, grid: ChunkGrid) -> int | None:
         """One past the last chunk to make; None for an endless stream."""

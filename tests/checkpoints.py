@@ -19,7 +19,7 @@ from model_core.families.described import CheckpointConfig, Choice, describe
 from model_core.families.interface import Conditioner, Embedder, Sampler
 from model_core.families.registry import family
 from model_core.families.tiny import make_tiny
-from model_core.types import Given, SessionContext, TextEmbedding
+from model_core.types import Given, Guidance, SessionContext, TextEmbedding
 from tests.pictures import picture
 
 STEPS = 3
@@ -27,6 +27,7 @@ SIZES: dict[str, dict[str, int]] = {  # where they differ
     "anyflow-far": {"width": 64, "frames": 33},
     "causal-wan": {"frames": 0},
     "ltx": {"height": 64, "width": 96},
+    "wan-2.2-5b": {"height": 64, "width": 96},
 }
 
 
@@ -79,9 +80,19 @@ def engine(name: str) -> Engine:
 
 def context(name: str, prompt: str, seed: int, steps: int = STEPS) -> SessionContext:
     settings, embedder, _ = parts(name)
+    embedding = embedded(embedder, prompt)
+    led = guidance(embedder, settings.guidance, settings.negative_prompt)
+    return SessionContext(prompt, seed, steps, embedding, num_frames=settings.grid.max_frames, given=given(name, seed), guidance=led)
+
+
+def embedded(embedder: Embedder, prompt: str) -> TextEmbedding:
     tokens, mask = embedder.embed([prompt])
-    embedding = TextEmbedding(prompt, tokens[0], mask[0])
-    return SessionContext(prompt, seed, steps, embedding, num_frames=settings.grid.max_frames, given=given(name, seed))
+    return TextEmbedding(prompt, tokens[0], mask[0])
+
+
+def guidance(embedder: Embedder, scale: float, negative: str = "") -> Guidance:
+    """As a pipeline asks for it."""
+    return Guidance(scale, embedded(embedder, negative)) if scale > 1 else Guidance()
 
 
 def image(name: str, seed: int) -> Image.Image:

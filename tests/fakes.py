@@ -85,7 +85,7 @@ async def eventually(condition: Callable[[], bool], timeout_s: float = 20.0) -> 
 
 
 class FakeEncoder:
-    """`unavailable` makes that many calls fail first."""
+    """`unavailable` makes that many calls fail first. A word is a token."""
 
     def __init__(self, unavailable: int = 0) -> None:
         self.unavailable = unavailable
@@ -97,7 +97,9 @@ class FakeEncoder:
             self.unavailable -= 1
             raise StageUnavailable("text encoder: told to fail")
         digest = np.frombuffer(hashlib.sha256(prompt.encode()).digest(), np.uint8)
-        return TextEmbedding(prompt, (digest / np.float32(255)).reshape(1, 32).astype(np.float32), np.ones(1, np.bool_))
+        return TextEmbedding(
+            prompt, (digest / np.float32(255)).reshape(1, 32).astype(np.float32), np.ones(1, np.bool_), count=len(prompt.split())
+        )
 
     async def condition(self, footage: Footage) -> Given:
         return Given(guides={"mean": np.array([footage.frames.mean()], np.float32)})
@@ -164,6 +166,8 @@ class FakeDenoiser:
 
     def _latents(self, context: SessionContext, index: int, suffix: list[Latents]) -> Latents:
         key = hashlib.sha256(f"{context.seed} {index} {context.num_steps} {context.embedding.prompt}".encode()).digest()
+        if (away := context.guidance.away) is not None:
+            key = hashlib.sha256(key + f"{context.guidance.scale} {away.prompt}".encode()).digest()
         for given in () if context.given is None else context.given.arrays():
             key = hashlib.sha256(key + given.tobytes()).digest()
         for latents in suffix:

@@ -41,7 +41,7 @@ END_REASON_SERVER_DRAINING: EndReason
 END_REASON_PAUSED: EndReason
 
 class VideoSpec(_message.Message):
-    __slots__ = ("model", "prompt", "seconds", "seed", "width", "height", "steps", "image", "video")
+    __slots__ = ("model", "prompt", "seconds", "seed", "width", "height", "steps", "image", "video", "guidance", "negative_prompt")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     SECONDS_FIELD_NUMBER: _ClassVar[int]
@@ -51,6 +51,8 @@ class VideoSpec(_message.Message):
     STEPS_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     VIDEO_FIELD_NUMBER: _ClassVar[int]
+    GUIDANCE_FIELD_NUMBER: _ClassVar[int]
+    NEGATIVE_PROMPT_FIELD_NUMBER: _ClassVar[int]
     model: str
     prompt: str
     seconds: float
@@ -60,7 +62,9 @@ class VideoSpec(_message.Message):
     steps: int
     image: bytes
     video: bytes
-    def __init__(self, model: _Optional[str] = ..., prompt: _Optional[str] = ..., seconds: _Optional[float] = ..., seed: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., steps: _Optional[int] = ..., image: _Optional[bytes] = ..., video: _Optional[bytes] = ...) -> None: ...
+    guidance: float
+    negative_prompt: str
+    def __init__(self, model: _Optional[str] = ..., prompt: _Optional[str] = ..., seconds: _Optional[float] = ..., seed: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., steps: _Optional[int] = ..., image: _Optional[bytes] = ..., video: _Optional[bytes] = ..., guidance: _Optional[float] = ..., negative_prompt: _Optional[str] = ...) -> None: ...
 
 class GenerateRequest(_message.Message):
     __slots__ = ("spec", "max_message_bytes")
@@ -341,7 +345,7 @@ class ListModelsResponse(_message.Message):
     def __init__(self, models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "description", "fps", "sizes", "default_steps", "max_steps", "max_prompt_bytes", "max_generate_seconds", "max_stream_seconds", "frames_per_chunk", "codecs", "default_model", "image", "video")
+    __slots__ = ("name", "description", "fps", "sizes", "default_steps", "max_steps", "max_prompt_bytes", "max_generate_seconds", "max_stream_seconds", "frames_per_chunk", "codecs", "default_model", "image", "video", "min_steps", "max_prompt_tokens", "default_guidance", "max_guidance", "default_negative_prompt")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     FPS_FIELD_NUMBER: _ClassVar[int]
@@ -356,6 +360,11 @@ class Model(_message.Message):
     DEFAULT_MODEL_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     VIDEO_FIELD_NUMBER: _ClassVar[int]
+    MIN_STEPS_FIELD_NUMBER: _ClassVar[int]
+    MAX_PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    DEFAULT_GUIDANCE_FIELD_NUMBER: _ClassVar[int]
+    MAX_GUIDANCE_FIELD_NUMBER: _ClassVar[int]
+    DEFAULT_NEGATIVE_PROMPT_FIELD_NUMBER: _ClassVar[int]
     name: str
     description: str
     fps: int
@@ -370,7 +379,12 @@ class Model(_message.Message):
     default_model: bool
     image: FootageInput
     video: FootageInput
-    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., fps: _Optional[int] = ..., sizes: _Optional[_Iterable[_Union[Size, _Mapping]]] = ..., default_steps: _Optional[int] = ..., max_steps: _Optional[int] = ..., max_prompt_bytes: _Optional[int] = ..., max_generate_seconds: _Optional[float] = ..., max_stream_seconds: _Optional[float] = ..., frames_per_chunk: _Optional[int] = ..., codecs: _Optional[_Iterable[_Union[Codec, str]]] = ..., default_model: _Optional[bool] = ..., image: _Optional[_Union[FootageInput, _Mapping]] = ..., video: _Optional[_Union[FootageInput, _Mapping]] = ...) -> None: ...
+    min_steps: int
+    max_prompt_tokens: int
+    default_guidance: float
+    max_guidance: float
+    default_negative_prompt: str
+    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., fps: _Optional[int] = ..., sizes: _Optional[_Iterable[_Union[Size, _Mapping]]] = ..., default_steps: _Optional[int] = ..., max_steps: _Optional[int] = ..., max_prompt_bytes: _Optional[int] = ..., max_generate_seconds: _Optional[float] = ..., max_stream_seconds: _Optional[float] = ..., frames_per_chunk: _Optional[int] = ..., codecs: _Optional[_Iterable[_Union[Codec, str]]] = ..., default_model: _Optional[bool] = ..., image: _Optional[_Union[FootageInput, _Mapping]] = ..., video: _Optional[_Union[FootageInput, _Mapping]] = ..., min_steps: _Optional[int] = ..., max_prompt_tokens: _Optional[int] = ..., default_guidance: _Optional[float] = ..., max_guidance: _Optional[float] = ..., default_negative_prompt: _Optional[str] = ...) -> None: ...
 
 class FootageInput(_message.Message):
     __slots__ = ("required", "max_bytes", "max_pixels", "formats", "min_frames", "max_frames")

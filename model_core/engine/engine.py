@@ -31,7 +31,7 @@ from model_core.errors import DeviceBroken
 from model_core.events import Forward, Observer
 from model_core.families.interface import Leg, Sampler
 from model_core.stages.probe import Probe
-from model_core.types import LatentChunk, Latents, SessionContext
+from model_core.types import Guidance, LatentChunk, Latents, SessionContext
 
 _WARM_RUNS = 5  # other processes of the machine start at the same time
 _NEW_EVIDENCE = 0.1  # weight of the newest step in a bucket's time
@@ -167,15 +167,18 @@ class Engine:
         past = min(config.context_chunks, max(0, config.grid.chunks - 2)) if config.grid.chunks else config.context_chunks
         suffix = tuple(np.zeros(config.latent_shape(chunk), np.float32) for chunk in range(past))
         blank = self._sampler.blank()
-        session = self.open(SessionContext("warm-up", 0, config.num_steps, blank, next_chunk=past, suffix=suffix))
-        try:
-            with torch.inference_mode():
-                for bucket in self.engine.batch_buckets:
-                    self._step_and_commit(session, bucket)
-                    measured = [self._step_and_commit(session, bucket) for _ in range(_WARM_RUNS)]
-                    self._step_s[bucket], self._commit_s[bucket] = (min(times) for times in zip(*measured, strict=True))
-        finally:
-            self.close(session)
+        for scale in dict.fromkeys((1.0, config.guidance)):  # the default is measured, and nobody else waits for the first time either
+            guidance = Guidance(scale, blank if scale > 1 else None)
+            session = self.open(SessionContext("warm-up", 0, config.num_steps, blank, next_chunk=past, suffix=suffix, guidance=guidance))
+            try:
+                with torch.inference_mode():
+                    for bucket in self.engine.batch_buckets:
+                        self._step_and_commit(session, bucket)
+                        measured = [self._step_and_commit(session, bucket) for _ in range(_WARM_RUNS if scale == config.guidance else 0)]
+                        if measured:
+                            self._step_s[bucket], self._commit_s[bucket] = (min(times) for times in zip(*measured, strict=True))
+            finally:
+                self.close(session)
         self._probe.learn()
         self.numerics = self._probe.numerics
         self._profile = ForwardProfile(self.engine.batch_buckets, tuple(self._step_s.values()), tuple(self._commit_s.values()))

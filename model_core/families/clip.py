@@ -23,7 +23,7 @@ from torch import Tensor
 from model_core.engine.step_scheduler import bucket_for
 from model_core.errors import FieldViolation
 from model_core.families.described import CheckpointConfig
-from model_core.families.prompts import blank_text, text_violations
+from model_core.families.prompts import blank_text, guidance_violations, text_violations
 from model_core.families.skipping import Skipping
 from model_core.graphs import DECODER, Bucket, GraphSpec, Inputs
 from model_core.runtimes.load import load_program
@@ -39,6 +39,7 @@ class ClipLeg:
     Attributes:
         context: what it was opened with.
         text: features `[G, T, D]` and mask `[G, T]`; G is 2 with guidance (the prompt, then what it leads away from), else 1.
+            Clips of both kinds may be under way at once.
         schedule: the noise schedule, which some families' solvers keep state in.
         x_t: noisy latents, one row in the network's own layout.
         step: looks at the network that are done; see `ModelConfig.forwards`.
@@ -61,6 +62,16 @@ class ClipLeg:
     error: Exception | None = None
 
     @property
+    def texts(self) -> int:
+        """G."""
+        return len(self.text[0])
+
+    @property
+    def scale(self) -> float:
+        """Of guidance."""
+        return self.context.guidance.scale
+
+    @property
     def t(self) -> Tensor:
         """Time of the next step, a scalar; of the last one when all are done."""
         return cast("Tensor", self.schedule.timesteps[min(self.step, len(self.schedule.timesteps) - 1)])
@@ -78,7 +89,7 @@ class ClipSampler(ABC):
         self._buckets = tuple(buckets)
         self._schedule = schedule
         self._draws = "generator" in signature(type(schedule).step).parameters
-        self._text_shape = (config.texts, config.max_tokens, text_width)
+        self._text_shape = (1, config.max_tokens, text_width)
 
     @abstractmethod
     def noise(self, draw: torch.Generator) -> Tensor:
@@ -117,14 +128,16 @@ class ClipSampler(ABC):
     # -- Sampler --------------------------------------------------------------------------------------------------------------
 
     def violations(self, context: SessionContext) -> tuple[FieldViolation, ...]:
-        return text_violations(context, self._text_shape)
+        return (*text_violations(context, self._text_shape), *guidance_violations(context, self._text_shape, self.config.max_guidance))
 
     def blank(self) -> TextEmbedding:
         return blank_text(self._text_shape)
 
     def open(self, context: SessionContext) -> ClipLeg:
-        text = torch.tensor(context.embedding.tokens), torch.tensor(context.embedding.mask)
-        return ClipLeg(context, text, None, torch.empty(0), 0, self.given(context))
+        away = context.guidance.away
+        sides = [context.embedding] if away is None or context.guidance.scale == 1 else [context.embedding, away]
+        text = tuple(torch.cat([torch.tensor(part) for part in parts]) for parts in zip(*((s.tokens, s.mask) for s in sides), strict=True))
+        return ClipLeg(context, cast("tuple[Tensor, Tensor]", text), None, torch.empty(0), 0, self.given(context))
 
     def start(self, leg: ClipLeg, chunk: int) -> None:
         schedule = copy.deepcopy(self._schedule)
@@ -193,37 +206,10 @@ def _latents(shape: tuple[int, ...], _: torch.dtype) -> Inputs:
     return (torch.randn(1, *shape, generator=torch.Generator().manual_seed(0)),)
 
 
-def guided(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
-    """Classifier-free guidance (Ho and Salimans, arXiv 2207.12598), in the order of operations that diffusers uses."""
-    return unconditional + scale * (conditional - unconditional)
-
-
-@dataclass(frozen=True, slots=True)
-class Sides:
-    """What a network is given that takes all texts of guidance at once: G rows a clip, side by side.
-
-    Attributes:
-        x_t: `[B * G, ...]`.
-        t: `[B * G]`.
-        tokens, mask: `[B * G, T, D]` and `[B * G, T]`.
-    """
-
-    x_t: Tensor
-    t: Tensor
-    tokens: Tensor
-    mask: Tensor
-
-    @classmethod
-    def of(cls, legs: Sequence[ClipLeg], x_t: Tensor, t: Tensor) -> Sides:
-        """`x_t` `[B, ...]` and `t` `[B]` are of `legs`."""
-        tokens, mask = (torch.cat([leg.text[part] for leg in legs]) for part in (0, 1))
-        times = len(tokens) // len(legs)
-        return cls(x_t.repeat_interleave(times, 0), t.repeat_interleave(times, 0), tokens, mask)
-
-    def joined(self, predicted: Tensor, clips: int, scale: float) -> Tensor:
-        """One row a clip of the `[B * G, ...]` that the network predicted, in float32."""
-        sides = predicted.float().unflatten(0, (clips, -1))
-        return sides[:, 0] if sides.shape[1] == 1 else guided(sides[:, 0], sides[:, 1], scale)
+def guided(conditional: Tensor, unconditional: Tensor, legs: Sequence[ClipLeg]) -> Tensor:
+    """Classifier-free guidance (Ho and Salimans, arXiv 2207.12598), in the order of operations that diffusers uses. Rows are of `legs`."""
+    rows = zip(legs, conditional.split(1), unconditional.split(1), strict=True)
+    return torch.cat([without + leg.scale * (led - without) if leg.texts > 1 else led for leg, led, without in rows])
 
 
 class Angles(torch.nn.Module):
@@ -239,26 +225,20 @@ class Angles(torch.nn.Module):
 
 
 class AlongRows(torch.nn.Module):
-    """Runs a module on so many rows at a time and joins what comes out.
+    """Runs a module on one row at a time and joins what comes out.
 
     Convolutions, and matrix products of one row a session, round differently as the batch grows, and a session's frames must not
-    depend on who else is in its batch. So the small layers run as they would alone; the large ones have many rows each, and can share a
-    forward where `model_core.runtimes.rows` finds that this changes no bit.
-
-    Args:
-        module: what is run.
-        at_once: rows of one session.
+    depend on who else is in its batch. So the small layers run as they would alone; the large ones have many rows each.
     """
 
-    def __init__(self, module: torch.nn.Module, at_once: int = 1) -> None:
+    def __init__(self, module: torch.nn.Module) -> None:
         super().__init__()
         self.module = module
-        self._at_once = at_once
 
     def forward(self, *rows: Tensor | None, **named: Any) -> Any:
         """Positional tensors have B rows. Returns what the module does, each part joined."""
-        count, size = next(len(row) for row in rows if row is not None), self._at_once
-        parts = [self.module(*(None if row is None else row[i : i + size] for row in rows), **named) for i in range(0, count, size)]
+        count = next(len(row) for row in rows if row is not None)
+        parts = [self.module(*(None if row is None else row[i : i + 1] for row in rows), **named) for i in range(count)]
         if isinstance(parts[0], Tensor):
             return torch.cat(parts)
         return tuple(None if part[0] is None else torch.cat(part) for part in zip(*parts, strict=True))

@@ -7,7 +7,6 @@ clip of odd length gets one more, in front, which is made and thrown away.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, cast
 
 import torch
@@ -18,14 +17,15 @@ from torch import Tensor, nn
 from transformers import T5EncoderModel
 
 from model_core.config import EngineConfig, ModelConfig
-from model_core.families.clip import AlongRows, Angles, ClipLeg, ClipPainter, ClipSampler, Sides, clip_decoder_graphs
+from model_core.families.clip import AlongRows, Angles, ClipLeg, ClipPainter, ClipSampler, clip_decoder_graphs
 from model_core.families.described import CheckpointConfig
 from model_core.families.interface import Embedder, Painter, Sampler
 from model_core.families.loading import load_module, load_noise_schedule
 from model_core.families.prompts import PromptEmbedder, prompt_graphs
+from model_core.families.sides import Sides, row_buckets, sided_graphs
 from model_core.families.text_ids import load_tokenizer
 from model_core.families.wan_vae import with_peak
-from model_core.graphs import DENOISER, Bucket, GraphSpec, Inputs
+from model_core.graphs import GraphSpec, Inputs
 
 
 def embedder(config: ModelConfig) -> Embedder:
@@ -56,10 +56,7 @@ def graphs(config: ModelConfig, engine: EngineConfig) -> list[GraphSpec]:
 def denoiser_graphs(network: CogVideoXGraph, config: CheckpointConfig, batches: Sequence[int]) -> list[GraphSpec]:
     """For each number of clips, with a row for each of their texts."""
     _, frames, _, height, width = network.shape
-    buckets = [Bucket(clips * config.texts, frames, height, width, config.max_tokens) for clips in batches]
-    return [
-        GraphSpec(DENOISER, "denoise", bucket, network, "denoise", partial(network.inputs, bucket.rows), shared=True) for bucket in buckets
-    ]
+    return sided_graphs(network, config, batches, (frames, height, width))
 
 
 def _network(config: CheckpointConfig) -> CogVideoXGraph:
@@ -100,10 +97,10 @@ class CogVideoXGraph(nn.Module):
             _place(transformer, self.shape[1], height, width)
         for block in transformer.transformer_blocks:  # each has small layers of its own that look at the time
             for norm in (block.norm1, block.norm2):
-                norm.linear = AlongRows(norm.linear, config.texts)
-        transformer.norm_out.linear = AlongRows(transformer.norm_out.linear, config.texts)
-        transformer.time_embedding = AlongRows(transformer.time_embedding, config.texts)
-        transformer.patch_embed = AlongRows(transformer.patch_embed, config.texts)
+                norm.linear = AlongRows(norm.linear)
+        transformer.norm_out.linear = AlongRows(transformer.norm_out.linear)
+        transformer.time_embedding = AlongRows(transformer.time_embedding)
+        transformer.patch_embed = AlongRows(transformer.patch_embed)
 
     def denoise(self, x_t: Tensor, t: Tensor, text: Tensor) -> Tensor:
         """`x_t` `[B, F, C, H, W]`, `t` `[B]`, `text` `[B, T, D]` → what the network predicts, of the shape of `x_t`."""
@@ -157,6 +154,7 @@ class CogVideoXSampler(ClipSampler):
     def __init__(self, config: CheckpointConfig, buckets: Sequence[int], schedule: Any, network: CogVideoXGraph) -> None:
         width = network.transformer.config.text_embed_dim
         super().__init__(config, buckets, schedule, width, denoiser_graphs(network, config, buckets))
+        self._row_buckets = row_buckets(config, buckets)
         self._shape, self._extra = network.shape, network.extra
 
     def noise(self, draw: torch.Generator) -> Tensor:
@@ -175,9 +173,9 @@ class CogVideoXSampler(ClipSampler):
         return cast("Tensor", leg.schedule.scale_model_input(leg.x_t, leg.t))
 
     def predict(self, legs: Sequence[ClipLeg], x_t: Tensor, t: Tensor) -> Tensor:
-        sides = Sides.of(legs, x_t, t)
+        sides = Sides.of(legs, x_t, t, self._row_buckets)
         predicted = self.run("denoise", sides.x_t, sides.t.float(), sides.tokens)
-        return sides.joined(predicted, len(legs), self.config.guidance)
+        return sides.joined(predicted, legs)
 
     def advance(self, leg: ClipLeg, predicted: Tensor) -> Tensor:
         """The 5B models' solver wants to be told what it estimated a step before, and adds noise."""

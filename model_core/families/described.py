@@ -19,6 +19,7 @@ from model_core.families.whole import check_index, check_pair, check_text_encode
 
 TAEHV_REACH = 8  # latent frames: three memory blocks at twice the rate of latents, six at their own
 _MAX_STEPS = 100  # of a request
+_MAX_GUIDANCE = 20.0  # beyond it, clips of any of these models are garish
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,9 +56,7 @@ class CheckpointConfig(ModelConfig):
         decoder: the component that decodes: `vae`, or the folder of a TAEHV.
         frame_rate: frames a second that the network is told of, whatever rate they are played at.
         solving: how the steps of a clip are taken.
-        guidance: scale of classifier-free guidance; 1 for none.
         max_tokens: of text.
-        negative_prompt: what guidance leads away from.
         skip_threshold: see `model_core.families.skipping`; 0 for no skipping. Streaming models have few steps and skip none.
     """
 
@@ -73,9 +72,7 @@ class CheckpointConfig(ModelConfig):
     decoder: str
     frame_rate: int
     solving: Solving = field(default_factory=Solving)
-    guidance: float
     max_tokens: int
-    negative_prompt: str
     skip_threshold: float
 
     @property
@@ -95,9 +92,8 @@ class CheckpointConfig(ModelConfig):
         return self.window
 
     @property
-    def texts(self) -> int:
-        """How many texts steer a clip: with guidance the prompt and what it leads away from, else the prompt."""
-        return 2 if self.guidance > 1 else 1
+    def max_prompt_tokens(self) -> int:
+        return self.max_tokens
 
     def forwards(self, num_steps: int) -> int:
         return self.solving.forwards(num_steps)
@@ -143,9 +139,7 @@ def describe(choice: Choice) -> CheckpointConfig:
     frames = choice.frames or (kind.frames and _fitting(kind.frames, apart, 1))
     if frames and (frames - 1) % apart:
         raise WeightsError(f"frames must be 1 more than a multiple of {apart} for {family}; got {frames}")
-    guidance = kind.guidance if choice.guidance is None else choice.guidance
-    if kind.streaming and guidance != 1:
-        raise WeightsError(f"guidance must be 1 for {family}, which was distilled to need none; got {guidance:g}")
+    guidance = _guidance(choice, family, kind)
     if decoder != "vae" and not kind.taehv:
         raise WeightsError(f"decoder must be empty for {family}, whose latents no TAEHV here decodes; got {choice.decoder!r}")
     settings = settings_of(index) if family == "causal-wan" else {}
@@ -172,6 +166,7 @@ def describe(choice: Choice) -> CheckpointConfig:
         height=height, width=width, num_steps=steps, min_steps=solver.min_steps, max_steps=most, solving=solver, family_name=family,
         checkpoint=checkpoint, components=tuple(components.items()), chunk_grid=grid, channels=_channels(vae), factor=factor,
         window=window, decoder_window=decoder_window, attention=attention, decoder=decoder, guidance=guidance,
+        max_guidance=1.0 if guidance == 1 else max(guidance, _MAX_GUIDANCE),  # it is turned off where a model was distilled to need none
         max_tokens=kind.max_tokens, negative_prompt=choice.negative_prompt, skip_threshold=choice.skip_threshold,
         media=kind.media, needs_media=kind.needs_media, media_frames=kind.media_frames,
     )  # fmt: skip
@@ -227,6 +222,15 @@ def _family(choice: Choice, pipeline: object) -> str:
         wanted = choice.family or f"any of {', '.join(sorted(KINDS))}"
         raise WeightsError(f"{choice.checkpoint.folder} is a checkpoint of {pipeline!r}, which is not {wanted}")
     return fitting[0]
+
+
+def _guidance(choice: Choice, family: str, kind: Kind) -> float:
+    guidance = kind.guidance if choice.guidance is None else choice.guidance
+    if kind.streaming and guidance != 1:
+        raise WeightsError(f"guidance must be 1 for {family}, which was distilled to need none; got {guidance:g}")
+    if guidance == 1 and choice.negative_prompt:
+        raise WeightsError(f"negative_prompt must be empty where guidance is 1, which looks at none; got {choice.negative_prompt[:64]!r}")
+    return guidance
 
 
 def _grid(kind: Kind, settings: dict[str, Any], frames: int, stretch: int) -> ChunkGrid:

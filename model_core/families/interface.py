@@ -33,6 +33,10 @@ class Embedder(Protocol):
         """Features `[N, *, T, D]` of any texts, zero where padded, and the mask `[N, *, T]`; what exceeds T tokens is cut."""
         ...
 
+    def count(self, prompt: str) -> int:
+        """Tokens that a text has, uncut, with those that the model adds."""
+        ...
+
 
 class Conditioner(Protocol):
     """The networks that look at an image or video. Called from one thread at a time, under `torch.inference_mode`."""

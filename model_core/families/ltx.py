@@ -19,14 +19,15 @@ from torch.func import functional_call
 from transformers import T5EncoderModel
 
 from model_core.config import EngineConfig, ModelConfig
-from model_core.families.clip import AlongRows, Angles, ClipLeg, ClipPainter, ClipSampler, Sides, clip_decoder_graphs
+from model_core.families.clip import AlongRows, Angles, ClipLeg, ClipPainter, ClipSampler, clip_decoder_graphs
 from model_core.families.described import CheckpointConfig
 from model_core.families.interface import Embedder, Painter, Sampler
 from model_core.families.loading import load_module, load_noise_schedule
 from model_core.families.prompts import PromptEmbedder, prompt_graphs
+from model_core.families.sides import Sides, row_buckets, sided_graphs
 from model_core.families.text_ids import load_tokenizer
 from model_core.families.wan_vae import with_peak
-from model_core.graphs import DENOISER, Bucket, Entry, GraphSpec, Inputs
+from model_core.graphs import Entry, GraphSpec, Inputs
 
 _NOISE_SEED = 0  # of what some checkpoints' decoders add
 
@@ -59,10 +60,7 @@ def graphs(config: ModelConfig, engine: EngineConfig) -> list[GraphSpec]:
 def denoiser_graphs(network: LTXGraph, config: CheckpointConfig, batches: Sequence[int]) -> list[GraphSpec]:
     """For each number of clips, with a row for each of their texts."""
     _, frames, height, width = config.latent_shape(0)
-    buckets = [Bucket(clips * config.texts, frames, height, width, config.max_tokens) for clips in batches]
-    return [
-        GraphSpec(DENOISER, "denoise", bucket, network, "denoise", partial(network.inputs, bucket.rows), shared=True) for bucket in buckets
-    ]
+    return sided_graphs(network, config, batches, (frames, height, width))
 
 
 def _network(config: CheckpointConfig) -> LTXGraph:
@@ -85,7 +83,7 @@ class LTXGraph(nn.Module):
     def __init__(self, transformer: Any, config: CheckpointConfig) -> None:
         super().__init__()
         self.transformer = transformer
-        transformer.time_embed = AlongRows(transformer.time_embed, config.texts)
+        transformer.time_embed = AlongRows(transformer.time_embed)
         _, self._frames, self._height, self._width = config.latent_shape(0)
         self._scale = (config.grid.factor / config.frame_rate, config.factor, config.factor)  # positions in time are in seconds
         self._tokens = config.max_tokens
@@ -122,6 +120,7 @@ class LTXSampler(ClipSampler):
     def __init__(self, config: CheckpointConfig, buckets: Sequence[int], schedule: Any, network: LTXGraph) -> None:
         width = network.transformer.config.caption_channels
         super().__init__(config, buckets, schedule, width, denoiser_graphs(network, config, buckets))
+        self._row_buckets = row_buckets(config, buckets)
 
     def noise(self, draw: torch.Generator) -> Tensor:
         noise: Tensor = randn_tensor((1, *self.config.latent_shape(0)), generator=draw, dtype=torch.float32)
@@ -138,9 +137,9 @@ class LTXSampler(ClipSampler):
         schedule.set_begin_index(0)
 
     def predict(self, legs: Sequence[ClipLeg], x_t: Tensor, t: Tensor) -> Tensor:
-        sides = Sides.of(legs, x_t, t)
+        sides = Sides.of(legs, x_t, t, self._row_buckets)
         predicted = self.run("denoise", sides.x_t, sides.t, sides.tokens, sides.mask.float())
-        return sides.joined(predicted, len(legs), self.config.guidance)
+        return sides.joined(predicted, legs)
 
     def clean(self, x_t: Tensor) -> Tensor:
         return cast("Tensor", x_t[0].T.unflatten(1, self.config.latent_shape(0)[1:]))

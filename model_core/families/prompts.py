@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from model_core.errors import FieldViolation, WeightsError
 from model_core.families.described import CheckpointConfig
+from model_core.families.text_ids import PromptTokenizer
 from model_core.graphs import TEXT_ENCODER, Bucket, GraphSpec, Inputs
 from model_core.runtimes.interface import Program
 from model_core.runtimes.load import load_program
@@ -27,13 +28,24 @@ def text_violations(context: SessionContext, shape: tuple[int, int, int]) -> tup
     return tuple(FieldViolation(f"context.embedding.{name}", f"must be {must}; got {got}") for name, got, must in rules if got != must)
 
 
+def guidance_violations(context: SessionContext, shape: tuple[int, int, int], most: float) -> tuple[FieldViolation, ...]:
+    """What is wrong with the context's guidance, of which the scale is at most `most`, and the text as `shape` says."""
+    scale, away = context.guidance.scale, context.guidance.away
+    if not 1 <= scale <= most:
+        return (FieldViolation("context.guidance.scale", f"must be from 1 to {most:g}; got {scale:g}"),)
+    got = None if away is None else away.tokens.shape
+    if scale > 1 and got != shape:
+        return (FieldViolation("context.guidance.away", f"must have features of {shape} where the scale is above 1; got {got}"),)
+    return ()
+
+
 def blank_text(shape: tuple[int, int, int]) -> TextEmbedding:
     """Of features of `shape` `[G, T, D]`, to warm up with."""
     return TextEmbedding("", np.zeros(shape, np.float32), np.ones(shape[:2], np.bool_))
 
 
 class PromptEmbedder:
-    """An `Embedder`: features `[N, G, T, D]`. With guidance G is 2, the prompt and what it leads away from; else 1.
+    """An `Embedder`: features `[N, 1, T, D]`.
 
     Each prompt runs alone, so its features depend on nothing else.
 
@@ -51,36 +63,51 @@ class PromptEmbedder:
         known, ids = pipeline.text_encoder.config.vocab_size, pipeline.tokenizer.ids.size
         if ids > known:
             raise WeightsError(f"{config.checkpoint.folder}/tokenizer has {ids} ids; text_encoder/config.json has vocab_size {known}")
+        pipeline.tokenizer = self._tokenizer = _Counting(pipeline.tokenizer)
         pipeline.text_encoder = _Served(load_program(config, prompt_graphs(pipeline, config)), pipeline.text_encoder.dtype)
-        self._shape = (config.texts, config.max_tokens, width)
+        self._shape = (1, config.max_tokens, width)
 
     def embed(self, prompts: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         tokens = np.empty((len(prompts), *self._shape), np.float32)
         mask = np.empty((len(prompts), *self._shape[:2]), np.bool_)
         for row, prompt in enumerate(prompts):
-            # A lone surrogate is a valid Python string but no text; it becomes a question mark.
-            text = prompt.encode("utf-8", "replace").decode("utf-8")
             with torch.inference_mode():
-                for group, (features, real) in enumerate(self._features(text)):
-                    tokens[row, group], mask[row, group] = features[0].float().numpy(), real[0].bool().numpy()
+                features, real = self._features(prompt)
+                tokens[row], mask[row] = features.float().numpy(), real.bool().numpy()
         return tokens, mask
 
-    def _features(self, prompt: str) -> list[tuple[Tensor, Tensor]]:
-        """Features `[1, T, D]` and mask `[1, T]`: of the prompt, and with guidance of the negative one."""
-        config = self._config
-        guidance = config.texts > 1
+    def count(self, prompt: str) -> int:
+        """Of the text as the pipeline cleans it."""
+        _asked(self._pipeline, self._config, prompt)
+        return self._tokenizer.counted
+
+    def _features(self, prompt: str) -> tuple[Tensor, Tensor]:
+        """Features `[1, T, D]` and mask `[1, T]`."""
         encoded = self._pipeline.encode_prompt(
-            prompt,
-            config.negative_prompt if guidance else None,
-            do_classifier_free_guidance=guidance,
-            max_sequence_length=config.max_tokens,
+            _text(prompt), None, do_classifier_free_guidance=False, max_sequence_length=self._config.max_tokens
         )
-        match len(encoded):
-            case 2:  # prompt, negative prompt: the model attends to padding too
-                pairs = [(features, torch.ones(features.shape[:2])) for features in encoded if features is not None]
-            case _:  # prompt and its mask, negative prompt and its mask
-                pairs = [(encoded[i], encoded[i + 1]) for i in (0, 2) if encoded[i] is not None]
-        return pairs[: self._shape[0]]
+        # Either prompt and negative prompt, where the model attends to padding too; or each with a mask.
+        return encoded[0], torch.ones(encoded[0].shape[:2]) if len(encoded) == 2 else encoded[1]
+
+
+class _Counting:
+    """Stands where the pipeline has its tokenizer. `counted` are the tokens of the last text, uncut."""
+
+    def __init__(self, tokenizer: PromptTokenizer) -> None:
+        self._tokenizer = tokenizer
+        self.counted = 0
+
+    def __call__(self, texts: str | Sequence[str], **settings: Any) -> Any:
+        self.counted = self._tokenizer.count(texts if isinstance(texts, str) else texts[0])
+        return self._tokenizer(texts, **settings)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tokenizer, name)
+
+
+def _text(prompt: str) -> str:
+    """A lone surrogate is a valid Python string but no text; it becomes a question mark."""
+    return prompt.encode("utf-8", "replace").decode("utf-8")
 
 
 class _Tower(nn.Module):
@@ -132,16 +159,22 @@ class _Asked(nn.Module):
 
 def prompt_graphs(pipeline: Any, config: CheckpointConfig) -> list[GraphSpec]:
     """One prompt through the pipeline's text encoder. Pipelines differ in what they give it, so this one is asked."""
+    inputs = _asked(pipeline, config, "a red circle")
+    bucket = Bucket(1, tokens=config.max_tokens)
+    return [GraphSpec(TEXT_ENCODER, "features", bucket, _Tower(pipeline.text_encoder), "features", partial(_given, inputs))]
+
+
+def _asked(pipeline: Any, config: CheckpointConfig, prompt: str) -> Inputs:
+    """What the pipeline would give its text encoder."""
     encoder = pipeline.text_encoder
     pipeline.text_encoder = _Asked()
     try:
-        pipeline.encode_prompt("a red circle", None, do_classifier_free_guidance=False, max_sequence_length=config.max_tokens)
+        pipeline.encode_prompt(_text(prompt), None, do_classifier_free_guidance=False, max_sequence_length=config.max_tokens)
     except _AskedError as asked:
-        inputs = _narrow(asked.inputs)
+        return _narrow(asked.inputs)
     finally:
         pipeline.text_encoder = encoder
-    bucket = Bucket(1, tokens=config.max_tokens)
-    return [GraphSpec(TEXT_ENCODER, "features", bucket, _Tower(encoder), "features", partial(_given, inputs))]
+    raise RuntimeError(f"{type(pipeline).__name__} does not ask its text encoder")
 
 
 def _given(inputs: Inputs, _: torch.dtype) -> Inputs:

@@ -97,6 +97,16 @@ def _wan(boundary_ratio: float | None = None) -> Any:
     return WanPipeline(byte_tokenizer(512), _text_encoder(), _wan_vae(), _wan_schedule(), *parts, boundary_ratio=boundary_ratio)
 
 
+def _wan_5b() -> Any:
+    """As Wan 2.2 TI2V has it: an autoencoder of factor 16, and a time for each token."""
+    vae = AutoencoderKLWan(
+        base_dim=8, decoder_base_dim=8, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True],
+        is_residual=True, patch_size=2, in_channels=12, out_channels=12, scale_factor_spatial=16, scale_factor_temporal=4,
+        latents_mean=[-0.5, 0.1, 0.4, -0.2], latents_std=[1.5, 1.2, 1.9, 1.1],
+    )  # fmt: skip
+    return WanPipeline(byte_tokenizer(512), _text_encoder(), vae, _wan_schedule(), _wan_transformer(), expand_timesteps=True)
+
+
 def _t5() -> Any:
     config = T5Config(
         vocab_size=512, d_model=_TEXT_WIDTH, d_kv=8, d_ff=64, num_layers=2, num_heads=4, relative_attention_num_buckets=8,
@@ -190,6 +200,7 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "causal-wan": _wan,
     "anyflow-far": _anyflow,
     "wan-2.2": partial(_wan, boundary_ratio=0.875),
+    "wan-2.2-5b": _wan_5b,
     "wan-image": _wan_image,
     "wan-image-2.2": _wan_image_pair,
     "ltx": _ltx,

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import UMT5EncoderModel
 
 from model_core.config import EngineConfig, ModelConfig
+from model_core.engine.step_scheduler import bucket_for
 from model_core.families.clip import AlongRows, Angles, ClipLeg, ClipSampler, guided
 from model_core.families.described import CheckpointConfig
 from model_core.families.interface import Embedder, Painter, Sampler
@@ -169,10 +170,22 @@ class WanSampler(ClipSampler):
         return self._part(leg)
 
     def predict(self, legs: Sequence[ClipLeg], x_t: Tensor, t: Tensor) -> Tensor:
-        graph, x = f"denoise{self._part(legs[0]) or ''}", self.inputs(legs, x_t)
-        texts = [torch.stack([leg.text[0][side] for leg in legs]) for side in range(len(legs[0].text[0]))]
-        predicted = [self.run(graph, x, t.float(), text, *self.more(legs)) for text in texts]
-        return predicted[0] if len(predicted) == 1 else guided(predicted[0], predicted[1], self.config.guidance)
+        """A forward with the prompts of all clips; and one with what the prompts lead away from, of the clips that have guidance."""
+        predicted = self._side(legs, x_t, t, 0)
+        unique = list(dict.fromkeys(legs))  # further ones fill the bucket
+        led = [leg for leg in unique if leg.texts > 1]
+        if not led:
+            return predicted
+        some = list(legs) if len(led) == len(unique) else [*led, *[led[0]] * (bucket_for(len(led), self._buckets) - len(led))]
+        rows = range(len(legs)) if len(led) == len(unique) else [legs.index(leg) for leg in some]
+        at = torch.tensor(list(rows))
+        joined = guided(predicted[at], self._side(some, x_t[at], t[at], 1), some)
+        together = dict(zip(some, joined.split(1), strict=True))
+        return torch.cat([together.get(leg, plain) for leg, plain in zip(legs, predicted.split(1), strict=True)])
+
+    def _side(self, legs: Sequence[ClipLeg], x_t: Tensor, t: Tensor, side: int) -> Tensor:
+        graph, text = f"denoise{self._part(legs[0]) or ''}", torch.stack([leg.text[0][side] for leg in legs])
+        return self.run(graph, self.inputs(legs, x_t), t.float(), text, *self.more(legs))
 
     def inputs(self, legs: Sequence[ClipLeg], x_t: Tensor) -> Tensor:
         """What the network sees of the noisy latents."""

@@ -100,6 +100,9 @@ class SentenceEmbedder:
         folder = weights_folder(config.package)
         self.config = config
         self._tokenizer = _load_tokenizer(folder, config.max_tokens)
+        self._counter = Tokenizer.from_str(self._tokenizer.to_str())
+        self._counter.no_truncation()
+        self._counter.no_padding()
         self.network = TextNetwork(_load_model(folder, config))
         self._program = load(text_encoder_graphs(self.network, config))
 
@@ -113,14 +116,17 @@ class SentenceEmbedder:
         mask_nt = np.empty((count, length), np.bool_)
         for start in range(0, count, EMBED_BATCH):
             batch = slice(start, start + EMBED_BATCH)
-            # A lone surrogate is a valid Python string but no text; it becomes a question mark.
-            rows = self._tokenizer.encode_batch([p.encode("utf-8", "replace").decode("utf-8") for p in prompts[batch]])
+            rows = self._tokenizer.encode_batch([_text(p) for p in prompts[batch]])
             ids = torch.tensor([row.ids for row in rows], dtype=torch.int32)
             mask = torch.tensor([row.attention_mask for row in rows], dtype=torch.int32)
             with torch.inference_mode():
                 tokens_ntd[batch] = self._program.run("features", *self._program.put((ids, mask))).result().float().numpy()
             mask_nt[batch] = mask.numpy() != 0
         return tokens_ntd, mask_nt
+
+    def count(self, prompt: str) -> int:
+        """See `Embedder.count`."""
+        return len(self._counter.encode(_text(prompt)).ids)
 
 
 class LocalTextEncoder:
@@ -155,7 +161,7 @@ class LocalTextEncoder:
         self._service_s = self._footage_service_s = 0.0
 
     async def encode(self, prompt: str) -> TextEmbedding:
-        """Embed one prompt, of any length and content; what exceeds T tokens is cut. The arrays are shared and read-only.
+        """Embed one prompt, of any length and content; see `TextEncoder.encode`. The arrays are shared and read-only.
 
         Raises:
             StageUnavailable: the encoder is closed, broken or stuck.
@@ -203,11 +209,12 @@ class LocalTextEncoder:
         started = self._clock()
         with _blamed("prompt", "a text of which the text encoder makes features", f"{len(prompt)} characters", self._text_probe):
             tokens_ntd, mask_nt = self._features(prompt)
+            count = self._embedder.count(prompt)
         for shared in (tokens_ntd, mask_nt):
             shared.flags.writeable = False  # many sessions hold the same cached arrays
         seconds = self._clock() - started
         self._service_s += seconds
-        return TextEmbedding(prompt, tokens_ntd[0], mask_nt[0], StageTiming("text_encoder", started - asked, seconds, seconds))
+        return TextEmbedding(prompt, tokens_ntd[0], mask_nt[0], StageTiming("text_encoder", started - asked, seconds, seconds), count)
 
     def _look_at(self, footage: Footage, asked: float) -> Given:
         started = self._clock()
@@ -257,6 +264,11 @@ def _blamed(field: str, limit: str, got: str, probe: Probe) -> Iterator[None]:
         probe.check(error)
         log.warning("no features could be made of a %s of %s: %s", field, got, type(error).__name__)
         raise InvalidRequest((FieldViolation(field, f"must be {limit}; got {got}, which failed with {type(error).__name__}"),)) from None
+
+
+def _text(prompt: str) -> str:
+    """A lone surrogate is a valid Python string but no text; it becomes a question mark."""
+    return prompt.encode("utf-8", "replace").decode("utf-8")
 
 
 def weights_folder(package: str) -> Path:

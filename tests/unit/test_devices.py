@@ -133,6 +133,9 @@ class Embedder:
             raise ArithmeticError("no features")
         return np.full((1, 4, 2), np.nan if "NaN" in prompts[0] else 1.0, np.float32), np.ones((1, 4), np.bool_)
 
+    def count(self, prompt: str) -> int:
+        return len(prompt.split())
+
 
 class Conditioner:
     """White frames fail, as all do once it is `gone`."""

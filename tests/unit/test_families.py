@@ -22,7 +22,7 @@ from tests import checkpoints
 from tests.models import Collector, make
 from tests.rounding import assert_same_picture
 
-CLIPS = ("wan", "wan-2.2", "wan-image", "wan-image-2.2", "ltx", "cogvideox", "cogvideox-2b", "cogvideox-1.5")
+CLIPS = ("wan", "wan-2.2", "wan-2.2-5b", "wan-image", "wan-image-2.2", "ltx", "cogvideox", "cogvideox-2b", "cogvideox-1.5")
 PROMPT = "a red circle moves left"
 _TERMS = 512  # text tokens that attention sums over; no other sum of the small networks is as long
 _SUMS = 3 * 24 + 40  # 3 steps, each of 2 layers of 10 products and 4 more, and a decoder of fewer than 40 convolutions

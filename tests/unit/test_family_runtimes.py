@@ -19,7 +19,7 @@ from model_core.families.tiny import MAKERS
 from model_core.graphs import DECODER, DENOISER, TEXT_ENCODER
 from model_core.local import LocalPipeline
 from model_core.pipeline import SessionRequest
-from model_core.types import Footage, FrameChunk, TextEmbedding
+from model_core.types import Footage, FrameChunk
 from tests import checkpoints
 from tests.models import make
 from tests.rounding import assert_rounds_alike, assert_same_picture
@@ -55,10 +55,11 @@ def test_wan_in_bfloat16_runs_in_programs_of_fixed_shapes_and_is_close() -> None
     execution = Execution(text_encoder=runtime, denoiser=runtime, decoder=runtime)
     config = replace(exact, checkpoint=replace(exact.checkpoint, dtype="bfloat16"), execution=execution)
     parts, buckets = family("wan"), EngineConfig(batch_buckets=(1, 2))
-    tokens, mask = parts.embedder(config).embed([PROMPT])
+    embedder = parts.embedder(config)
     sampler = parts.sampler(config, buckets)
     expected = checkpoints.context("wan", PROMPT, seed=7)
-    context = replace(expected, embedding=TextEmbedding(PROMPT, tokens[0], mask[0]))
+    led = checkpoints.guidance(embedder, config.guidance)
+    context = replace(expected, embedding=checkpoints.embedded(embedder, PROMPT), guidance=led)
     (a,), (b,) = make(checkpoints.engine("wan"), expected), make(Engine(sampler, config, buckets), context)
     assert b.dtype == np.float32
     assert 0.99 < float((a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum())) < 1

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import diffusers
 import numpy as np
@@ -62,20 +59,12 @@ def test_what_is_left_out_is_something_that_the_model_makes(name: str) -> None:
     ("name", "fps", "frames", "size"),
     [
         ("wan", 16, 81, (480, 832)), ("ltx", 25, 161, (512, 704)), ("cogvideox", 8, 49, (480, 720)),
-        ("cogvideox-1.5", 16, 81, (768, 1360)), ("anyflow-far", 16, 81, (480, 832)),
+        ("cogvideox-1.5", 16, 81, (768, 1360)), ("wan-2.2-5b", 24, 121, (704, 1280)), ("anyflow-far", 16, 81, (480, 832)),
     ],
 )  # fmt: skip
 def test_defaults_are_those_of_the_version(name: str, fps: int, frames: int, size: tuple[int, int]) -> None:
     config = describe(Choice(checkpoint=Checkpoint(folder=str(checkpoints.folder(name)))))
     assert (config.fps, config.grid.max_frames, (config.height, config.width)) == (fps, frames, size)
-
-
-def test_the_5b_model_has_a_rate_and_a_length_of_its_own(tmp_path: Path) -> None:
-    shutil.copytree(checkpoints.folder("wan"), tmp_path / "5b")
-    index = json.loads((tmp_path / "5b/model_index.json").read_text())
-    (tmp_path / "5b/model_index.json").write_text(json.dumps(index | {"expand_timesteps": True}))
-    config = describe(Choice(checkpoint=Checkpoint(folder=str(tmp_path / "5b"))))
-    assert (config.fps, config.grid.max_frames, config.height, config.width) == (24, 121, 704, 1280)
 
 
 def test_ltx_is_told_the_rate_that_it_was_described_with_and_not_the_one_it_is_played_at() -> None:
@@ -92,7 +81,7 @@ def test_ltx_is_told_the_rate_that_it_was_described_with_and_not_the_one_it_is_p
     _, _, sampler = checkpoints.parts("ltx")
     expected = sampler.clean(theirs)  # type: ignore[attr-defined]  # a ClipSampler
     assert_rounds_alike(latents[12], expected, terms=128, sums=3 * 24)  # text tokens; steps, and products that follow one another in each
-    assert not np.array_equal(latents[12], latents[25])
+    assert np.abs(latents[12] - latents[25]).max() > 1e-3
     app = AppConfig.model_validate(
         {"model": {"folder": str(checkpoints.folder("ltx")), "height": 64, "width": 96, "frames": 9, "fps": 24}, "fps": 4}
     )

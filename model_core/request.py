@@ -1,0 +1,71 @@
+"""What a session is asked for, and what of it only the text stage can judge."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from model_core.config import ModelConfig
+from model_core.errors import FieldViolation, InvalidRequest
+from model_core.stages.interface import TextEncoder
+from model_core.types import Codec, Footage, Guidance, TextEmbedding
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRequest:
+    """A validated opening message.
+
+    Attributes:
+        num_frames: None for a stream that runs until stopped.
+        footage: the image or video that the session is given besides its prompt.
+        guidance, negative_prompt: None for the model's own.
+    """
+
+    session_id: str
+    prompt: str
+    seed: int
+    num_steps: int
+    num_frames: int | None
+    codec: Codec = Codec.RAW_RGB
+    footage: Footage | None = None
+    guidance: float | None = None
+    negative_prompt: str | None = None
+
+    def scale(self, config: ModelConfig) -> float:
+        """Of its guidance."""
+        return config.guidance if self.guidance is None else self.guidance
+
+
+async def guidance_for(request: SessionRequest, encoder: TextEncoder, config: ModelConfig) -> Guidance:
+    """What leads the session of `request` beside its prompt.
+
+    Raises:
+        StageUnavailable: the text encoder is away.
+        InvalidRequest: the model does not take so much guidance, or reads no negative prompt of that length.
+    """
+    scale = request.scale(config)
+    if not 1 <= scale <= config.max_guidance:
+        raise InvalidRequest((FieldViolation("guidance", guidance_limit(scale, config)),))
+    if scale == 1:
+        return Guidance()
+    away = config.negative_prompt if request.negative_prompt is None else request.negative_prompt
+    return Guidance(scale, within_tokens(await encoder.encode(away), config, "negative_prompt"))
+
+
+def guidance_limit(scale: float, config: ModelConfig) -> str:
+    """What a scale that is out of range is answered with."""
+    if config.max_guidance == 1:
+        return f"must be unset or 1: model {config.name} has no guidance; got {scale:g}"
+    return f"must be from 1 (none) to {config.max_guidance:g} for model {config.name}; got {scale:g}"
+
+
+def within_tokens(embedding: TextEmbedding, config: ModelConfig, field: str) -> TextEmbedding:
+    """`embedding`, if nothing of its text was cut.
+
+    Raises:
+        InvalidRequest: the rest of a text that is cut would change nothing, and nobody would be told.
+    """
+    most = config.max_prompt_tokens
+    if embedding.count > most:
+        told = f"must be at most {most} tokens, with those that model {config.name} adds; got {embedding.count}"
+        raise InvalidRequest((FieldViolation(field, told),))
+    return embedding
