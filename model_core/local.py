@@ -8,6 +8,7 @@ frames = pipeline.generate("a large red circle moving left on a black background
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 from contextlib import aclosing
 
@@ -16,16 +17,19 @@ import torch
 from numpy.typing import NDArray
 
 from model_core.config import EngineConfig, ModelConfig
+from model_core.errors import FieldViolation, InvalidRequest
 from model_core.families.interface import Sampler
 from model_core.families.registry import family
 from model_core.graphs import GraphSpec
+from model_core.named import model_named
 from model_core.pipeline import SessionRequest, VideoPipeline
-from model_core.presets import model_config
 from model_core.stages.decoder import LocalDecoder
 from model_core.stages.denoiser import LocalDenoiser
 from model_core.stages.interface import Denoiser
 from model_core.stages.text_encoder import LocalTextEncoder
 from model_core.types import FrameChunk
+
+_SECONDS = 2.0  # of a video whose length is not said
 
 
 def build_text_encoder(config: ModelConfig) -> LocalTextEncoder:
@@ -68,28 +72,55 @@ class LocalPipeline:
         self.decoder = build_decoder(config, self.denoiser)
         self.pipeline = VideoPipeline(config, self.encoder, self.decoder)
 
-    def generate(self, prompt: str, seconds: float = 2.0, seed: int = 0, steps: int | None = None) -> NDArray[np.uint8]:
-        """Frames `[N, H, W, 3]` for one prompt; blocks until they are made. Not for use inside a running event loop."""
-        return asyncio.run(self._generate(prompt, seconds, seed, steps))
+    def generate(
+        self,
+        prompt: str,
+        seconds: float | None = None,
+        seed: int = 0,
+        steps: int | None = None,
+        guidance: float | None = None,
+        negative_prompt: str | None = None,
+    ) -> NDArray[np.uint8]:
+        """Frames `[N, H, W, 3]` for one prompt; blocks until they are made. Not for use inside a running event loop.
+
+        None means the model's own; of `seconds` it means 2, or as much as the model makes if that is less.
+
+        Raises:
+            InvalidRequest: the model makes no clip of that length, takes no such steps or guidance, or reads no prompt of that length.
+        """
+        if seconds is not None and not 0 < seconds < math.inf:  # nor is it NaN
+            raise InvalidRequest((FieldViolation("seconds", f"must be a number above 0; got {seconds:g}"),))
+        frames, longest = max(1, round((seconds or _SECONDS) * self.config.fps)), self.config.grid.max_frames
+        if longest is not None and frames > longest:
+            if seconds is not None:
+                told = f"must be at most {longest / self.config.fps:g}, a clip of model {self.config.name}; got {seconds:g}"
+                raise InvalidRequest((FieldViolation("seconds", told),))
+            frames = longest
+        request = SessionRequest(
+            secrets.token_hex(8), prompt, seed, steps or self.config.num_steps, frames, guidance=guidance, negative_prompt=negative_prompt
+        )
+        return asyncio.run(self._generate(request))
 
     async def aclose(self) -> None:
         """End the stages' threads."""
         for stage in (self.decoder, self.denoiser, self.encoder):
             await stage.aclose()
 
-    async def _generate(self, prompt: str, seconds: float, seed: int, steps: int | None) -> NDArray[np.uint8]:
-        frames = max(1, round(seconds * self.config.fps))
-        request = SessionRequest(secrets.token_hex(8), prompt, seed, steps or self.config.num_steps, frames)
+    async def _generate(self, request: SessionRequest) -> NDArray[np.uint8]:
         session = await self.pipeline.open(request)
         async with aclosing(session.events()) as events:
             return np.concatenate([event.pixels() async for event in events if isinstance(event, FrameChunk)])
 
 
-def load_pipeline(model: str = "", engine: EngineConfig | None = None) -> LocalPipeline:
-    """The preset `model` (empty: the default) with its weights, ready to draw. Sets this process's torch threads to `engine.threads`.
+def load_pipeline(
+    model: str = "", engine: EngineConfig | None = None, *, height: int = 0, width: int = 0, frames: int = 0
+) -> LocalPipeline:
+    """A model with its weights, ready to draw: the preset called `model` (empty: the default), or the checkpoint in that folder.
+
+    Of a checkpoint, size and length may be said; zeros leave them to its family. Sets this process's torch threads to `engine.threads`.
 
     Raises:
-        InvalidRequest: there is no such preset.
-        WeightsError: weights are missing or not the ones pinned.
+        InvalidRequest: there is no such preset or folder.
+        WeightsError: weights are missing or not the ones pinned, or make no video of that size or length.
     """
-    return LocalPipeline(model_config(model), engine or EngineConfig())
+    return LocalPipeline(model_named(model, height=height, width=width, frames=frames), engine or EngineConfig())

@@ -17,8 +17,11 @@ import typer
 
 from headrace.cli import console, source
 from headrace.cli.console import bad_input, note
-from headrace.cli.recording import DEFAULT_SCALE, Recording, check_out
+from headrace.cli.recording import SCALE_HELP, Recording, check_out, default_scale
 from headrace.playout import PlayoutClock
+
+_MAX_STEPS = 2**32 - 1  # that fit the field; the model's own limit is for whoever makes the video to tell
+_SECONDS_HELP = "Length of the video. [default: 5, or what the model makes if that is less]"
 
 
 class Mode(StrEnum):
@@ -55,12 +58,18 @@ def generate(
     address: Annotated[str | None, typer.Option(metavar="HOST:PORT", help=f"Server to ask. [default: {console.DEFAULT_ADDRESS}]")] = None,
     local: Annotated[bool, typer.Option("--local", help="Run the pipeline in this process, without a server.")] = False,
     mode: Annotated[Mode, typer.Option(help="stream: frames as they are made. unary: a finished MP4 in one answer.")] = Mode.stream,
-    seconds: Annotated[float, typer.Option(help="Length of the video.")] = 5.0,
+    model: Annotated[str | None, typer.Option(help="With --local: a preset, or the folder of a checkpoint.", show_default=False)] = None,
+    size: Annotated[str | None, typer.Option(metavar="WIDTHxHEIGHT", help="Of a checkpoint's frames.", show_default=False)] = None,
+    frames: Annotated[int, typer.Option(min=0, help="Length of a checkpoint's clip; 0 for its family's.")] = 0,
+    seconds: Annotated[float | None, typer.Option(help=_SECONDS_HELP, show_default=False)] = None,
+    steps: Annotated[int | None, typer.Option(min=1, max=_MAX_STEPS, help=source.STEPS_HELP, show_default=False)] = None,
+    guidance: Annotated[float | None, typer.Option(help=source.GUIDANCE_HELP, show_default=False)] = None,
+    negative_prompt: Annotated[str | None, typer.Option(help=source.NEGATIVE_HELP, show_default=False)] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same frames. Drawn at random when not given.", show_default=False)] = None,
     image: Annotated[Path | None, typer.Option(help=source.IMAGE_HELP, show_default=False)] = None,
     video: Annotated[Path | None, typer.Option(help=source.VIDEO_HELP, show_default=False)] = None,
     out: Annotated[Path | None, typer.Option(help="Write .mp4, .gif, or .npy (raw frames).", show_default=False)] = None,
-    scale: Annotated[int | None, typer.Option(help=f"Enlarge .mp4 and .gif. [default: {DEFAULT_SCALE}]", show_default=False)] = None,
+    scale: Annotated[int | None, typer.Option(help=SCALE_HELP, show_default=False)] = None,
     patience: Annotated[float | None, typer.Option(min=0.0, help=source.PATIENCE_HELP, show_default=False)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
@@ -68,8 +77,11 @@ def generate(
 
     async def main() -> Report:
         source.check_prompt_and_seed(prompt, seed)
-        footage = source.read_footage(image, video)
-        check_out(out, seconds, DEFAULT_SCALE if scale is None else scale)
+        wish = source.Wish(prompt, seconds, seed, source.read_footage(image, video), steps, guidance, negative_prompt)
+        check_out(out, wish.length(source.DEFAULT_SECONDS), scale)
+        of = source.read_size(size)
+        if not local and (model is not None or size is not None or frames):
+            raise bad_input("--model", "needs --local, and so do --size and --frames: a server has its model already")
         if local and address is not None:
             raise bad_input("--local", f"cannot be given together with --address; got --address {address}")
         if patience is not None and (local or mode is Mode.unary):
@@ -81,9 +93,9 @@ def generate(
                 raise bad_input("--out", f"must end in .mp4 with --mode unary, which returns an MP4; got {str(out)!r}")
             if scale is not None:
                 raise bad_input("--scale", f"cannot be given with --mode unary, whose MP4 is written as it came; got {scale}")
-            return await _unary(target, prompt, seconds, seed, footage, out, as_json)
-        opening = source.local() if local else source.remote(target, patience)
-        return await _stream(opening, prompt, seconds, seed, footage, out, DEFAULT_SCALE if scale is None else scale)
+            return await _unary(target, wish, out, as_json)
+        opening = source.local(model or "", of, frames) if local else source.remote(target, patience)
+        return await _stream(opening, wish, out, scale)
 
     target = address or console.DEFAULT_ADDRESS
     report = console.run(main, target)
@@ -95,12 +107,9 @@ def generate(
 
 async def _stream(
     opening: AbstractAsyncContextManager[source.Source],
-    prompt: str,
-    seconds: float,
-    seed: int | None,
-    footage: source.Footage,
+    wish: source.Wish,
     out: Path | None,
-    scale: int,
+    scale: int | None,
 ) -> Report:
     import hashlib
 
@@ -112,7 +121,7 @@ async def _stream(
         recording: Recording | None = None
         info: source.Opened | None = None
         clock = PlayoutClock(time.monotonic)
-        opened = origin.stream(prompt, seconds, seed, footage)
+        opened = origin.stream(wish)
         events: AsyncGenerator[source.SourceEvent, None] = await stack.enter_async_context(aclosing(opened))
         progress = stack.enter_context(console.reporter(terminal=sys.stderr.isatty()))
         async for event in events:
@@ -121,9 +130,11 @@ async def _stream(
                     progress.waiting(event.position)
                 case source.Opened():
                     info = event
-                    progress.started(max(1, round(seconds * info.fps)), info.fps)
+                    progress.started(info.frames, info.fps)
                     if out is not None:
-                        recording = await stack.enter_async_context(Recording(out, info.fps, scale))
+                        recording = await stack.enter_async_context(
+                            Recording(out, info.fps, scale or default_scale(info.width, info.height))
+                        )
                 case source.RawFrames():
                     if info is None:
                         raise console.Failure("the server sent frames before it said what they are")
@@ -137,20 +148,22 @@ async def _stream(
         raise console.Failure("the stream ended before it began")
     played = clock.stats()
     return Report(
-        model=info.model, seed=info.seed, prompt=prompt, mode=Mode.stream.value, width=info.width, height=info.height, media_fps=info.fps,
+        model=info.model, seed=info.seed, prompt=wish.prompt, mode=Mode.stream.value,
+        width=info.width, height=info.height, media_fps=info.fps,
         frames=played.frames, fps=played.fps, ttff_s=played.ttff_s, wall_s=played.wall_s, late_frames=played.late_frames,
         max_gap_s=played.max_gap_s, frames_sha256=digest.hexdigest(), out=None if out is None else str(out),
     )  # fmt: skip
 
 
-async def _unary(
-    address: str, prompt: str, seconds: float, seed: int | None, footage: source.Footage, out: Path | None, as_json: bool
-) -> Report:
+async def _unary(address: str, wish: source.Wish, out: Path | None, as_json: bool) -> Report:
     from headrace.client import HeadraceClient
 
     begun = time.monotonic()
     async with HeadraceClient(address) as client:
-        answer = await client.generate(prompt, seconds=seconds, seed=seed, image=footage.image, video=footage.video)
+        answer = await client.generate(
+            wish.prompt, seconds=await source.wished_seconds(client, wish), seed=wish.seed, steps=wish.steps or 0, guidance=wish.guidance,
+            negative_prompt=wish.negative_prompt, image=wish.footage.image, video=wish.footage.video,
+        )  # fmt: skip
     wall_s = time.monotonic() - begun
     source.check_ended(answer.ended)
     if out is not None:
@@ -160,7 +173,8 @@ async def _unary(
     info, frames = source.opened(answer.started), answer.ended.usage.frames_sent
     # All frames arrive with the answer: nothing can be seen before it, and nothing comes late after it.
     return Report(
-        model=info.model, seed=info.seed, prompt=prompt, mode=Mode.unary.value, width=info.width, height=info.height, media_fps=info.fps,
+        model=info.model, seed=info.seed, prompt=wish.prompt, mode=Mode.unary.value,
+        width=info.width, height=info.height, media_fps=info.fps,
         frames=frames, fps=frames / wall_s, ttff_s=wall_s, wall_s=wall_s, late_frames=0,
         max_gap_s=0.0, frames_sha256=None, out=None if out is None else str(out),
     )  # fmt: skip

@@ -14,7 +14,7 @@ import typer
 
 from headrace.cli import console, source
 from headrace.cli.keyboard import lines
-from headrace.cli.recording import DEFAULT_SCALE, Recording, check_out
+from headrace.cli.recording import SCALE_HELP, Recording, check_out, default_scale
 from headrace.cli.screen import Screen, screen
 from headrace.playout import PlayoutClock
 
@@ -37,7 +37,10 @@ def live(
     image: Annotated[Path | None, typer.Option(help=source.IMAGE_HELP, show_default=False)] = None,
     video: Annotated[Path | None, typer.Option(help=source.VIDEO_HELP, show_default=False)] = None,
     out: Annotated[Path | None, typer.Option(help="Record to .mp4, .gif, or .npy (raw frames).", show_default=False)] = None,
-    scale: Annotated[int, typer.Option(help="Enlarge .mp4 and .gif.")] = DEFAULT_SCALE,
+    steps: Annotated[int | None, typer.Option(min=1, max=2**32 - 1, help=source.STEPS_HELP, show_default=False)] = None,
+    guidance: Annotated[float | None, typer.Option(help=source.GUIDANCE_HELP, show_default=False)] = None,
+    negative_prompt: Annotated[str | None, typer.Option(help=source.NEGATIVE_HELP, show_default=False)] = None,
+    scale: Annotated[int | None, typer.Option(help=SCALE_HELP, show_default=False)] = None,
     patience: Annotated[float | None, typer.Option(min=0.0, help=source.PATIENCE_HELP, show_default=False)] = None,
 ) -> None:
     """Play a steerable session: type a new prompt while it plays."""
@@ -54,7 +57,8 @@ def live(
             view = stack.enter_context(screen(_write, terminal=terminal))
             player = Player(view, out, scale, stack)
             live = client.live(
-                prompt, seconds=seconds, seed=seed, image=footage.image, video=footage.video,
+                prompt, seconds=seconds, seed=seed, steps=steps or 0, guidance=guidance, negative_prompt=negative_prompt,
+                image=footage.image, video=footage.video,
                 reconnect=source.reconnect(patience), replaceable=player.replaceable,
             )  # fmt: skip
             session = await stack.enter_async_context(live)
@@ -70,7 +74,7 @@ def live(
 class Player:
     """Turns events into what is seen: lines, a status line, pictures when they are due, a recording."""
 
-    def __init__(self, view: Screen, out: Path | None, scale: int, stack: AsyncExitStack) -> None:
+    def __init__(self, view: Screen, out: Path | None, scale: int | None, stack: AsyncExitStack) -> None:
         self._view = view
         self._out, self._scale, self._stack = out, scale, stack
         self._clock = PlayoutClock(time.monotonic)
@@ -89,7 +93,7 @@ class Player:
                 self._info = source.opened(event)
                 self._view.say(f"{event.model}, seed {event.seed}, {event.width}x{event.height} at {event.fps} frames a second")
                 self._view.say(HELP)
-                await self._record(event.fps)
+                await self._record(self._info)
             case pb.QueuePosition():
                 self._view.say(f"waiting, position {event.position}")
             case pb.Frames():
@@ -114,9 +118,11 @@ class Player:
     def replaceable(self) -> int | None:
         return self._clock.replaceable()
 
-    async def _record(self, fps: int) -> None:
+    async def _record(self, info: source.Opened) -> None:
         if self._out is not None:
-            self._recording = await self._stack.enter_async_context(Recording(self._out, fps, self._scale))
+            self._recording = await self._stack.enter_async_context(
+                Recording(self._out, info.fps, self._scale or default_scale(info.width, info.height))
+            )
             self._stack.push_async_callback(self._played, _MOST_DUE)  # what has arrived is worth keeping, however the session ends
 
     def _supersede(self, first_frame: int) -> None:

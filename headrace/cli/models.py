@@ -37,7 +37,7 @@ def models(
         facts = describe(model)
         print(f"{facts.pop('name')}{'  (default)' if facts.pop('default') else ''}\n  {facts.pop('description')}")
         for name, value in facts.items():
-            print(f"  {name:<22}{', '.join(value) if isinstance(value, list) else value}")
+            print(f"  {name:<24}{', '.join(value) if isinstance(value, list) else value}")
 
 
 def make_tiny(
@@ -69,8 +69,13 @@ def describe(model: wire.Model) -> dict[str, Any]:
         "sizes": [f"{size.width}x{size.height}" for size in model.sizes],
         "frames_per_chunk": model.frames_per_chunk,
         "default_steps": model.default_steps,
+        "min_steps": model.min_steps,
         "max_steps": model.max_steps,
+        "default_guidance": model.default_guidance,
+        "max_guidance": model.max_guidance,
+        "default_negative_prompt": model.default_negative_prompt,
         "max_prompt_bytes": model.max_prompt_bytes,
+        "max_prompt_tokens": model.max_prompt_tokens,
         "max_generate_seconds": model.max_generate_seconds,
         "max_stream_seconds": model.max_stream_seconds,
         "image": _footage(model, "image"),

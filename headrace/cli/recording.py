@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
 # A GIF is put together in memory.
 GIF_MAX_SECONDS = 20.0
-DEFAULT_SCALE = 4
 MAX_SCALE = 16
+SCALE_HELP = "Enlarge .mp4 and .gif. [default: 4 for the smallest frames, 1 for frames of 256 pixels and more]"
+_SEEN_WELL = 512  # pixels: frames are not enlarged beyond that, and never by more than 4
 _QUEUED_CHUNKS = 16
 
 
@@ -24,13 +25,18 @@ class Writer(Protocol):
     def close(self) -> None: ...
 
 
-def check_out(path: Path | None, seconds: float, scale: int) -> None:
+def default_scale(width: int, height: int) -> int:
+    """How much frames of that size are enlarged where nobody says."""
+    return max(1, min(4, _SEEN_WELL // max(width, height)))
+
+
+def check_out(path: Path | None, seconds: float, scale: int | None) -> None:
     """Refuse what cannot be written before any video is made. `seconds` 0 is an endless stream.
 
     Raises:
         Failure: the suffix is unknown, the folder is missing, the GIF would be too long, or the scale is out of range.
     """
-    if not 1 <= scale <= MAX_SCALE:
+    if scale is not None and not 1 <= scale <= MAX_SCALE:
         raise bad_input("--scale", f"must be from 1 to {MAX_SCALE}; got {scale}")
     if path is None:
         return

@@ -6,14 +6,14 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headrace.cli import console
+from headrace.cli import console, source
 from headrace.cli.console import bad_input, note
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ def serve(
         int | None, typer.Option(help="gRPC port; 0 takes a free one. [default: from the configuration]", show_default=False)
     ] = None,
     config: Annotated[Path | None, typer.Option(help="serve.yaml. [default: the one that is shipped]", show_default=False)] = None,
+    model: Annotated[str | None, typer.Option(help="A preset, or the folder of a checkpoint.", show_default=False)] = None,
+    size: Annotated[str | None, typer.Option(metavar="WIDTHxHEIGHT", help="Of a checkpoint's frames.", show_default=False)] = None,
+    frames: Annotated[int, typer.Option(min=0, help="Length of a checkpoint's clip; 0 for its family's.")] = 0,
     fused: Annotated[bool, typer.Option("--fused", help="All three stages in one replica.")] = False,
     metrics_port: Annotated[int | None, typer.Option(help="Port of the Prometheus endpoint; as above.", show_default=False)] = None,
     start_within: Annotated[float, typer.Option(help="Seconds that loading and compiling may take until every stage answers.")] = (
@@ -41,8 +44,11 @@ def serve(
     """
 
     def main() -> None:
+        args = model_args(model, source.read_size(size), frames)
+        if args and config is not None:
+            raise bad_input("--model", "cannot be given together with --config, which names the model; nor can --size and --frames")
         note("starting a local cluster")
-        with running(config, port=port, fused=fused, metrics_port=metrics_port, start_within_s=start_within) as app:
+        with running(config, port=port, fused=fused, metrics_port=metrics_port, start_within_s=start_within, args=args) as app:
             note(f"metrics at http://{app.metrics_address}/metrics")
             asyncio.run(_until_told_to_stop(app.address))
             _interrupt_on_signals()
@@ -64,6 +70,26 @@ def _told_to_stop_by() -> tuple[signal.Signals, ...]:
     return (signal.SIGINT, signal.SIGTERM, *hang_up)
 
 
+def model_args(model: str | None, size: tuple[int, int], frames: int) -> dict[str, Any]:
+    """What the options say of the application's `args`; nothing where none is given.
+
+    Raises:
+        InvalidRequest, WeightsError: as `model_core.named.model_named`, before anything is started.
+    """
+    if model is None and size == (0, 0) and not frames:
+        return {}
+
+    from model_core.named import model_named
+    from model_core.presets import MODELS
+
+    width, height = size
+    named = model_named(model or "", height=height, width=width, frames=frames)
+    if named.name in MODELS:
+        return {"model": named.name}
+    folder = str(Path(model or "").expanduser().resolve())
+    return {"model": {"folder": folder, "height": height, "width": width, "frames": frames}}
+
+
 @contextmanager
 def running(
     config: Path | None = None,
@@ -72,8 +98,9 @@ def running(
     fused: bool = False,
     metrics_port: int | None = None,
     start_within_s: float = _START_WITHIN_S,
+    args: Mapping[str, Any] | None = None,
 ) -> Iterator[RunningApp]:
-    """A local cluster that serves, for as long as the context lasts.
+    """A local cluster that serves, for as long as the context lasts. `args` are merged over the application's own.
 
     Raises:
         Failure: an option is out of range.
@@ -90,7 +117,7 @@ def running(
 
     from deployments.cluster import Overrides, start_local
 
-    overrides = Overrides(grpc_port=port, fused=fused, metrics_port=metrics_port, ready_within_s=start_within_s)
+    overrides = Overrides(grpc_port=port, fused=fused, metrics_port=metrics_port, ready_within_s=start_within_s, args=args or {})
     try:
         app = start_local(config, overrides, note)
     except KeyboardInterrupt:

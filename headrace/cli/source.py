@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -17,21 +17,27 @@ if TYPE_CHECKING:
     from model_core.pipeline import VideoPipeline
 
 MAX_SEED = 2**64 - 1
+DEFAULT_SECONDS = 5.0
 IMAGE_HELP = "PNG, JPEG or WebP that the video begins with, for models that take one."
 VIDEO_HELP = "MP4 that the video goes on from, for models that take one."
+STEPS_HELP = "Denoise steps a chunk. The model's own when not given."
+GUIDANCE_HELP = "How strongly the prompt leads, for models that have guidance; 1 is not at all. The model's own when not given."
+NEGATIVE_HELP = "What guidance leads away from. The model's own when not given."
 PATIENCE_HELP = "Seconds to try to get a lost connection back. As the client library does it when not given."
+_MAX_SIZE_CHARS = 11
 _MAX_FILE_BYTES = 16 * 1024 * 1024  # servers close the connection on a larger message
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The session has begun."""
+    """The session has begun. It has `frames` frames; 0 for no end."""
 
     model: str
     seed: int
     width: int
     height: int
     fps: int
+    frames: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +67,25 @@ class Footage:
     video: bytes | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is to be made. None leaves it to the model, `seconds` to `DEFAULT_SECONDS` or what the model makes if that is less."""
+
+    prompt: str
+    seconds: float | None = None
+    seed: int | None = None
+    footage: Footage = field(default_factory=Footage)
+    steps: int | None = None
+    guidance: float | None = None
+    negative_prompt: str | None = None
+
+    def length(self, longest_s: float) -> float:
+        """Seconds of a video that may have `longest_s`."""
+        return min(DEFAULT_SECONDS, longest_s) if self.seconds is None else self.seconds
+
+
 class Source(Protocol):
-    def stream(self, prompt: str, seconds: float, seed: int | None, footage: Footage) -> AsyncGenerator[SourceEvent, None]:
+    def stream(self, wish: Wish) -> AsyncGenerator[SourceEvent, None]:
         """One video, as it is made. Ends after all of it, or raises."""
         ...
 
@@ -112,19 +135,21 @@ class RemoteSource:
     def __init__(self, client: HeadraceClient, reconnect: Reconnect) -> None:
         self._client, self._reconnect = client, reconnect
 
-    async def stream(self, prompt: str, seconds: float, seed: int | None, footage: Footage) -> AsyncGenerator[SourceEvent, None]:
+    async def stream(self, wish: Wish) -> AsyncGenerator[SourceEvent, None]:
         from headrace.v1 import video_pb2 as pb
 
         ended = False
+        seconds = await wished_seconds(self._client, wish)
         stream = self._client.stream(
-            prompt, seconds=seconds, seed=seed, image=footage.image, video=footage.video, codec=pb.CODEC_RAW_RGB,
+            wish.prompt, seconds=seconds, seed=wish.seed, steps=wish.steps or 0, guidance=wish.guidance,
+            negative_prompt=wish.negative_prompt, image=wish.footage.image, video=wish.footage.video, codec=pb.CODEC_RAW_RGB,
             reconnect=self._reconnect,
         )  # fmt: skip
         async with aclosing(stream) as events:
             async for event in events:
                 match event:
                     case pb.Started():
-                        yield opened(event)
+                        yield replace(opened(event), frames=max(1, round(seconds * event.fps)))
                     case pb.QueuePosition():
                         yield Waiting(event.position)
                     case pb.Frames():
@@ -149,7 +174,7 @@ class LocalSource:
     def __init__(self, local: Local) -> None:
         self._local = local
 
-    async def stream(self, prompt: str, seconds: float, seed: int | None, footage: Footage) -> AsyncGenerator[SourceEvent, None]:
+    async def stream(self, wish: Wish) -> AsyncGenerator[SourceEvent, None]:
         import secrets
 
         from deployments.resumption import open_session
@@ -163,12 +188,17 @@ class LocalSource:
         config = pipeline.config
         # Judged as a server would judge it, so that the same words give the same frames, or the same error.
         validator = Validator(Catalogue({config.name: config}, config.name), Limits())
-        spec = pb.VideoSpec(prompt=prompt, seconds=seconds, seed=seed, image=footage.image, video=footage.video)
+        longest = config.grid.max_frames
+        seconds = wish.length(DEFAULT_SECONDS if longest is None else longest / config.fps)
+        spec = pb.VideoSpec(
+            prompt=wish.prompt, seconds=seconds, seed=wish.seed, steps=wish.steps or 0, guidance=wish.guidance,
+            negative_prompt=wish.negative_prompt, image=wish.footage.image, video=wish.footage.video,
+        )  # fmt: skip
         request = pb.StreamRequest(spec=spec, codec=pb.CODEC_RAW_RGB, max_message_bytes=MAX_MESSAGE_BYTES)
         order = validator.stream(request, "local", secrets.randbits(63))
         with closing(UploadDecoders()) as decoders:
             session = await open_session(pipeline, order, decoders)
-        yield Opened(config.name, order.request.seed, config.width, config.height, config.fps)
+        yield Opened(config.name, order.request.seed, config.width, config.height, config.fps, order.request.num_frames or 0)
         async with aclosing(session.events()) as events:
             async for event in events:
                 if isinstance(event, FrameChunk):
@@ -191,14 +221,38 @@ def reconnect(patience_s: float | None) -> Reconnect:
 
 
 @asynccontextmanager
-async def local() -> AsyncGenerator[LocalSource, None]:
+async def local(model: str = "", size: tuple[int, int] = (0, 0), frames: int = 0) -> AsyncGenerator[LocalSource, None]:
+    """`model` is a preset's name or the folder of a checkpoint, `size` its width and height."""
     from model_core.local import load_pipeline
 
-    pipeline = load_pipeline("")
+    pipeline = load_pipeline(model, width=size[0], height=size[1], frames=frames)
     try:
         yield LocalSource(pipeline)
     finally:
         await pipeline.aclose()
+
+
+async def wished_seconds(client: HeadraceClient, wish: Wish) -> float:
+    """The length to ask a server for; if none is wished for, the server is asked what its model makes."""
+    if wish.seconds is not None:
+        return wish.seconds
+    return min(
+        (wish.length(model.max_stream_seconds) for model in await client.list_models() if model.default_model), default=DEFAULT_SECONDS
+    )
+
+
+def read_size(text: str | None) -> tuple[int, int]:
+    """Width and height of `832x480`; zeros for None.
+
+    Raises:
+        Failure: it is none.
+    """
+    if text is None:
+        return 0, 0
+    width, by, height = text.partition("x")
+    if not by or not (width.isdecimal() and height.isdecimal()) or len(text) > _MAX_SIZE_CHARS:
+        raise bad_input("--size", f"must be WIDTHxHEIGHT, such as 832x480; got {text[:64]!r}")
+    return int(width), int(height)
 
 
 def opened(started: wire.Started) -> Opened:

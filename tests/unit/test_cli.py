@@ -24,7 +24,7 @@ from PIL import Image
 from headrace.cli import demo
 from headrace.cli.console import Failure
 from headrace.cli.serve import wait_until_serving
-from headrace.cli.source import Footage, LocalSource, Opened, RawFrames, read_footage
+from headrace.cli.source import Footage, LocalSource, Opened, RawFrames, Wish, read_footage
 from headrace.client import HeadraceClient
 from model_core.errors import InvalidRequest
 from tests.fakes import FakeDenoiser, FakeStages, eventually
@@ -116,7 +116,7 @@ async def test_an_image_is_sent_along_and_judged_by_the_server(tmp_path: Path) -
         asked = ("generate", "a red circle", "--address", s.address, "--seconds", "0.5", "--seed", "9", "--json")
         sent = await headrace(*asked, "--image", str(tmp_path / "a.png"))
         refused = await headrace(*asked, "--image", str(tmp_path / "a.mp4"))
-    stream = LocalSource(FakeStages()).stream("a red circle", 0.5, 9, Footage(image=(tmp_path / "a.png").read_bytes()))
+    stream = LocalSource(FakeStages()).stream(Wish("a red circle", 0.5, 9, Footage(image=(tmp_path / "a.png").read_bytes())))
     chunks = [event.data async for event in stream if isinstance(event, RawFrames)]
     assert sent.report()["frames_sha256"] == hashlib.sha256(b"".join(chunks)).hexdigest()
     assert refused.code == 2
@@ -139,13 +139,13 @@ def test_a_file_that_cannot_be_sent_is_refused_before_anything_is_asked(tmp_path
 async def test_local_frames_are_those_of_a_server() -> None:
     async with server() as s:
         remote = (await headrace("generate", "a red circle", "--address", s.address, "--seconds", "1", "--seed", "9", "--json")).report()
-    chunks = [event async for event in LocalSource(FakeStages()).stream("a red circle", 1.0, 9, Footage())]
+    chunks = [event async for event in LocalSource(FakeStages()).stream(Wish("a red circle", 1.0, 9))]
     assert isinstance(chunks[0], Opened)
     assert (chunks[0].model, chunks[0].seed) == (remote["model"], 9)
     digest = hashlib.sha256(b"".join(chunk.data for chunk in chunks if isinstance(chunk, RawFrames))).hexdigest()
     assert digest == remote["frames_sha256"]
     with pytest.raises(InvalidRequest, match=r"seconds: .*got inf"):
-        await anext(LocalSource(FakeStages()).stream("a", float("inf"), None, Footage()))
+        await anext(LocalSource(FakeStages()).stream(Wish("a", float("inf"))))
 
 
 async def test_generate_writes_video_one_can_see(tmp_path: Path) -> None:
