@@ -145,6 +145,7 @@ soak: $(STAMP) ## an hour (MINUTES=N) of callers of every kind, kills among them
 
 parity: $(STAMP) ## compare each model family with the diffusers pipeline of that family
 	$(BIN)/python -m bench.parity
+	$(BIN)/python -m bench.parity_sequences
 
 gate: $(STAMP) ## walk every graph of every model family through the checks that compilers for fixed shapes need; minutes
 	$(BIN)/headrace compile --dry-run --tiny-families

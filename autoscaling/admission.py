@@ -82,7 +82,7 @@ class AdmissionConfig:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One request: its tenant's account, the steps it asks for, and whether it must keep up with playback.
+    """One request: its tenant's account, the steps that its chunks cost, and whether it must keep up with playback.
 
     `resumed`: somebody is watching it already. It stands before those who have not begun, and is not refused for a long wait.
     """

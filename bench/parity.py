@@ -1,4 +1,4 @@
-"""Families against what nobody here wrote: `python -m bench.parity [FAMILY ...]` compares each with the diffusers pipeline of that family.
+"""Families against what nobody here wrote: `python -m bench.parity [NAME ...]` compares each with the diffusers pipeline of that family.
 
 Same weights (small, random), seed and noise schedule, float32 on the CPU; largest absolute differences, of latents unless said otherwise.
 
@@ -9,6 +9,9 @@ Same weights (small, random), seed and noise schedule, float32 on the CPU; large
     streamed    the decoder latent frame by latent frame, against the clip at once, in levels of 255; - where it only decodes whole clips
     resumed     a session that goes on elsewhere at any of its chunks, against the undisturbed one, latents and frames; - for clips
 
+Below the families stand variants: the same checkpoints as people have them, see `bench.parity_variants`. Sessions one after another are
+compared by `bench.parity_sequences`.
+
 `causal-wan`, which diffusers does not have, is compared with its Wan network under a mask: see `bench.parity_streams`.
 """
 
@@ -18,6 +21,7 @@ import asyncio
 import math
 import sys
 import tempfile
+import time
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any, cast
@@ -29,6 +33,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from bench.parity_streams import compare_stream
+from bench.parity_variants import VARIANTS, Variant
 from model_core.config import EngineConfig, ModelConfig
 from model_core.engine.engine import Engine
 from model_core.engine.session import EngineSession
@@ -103,9 +108,12 @@ def embedded(embedder: Embedder, prompt: str) -> TextEmbedding:
 
 
 def compare(name: str, folder: Path) -> dict[str, float]:
-    make_tiny(name, folder)
-    frames = LENGTHS.get(name, FRAMES)
-    config = describe(Choice(checkpoint=Checkpoint(folder=str(folder)), height=64, width=96, frames=frames, steps=STEPS))
+    """`name` is that of a small checkpoint, or of a variant."""
+    variant = VARIANTS.get(name) or Variant(name)
+    make_tiny(variant.family, folder)
+    variant.change(folder)
+    where, frames = Checkpoint(folder=str(folder)), LENGTHS.get(name, FRAMES)
+    config = describe(Choice(checkpoint=where, height=64, width=96, frames=frames, steps=STEPS, **variant.choice))
     parts = family(config.family)
     embedder, painter = parts.embedder(config), parts.painter(config)
 
@@ -132,7 +140,7 @@ def compare(name: str, folder: Path) -> dict[str, float]:
     asked = {
         "prompt": PROMPT, "negative_prompt": "", "height": config.height, "width": config.width, "num_frames": FRAMES,
         "num_inference_steps": STEPS, "guidance_scale": config.guidance, "max_sequence_length": config.max_tokens,
-    } | ({"image": drawing(config)} if config.needs_media else {})  # fmt: skip
+    } | variant.told | ({"image": drawing(config)} if config.needs_media else {})  # fmt: skip
     theirs = []
     for kind in ("latent", "np"):
         torch.manual_seed(0)  # LTX's decoder draws from the global generator, which ours seeds
@@ -159,15 +167,16 @@ def too_far(differences: dict[str, float]) -> bool:
 def main() -> int:
     """Print the table; 1 if a family is too far from the other's."""
     torch.set_num_threads(1)
-    failed = False
+    began, failed = time.monotonic(), False
     with tempfile.TemporaryDirectory(prefix="headrace-parity-") as folder:
-        for row, name in enumerate(sys.argv[1:] or sorted(MAKERS)):
+        for row, name in enumerate(sys.argv[1:] or [*sorted(MAKERS), *VARIANTS]):
             differences = compare(name, Path(folder) / name)
             if row == 0:
-                print(f"{'family':<15}" + "".join(f"{column:>12}" for column in differences))
+                print(f"{'family':<22}" + "".join(f"{column:>12}" for column in differences))
             told = ("-" if math.isnan(value) else f"{value:.3g}" for value in differences.values())
-            print(f"{name:<15}" + "".join(f"{value:>12}" for value in told), flush=True)
+            print(f"{name:<22}" + "".join(f"{value:>12}" for value in told), flush=True)
             failed = failed or too_far(differences)
+    print(f"in {time.monotonic() - began:.0f} s")
     return int(failed)
 
 

@@ -355,7 +355,7 @@ class AppConfig(_Settings):
         tiers = admission.policy(preset.num_steps, preset.min_steps).brownout.tiers
         # The decoder of a fused replica has no calls of its own.
         decode_slots = self.decoder.slots if self.mode == "staged" else 0
-        return Terms(preset.chunk_seconds, preset.num_steps, admission.utilisation, tiers, decode_slots)
+        return Terms(preset.chunk_seconds, preset.forwards(preset.num_steps), admission.utilisation, tiers, decode_slots)
 
     def preset(self) -> ModelConfig:
         """The model's configuration as it is served."""

@@ -120,7 +120,9 @@ class SessionRunner:
             raise StageUnavailable(DRAINING)
         arrived = self._clock.now()
         account = self._desk.tenant(call.tenant)
-        ask = Ask(account, order.request.num_steps, paced=order.max_lead_s > 0, resumed=order.resume is not None)
+        steps = order.request.num_steps
+        work = order.config.work(steps, order.request.scale(order.config))
+        ask = Ask(account, work, paced=order.max_lead_s > 0, resumed=order.resume is not None)
         SESSION_ID.set(order.request.session_id)
         if call.trace is not None:
             call.trace.about(order.request.session_id, trace_attributes(order, account))
@@ -135,7 +137,10 @@ class SessionRunner:
             meter = SessionMeter(self._metrics, account, order.config.fps, paced=order.max_lead_s > 0, trace=call.trace)
             meter.encoded(encoding, asked, encoded)
             running = RunningSession(session, ticket, self._limits.max_unanswered_controls, whole=whole)
-            ticket.follow(session.set_steps, lambda: running.end(pb.END_REASON_PAUSED))
+            ticket.follow(
+                lambda granted: session.set_steps(steps if granted >= work else min(steps, granted)),
+                lambda: running.end(pb.END_REASON_PAUSED),
+            )
             if self._draining.is_set():
                 running.drain()
             self._running.add(running)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, field, fields
 from typing import Literal
@@ -221,6 +222,10 @@ class ModelConfig(ABC):
         """Looks at the denoiser in a chunk of `num_steps` steps. Some solvers look twice in a step."""
         return num_steps
 
+    def work(self, num_steps: int, guidance: float) -> int:
+        """What a chunk costs, in looks at the denoiser as they are measured: with the guidance that is the default."""
+        return math.ceil(self.forwards(num_steps) * _sides(guidance) / _sides(self.guidance))
+
     @property
     @abstractmethod
     def max_prompt_tokens(self) -> int:
@@ -263,6 +268,11 @@ class ModelConfig(ABC):
     @property
     def chunk_seconds(self) -> float:
         return self.frames_per_chunk / self.fps
+
+
+def _sides(guidance: float) -> int:
+    """Texts that the denoiser looks at in a step."""
+    return 2 if guidance > 1 else 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

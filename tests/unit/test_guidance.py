@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from autoscaling.admission import Ask
 from deployments.validation import Catalogue, Limits, Validator
 from headrace.v1 import video_pb2 as pb
 from model_core.config import EngineConfig
@@ -113,6 +114,19 @@ def test_a_replica_refuses_what_it_has_no_graph_for(guidance: Guidance, sentence
         check(settings, sampler, replace(context("wan", 0), guidance=guidance))
 
 
+@pytest.mark.parametrize(
+    ("name", "choice", "cost"),
+    [
+        ("wan", {}, {(10, 5.0): 10, (10, 1.0): 5, (3, 1.0): 2, (10, 20.0): 10}),
+        ("wan", {"guidance": 1.0}, {(10, 1.0): 10}),
+        ("causal-wan", {}, {(4, 1.0): 4}),
+    ],
+)
+def test_what_a_chunk_costs_follows_steps_and_guidance(name: str, choice: dict[str, Any], cost: dict[tuple[int, float], int]) -> None:
+    config = checkpoints.config(name, **choice)
+    assert {asked: config.work(*asked) for asked in cost} == cost
+
+
 # -- the wire and the log -----------------------------------------------------------------------------------------------------
 
 
@@ -191,6 +205,24 @@ async def test_guidance_is_in_the_log_of_a_session_that_changes_its_prompt_and_o
     assert halfway + await played(await other.pipeline.restore(record, 16)) == whole
     assert whole != await played(await FakeStages(config=LED).pipeline.open(replace(request, negative_prompt="fog")), switch_at=1)
     assert whole != await played(await FakeStages(config=LED).pipeline.open(replace(request, guidance=4.0)), switch_at=1)
+
+
+async def test_admission_counts_the_forwards_of_a_session_and_leaves_it_its_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(FakeStages(config=LED)) as served:
+        asked: list[int] = []
+        enter = served.desk.enter
+
+        def entering(ask: Ask, *more: Any) -> Any:
+            asked.append(ask.steps)
+            return enter(ask, *more)
+
+        monkeypatch.setattr(served.desk, "enter", entering)
+        for guidance in (None, 1.0):
+            async for event in served.client.stream("a dog", seconds=0.1, guidance=guidance):
+                if isinstance(event, pb.Started):
+                    assert (event.steps, event.degraded) == (4, False)
+        assert asked == [4, 2]
+        assert [context.num_steps for context in served.stages.denoiser.contexts] == [4, 4]
 
 
 async def test_over_the_wire() -> None:

@@ -120,3 +120,14 @@ class Lists(HeadraceClient):
 )
 async def test_a_server_is_asked_what_its_model_makes(longest: tuple[float, ...], wish: Any, asked: float) -> None:
     assert await source.wished_seconds(Lists(*longest), wish) == asked
+
+
+async def test_local_frames_of_a_checkpoint_follow_what_is_wished_for() -> None:
+    seen = []
+    async with source.local(str(checkpoints.folder("wan")), (48, 32), 9) as made:
+        for wish in (Wish("a dog", seed=7, steps=2), Wish("a dog", seed=7, steps=2, guidance=1.0), Wish("a dog", seed=7, steps=3)):
+            events = [event async for event in made.stream(wish)]
+            assert events[0] == Opened("wan", 7, 48, 32, 16, 9)
+            seen.append(b"".join(event.data for event in events if isinstance(event, RawFrames)))
+    assert [len(data) for data in seen] == [9 * 48 * 32 * 3] * 3
+    assert len(set(seen)) == 3
