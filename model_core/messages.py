@@ -92,8 +92,19 @@ def _default(field: dataclasses.Field[Any]) -> Any:
 
 
 def _at_default(field: dataclasses.Field[Any], message: object) -> bool:
-    default, value = _default(field), getattr(message, field.name)
-    return value is default or (isinstance(default, _PLAIN) and type(value) is type(default) and value == default)
+    return _same(getattr(message, field.name), _default(field))
+
+
+def _same(value: Any, default: Any) -> bool:
+    """Whether a reader may take `default` for `value`. Arrays are not compared: a message that holds one differs."""
+    if value is default:
+        return True
+    if type(value) is not type(default):
+        return False
+    if isinstance(value, Message):
+        fields: Any = value
+        return all(_same(getattr(value, field.name), getattr(default, field.name)) for field in dataclasses.fields(fields))
+    return isinstance(default, _PLAIN) and bool(value == default)
 
 
 def _refused(what: str) -> StageUnavailable:

@@ -108,6 +108,15 @@ def test_a_new_field_that_is_not_in_use_is_understood_by_an_old_reader(schema: M
         arrives(used)
 
 
+def test_a_field_that_is_a_message_is_not_in_use_while_it_is_equal_to_its_default(schema: ModuleType) -> None:
+    new = version(schema, seed=int, numerics=(Numerics, Numerics()), guidance=(Guidance, Guidance()))
+    equal, used = pickle.dumps(new(1, Numerics(), Guidance())), pickle.dumps(new(1, Numerics(), Guidance(3.0, EMBEDDING)))
+    version(schema, seed=int)
+    assert arrives(equal).seed == 1
+    with pytest.raises(StageUnavailable, match="Sent with guidance"):
+        arrives(used)
+
+
 def test_an_old_message_gets_the_new_reader_s_default_or_is_refused(schema: ModuleType) -> None:
     data = pickle.dumps(version(schema, seed=int)(1))
     version(schema, seed=int, sink=(tuple, (9,)))
