@@ -71,7 +71,7 @@ def setting(found: Mapping[str, Any], recorded: Mapping[str, Any]) -> Setting:
     times = replace(times, open_s=max(0.0, fastest - work))
     starts = dict.fromkeys(Stage, start_s(recorded))
     return Setting(
-        times=times, hardware=Hardware(replica_start_s=starts), admission=app.admission.policy(times.steps),
+        times=times, hardware=Hardware(replica_start_s=starts), admission=app.admission.policy(app.preset()),
         utilisation=app.admission.utilisation, seconds=found["settings"]["seconds"] + _GRACE_S,
         warm_s=0.0, bin_s=1.0, fine=True,
     )  # fmt: skip

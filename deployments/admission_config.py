@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from autoscaling.admission import AdmissionConfig
 from autoscaling.brownout import BrownOutConfig, default_tiers
+from model_core.config import ModelConfig
 
 
 class _Settings(BaseModel):
@@ -45,15 +46,15 @@ class AdmissionSettings(_Settings):
             raise ValueError(f"must be a strictly descending list; got {list(tiers)}")
         return tiers
 
-    def policy(self, default_steps: int, min_steps: int = 1) -> AdmissionConfig:
-        """Both are the model's. Tenants come later; see `deployments.tuning`."""
+    def policy(self, model: ModelConfig) -> AdmissionConfig:
+        """For sessions that ask for what a chunk costs; see `ModelConfig.work`. Tenants come later; see `deployments.tuning`."""
         measured = self.mode == "measured"
-        tiers = default_tiers(default_steps, min_steps) if self.tiers is None else self.tiers
+        tiers = default_tiers(model.num_steps, model.min_steps) if self.tiers is None else self.tiers
         return AdmissionConfig(
-            brownout=BrownOutConfig(tiers if measured else (), self.dwell_seconds),
+            brownout=BrownOutConfig(tuple(map(model.forwards, tiers)) if measured else (), self.dwell_seconds),
             max_waiting=self.max_waiting,
             max_wait_s=self.max_wait_seconds,
-            default_steps=default_steps,
+            default_steps=model.forwards(model.num_steps),
             hold_s=self.pause_seconds,
             max_aside=self.max_paused,
         )

@@ -352,10 +352,10 @@ class AppConfig(_Settings):
     def terms(self) -> Terms:
         """What scaling must know of the application."""
         preset, admission = self.preset(), self.admission
-        tiers = admission.policy(preset.num_steps, preset.min_steps).brownout.tiers
+        policy = admission.policy(preset)
         # The decoder of a fused replica has no calls of its own.
         decode_slots = self.decoder.slots if self.mode == "staged" else 0
-        return Terms(preset.chunk_seconds, preset.forwards(preset.num_steps), admission.utilisation, tiers, decode_slots)
+        return Terms(preset.chunk_seconds, policy.default_steps, admission.utilisation, policy.brownout.tiers, decode_slots)
 
     def preset(self) -> ModelConfig:
         """The model's configuration as it is served."""

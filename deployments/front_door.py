@@ -7,7 +7,6 @@ import os
 import random
 import secrets
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +175,7 @@ def _admission(
     budget_s = settings.utilisation * preset.chunk_seconds
     estimator = CapacityEstimator(budget_s, config.front_door.max_sessions, config.engine.slots, config.terms().decode_slots or None)
     unlimited = Capacity((DenoiseReplica(_UNLIMITED),), budget_s, _UNLIMITED)
-    policy = replace(settings.policy(preset.num_steps, preset.min_steps), default_steps=preset.forwards(preset.num_steps))
+    policy = settings.policy(preset)
     if settings.mode == "none":
         return AdmissionDesk(policy, unlimited, clock, random.random, show), None
     desk = AdmissionDesk(policy, estimator.capacity, clock, random.random, show)

@@ -120,9 +120,8 @@ class SessionRunner:
             raise StageUnavailable(DRAINING)
         arrived = self._clock.now()
         account = self._desk.tenant(call.tenant)
-        steps = order.request.num_steps
-        work = order.config.work(steps, order.request.scale(order.config))
-        ask = Ask(account, work, paced=order.max_lead_s > 0, resumed=order.resume is not None)
+        config, steps, scale = order.config, order.request.num_steps, order.request.scale(order.config)
+        ask = Ask(account, config.work(steps, scale), paced=order.max_lead_s > 0, resumed=order.resume is not None)
         SESSION_ID.set(order.request.session_id)
         if call.trace is not None:
             call.trace.about(order.request.session_id, trace_attributes(order, account))
@@ -138,7 +137,7 @@ class SessionRunner:
             meter.encoded(encoding, asked, encoded)
             running = RunningSession(session, ticket, self._limits.max_unanswered_controls, whole=whole)
             ticket.follow(
-                lambda granted: session.set_steps(steps if granted >= work else min(steps, granted)),
+                lambda granted: session.set_steps(config.steps_within(granted, steps, scale)),
                 lambda: running.end(pb.END_REASON_PAUSED),
             )
             if self._draining.is_set():
@@ -332,7 +331,8 @@ class _Serving:
         late_s = self._pacer.sent(chunk.first_frame)
         self._meter.sent(chunk, arrived, now, late_s, self._pacer.stalled_s)
         if self._steps < self._order.request.num_steps:
-            self._meter.degraded(self._desk.level(self._steps))
+            config = self._order.config
+            self._meter.degraded(self._desk.level(config.work(self._steps, self._order.request.scale(config))))
 
     async def _tell_again(self, story: Reconciled) -> None:
         """What got lost on its way to the caller when its last connection broke."""

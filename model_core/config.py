@@ -226,6 +226,11 @@ class ModelConfig(ABC):
         """What a chunk costs, in looks at the denoiser as they are measured: with the guidance that is the default."""
         return math.ceil(self.forwards(num_steps) * _sides(guidance) / _sides(self.guidance))
 
+    def steps_within(self, work: int, num_steps: int, guidance: float) -> int:
+        """The most steps, up to `num_steps`, of which a chunk costs no more than `work`; the fewest that there are if none does."""
+        fitting = (steps for steps in range(self.min_steps, num_steps + 1) if self.work(steps, guidance) <= work)
+        return max(fitting, default=min(self.min_steps, num_steps))
+
     @property
     @abstractmethod
     def max_prompt_tokens(self) -> int:

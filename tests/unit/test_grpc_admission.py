@@ -2,15 +2,19 @@
 
 import asyncio
 from contextlib import AsyncExitStack
+from dataclasses import fields, replace
 
 import pytest
 
 from autoscaling.admission import AdmissionConfig, Tenant
 from autoscaling.brownout import BrownOutConfig
 from autoscaling.profile import Capacity, DenoiseReplica, StepProfile
+from deployments.admission_config import AdmissionSettings
 from deployments.rpc_edge import TENANT_KEY
 from headrace.client import BadRequest, Busy, HeadraceClient, LiveSession
 from headrace.v1 import video_pb2 as pb
+from model_core.config import MillraceConfig
+from model_core.presets import millrace_64
 from tests.fakes import FakeDenoiser, FakeStages, eventually
 from tests.served import Served, serving
 
@@ -95,6 +99,31 @@ async def refused_at_once(served: Served) -> None:
         assert refused.value.retry_after_s is not None
         assert 5 < refused.value.retry_after_s < 20
     await eventually(lambda: served.desk.statistics().waiting == 0)
+
+
+class LooksTwice(MillraceConfig):
+    """A model of a second-order solver: each step but the last takes two forwards."""
+
+    def forwards(self, num_steps: int) -> int:
+        return 2 * num_steps - 1
+
+
+async def test_a_model_that_looks_twice_in_a_step_is_lowered_to_what_the_level_has_room_for() -> None:
+    config = LooksTwice(**{field.name: getattr(millrace_64(), field.name) for field in fields(MillraceConfig)})
+    policy = AdmissionSettings(tiers=(3, 2), dwell_seconds=0.0).policy(config)
+    assert (policy.default_steps, policy.brownout.tiers) == (7, (5, 3))
+    policy = replace(policy, brownout=replace(policy.brownout, turnover=1e9))
+    two = Capacity((DenoiseReplica(32, PROFILE),), budget_s=0.1401, ceiling=32)  # two of 7 forwards, or four of 3
+    async with serving(FakeStages(FakeDenoiser(config, delay_s=0.005), config=config), policy=policy, capacity=two) as served:
+        async with AsyncExitStack() as stack:
+            first, started = await opened(stack, served.client)
+            await opened(stack, served.client)
+            assert (started.steps, started.degraded) == (4, False)
+            _, started = await opened(stack, served.client)
+            assert (started.steps, started.degraded) == (2, True)
+            await until_quality(first, 2)
+            await eventually(lambda: served.metric("degraded_chunks_total", level="2") > 0)
+        await served.nothing_left()
 
 
 async def test_nobody_gets_more_steps_than_asked_for_and_jobs_keep_theirs() -> None:

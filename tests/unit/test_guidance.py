@@ -125,6 +125,10 @@ def test_a_replica_refuses_what_it_has_no_graph_for(guidance: Guidance, sentence
 def test_what_a_chunk_costs_follows_steps_and_guidance(name: str, choice: dict[str, Any], cost: dict[tuple[int, float], int]) -> None:
     config = checkpoints.config(name, **choice)
     assert {asked: config.work(*asked) for asked in cost} == cost
+    assert {(steps, scale): config.steps_within(work, steps, scale) for (steps, scale), work in cost.items()} == {
+        asked: asked[0] for asked in cost
+    }
+    assert [config.steps_within(work, 4, config.guidance) for work in range(6)] == [1, 1, 2, 3, 4, 4]
 
 
 # -- the wire and the log -----------------------------------------------------------------------------------------------------
