@@ -33,14 +33,14 @@ def serve(
     size: Annotated[str | None, typer.Option(metavar="WIDTHxHEIGHT", help="Of a checkpoint's frames.", show_default=False)] = None,
     frames: Annotated[int, typer.Option(min=0, help="Length of a checkpoint's clip; 0 for its family's.")] = 0,
     fused: Annotated[bool, typer.Option("--fused", help="All three stages in one replica.")] = False,
-    metrics_port: Annotated[int | None, typer.Option(help="Port of the Prometheus endpoint; as above.", show_default=False)] = None,
+    metrics_port: Annotated[int | None, typer.Option(help="Port of the Prometheus endpoint; as --port.", show_default=False)] = None,
     start_within: Annotated[float, typer.Option(help="Seconds that loading and compiling may take until every stage answers.")] = (
         _START_WITHIN_S
     ),
 ) -> None:
     """Serve in the foreground. Prints READY and the address when every stage answers.
 
-    Ctrl-C or SIGTERM drains; a second one does not wait for that.
+    Ctrl-C, SIGTERM or SIGHUP drains; a second signal does not wait for the sessions.
     """
 
     def main() -> None:

@@ -25,7 +25,7 @@ GUIDANCE_HELP = "How strongly the prompt leads, for models that have guidance; 1
 NEGATIVE_HELP = "What guidance leads away from. The model's own when not given."
 PATIENCE_HELP = "Seconds to try to get a lost connection back. As the client library does it when not given."
 _MAX_SIZE_CHARS = 11
-_MAX_FILE_BYTES = 16 * 1024 * 1024  # servers close the connection on a larger message
+_MAX_FILE_BYTES = 16 * 1024 * 1024  # a larger one is refused by every server of the default limits
 
 
 @dataclass(frozen=True, slots=True)
