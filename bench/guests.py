@@ -174,7 +174,7 @@ class Guests:
         yield Kind("wrong fields", self._wrong_fields, _WRONG, 2)
         yield Kind("huge prompt", self._huge_prompt, _WRONG)
         yield Kind("very many fields", self._many_fields, _WRONG)
-        yield Kind("message beyond all limits", self._huge_message, frozenset({_BUSY}), 0.3)
+        yield Kind("message beyond all limits", self._huge_message, _WRONG_LATER, 0.3)
         yield Kind("refused large image", self._refused_image, _WRONG)
         yield Kind("damaged upload", self._damaged, _WRONG_LATER | {"OK"}, 2)
         yield Kind("upload of noise", self._noise, _WRONG_LATER)

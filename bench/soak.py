@@ -44,7 +44,7 @@ TENANT = "bystanders"
 MODEL = millrace_64()
 _SILENCE_S = 20.0
 _SESSION_S = (20.0, 60.0)
-_WARM_S = 60.0  # pools and caches fill
+_WARM_S, _LEAST_S = 60.0, 600.0  # pools and caches fill
 _GROWTH, _GROWTH_MB = 1.10, 16.0
 _FREE_WITHIN_S = 30.0
 _SEED_BITS = 32
@@ -74,6 +74,9 @@ class Memory:
         return round(3600 * products / spread, 1) if spread else 0.0
 
     def grew(self) -> bool:
+        """Of a replica that lived too short for its pools and caches to fill, nothing is said."""
+        if self.at_s[-1] - self.at_s[0] < _LEAST_S:
+            return False
         first, last = self.quarters()
         return last > first * _GROWTH and last > first + _GROWTH_MB
 

@@ -40,6 +40,7 @@ def report(heard: Sequence[Heard] = (), calls: Sequence[Call] = (), memories: Se
         ([100, 300, 301, 299, 300, 301, 300, 299, 300, 301], False),  # what it takes to be warm is no growth
         ([300.0 + 5 * n for n in range(12)], True),
         ([100.0 + n for n in range(12)], False),  # within noise
+        ([100.0 + 50 * n for n in range(5)], False),  # too short a life
     ],
 )
 def test_memory_grows_where_its_last_quarter_holds_more_than_its_first(series: list[float], grew: bool) -> None:
