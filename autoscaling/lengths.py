@@ -11,14 +11,14 @@ _MEMORY_S = 600.0
 
 
 class Lengths:
-    """One owner; knows no clock: time is told."""
+    """It has one owner and knows no clock: the owner tells it the time."""
 
     def __init__(self) -> None:
         self._ended = 1.0
         self._exposure_s = _PRIOR_SESSION_S
 
     def passed(self, elapsed_s: float, running: int) -> None:
-        """So much time, in which so many ran."""
+        """`elapsed_s` have passed, in which `running` sessions ran."""
         decay = math.exp(-elapsed_s / _MEMORY_S)
         # The prior stays: without it one early end would count for everything.
         self._ended = 1 + (self._ended - 1) * decay
@@ -29,5 +29,5 @@ class Lengths:
 
     @property
     def session_s(self) -> float:
-        """What one lasts, and, lengths taken as exponential, goes on to last."""
+        """How long a session lasts. Lengths count as exponential, so one that runs goes on for as long."""
         return self._exposure_s / self._ended

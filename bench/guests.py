@@ -1,4 +1,4 @@
-"""Callers of every kind, well-behaved, mistaken, rude and poisoned: each makes one call, and says with which status it ended.
+"""Callers of every kind: well-behaved, mistaken, rude and poisoned. Each makes one call, and says with which status it ended.
 
 A kind names the statuses that it may end with. Any other is a fault of the server, and so is a call that does not end.
 """

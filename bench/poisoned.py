@@ -1,4 +1,4 @@
-"""The model's own stages, and in them sessions that go wrong: a fault that one caller brings along, and that must end with that caller.
+"""The model's own stages, in which sessions of some callers go wrong. The fault comes with the caller, and must end with that caller.
 
 A prompt that begins with one of these words is poisoned; every other is served as ever.
 

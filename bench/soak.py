@@ -1,4 +1,4 @@
-"""Whether it lasts: `python -m bench.soak` lets callers of every kind loose on a local cluster, for an hour, and watches the bystanders.
+"""An hour's soak, `python -m bench.soak`: callers of every kind on a local cluster, and bystanders who must not notice them.
 
 The cluster has two replicas of each stage, and each stage's younger one is killed now and then. At half of what the cluster can carry,
 well-behaved viewers play one paced session after the other. Beside them guests (`bench.guests`) make calls of every kind, sound and not,

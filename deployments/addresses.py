@@ -28,10 +28,10 @@ def is_loopback(host: str) -> bool:
 
 
 class HeldPorts:
-    """Ports of this machine that are this process's, until `release` or its end.
+    """Ports of this machine that belong to this process, until `release` or its end.
 
-    For each, a name in the kernel's table of abstract sockets tells other servers of ours, which look there first. It goes with the
-    process.
+    For each port it binds a name in the kernel's table of abstract sockets. Other servers of ours look there first. The name goes with
+    the process.
     """
 
     def __init__(self) -> None:

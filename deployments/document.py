@@ -41,10 +41,10 @@ def read_document(path: Path) -> dict[str, Any]:
 
 
 def check_deployments(blocks: list[dict[str, Any]], mode: str) -> None:
-    """Blocks for deployments that the application does not have would end its start.
+    """Check that the application has a deployment for each block: Serve would only find out at the start.
 
     Raises:
-        InvalidRequest: naming what is not there.
+        InvalidRequest: it names the block that has none.
     """
     stages = STAGE_DEPLOYMENTS.values() if mode == "staged" else (FUSED_DEPLOYMENT,)
     known = (*stages, FRONT_DOOR)

@@ -1,4 +1,4 @@
-"""Says in words what a configuration would serve, and what of it an operator may not have meant. Starts nothing."""
+"""Says in words what a configuration would serve, and which settings an operator may not have meant. Starts nothing."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class DeploymentFacts:
 
 
 def deployments(document: Mapping[str, Any], config: AppConfig) -> list[DeploymentFacts]:
-    """Of a document that `deployments.cluster.load` has accepted, in its order; with Serve's defaults where it says nothing."""
+    """The deployments of a document that `deployments.cluster.load` has accepted, in its order, with Serve's defaults filled in."""
     return [_facts(block, config) for block in document["applications"][0].get("deployments") or []]
 
 
 def warnings(config: AppConfig, facts: list[DeploymentFacts]) -> Iterator[str]:
-    """Settings that Ray and Headrace accept, one sentence each."""
+    """What an operator may not have meant, one sentence each: settings that Ray and Headrace accept."""
     door = config.front_door
     if not is_loopback(door.host) and door.tls is None:
         yield f"front_door.host {door.host} faces the network and tls is not set: prompts, frames and resume tokens travel in clear"

@@ -1,7 +1,7 @@
 """How many fields a serialized message holds, found without parsing it.
 
-A part of a message that comes as two bytes takes some sixty once it is parsed, and time. A request that is within its limits holds few
-fields, of which some are large; so their number is judged first.
+A part of a message may come as two bytes, and takes some sixty once it is parsed, and time. A request within its limits holds few fields,
+even if some are large. So their number is checked first.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ _FIXED = {1: 8, 5: 4, 3: 0, 4: 0}
 
 
 def field_count(data: bytes, message: Any, most: int) -> int:
-    """Fields that `data` holds as a message of the descriptor `message`, in its parts too; any number beyond `most` for more than `most`.
+    """How many fields `data`, a message of the descriptor `message`, holds with all its parts. Counting stops beyond `most`.
 
-    What is cut or garbled is counted as far as it can be read.
+    A cut or garbled message is counted as far as it can be read.
     """
     count = 0
     parts: list[tuple[int, int, Any]] = [(0, len(data), message)]

@@ -1,4 +1,4 @@
-"""What a caller sends, message by message: each comes in time, is no larger than allowed, and parses. Knows gRPC only."""
+"""Reads what a caller sends, message by message, and refuses one that comes late, is too large or does not parse. Knows gRPC only."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Incoming:
         return self._parser.parse(kind, data)
 
     async def _unless_cancelled(self) -> None:
-        """A call that is cancelled ends its messages first, and is known as cancelled a moment later."""
+        """Raise if the call was cancelled: gRPC ends its messages first, and says a moment later that it was cancelled."""
         for _ in range(_LOOKS):
             if self._context.cancelled():
                 raise asyncio.CancelledError

@@ -1,6 +1,6 @@
 """The caller's half of a Live: start first, then prompt, pause, resume, stop, in any order, until it closes its side.
 
-Prompts are embedded one after the other, and nothing but further prompts waits for that: a pause, a resume or a stop overtakes them.
+Prompts are embedded one after the other. Only further prompts wait for that: a pause, a resume or a stop overtakes them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from model_core.tasks import cancel_and_wait
 
 
 class LiveControls:
-    """Reads one Live's messages. What it has read and the session has not answered is bounded; further messages wait in gRPC.
+    """Reads one Live's messages. The number that is read and not yet answered is bounded; further messages wait in gRPC.
 
     They do not wait for the text encoder: where there is no more room, the oldest prompt that waits for it is refused.
     """

@@ -20,7 +20,7 @@ _ITEM_BYTES = 8  # tag and length of one item
 
 
 def media_bytes(limit: int) -> int:
-    """How much media of one item a message of `limit` bytes has room for."""
+    """How many bytes of media, as one item, fit into a message of `limit` bytes."""
     return limit - ROOM_BYTES - _ITEM_BYTES
 
 

@@ -1,14 +1,15 @@
 """A Ray cluster of this process's own, on this machine: started in a new folder, and gone without a trace when it is stopped.
 
-Ray has a life of its own in a process. What is done about it, and why:
+Ray changes the process that starts it. What this module does about that, and why:
 
 - Signals that stop a service often go to all of its processes, and Ray's would end before the sessions are drained. They inherit a mask
   that keeps SIGTERM and SIGHUP from them; Ray itself keeps SIGINT from them in the same way.
-- In the main thread Ray would put its own SIGTERM handler in place of ours; and its C++ part one that aborts. So it is started in a
-  thread, without that handler.
-- The kernel kills what a thread has started as soon as that thread, not the process, ends: Ray asks for it so that no child outlives its
-  driver. So the thread never ends.
-- `RAY_ADDRESS` would make it join another cluster, and proxies in the environment would be asked for the way to this machine.
+- In the main thread Ray would put its own SIGTERM handler in place of ours, and its C++ part would install one that aborts. So Ray is
+  started in a thread, and without the second handler.
+- Ray asks the kernel to kill its children when their parent ends, so that none outlives its driver. The kernel takes the thread that
+  started them for the parent. So that thread never ends.
+- `RAY_ADDRESS` would make Ray join another cluster, and gRPC would ask a proxy of the environment for the way to this machine. The
+  environment is changed so that they do not.
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ class PrivateRay:
 
 
 def has_token() -> bool:
-    """Whether Ray, started by this process, would ask everybody who connects for a token: it does unless told otherwise."""
+    """Whether Ray, started by this process, asks everybody who connects for a token. It does unless the environment says otherwise."""
     return os.environ.get("RAY_AUTH_MODE", _TOKEN_MODE).lower() == _TOKEN_MODE
 
 
@@ -152,7 +153,7 @@ def _deaf_to_terminate() -> None:
 
 
 def _sweep(folder: Path) -> None:
-    """Until a look finds nobody and nothing: what was being started meanwhile may start another, and may write."""
+    """End processes and delete files until none is left: a process that is just starting may start another, and may write."""
     for _ in range(_SWEEPS):
         found = _users_of(folder)
         for pid in found:
@@ -165,7 +166,7 @@ def _sweep(folder: Path) -> None:
 
 
 def _users_of(folder: Path) -> set[int]:
-    """Processes that have a file of the folder open, or were told of it as they were started: Ray loses sight of some."""
+    """Processes that have a file of the folder open, or name it in their command line: Ray loses sight of some."""
     found = set()
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # gone since it was listed, or not ours to look at

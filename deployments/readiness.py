@@ -10,7 +10,7 @@ from typing import Any
 from model_core.errors import StageUnavailable
 
 _ASK_EVERY_S = 0.1
-# What has not changed is said again after so long, so that nobody takes waiting for standing still.
+# A wait is told again after so long, so that nobody thinks that nothing happens.
 _AGAIN_AFTER_S = 15.0
 _SHOWN = 300  # characters of an error
 
@@ -58,7 +58,7 @@ def app_state(overview: Any) -> AppState:
 
 
 class Progress:
-    """Tells what is awaited: when that changes, and again after a while. A new error of a deployment is told once."""
+    """Tells what the start waits for: when that changes, and again after a while. Each error of a deployment is told once."""
 
     def __init__(self, tell: Tell, clock: Callable[[], float]) -> None:
         self._tell = tell

@@ -57,7 +57,7 @@ class Outgoing:
     async def write(self, message: Message) -> None:
         if not self._begun:
             self._begun = True
-            # grpc.aio sends them with the first message else, and a write that is cancelled then leaves a call that no status can end.
+            # grpc.aio would send them with the first message. A cancelled write of both leaves a call that no status can end.
             await finished(self._context.send_initial_metadata(()))
         await self._context.write(message)
 

@@ -21,17 +21,16 @@ _OPTIONS = (
     # A client that vanished without a word is noticed, its call cancelled and its slot freed.
     ("grpc.keepalive_time_ms", 15_000),
     ("grpc.keepalive_timeout_ms", 10_000),
-    # Clients ask in the same way whether this server is still there, also while it sends nothing because they are paused, or have no call.
-    # gRPC would end the connection of one that asks often, with a status that some report as "busy". An answer costs less than any call,
-    # and gRPC bounds those that wait to be sent.
+    # Clients ping this server in the same way, also while they are paused or have no call. gRPC would end the connection of a client that
+    # pings often, with a status that some clients report as "busy". An answer costs less than any call, and gRPC bounds how many wait.
     ("grpc.http2.max_ping_strikes", 0),
-    # Gateways add tokens and cookies. From 8 KiB on, gRPC by itself refuses some calls, at random, with the status that means "busy".
+    # Gateways add tokens and cookies. By default gRPC refuses some calls with more than 8 KiB, at random, as "busy".
     ("grpc.max_metadata_size", MAX_METADATA_BYTES),
 )
 # Of the time to drain, what sessions get to end in order.
 _ENDING_S = 1.0
 
-# gRPC itself refuses larger messages, unread, with the status that means "busy". Smaller ones that are still too large get a sentence.
+# gRPC itself refuses larger messages, unread, with the status that means "busy". Smaller ones above our limit get a sentence of ours.
 UNREAD_BYTES = 64 * 1024 * 1024
 
 

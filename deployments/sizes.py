@@ -1,7 +1,7 @@
 """How large the messages between stages can become, for one model: what a chunk weighs when nothing is coded. Pure numbers, no torch.
 
-One chunk of one session is one message. What is above the transport's limit would be made, refused, and made again; so it is refused before
-anything starts.
+One chunk of one session is one message. A chunk above the transport's limit would be made, refused, and made again. So a model with such
+chunks is refused before anything starts.
 """
 
 from __future__ import annotations

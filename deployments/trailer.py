@@ -1,7 +1,7 @@
 """What an error says, cut to what every client takes. Pure functions.
 
-Status, message and details travel as trailing headers. Clients refuse a call whose headers are larger than they take, 8 KiB for many, and
-report that with a status of their own: C-core's reads as "busy". A character that is not plain ASCII takes three bytes for each of its own.
+Status, message and details travel as trailing headers. Clients refuse a call whose headers are larger than their limit, which is 8 KiB for
+many, and report a status of their own; C-core's means "busy". Each byte of a character that is not plain ASCII travels as three.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _ESCAPED_BYTES = 3
 
 
 def short(message: str, spare: int = 0) -> str:
-    """`message`, cut where it would take more than `MAX_MESSAGE_BYTES` on its way, `spare` of which are for something else."""
+    """`message`, cut so that it travels in at most `MAX_MESSAGE_BYTES` less `spare`."""
     message, left = _text(message), MAX_MESSAGE_BYTES - spare
     for index, character in enumerate(message):
         plain = ord(character) in _PLAIN and character != "%"
@@ -30,7 +30,7 @@ def short(message: str, spare: int = 0) -> str:
 
 
 def trailer(code: grpc.StatusCode, message: str, detail: Message | None) -> tuple[tuple[str, bytes], ...]:
-    """The typed details of a status, as metadata. Of a long list of violations the first ones; an unnamed last one counts the rest."""
+    """The typed details of a status, as metadata. A long list of violations is cut; a last one without a field counts the rest."""
     status = status_pb2.Status(code=code.value[0], message=message)
     if isinstance(detail, error_details_pb2.BadRequest):
         status.details.add().Pack(_fitting(detail, MAX_DETAILS_BYTES - status.ByteSize()))

@@ -68,11 +68,11 @@ def tuning(user_config: object) -> FrontDoorTuning:
 
 
 class Tuned:
-    """What a front door has been told last: settings of the scaling policy as `numbers` for it, tenants to whom it may concern.
+    """What a front door has been told last. It keeps the scaling settings as `numbers` for the policy, and hands the tenants on.
 
     Args:
         clock: seconds since the epoch.
-        tenants: is told them.
+        tenants: called with the terms of each tenant.
     """
 
     def __init__(self, clock: Callable[[], float], tenants: Callable[[dict[str, Tenant]], None]) -> None:
@@ -82,7 +82,7 @@ class Tuned:
         self.numbers = scaling_numbers(ScalingSettings(), clock())
 
     def take(self, user_config: object) -> None:
-        """From now on these. Later ones that are wrong are refused with a line of log: for an error Serve would replace the replica.
+        """Go by these from now on. Later ones that are wrong are refused, and logged: for an error Serve would replace the replica.
 
         Raises:
             ValueError: the first one is wrong.

@@ -1,6 +1,6 @@
-"""Getting through to a server that is one of several behind an address, some of which may have stopped.
+"""Connects to one of several servers behind an address, some of which may have stopped.
 
-A refused connection is an answer: nobody is there. Silence is none: the process that took the connection may have stopped, and the next
+A refused connection is an answer: nobody is there. Silence is not: the process that took the connection may have stopped, and the next
 attempt may reach another one. gRPC by itself waits 20 s for a silent server, and then fails all calls that waited with it.
 """
 
@@ -59,7 +59,7 @@ def _loopback_ip(host: str) -> bool:
 
 
 class Connection:
-    """Tries a channel until a server answers. One for each channel."""
+    """Tries a channel until a server answers. Each channel has its own."""
 
     def __init__(self, channel: grpc.aio.Channel, policy: Connecting) -> None:
         self._channel = channel
@@ -67,7 +67,7 @@ class Connection:
         self._silent = False  # the server, when it was last asked
 
     async def ready(self, timeout_s: float | None = None) -> float | None:
-        """Wait for a server; where there is none, the call that follows says why. Returns what is left of `timeout_s`."""
+        """Wait for a server. If there is none, the next call says why. Returns what is left of `timeout_s`."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         patience_s = self._policy.give_up_after_s if timeout_s is None else min(timeout_s, self._policy.give_up_after_s)

@@ -86,7 +86,7 @@ class StageUnavailable(HeadraceError):
 
 
 class EngineDead(StageUnavailable):
-    """The denoise loop of this replica has ended with an exception, or does not come to the end of a forward."""
+    """The denoise loop of this replica has ended with an exception, or hangs in a forward."""
 
 
 class DeviceBroken(HeadraceError):

@@ -4,10 +4,10 @@ A dataclass with slots is pickled as the list of its values, so that a reader wh
 A `Message` is pickled as its values by name, without those that are the field's default. The reader then either understands it, or says
 so with StageUnavailable, upon which a session opens its next leg on another replica:
 
-- a field that the writer does not know, or has left at its default, is the reader's default;
-- a field that the reader does not know is in use, and to ignore it would make other frames: refused;
-- so is a field without a default that is missing, a class or member of an enumeration that the reader does not have, and another
-  `GENERATION`, which is to be raised when a field comes to mean something else.
+- A field that the writer does not know, or has left at its default, becomes the reader's default.
+- A field that the reader does not know is refused: it is in use, and frames would be others without it.
+- A missing field without a default is refused, and so is a class or a member of an enumeration that the reader does not have.
+- Another `GENERATION` is refused. Raise it when a field comes to mean something else.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a session is asked for, and what of it only the text stage can judge."""
+"""What a request asks of a session, and the checks of it that only the text stage can make."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def guidance_for(request: SessionRequest, encoder: TextEncoder, config: Mo
 
 
 def guidance_limit(scale: float, config: ModelConfig) -> str:
-    """What a scale that is out of range is answered with."""
+    """The sentence for a scale that is out of range."""
     if config.max_guidance == 1:
         return f"must be unset or 1: model {config.name} has no guidance; got {scale:g}"
     return f"must be from 1 (none) to {config.max_guidance:g} for model {config.name}; got {scale:g}"
@@ -62,7 +62,7 @@ def within_tokens(embedding: TextEmbedding, config: ModelConfig, field: str) -> 
     """`embedding`, if nothing of its text was cut.
 
     Raises:
-        InvalidRequest: the rest of a text that is cut would change nothing, and nobody would be told.
+        InvalidRequest: the text was cut, so its rest would change nothing, and nobody would be told.
     """
     most = config.max_prompt_tokens
     if embedding.count > most:

@@ -101,7 +101,7 @@ def _say(failure: Failure) -> None:
 
 
 def quiet_libraries() -> None:
-    """Keep what other libraries have to say about themselves off the terminal, but for errors. To be called before they are imported.
+    """Keep messages of other libraries off the terminal, except errors. Call it before they are imported.
 
     `TRANSFORMERS_VERBOSITY` and `DIFFUSERS_VERBOSITY` bring their part back.
     """

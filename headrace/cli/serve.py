@@ -59,7 +59,7 @@ def serve(
 
 
 def _interrupt_on_signals() -> None:
-    """Where no loop handles them, what stops a service ends what is being done, as Ctrl-C does."""
+    """While no loop handles signals, those that stop a service act as Ctrl-C does."""
     for number in _told_to_stop_by():
         signal.signal(number, signal.default_int_handler)
 

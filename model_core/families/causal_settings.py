@@ -1,7 +1,7 @@
 """Settings of a causal Wan in `model_index.json`, by the names that its authors' configuration files have for them.
 
-Each is honoured, or refused by its name. None is rounded, and none is left out of account: a model that runs with other settings
-than it was made for looks like a bad model. Without torch.
+Each is honoured, or refused by its name. None is rounded or ignored: a model that runs with other settings than it was made for looks
+like a bad model. Without torch.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ HONOURED = (
     "num_frame_per_block", "local_attn_size", "sink_size", "timestep_shift", "denoising_step_list", "warp_denoising_step", "context_noise",
     "use_ema", "model_kwargs",
 )  # fmt: skip
-# Others that change what the model does, and the only value that is served.
+# Other settings that change what the model does, each with the only value that is served, and why.
 _FIXED: dict[str, tuple[object, str]] = {
     "independent_first_frame": (False, "all chunks have one size"),
     "global_sink": (False, "a change of prompt makes the whole cache anew, the sink too"),
@@ -60,12 +60,12 @@ class Attention:
     averaged: bool | None = None
 
     def listed(self, num_steps: int) -> tuple[tuple[float, float], ...]:
-        """`num_steps` of `steps`, evenly taken: a model does best at times that it knows."""
+        """`num_steps` of `steps`, evenly spread: a model does best at times that it knows."""
         return tuple(self.steps[i * len(self.steps) // num_steps] for i in range(num_steps)) if self.steps else ()
 
 
 def settings_of(index: dict[str, Any]) -> dict[str, Any]:
-    """Those that `index` has; what lies in `model_kwargs`, where the authors' files have some of them, counts as beside it.
+    """The settings in `index`, and in its `model_kwargs`, where the authors' files have some of them.
 
     Raises:
         WeightsError: one has two values, or one that is not served.
@@ -119,7 +119,7 @@ def attention_of(settings: dict[str, Any], grid: ChunkGrid, decoder_window: int)
     if size == _WHOLE or (size is None and grid.chunks is not None and not sink):
         return Attention(shift=shift, steps=steps, context_noise=noise, averaged=averaged), grid.chunks or 0
     if size is None and _SEEN % grid.rest:
-        raise _wrong("local_attn_size", f"be said where num_frame_per_block is {grid.rest}, which does not divide {_SEEN}", size)
+        raise _wrong("local_attn_size", f"be given where num_frame_per_block is {grid.rest}, which does not divide {_SEEN}", size)
     window = _chunks(settings, "local_attn_size", _SEEN, grid.rest) - 1 - sink
     if window < 1:
         raise WeightsError(

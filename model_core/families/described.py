@@ -209,7 +209,7 @@ def _check_partition(kind: Kind, partition: list[int] | None) -> None:
     """Raises WeightsError: AnyFlow-FAR's transformer was made for chunks of other sizes. The last one may be shorter."""
     first, rest = kind.first, kind.rest
     if partition and not (partition[0] == first and all(size == rest for size in partition[1:-1]) and partition[-1] <= rest):
-        raise WeightsError(f"transformer/config.json has chunk_partition {partition}; what is served is {first} and then {rest} each time")
+        raise WeightsError(f"transformer/config.json has chunk_partition {partition}; only {first} and then {rest} each time is served")
 
 
 def _family(choice: Choice, pipeline: object) -> str:
@@ -269,7 +269,7 @@ def _compression(vae: dict[str, Any]) -> tuple[int, int]:
         made = {"scale_factor_spatial": 2 ** len(halvings) * (vae.get("patch_size") or 1), "scale_factor_temporal": 2 ** sum(halvings)}
         for name, value in made.items():
             if vae.get(name, value) != value:
-                raise WeightsError(f"vae/config.json has {name} {vae[name]}, its temperal_downsample and patch_size make {value}")
+                raise WeightsError(f"vae/config.json has {name} {vae[name]}; its temperal_downsample and patch_size make {value}")
         return made["scale_factor_spatial"], made["scale_factor_temporal"]
     raise WeightsError(f"vae/config.json describes a {vae.get('_class_name')!r}, which no family here decodes")
 

@@ -41,7 +41,7 @@ def digest(path: Path) -> str:
 
 
 def stamp(path: Path) -> tuple[int, ...]:
-    """Differs whenever the file may have other bytes: the time of change is set by the system alone, whatever its other times say."""
+    """Differs whenever the file may have other bytes. Only the system sets the time of change, whatever the other times say."""
     now = existing(path).stat()
     return now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns
 

@@ -1,4 +1,4 @@
-"""A small checkpoint in the other forms in which checkpoints are published and kept: each function changes a folder in place.
+"""Puts a small checkpoint into the other forms in which checkpoints are published and kept. Each function changes a folder in place.
 
 They hold the same model, unless it says otherwise. `SHA256SUMS` goes, because what it lists is no longer there.
 """

@@ -19,10 +19,10 @@ class Kind:
         pipelines: classes that `model_index.json` may name.
         streaming: chunk after chunk without end; otherwise a clip of fixed length, made at once.
         fps, frames, steps, guidance: defaults. `frames` is the length of a clip, or of a streaming model's longest session; 0 for no end.
-            A checkpoint whose autoencoder makes other lengths has the next shorter one.
+            If a checkpoint's autoencoder makes other lengths, the default is the next shorter one.
         height, width: defaults, rounded down to what the checkpoint can make.
         max_tokens: of text.
-        joined: latent frames after a clip's first that only come together.
+        joined: how many latent frames after a clip's first one come only together.
         text, vae, transformer: classes of its networks.
         first, rest: latent frames of a streaming model's chunks; 0 where its settings say it.
         media, needs_media: what a session may be given besides its prompt, and whether it must be given one of them.

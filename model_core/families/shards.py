@@ -1,6 +1,6 @@
 """The safetensors files of one component: which of them are its weights, and what is in them.
 
-Headers state every tensor's type, shape and place. So a cut file, a tensor that is there twice or an index of other files shows
+Headers state every tensor's type, shape and place. So a cut file, a tensor that is there twice, or an index of other files is found
 before anything is loaded. Knows nothing of networks.
 """
 
@@ -64,7 +64,7 @@ class Weights:
         for path in self.files:
             for name, held in header(path).items():
                 if name in found:
-                    raise WeightsError(f"{found[name].path} and {path.name} both hold {name}: which of them is meant is not said")
+                    raise WeightsError(f"{found[name].path} and {path.name} both hold {name}, and nothing says which is meant")
                 found[name] = held
         return found
 
@@ -100,7 +100,7 @@ def weights_of(folder: Path) -> Weights:
 
 
 def _check_index(folder: Path, index: str, files: Sequence[str]) -> None:
-    """That it is about the files that are there, and says what is in them."""
+    """Check that the index names the files that are there, and says correctly what is in them."""
     listed: Any = read_json(folder / index).get("weight_map")
     if not isinstance(listed, dict) or not all(isinstance(name, str) for name in listed.values()):
         raise WeightsError(f"{folder / index} has no weight_map from tensors to files, so it is no index")
@@ -117,7 +117,7 @@ def _check_index(folder: Path, index: str, files: Sequence[str]) -> None:
 
 
 def _check_parts(folder: Path, files: Sequence[re.Match[str]]) -> None:
-    """Files that are one of several need an index, which is what their readers go by."""
+    """Check that all parts of a split file are there, and an index, by which their readers find tensors."""
     if parts := [match for match in files if match["part"]]:
         there, of = {int(match["part"]) for match in parts}, int(parts[0]["parts"])
         lacking = sorted(set(range(1, of + 1)) - there)
@@ -144,7 +144,7 @@ def header(path: Path) -> dict[str, Held]:
     if size != (end := max((held.start + held.size for held in tensors.values()), default=8 + length)):
         raise WeightsError(f"{path} is cut or padded: {size} bytes, its header says {end}")
     if strange := {held.dtype for held in tensors.values()} - _BYTES.keys():
-        raise WeightsError(f"{path} holds {', '.join(sorted(strange))}; what is loaded are {', '.join(DTYPES.values())}")
+        raise WeightsError(f"{path} holds {', '.join(sorted(strange))}; only {', '.join(DTYPES.values())} are loaded")
     for name, held in tensors.items():
         if held.size != (must := math.prod(held.shape) * _BYTES[held.dtype]):
             raise WeightsError(f"{path} holds {name} in {held.size} bytes; {held.dtype} of its shape takes {must}")

@@ -1,4 +1,4 @@
-"""For networks that are given all texts of guidance in one forward: a clip's row for its prompt, and one for what that leads away from.
+"""Rows for networks that see both texts of guidance in one forward: one row for a clip's prompt, and one for its negative prompt.
 
 Clips without guidance have one row, and share the forward.
 """
@@ -36,7 +36,7 @@ def sided_graphs(network: Any, config: CheckpointConfig, batches: Sequence[int],
 
 @dataclass(frozen=True, slots=True)
 class Sides:
-    """The rows of some clips, side by side: for each clip as many as it has texts, and what fills the bucket.
+    """The rows of some clips, side by side: one row for each text of a clip, and rows that fill the bucket.
 
     Attributes:
         x_t: `[R, ...]`.

@@ -1,8 +1,8 @@
-"""The noise schedules of diffusers that a family's clips are denoised with, told from `scheduler_config.json`, without torch.
+"""Which noise schedule of diffusers denoises a family's clips, read from `scheduler_config.json`. Without torch.
 
-A schedule is accepted where its steps are those of the family's own pipeline in diffusers, which tests show for each. Everything
-that it keeps from step to step is in an object of the session's own, and what it draws comes from the session's generator. All others are
-refused by name when the checkpoint is described: a schedule for another kind of network makes noise, and says nothing.
+A schedule is accepted where its steps are those of the family's own pipeline in diffusers; tests show it for each. Each session has a
+schedule object and a generator of its own. All other schedules are refused by name when the checkpoint is described: a schedule for
+another kind of network makes noise, and reports no error.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class Solver:
     """One class of diffusers.
 
     Attributes:
-        kinds: of networks that it can be told to solve for: such as predict a flow, such as predict noise or a velocity, or both.
-        families: it is accepted for these only; empty for all that fit.
+        kinds: of networks that it can solve for: `flow` if they predict a flow, `diffusion` if they predict noise or a velocity.
+        families: that it is accepted for; empty for all that fit.
         second_order: each step but the last looks at the network twice.
         told: it solves a flow only if its configuration says so.
     """
@@ -50,7 +50,7 @@ SOLVERS = {
     "LCMScheduler": Solver(kinds=(_DIFFUSION,)),
 }
 _PREDICTS = {"wan": _FLOW, "wan-image": _FLOW, "ltx": _FLOW, "cogvideox": _DIFFUSION}
-# Solvers of families that have their own loop. Causal Wan has its times from its authors' settings, and none of these.
+# Solvers of families that have their own loop. Causal Wan takes its times from its authors' settings and has no solver.
 _ONLY = {"anyflow-far": "FlowMapEulerDiscreteScheduler"}
 
 
@@ -61,7 +61,7 @@ class Solving:
     Attributes:
         name: of the class; empty where the family has its own.
         second_order: see `Solver`.
-        min_steps: fewer make no number.
+        min_steps: fewer give NaN.
     """
 
     name: str = ""
@@ -90,7 +90,7 @@ def solving(family: str, settings: Mapping[str, Any]) -> Solving:
         raise WeightsError(f"scheduler/scheduler_config.json names {name}; {family} is solved by one of {', '.join(sorted(fitting))}")
     solver = fitting[name]
     flow = settings.get("prediction_type") == "flow_prediction"
-    # LTX's pipeline says how far times are to be shifted. The others' do not, so that diffusers would raise in each clip.
+    # LTX's pipeline says how far to shift times. The others do not, so diffusers would raise in each clip.
     shifted = family == "ltx"
     rules = (
         ("prediction_type", "'flow_prediction'", not (solver.told and predicts == _FLOW) or flow),
@@ -106,5 +106,5 @@ def solving(family: str, settings: Mapping[str, Any]) -> Solving:
             raise WeightsError(
                 f"scheduler/scheduler_config.json: {key} must be {limit} with {name} for {family}; got {settings.get(key)!r}"
             )
-    # Times that are stretched to a last one that is not 0 need two of them: for one, 0 would be divided by 0.
+    # `shift_terminal` stretches the times to a last one that is not 0. With one step that divides 0 by 0.
     return Solving(name=name, second_order=solver.second_order, min_steps=2 if settings.get("shift_terminal") else 1)

@@ -1,7 +1,7 @@
-"""How a checkpoint's text becomes ids: by its own file, read by the library that the file is for.
+"""Turns text into ids by a checkpoint's own file, read by the library that the file is made for.
 
-`tokenizer.json` is read by tokenizers, `spiece.model` by sentencepiece. transformers is not asked: its release 5 takes the vocabulary out
-of a T5 file and builds a tokenizer of its own around it, which gives some characters other ids than the file does.
+`tokenizer.json` is read by tokenizers, `spiece.model` by sentencepiece. transformers is not used: its release 5
+takes the vocabulary out of a T5 file and builds its own tokenizer around it, which gives some characters other ids than the file does.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Ids(Protocol):
         ...
 
     def cut(self, text: str, length: int) -> list[int]:
-        """The same, of so much of `text` that they are at most `length`."""
+        """The same for the beginning of `text`: at most `length` ids."""
         ...
 
 

@@ -66,17 +66,17 @@ def renamed(names: Iterable[str], *, averaged: bool | None = None) -> dict[str, 
     names = list(names)
     there = {which: prefix for which, prefix in GENERATORS.items() if any(name.startswith(prefix) for name in names)}
     if averaged is not None and there and averaged not in there:
-        raise WeightsError(f"use_ema is {averaged}, so {GENERATORS[averaged]}* is wanted; what is there is {next(iter(there.values()))}*")
+        raise WeightsError(f"use_ema is {averaged}, so {GENERATORS[averaged]}* must be there; there is {next(iter(there.values()))}*")
     prefix = there[averaged] if averaged in there else next(iter(there.values()), "")
     known = (*GENERATORS.values(), *_TEACHERS)
     if prefix and (beside := [name for name in names if not name.startswith(known)]):
-        raise WeightsError(f"{beside[0]} lies beside {prefix}*: the weights of two checkpoints, and which is meant is not said")
+        raise WeightsError(f"{beside[0]} lies beside {prefix}*: the weights of two checkpoints, and nothing says which is meant")
     found: dict[str, str] = {}
     for name in names:
         if name.startswith(prefix):
             ours = to_diffusers(_bare(name.removeprefix(prefix)))
             if ours in found:
-                raise WeightsError(f"{found[ours]} and {name} are both {ours}: which of them is meant is not said")
+                raise WeightsError(f"{found[ours]} and {name} are both {ours}, and nothing says which is meant")
             found[ours] = name
     return {name: ours for ours, name in found.items()}
 

@@ -53,7 +53,7 @@ NETWORKS = {
 }
 TEXT_ENCODERS = {"UMT5EncoderModel": "umt5", "T5EncoderModel": "t5"}  # and their `model_type`
 _NO_NETWORK = ("scheduler", "tokenizer", "image_processor")
-# Settings of transformers that ask for something that no family here gives.
+# Settings of a transformer's configuration that ask for something that no family here gives.
 _UNSERVED = {
     "pos_embed_seq_len": "it is made for a first and a last frame, which are not served",
     "ofs_embed_dim": "it is made for a given image, which is not served",
@@ -63,7 +63,7 @@ _MORE_SETTINGS = {"boundary_ratio", "expand_timesteps"}  # of Wan's pipelines
 
 
 def check_index(checkpoint: Checkpoint, needed: Mapping[str, str], optional: Sequence[str], settings: Sequence[str]) -> None:
-    """That `model_index.json` names every component that is needed, and nothing that would be left out of account.
+    """Check that `model_index.json` names every component that is needed, and nothing that would be ignored.
 
     Args:
         checkpoint: what is described.
@@ -96,7 +96,7 @@ def check_index(checkpoint: Checkpoint, needed: Mapping[str, str], optional: Seq
 
 
 def check_pair(checkpoint: Checkpoint) -> None:
-    """That Wan 2.2's second transformer and the time at which it takes over are both there, or neither is.
+    """Check that Wan 2.2's second transformer and the time at which it takes over are both there, or neither is.
 
     Raises:
         WeightsError: one is missing.
@@ -111,7 +111,7 @@ def check_pair(checkpoint: Checkpoint) -> None:
 
 
 def check_transformer(checkpoint: Checkpoint, component: str, kind: str, width: int, channels: tuple[int, int]) -> None:
-    """That the transformer's settings are diffusers', and fit the autoencoder and the text encoder.
+    """Check that the transformer's settings are diffusers', and fit the autoencoder and the text encoder.
 
     Args:
         checkpoint: what is described.
@@ -134,10 +134,10 @@ def check_transformer(checkpoint: Checkpoint, component: str, kind: str, width: 
             raise WeightsError(f"{where} has {name} {settings[name]}: {why}")
     for name, must in (("in_channels", channels[0]), ("out_channels", channels[1])):
         if settings.get(name) is not None and settings[name] != must:
-            raise WeightsError(f"{where} has {name} {settings[name]}, what it is given beside this autoencoder has {must}")
+            raise WeightsError(f"{where} has {name} {settings[name]}; with this autoencoder it must be {must}")
     for name in ("text_dim", "caption_channels", "text_embed_dim"):
         if settings.get(name) is not None and settings[name] != width:
-            raise WeightsError(f"{where} has {name} {settings[name]}, text_encoder/config.json has d_model {width}")
+            raise WeightsError(f"{where} has {name} {settings[name]}; text_encoder/config.json has d_model {width}")
 
 
 def check_text_encoder(checkpoint: Checkpoint, kind: str) -> int:
@@ -162,9 +162,9 @@ def patches_of(transformer: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def check_weights(checkpoint: Checkpoint, components: Mapping[str, str], *, causal: bool, averaged: bool | None = None) -> None:
-    """That the files of each component are there and whole, and hold tensors of its network, as far as headers and names say.
+    """Check that the files of each component are there and whole, and hold tensors of its network, as far as headers and names say.
 
-    Of a repository nothing is fetched for that: each stage looks when it has its components.
+    Nothing of a repository is fetched for that: each stage checks its components when it has them.
 
     Args:
         checkpoint: what is described.
@@ -199,7 +199,7 @@ def _check_network(checkpoint: Checkpoint, component: str, kind: str, *, own: bo
         raise WeightsError(f"{folder} holds no safetensors, and nothing else is loaded")
     base = "model" if checkpoint.index().get(component, [""])[0] == "transformers" else "diffusion_pytorch_model"
     if kind and not own and (strange := [path.name for path in weights.files if not path.name.startswith(base)]):
-        raise WeightsError(f"{folder / strange[0]} is not read: what is, is {base}.safetensors, or what its index names")
+        raise WeightsError(f"{folder / strange[0]} is not read: only {base}.safetensors is, or the files that its index names")
     if kind in NETWORKS:
         named = {ours: tensors[theirs] for theirs, ours in renamed(tensors, averaged=averaged).items()} if own else tensors
         count = int(checkpoint.settings(component).get("num_layers", 0))
@@ -219,7 +219,7 @@ def _problems(network: Network, tensors: Mapping[str, Held], count: int) -> Iter
 
 
 def _told_of(strange: Sequence[str], blocks: str) -> str:
-    """What these names, which the network does not have, tell of where the weights are from."""
+    """The network does not have these names. What they say about where the weights come from."""
     for name in strange:
         if name.startswith(tuple(GENERATORS.values())):
             return f"unexpected: {name}, as Self-Forcing and its like name tensors: a causal Wan needs `family: causal-wan`"
@@ -232,7 +232,7 @@ def _told_of(strange: Sequence[str], blocks: str) -> str:
 
 
 def _block_problems(prefix: str, tensors: Mapping[str, Held], count: int) -> Iterator[str]:
-    """That there are not `count` blocks, if that is known, or that they are not alike."""
+    """Problems: there are not `count` blocks, if that is known, or they are not alike."""
     blocks: dict[int, dict[str, tuple[int, ...]]] = {}
     for name, held in tensors.items():
         number, _, rest = name.removeprefix(prefix).partition(".")
@@ -243,9 +243,9 @@ def _block_problems(prefix: str, tensors: Mapping[str, Held], count: int) -> Ite
     for rest in sorted({rest for block in blocks.values() for rest in block}):
         having = {number: block[rest] for number, block in sorted(blocks.items()) if rest in block}
         lacking = sorted(blocks.keys() - having.keys())
-        # T5 keeps in its first block what all of them use of positions.
+        # T5 keeps the positions that all blocks use in its first block.
         if lacking and not (list(having) == [0] and "relative_attention_bias" in rest):
             why, which, others = ("missing", lacking[0], "have") if len(having) >= len(lacking) else ("unexpected", min(having), "lack")
             yield f"{why}: {prefix}{which}.{rest}, which other blocks {others}"
         if odd := [(number, shape) for number, shape in having.items() if shape != having[min(having)]]:
-            yield f"{prefix}{odd[0][0]}.{rest} has shape {list(odd[0][1])}, that of another block is {list(having[min(having)])}"
+            yield f"{prefix}{odd[0][0]}.{rest} has shape {list(odd[0][1])}; that of another block is {list(having[min(having)])}"

@@ -24,7 +24,7 @@ Sizes = tuple[torch.Size, ...]
 
 _VECTOR = 64  # numbers that the longest loop over vectors takes at once: two registers of 512 bits, of bfloat16
 _GRAIN = 32_768  # numbers that PyTorch leaves to one thread
-# One result is right, so it does not depend on the code that computes it. Every other function of single numbers is watched.
+# Functions with one right result, so that it does not depend on the code that computes it. All others of single numbers are watched.
 _EXACT = frozenset({
     "abs", "add", "bitwise_and", "bitwise_not", "bitwise_or", "ceil", "clamp", "clamp_max", "clamp_min", "clone", "copy", "div", "eq",
     "fill", "floor", "ge", "gt", "isfinite", "isnan", "le", "logical_and", "logical_not", "logical_or", "lt", "maximum", "minimum", "mul",
@@ -33,7 +33,7 @@ _EXACT = frozenset({
 
 
 class RowsApart:
-    """A graph as a call; see the module's docstring. It is given tensors of B rows, and of 1 row what all of them share.
+    """A graph as a call; see the module's docstring. Its inputs have B rows, or 1 row for what all rows share.
 
     Args:
         call: the graph. Of its inputs the first tensor has B rows; all of its outputs have.

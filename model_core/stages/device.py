@@ -1,4 +1,4 @@
-"""The thread of a stage's device: one call after the other, and no call for ever."""
+"""The thread of a stage's device. It makes one call after the other, and a call that hangs is noticed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A known computation. It tells a session's fault from the device's when something went wrong, and devices that round alike from others."""
+"""A known computation. After an error it shows whether the session or the device is at fault; it also shows which devices round alike."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from model_core.errors import DeviceBroken
 
 _DIGITS = 16  # of a digest
-_TOLERANCE = 1e-2  # of the largest value: what is looked for is a device that fails or makes nonsense, and no other rounding
+_TOLERANCE = 1e-2  # of the largest value: finds a device that fails or makes nonsense, and allows for rounding
 
 
 class Probe:
-    """For the device's thread. `compute` is a small piece of the stage's work, that of no session, and gives the same numbers each time."""
+    """For the device's thread. `compute` does a small piece of the stage's work for no session, and gives the same numbers each time."""
 
     def __init__(self, compute: Callable[[], NDArray[Any]]) -> None:
         self._compute = compute

@@ -1,7 +1,7 @@
 """Whether a device's thread still gets on with its work.
 
-An event loop that answers says nothing of the thread beside it, which may be inside a call that never returns. So whoever waits for the
-thread asks a `Watchdog` now and then, and so does the health check of the stage.
+An event loop that answers says nothing about the thread beside it, which may be inside a call that never returns. So whoever waits for
+the thread asks a `Watchdog` now and then, and the stage's health check does too.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from model_core.errors import StageUnavailable
 
 T = TypeVar("T")
 
-_TIMES = 20  # as long as the longest piece of work so far: neither other processes of the machine nor slower clocks are a reason
-_UNKNOWN_TIMES = 10  # as long as the least, while nothing has come to its end yet: a first prompt may take minutes on a slow processor
+_TIMES = 20  # the longest piece of work so far: a busy machine or a slower clock does not make work take that long
+_UNKNOWN_TIMES = 10  # `least_s`, while nothing has come to its end yet: a first prompt may take minutes on a slow processor
 _LOOK_EVERY_S = 1.0
 
 
@@ -27,7 +27,7 @@ class Watchdog:
 
     Args:
         what: the thread's name in the error.
-        least_s: no piece of work counts as stuck before that, whatever others took; nor before ten times that while none is done.
+        least_s: no piece of work counts as stuck before that; while none is done yet, not before ten times that.
         clock: for all of it.
         look_every_s: how often who waits for the thread asks, in real time.
     """

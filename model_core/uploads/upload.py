@@ -1,7 +1,7 @@
 """Images and videos that callers send: what can be said of them without a decoder.
 
-Size and signature are judged here, in no time. Everything else about a file is found out in a process of its own (`decoders`), because what
-a decoder allocates and how long it takes is decided by whoever wrote the file.
+Size and signature are checked here, which takes no time. Everything else about a file is found out in a separate process (`decoders`),
+because whoever wrote the file decides how much a decoder allocates and how long it takes.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class UploadLimits:
 
 @dataclass(slots=True)
 class Upload:
-    """A file as it came, not yet decoded. `field` is its path in the message. Whoever has it decoded forgets it."""
+    """A file as it came, not yet decoded. `field` is its path in the message. Call `forget` once it is decoded."""
 
     kind: Media
     data: bytes

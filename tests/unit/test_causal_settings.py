@@ -83,7 +83,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"num_frame_per_block": 0}, "num_frame_per_block in model_index.json must be a whole number of at least 1; got 0"),
     ({"num_frame_per_block": 3.0}, "num_frame_per_block .* got 3.0"),
     ({"num_frame_per_block": True}, "num_frame_per_block .* got True"),
-    ({"num_frame_per_block": 4}, "local_attn_size in model_index.json must be said where num_frame_per_block is 4"),
+    ({"num_frame_per_block": 4}, "local_attn_size in model_index.json must be given where num_frame_per_block is 4"),
     ({"local_attn_size": -1}, "local_attn_size is -1 in model_index.json: .*frames must say how long; got 0"),
     ({"local_attn_size": -2}, "local_attn_size .* got -2"),
     ({"local_attn_size": 13}, "local_attn_size .* a multiple of 3, .*; got 13"),
@@ -112,7 +112,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"model_kwargs": {"window": 3}}, "has model_kwargs.window, which causal-wan does not know"),
     ({"guidance_scale": 3.0}, "has guidance_scale, a setting that the family does not know"),
     ({"denoising_step_list": SELF_FORCING, "warp_denoising_step": True, "steps": 5}, "steps must be at most 4"),
-    ({"use_ema": False}, r"use_ema is False, so generator.\* is wanted; what is there is generator_ema.\*"),
+    ({"use_ema": False}, r"use_ema is False, so generator.\* must be there; there is generator_ema.\*"),
 ]
 
 
@@ -138,7 +138,7 @@ def test_weights_of_two_checkpoints_in_one_folder_are_refused(prefix: str, name:
     held = load_file(folder / WEIGHTS)
     other = {prefix + tensor.removeprefix(f"{GENERATORS[True]}model."): value for tensor, value in held.items()}
     save_file(other, folder / "transformer" / name)
-    with pytest.raises(WeightsError, match="is meant is not said"):
+    with pytest.raises(WeightsError, match="nothing says which is meant"):
         checkpoints.config("causal-wan", folder)
 
 

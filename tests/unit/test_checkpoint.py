@@ -89,7 +89,7 @@ def unlisted(folder: Path) -> None:
         (sharded, r"part-1.safetensors is missing: .* names it"),
         (cut, "is cut or padded"),
         (garbled, "is no safetensors file"),
-        (eight_bits, "holds F8_E4M3; what is loaded are F32, BF16, F16"),
+        (eight_bits, "holds F8_E4M3; only F32, BF16, F16 are loaded"),
         (a_tensor_less, "does not fit WanTransformer3DModel: missing: proj_out.bias"),
         (another_shape, "proj_out.bias"),
         (no_component, "transformer is missing"),
