@@ -20,7 +20,6 @@ from headrace.cli.console import bad_input, note
 from headrace.cli.recording import SCALE_HELP, Recording, check_out, default_scale
 from headrace.playout import PlayoutClock
 
-_MAX_STEPS = 2**32 - 1  # that fit the field; the model's own limit is for whoever makes the video to tell
 _SECONDS_HELP = "Length of the video. [default: 5, or what the model makes if that is less]"
 
 
@@ -62,7 +61,7 @@ def generate(
     size: Annotated[str | None, typer.Option(metavar="WIDTHxHEIGHT", help="Of a checkpoint's frames.", show_default=False)] = None,
     frames: Annotated[int, typer.Option(min=0, help="Length of a checkpoint's clip; 0 for its family's.")] = 0,
     seconds: Annotated[float | None, typer.Option(help=_SECONDS_HELP, show_default=False)] = None,
-    steps: Annotated[int | None, typer.Option(min=1, max=_MAX_STEPS, help=source.STEPS_HELP, show_default=False)] = None,
+    steps: Annotated[int | None, typer.Option(min=1, max=source.MAX_STEPS, help=source.STEPS_HELP, show_default=False)] = None,
     guidance: Annotated[float | None, typer.Option(help=source.GUIDANCE_HELP, show_default=False)] = None,
     negative_prompt: Annotated[str | None, typer.Option(help=source.NEGATIVE_HELP, show_default=False)] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same frames. Drawn at random when not given.", show_default=False)] = None,
@@ -76,7 +75,7 @@ def generate(
     """Make one video from PROMPT."""
 
     async def main() -> Report:
-        source.check_prompt_and_seed(prompt, seed)
+        source.check_words_and_seed(prompt, negative_prompt, seed)
         wish = source.Wish(prompt, seconds, seed, source.read_footage(image, video), steps, guidance, negative_prompt)
         check_out(out, wish.length(source.DEFAULT_SECONDS), scale)
         of = source.read_size(size)

@@ -17,6 +17,7 @@ from headrace.cli.keyboard import lines
 from headrace.cli.recording import SCALE_HELP, Recording, check_out, default_scale
 from headrace.cli.screen import Screen, screen
 from headrace.playout import PlayoutClock
+from model_core.tasks import cancel_and_wait
 
 if TYPE_CHECKING:
     from headrace.client import LiveEvent, LiveSession
@@ -37,7 +38,7 @@ def live(
     image: Annotated[Path | None, typer.Option(help=source.IMAGE_HELP, show_default=False)] = None,
     video: Annotated[Path | None, typer.Option(help=source.VIDEO_HELP, show_default=False)] = None,
     out: Annotated[Path | None, typer.Option(help="Record to .mp4, .gif, or .npy (raw frames).", show_default=False)] = None,
-    steps: Annotated[int | None, typer.Option(min=1, max=2**32 - 1, help=source.STEPS_HELP, show_default=False)] = None,
+    steps: Annotated[int | None, typer.Option(min=1, max=source.MAX_STEPS, help=source.STEPS_HELP, show_default=False)] = None,
     guidance: Annotated[float | None, typer.Option(help=source.GUIDANCE_HELP, show_default=False)] = None,
     negative_prompt: Annotated[str | None, typer.Option(help=source.NEGATIVE_HELP, show_default=False)] = None,
     scale: Annotated[int | None, typer.Option(help=SCALE_HELP, show_default=False)] = None,
@@ -48,7 +49,7 @@ def live(
     async def main() -> None:
         from headrace.client import HeadraceClient
 
-        source.check_prompt_and_seed(prompt, seed)
+        source.check_words_and_seed(prompt, negative_prompt, seed)
         footage = source.read_footage(image, video)
         check_out(out, seconds, scale)
         async with AsyncExitStack() as stack:
@@ -64,7 +65,7 @@ def live(
             session = await stack.enter_async_context(live)
             steering = asyncio.create_task(steer(session, view, interactive=terminal and sys.stdin.isatty(), endless=seconds == 0))
             drawing = asyncio.create_task(player.draw())
-            stack.push_async_callback(_cancel, steering, drawing)
+            stack.push_async_callback(cancel_and_wait, steering, drawing)
             async for event in session:
                 await player.show(event)
 
@@ -187,12 +188,6 @@ async def steer(session: LiveSession, view: Screen, *, interactive: bool, endles
         return  # the session is over; whoever reads its events knows why
     if endless:
         await session.stop()
-
-
-async def _cancel(*tasks: asyncio.Task[None]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _write(text: str) -> None:

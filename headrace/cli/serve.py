@@ -15,6 +15,7 @@ import typer
 
 from headrace.cli import console, source
 from headrace.cli.console import bad_input, note
+from model_core.tasks import cancel_and_wait
 
 if TYPE_CHECKING:
     from deployments.cluster import RunningApp
@@ -109,9 +110,8 @@ def running(
     for option, value in (("--port", port), ("--metrics-port", metrics_port)):
         if value is not None and not 0 <= value <= 65535:
             raise bad_input(option, f"must be from 0 (a free one) to 65535; got {value}")
-    if config is not None and not config.is_file():
-        raise bad_input("--config", f"must be a file that exists; got {str(config)!r}")
-
+    if config is not None:
+        console.existing_file("--config", config)
     console.in_range("--start-within", start_within_s, 1, 86_400)
     _interrupt_on_signals()  # SIGTERM alone would leave a folder behind
 
@@ -148,8 +148,7 @@ async def _until_told_to_stop(address: str) -> None:
             print(f"READY {address}", flush=True)
             await told
     finally:
-        ready.cancel()
-        told.cancel()
+        await cancel_and_wait(ready, told)
 
 
 async def wait_until_serving(address: str, within_s: float = _READY_WITHIN_S) -> None:

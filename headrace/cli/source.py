@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from model_core.pipeline import VideoPipeline
 
 MAX_SEED = 2**64 - 1
+MAX_STEPS = 2**32 - 1  # that fit the field; the model's own limit is for whoever makes the video to tell
 DEFAULT_SECONDS = 5.0
 IMAGE_HELP = "PNG, JPEG or WebP that the video begins with, for models that take one."
 VIDEO_HELP = "MP4 that the video goes on from, for models that take one."
@@ -90,16 +91,17 @@ class Source(Protocol):
         ...
 
 
-def check_prompt_and_seed(prompt: str, seed: int | None) -> None:
+def check_words_and_seed(prompt: str, negative_prompt: str | None, seed: int | None) -> None:
     """Refuse what cannot even be written into a request. Every other limit is the server's to judge.
 
     Raises:
-        Failure: the prompt is not UTF-8, or the seed is not an unsigned 64-bit number.
+        Failure: a prompt is not UTF-8, or the seed is not an unsigned 64-bit number.
     """
-    try:
-        prompt.encode()
-    except UnicodeEncodeError:
-        raise bad_input("PROMPT", f"must be valid UTF-8; got {prompt.encode(errors='surrogateescape')[:64]!r}") from None
+    for option, text in (("PROMPT", prompt), ("--negative-prompt", negative_prompt or "")):
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise bad_input(option, f"must be valid UTF-8; got {text.encode(errors='surrogateescape')[:64]!r}") from None
     if seed is not None and not 0 <= seed <= MAX_SEED:
         raise bad_input("--seed", f"must be from 0 to {MAX_SEED}; got {seed}")
 

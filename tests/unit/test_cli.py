@@ -196,6 +196,7 @@ async def test_unary_returns_the_mp4_of_the_server(tmp_path: Path) -> None:
         (("generate", "a", "--seed", "-1"), "--seed: must be from 0 to 18446744073709551615; got -1"),
         (("generate", "a", "--seed", str(2**64)), "--seed: must be from 0 to 18446744073709551615"),
         (("generate", b"\xff".decode(errors="surrogateescape")), "PROMPT: must be valid UTF-8"),
+        (("generate", "a", "--negative-prompt", b"\xff".decode(errors="surrogateescape")), "--negative-prompt: must be valid UTF-8"),
         (("generate", "a", "--out", "a.avi"), "--out: must end in"),
         (("live", "a", "--seconds", "-1"), "seconds: "),
         (("live", ""), "prompt: "),
