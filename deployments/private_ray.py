@@ -19,6 +19,7 @@ import logging
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -37,6 +38,7 @@ _ENVIRONMENT = {
     "grpc_proxy": "",  # empty: none, whatever http_proxy says
 }
 _SWEEPS, _SWEEP_EVERY_S = 50, 0.1
+_PYTHON, _RAY = Path(sys.executable).resolve(), Path(ray.__file__).parent
 _TOKEN_MODE = "token"  # noqa: S105 - the name of a mode
 
 log = logging.getLogger(__name__)
@@ -155,7 +157,7 @@ def _deaf_to_terminate() -> None:
 def _sweep(folder: Path) -> None:
     """End processes and delete files until none is left: a process that is just starting may start another, and may write."""
     for _ in range(_SWEEPS):
-        found = _users_of(folder)
+        found = users_of(folder)
         for pid in found:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -165,12 +167,21 @@ def _sweep(folder: Path) -> None:
         time.sleep(_SWEEP_EVERY_S)
 
 
-def _users_of(folder: Path) -> set[int]:
-    """Processes that have a file of the folder open, or name it in their command line: Ray loses sight of some."""
+def users_of(folder: Path) -> set[int]:
+    """Ray's processes that have a file of the folder open, or name it in their command line: Ray loses sight of some.
+
+    Whoever else looks into the folder, a pager or an editor with a log in it, is no process of Ray's.
+    """
     found = set()
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # gone since it was listed, or not ours to look at
-            told = str(folder).encode() in (process / "cmdline").read_bytes()
-            if told or any(link.readlink().is_relative_to(folder) for link in (process / "fd").iterdir()):
+            command = (process / "cmdline").read_bytes()
+            users = str(folder).encode() in command or any(link.readlink().is_relative_to(folder) for link in (process / "fd").iterdir())
+            if users and _is_rays((process / "exe").readlink(), command):
                 found.add(int(process.name))
     return found - {os.getpid()}
+
+
+def _is_rays(program: Path, command: bytes) -> bool:
+    """It runs this Python, or what came with Ray; or it is a shell that is about to."""
+    return program == _PYTHON or program.is_relative_to(_RAY.resolve()) or bytes(_RAY) in command
