@@ -30,13 +30,15 @@ class SharedRuns(Generic[Key, Answer]):
 
     Args:
         size: answers kept; of those the least recently used goes first.
+        max_bytes: of all of them, as `weigh` counts. The newest is kept, however large.
         device: where they are made; closed with this.
     """
 
-    def __init__(self, size: int, device: DeviceThread) -> None:
-        self._size = size
+    def __init__(self, size: int, max_bytes: int, weigh: Callable[[Answer], int], device: DeviceThread) -> None:
+        self._size, self._max_bytes, self._weigh = size, max_bytes, weigh
         self._device = device
         self._cache: OrderedDict[Key, Answer] = OrderedDict()
+        self._bytes = 0
         self._flights: dict[Key, _Flight[Answer]] = {}
         self.hits = self.joined = self.misses = 0
 
@@ -86,7 +88,9 @@ class SharedRuns(Generic[Key, Answer]):
         self._device.check_health()
 
     def _remember(self, key: Key, answer: Answer) -> None:
+        if key in self._cache:  # whoever else waited for it has been here
+            return
         self._cache[key] = answer
-        self._cache.move_to_end(key)
-        while len(self._cache) > self._size:
-            self._cache.popitem(last=False)
+        self._bytes += self._weigh(answer)
+        while len(self._cache) > self._size or (self._bytes > self._max_bytes and len(self._cache) > 1):
+            self._bytes -= self._weigh(self._cache.popitem(last=False)[1])

@@ -39,6 +39,7 @@ from model_core.stages.watchdog import Watchdog
 from model_core.types import Footage, Given, StageTiming, TextEmbedding
 
 CACHE_SIZE = 1024
+CACHE_BYTES = 512 * 2**20  # features of large text encoders are several megabytes a prompt
 FOOTAGE_CACHE_SIZE = 8  # some ten megabytes each
 EMBED_BATCH = 64  # prompts that `embed` runs at once; bounds its memory
 log = logging.getLogger(__name__)
@@ -135,7 +136,7 @@ class LocalTextEncoder:
     Args:
         embedder: the text network.
         conditioner: what looks at footage, for models that take any.
-        cache_size: prompts kept.
+        cache_size, cache_bytes: prompts kept, and what their features may take; footage may take as much.
         clock: for the timings.
         stuck_s: see `RuntimeConfig.stuck_seconds`.
         size: height and width of footage.
@@ -146,6 +147,7 @@ class LocalTextEncoder:
         embedder: Embedder,
         conditioner: Conditioner | None = None,
         cache_size: int = CACHE_SIZE,
+        cache_bytes: int = CACHE_BYTES,
         clock: Callable[[], float] = time.perf_counter,
         stuck_s: float = 60.0,
         size: tuple[int, int] = (64, 64),
@@ -153,9 +155,13 @@ class LocalTextEncoder:
         self._embedder = embedder
         self._conditioner = conditioner
         self._clock = clock
-        self._prompts: SharedRuns[str, TextEmbedding] = SharedRuns(cache_size, self._device("text-encoder", stuck_s))
+        self._prompts: SharedRuns[str, TextEmbedding] = SharedRuns(
+            cache_size, cache_bytes, lambda text: text.tokens.nbytes + text.mask.nbytes, self._device("text-encoder", stuck_s)
+        )
         # Large networks look at footage, for seconds; a prompt must not wait for that.
-        self._footage: SharedRuns[str, Given] = SharedRuns(FOOTAGE_CACHE_SIZE, self._device("footage", stuck_s))
+        self._footage: SharedRuns[str, Given] = SharedRuns(
+            FOOTAGE_CACHE_SIZE, cache_bytes, lambda given: sum(array.nbytes for array in given.arrays()), self._device("footage", stuck_s)
+        )
         self._text_probe = Probe(lambda: self._features("a red circle")[0])
         self._footage_probe = Probe(lambda: self._seen(np.full((1, *size, 3), 128, np.uint8)))
         self._service_s = self._footage_service_s = 0.0

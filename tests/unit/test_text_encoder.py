@@ -127,6 +127,18 @@ async def test_least_recently_used_prompt_is_forgotten_and_a_second_encoder_give
     await encoder.aclose()
 
 
+async def test_features_that_are_kept_are_bounded_by_what_they_take_and_the_newest_is_kept(shared: LocalTextEncoder) -> None:
+    one = await shared.encode("a")
+    for most, kept in ((2 * (one.tokens.nbytes + one.mask.nbytes), 2), (1, 1)):
+        encoder = LocalTextEncoder(SentenceEmbedder(CONFIG), cache_bytes=most)
+        for prompt in ("a", "b", "c", "c"):
+            await encoder.encode(prompt)
+        assert (encoder.statistics().hits, encoder.statistics().cached) == (1, kept)
+        await asyncio.gather(*(encoder.encode("d") for _ in range(3)))
+        assert encoder.statistics().cached == kept
+        await encoder.aclose()
+
+
 async def test_equal_prompts_at_the_same_time_run_once(shared: LocalTextEncoder) -> None:
     before = shared.statistics()
     embeddings = await asyncio.gather(*(shared.encode("eight callers, one run") for _ in range(8)))
