@@ -66,8 +66,8 @@ def given_bytes(model: ModelConfig) -> int:
 
 
 def _text_bytes(model: ModelConfig) -> int:
-    """Of an embedding; both texts of a model with guidance."""
-    return getattr(model, "texts", 1) * getattr(model, "max_tokens", 512) * (_TEXT_WIDTH * _FLOAT + 1)
+    """Of an embedding; of two, where there may be guidance."""
+    return (2 if model.max_guidance > 1 else 1) * model.max_prompt_tokens * (_TEXT_WIDTH * _FLOAT + 1)
 
 
 def _kinds(grid: ChunkGrid) -> tuple[int, ...]:

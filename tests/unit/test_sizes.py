@@ -17,7 +17,7 @@ from deployments.sizes import largest_messages, record_bytes
 from model_core.config import ModelConfig
 from model_core.pipeline import SessionRequest
 from model_core.presets import millrace_64
-from model_core.types import Codec, FrameChunk
+from model_core.types import Codec, FrameChunk, Guidance, SessionContext, TextEmbedding
 from tests import checkpoints
 from tests.fakes import FakeStages
 
@@ -46,13 +46,25 @@ def test_no_raw_chunk_is_larger_than_what_is_counted_on(name: str) -> None:
 async def test_no_context_and_no_record_is_larger_than_what_is_counted_on() -> None:
     config = millrace_64()
     stages = FakeStages(keep_chunks=4)
-    session = await stages.pipeline.open(SessionRequest("s", "a red circle " * 300, 1, 4, None))
+    session = await stages.pipeline.open(SessionRequest("s", "red" * 1300, 1, 4, None))
     events = session.events()
     for _ in range(config.context_chunks + 8):
         await anext(events)
         assert len(pickle.dumps(session.context())) <= largest_messages(config)[1].size_bytes
         assert len(session.record().to_bytes()) <= record_bytes(config, 4)
     await events.aclose()
+
+
+@pytest.mark.parametrize("name", ["wan", "causal-wan"])
+def test_the_features_of_every_text_are_counted_at_the_width_of_the_widest_encoder(name: str) -> None:
+    config = model(name)
+    tokens = config.max_prompt_tokens
+    text = TextEmbedding("a dog", np.zeros((1, tokens, 4096), np.float32), np.ones((1, tokens), np.bool_))
+    away = replace(text, tokens=text.tokens.copy(), mask=text.mask.copy())
+    guidance = Guidance(config.guidance, away) if config.guidance > 1 else Guidance()
+    suffix = tuple(np.zeros(config.latent_shape(chunk), np.float32) for chunk in range(config.context_chunks))
+    context = SessionContext("s", 1, 4, text, next_chunk=len(suffix), suffix=suffix, guidance=guidance)
+    assert len(pickle.dumps(context)) <= largest_messages(config)[1].size_bytes
 
 
 def test_a_clip_that_no_message_holds_is_refused_with_its_size() -> None:
