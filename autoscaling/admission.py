@@ -84,7 +84,7 @@ class AdmissionConfig:
 class Ask:
     """One request: its tenant's account, the steps that its chunks cost, and whether it must keep up with playback.
 
-    `resumed`: somebody is watching it already. It stands before those who have not begun, and is not refused for a long wait.
+    `resumed`: somebody is watching it already, so it stands before those who have not begun, and is not refused for a long wait.
     """
 
     tenant: str

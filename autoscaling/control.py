@@ -105,9 +105,9 @@ class AdmissionControl:
         self._arrivals = self._departures = 0
 
     def arrive(self, key: int, ask: Ask, now: float, jitter: float, name: str = "") -> Decision:
-        """`key` is new. A Reject leaves nothing behind.
+        """Decide about a new `key`. A Reject leaves nothing behind.
 
-        A call for the session `name`, while that is here with the same terms, takes part in what it has: it is one session, not two.
+        If the session `name` is already here on the same terms, the call shares its slot or place: it is one session, not two.
         """
         self._advance(now)
         self._arrivals += ask.paced
@@ -140,7 +140,7 @@ class AdmissionControl:
         self._changes = [change for change in self._changes if change.key != key]
 
     def pause(self, key: int, now: float) -> None:
-        """Its viewer stands still."""
+        """The viewer of `key` pauses."""
         self._advance(now)
         key = self._first.get(key, key)
         session = self._running.get(key)
@@ -150,7 +150,7 @@ class AdmissionControl:
             self._paused[key] = None
 
     def resume(self, key: int, now: float) -> Decision:
-        """Its viewer goes on. One that was set aside waits in line as those who come back do, and is never refused."""
+        """The viewer of `key` goes on. A session that was set aside waits in line with those who come back, and is never refused."""
         self._advance(now)
         decision = self._go_on(self._first.get(key, key))
         self._changes = [change for change in self._changes if change.key != key]
@@ -199,7 +199,7 @@ class AdmissionControl:
             self._settle()
 
     def _charge(self, elapsed: float) -> None:
-        """Use counts where somebody waits for it."""
+        """Charge tenants for what they used, in each line in which somebody waits."""
         contended = {session.ask.paced for session in self._line.values()}
         for (ask, steps), number in self._kinds.items():
             if ask.paced in contended:
@@ -215,7 +215,7 @@ class AdmissionControl:
         return {session.ask.tenant for session in self._line.values() if session.ask.paced == paced}
 
     def _set_aside(self) -> bool:
-        """Those whose viewers have stood still for too long give up their slots. Whether any did."""
+        """Take the slots of sessions that have paused for too long. Returns whether there were any."""
         config, now = self.config, self._now
         late = [key for key in self._paused if now - (self._running[key].paused_at or 0.0) >= config.hold_s - self._running[key].held_s]
         for key in late:
@@ -264,7 +264,7 @@ class AdmissionControl:
         return self._go_on(first)
 
     def _gone(self, key: int, session: _Session) -> None:
-        """Nobody holds it any more."""
+        """Remove a session that no call holds any more."""
         if key in self._running:
             self._stop_running(key)
             self._departures += session.ask.paced
@@ -281,7 +281,7 @@ class AdmissionControl:
         self._line[key] = session
 
     def _decide(self, key: int, jitter: float, *, own: bool) -> Decision:
-        """For `key`, which is in line. `own`: one of its tenant's sessions is the same as this one."""
+        """Decide about `key`, which is in line. `own`: this session is already counted among its tenant's, so do not count it twice."""
         ask = self._line[key].ask
         view = self._view(key, ask, self._order(paced=ask.paced).index(key))
         if own:
@@ -396,5 +396,5 @@ class AdmissionControl:
 
 
 def _alike(ask: Ask, other: Ask) -> bool:
-    """Whether they are the same but for having begun."""
+    """Whether they ask for the same, `resumed` aside."""
     return replace(ask, resumed=other.resumed) == other

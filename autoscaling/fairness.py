@@ -1,4 +1,4 @@
-"""Whose turn it is in one line: weighted fair shares of accelerator time between tenants, by virtual time, at admission.
+"""Says whose turn it is in one line: tenants have weighted fair shares of accelerator time, by virtual time, at admission.
 
 An account counts only while somebody waits. Each tenant has a counter of the accelerator-seconds that it has used in that time, divided by
 its weight. The next slot goes to the tenant with the lowest counter, with what its running sessions are still expected to use added to it.
@@ -27,7 +27,7 @@ class Waiter:
 
 
 class FairShares:
-    """The accounts of one line. One owner; knows no time: usage is told."""
+    """The accounts of one line. It has one owner, who tells it of usage; it knows no time."""
 
     def __init__(self) -> None:
         self._used: dict[str, float] = {}
@@ -38,19 +38,19 @@ class FairShares:
         return len(self._used)
 
     def join(self, tenant: str) -> None:
-        """It had nobody in line and has somebody now, behind others."""
+        """`tenant`, which had nobody in line, has somebody now, behind others."""
         self._used[tenant] = max(self._used.get(tenant, 0.0), self._reached)
 
     def served(self, waiting: Collection[str]) -> None:
-        """A slot is given to one of the tenants in line, which are `waiting`."""
+        """One of the `waiting` tenants, those in line, gets a slot."""
         self._reached = max(self._reached, self._floor(waiting))
 
     def charge(self, tenant: str, seconds: float, weight: float) -> None:
-        """It has used `seconds` of accelerator time while somebody waited."""
+        """`tenant` has used `seconds` of accelerator time while somebody waited."""
         self._used[tenant] = self._used.get(tenant, 0.0) + seconds / weight
 
     def settle(self, waiting: Collection[str], weight: Callable[[str], float]) -> None:
-        """Forgive what exceeds the bound, and forget what says nothing; `waiting` are the tenants in line, `weight` a tenant's."""
+        """Forgive arrears beyond the bound, and drop accounts that change nothing. `waiting` are the tenants in line."""
         if not waiting:
             self._used.clear()
             self._reached = 0.0

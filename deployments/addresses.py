@@ -69,5 +69,5 @@ class HeldPorts:
         self._ports.add(port)
 
     def release(self) -> None:
-        """Calling it again does nothing."""
+        """Give the ports up. A second call does nothing."""
         self._held.close()

@@ -97,7 +97,7 @@ class RunningApp:
         self.stop()
 
     def stop(self) -> None:
-        """Drain, and stop what was started: the application, and the private cluster under it. Calling it again does nothing.
+        """Drain, and stop what was started: the application, and the private cluster under it. A second call does nothing.
 
         Interrupted while it drains, it stops the cluster at once.
         """

@@ -38,7 +38,7 @@ class AppState:
     deployments: Mapping[str, DeploymentState] = field(default_factory=dict)
 
     def awaited(self) -> str:
-        """What is not ready yet, in words."""
+        """What the start still waits for, in words."""
         late = [f"{name} ({_counted(d.replicas)})" for name, d in self.deployments.items() if not d.ready]
         return ", ".join(late) if late else "the front door to find every stage healthy"
 

@@ -46,7 +46,7 @@ class RunningSession:
             self.end(pb.END_REASON_SERVER_DRAINING)
 
     def hand_over(self) -> None:
-        """That while is over."""
+        """The time that it may go on is over."""
         if self._whole:
             self.fail(StageUnavailable(DRAINING))
         else:
