@@ -162,13 +162,13 @@ class Caller:
         await self._live(steer=True)
 
     async def live_half_closed(self) -> None:
+        """No more controls: the session plays on, until its caller leaves."""
         channel = grpc.aio.insecure_channel(self._address)
         call = await self._live_call(channel, seconds=0.0)
         await asyncio.sleep(self._moment())
-        with suppress(grpc.aio.AioRpcError, asyncio.CancelledError):
+        with suppress(grpc.aio.AioRpcError):
             await call.done_writing()
-            async for _ in call:
-                pass
+        await self._read_for(call)
         await channel.close()
 
     async def live_closed(self) -> None:
