@@ -1,4 +1,4 @@
-"""Sessions one after another, against a pipeline that has served none: `python -m bench.parity_sequences [FAMILY ...]`.
+"""Compares sessions one after another with a pipeline that has served none: `python -m bench.parity_sequences [FAMILY ...]`.
 
 All families are served by one process, in turns. In each, one request is made as the first session, the second, and the hundredth; in
 between come other callers, with prompts, seeds, lengths, steps, guidance and images of their own, two at a time, of whom some leave early.

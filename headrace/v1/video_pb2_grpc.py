@@ -74,9 +74,9 @@ class VideoServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Live(self, request_iterator, context):
-        """A steerable session: start, change the prompt mid-stream, pause, resume, stop. To close the sending side means that no more controls come:
-        the session plays on to its end, and one without an end until the call is cancelled, for as long as a stream with an end may last. One
-        that is paused then, with nobody left to resume it, ends.
+        """A steerable session: start, change the prompt mid-stream, pause, resume, stop. Closing the sending side says that no more controls come.
+        A session that plays goes on to its end; one without an end goes on until the call is cancelled, or for as long as a Stream may last. A
+        session that is paused at that moment ends, because nobody is left to resume it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
