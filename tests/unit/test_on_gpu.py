@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import aclosing
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -21,20 +22,21 @@ from tests import checkpoints
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")]
 
 PROMPT = "a red circle moves left"
-CUDA = RuntimeConfig(name="cuda")
-ON_GPU = Execution(text_encoder=CUDA, denoiser=CUDA, decoder=CUDA)
 # One shape for every batch: matrix products of another size may be another kernel's, which rounds otherwise.
 ONE_SHAPE = EngineConfig(batch_buckets=(2,))
 
 
-def request(config: ModelConfig, seed: int) -> SessionRequest:
-    footage = Footage(np.asarray(checkpoints.image(_made_as(config), seed))[None]) if config.needs_media else None
+def on_gpu(name: str, dtype: Literal["float32", "bfloat16"] = "float32") -> ModelConfig:
+    runtime, small = RuntimeConfig(name="cuda", dtype=dtype), checkpoints.config(name)
+    execution = Execution(text_encoder=runtime, denoiser=runtime, decoder=runtime)
+    return replace(small, checkpoint=replace(small.checkpoint, dtype=dtype), execution=execution)
+
+
+def request(name: str, seed: int) -> SessionRequest:
+    config = checkpoints.config(name)
+    footage = Footage(np.asarray(checkpoints.image(name, seed))[None]) if config.needs_media else None
     frames = config.grid.max_frames or config.grid.first_frame(3)
     return SessionRequest(f"s{seed}", f"{PROMPT} {seed}", seed, num_steps=3, num_frames=frames, footage=footage)
-
-
-def _made_as(config: ModelConfig) -> str:
-    return next(name for name in sorted(MAKERS) if checkpoints.config(name) == replace(config, execution=Execution()))
 
 
 async def played(session: Session) -> list[bytes]:
@@ -42,12 +44,13 @@ async def played(session: Session) -> list[bytes]:
         return [frame async for event in events if isinstance(event, FrameChunk) for frame in event.data]
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", sorted(MAKERS))
-async def test_sessions_on_the_gpu_depend_on_nobody_and_go_on_anywhere(name: str) -> None:
-    config = replace(checkpoints.config(name), execution=ON_GPU)
+async def test_sessions_on_the_gpu_depend_on_nobody_and_go_on_anywhere(name: str, dtype: Literal["float32", "bfloat16"]) -> None:
+    config = on_gpu(name, dtype)
     here, there = (LocalPipeline(config, ONE_SHAPE) for _ in range(2))
     try:
-        one, other = request(config, 1), request(config, 2)
+        one, other = request(name, 1), request(name, 2)
         alone = await played(await here.pipeline.open(one))
         assert await played(await here.pipeline.open(other)) != alone
         assert await played(await here.pipeline.open(one)) == alone
@@ -69,11 +72,10 @@ async def test_sessions_on_the_gpu_depend_on_nobody_and_go_on_anywhere(name: str
 @pytest.mark.parametrize("name", sorted(MAKERS))
 async def test_frames_of_the_gpu_are_those_of_the_cpu_but_for_rounding(name: str) -> None:
     made = []
-    for execution in (Execution(), ON_GPU):
-        config = replace(checkpoints.config(name), execution=execution)
+    for config in (checkpoints.config(name), on_gpu(name)):
         pipeline = LocalPipeline(config, ONE_SHAPE)
         try:
-            made.append(np.frombuffer(b"".join(await played(await pipeline.pipeline.open(request(config, 1)))), np.uint8).astype(int))
+            made.append(np.frombuffer(b"".join(await played(await pipeline.pipeline.open(request(name, 1)))), np.uint8).astype(int))
         finally:
             await pipeline.aclose()
     cpu, gpu = made
