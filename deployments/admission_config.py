@@ -12,7 +12,7 @@ from model_core.config import ModelConfig
 
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class AdmissionSettings(_Settings):

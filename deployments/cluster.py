@@ -232,16 +232,17 @@ def _tune(app: dict[str, Any], door: dict[str, Any], overrides: Overrides) -> No
 
 def _arguments(args: Mapping[str, Any], overrides: Overrides) -> dict[str, Any]:
     merged = _merged(args, overrides.args)
-    if not isinstance(front_door := merged.get("front_door") or {}, Mapping):
+    given = merged.get("front_door")
+    if not isinstance(given, Mapping | None):
         return merged  # which the check refuses
-    front_door = dict(front_door)
+    front_door = dict(given or {})
     for key, port in (("port", overrides.grpc_port), ("metrics_port", overrides.metrics_port)):
         if port is not None:
             front_door[key] = port
         if front_door.get(key) == 0:  # a replica that replaces another must come back on the same port
             front_door[key] = free_port()
     if overrides.address is None:
-        merged["link_host"] = merged.get("link_host") or _LOOPBACK
+        merged["link_host"] = _LOOPBACK if merged.get("link_host") in (None, "") else merged["link_host"]
     return {**merged, "front_door": front_door}
 
 

@@ -37,7 +37,7 @@ NEURON_TARGETS = ("trn2", "trn3")
 
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class RuntimeSettings(_Settings):

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Hashable, Iterator, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
-from ray.serve.schema import ServeDeploySchema
+from pydantic import BaseModel, ValidationError
+from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
+from ray.serve.schema import DeploymentSchema, RayActorOptionsSchema, ServeApplicationSchema, ServeDeploySchema
 
 from deployments.config import FRONT_DOOR, FUSED_DEPLOYMENT, STAGE_DEPLOYMENTS
 from deployments.scaling_config import violations
 from model_core.errors import FieldViolation, InvalidRequest
+
+
+class _Loader(yaml.SafeLoader):
+    """Of a key that is given twice YAML's own loader takes the later value without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
+                    raise yaml.constructor.ConstructorError(None, None, f"the key {key.value[:64]!r} is given twice", key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 def read_document(path: Path) -> dict[str, Any]:
@@ -22,7 +39,7 @@ def read_document(path: Path) -> dict[str, Any]:
         OSError: the file cannot be read.
     """
     try:
-        document = yaml.safe_load(path.read_bytes())
+        document = yaml.load(path.read_bytes(), _Loader)  # noqa: S506 - a SafeLoader
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # bytes that are no text, dates that do not exist, endless nesting
         raise _invalid(path.name, f"must be YAML; {_where(error)}") from None
     if not isinstance(document, dict):
@@ -32,6 +49,8 @@ def read_document(path: Path) -> dict[str, Any]:
         ServeDeploySchema.model_validate(document)
     except ValidationError as error:
         raise InvalidRequest(violations("", error)) from None
+    if found := tuple(_overlooked(document)):
+        raise InvalidRequest(found)
     for index, app in enumerate(document["applications"]):
         runtime_env = app.get("runtime_env", {})
         env_vars = runtime_env.get("env_vars", {})
@@ -48,7 +67,10 @@ def check_deployments(blocks: list[dict[str, Any]], mode: str) -> None:
     """
     stages = STAGE_DEPLOYMENTS.values() if mode == "staged" else (FUSED_DEPLOYMENT,)
     known = (*stages, FRONT_DOOR)
+    names = [block["name"] for block in blocks]
     for block in blocks:
+        if names.count(block["name"]) > 1:
+            raise _invalid("deployments.name", f"must be given once for each deployment; got {block['name']!r} twice")
         if block["name"] not in known:
             raise _invalid("deployments.name", f"must be one of {', '.join(known)} in mode {mode}; got {block['name']!r}")
 
@@ -61,6 +83,60 @@ def _check_blocks(document: dict[str, Any]) -> None:
         for b, block in enumerate(blocks if isinstance(blocks, list) else []):
             if not isinstance(block, dict):
                 raise _invalid(f"applications.{a}.deployments.{b}", f"must be a mapping with the key 'name'; got {_shown(block)}")
+
+
+def _overlooked(document: Mapping[str, Any]) -> Iterator[FieldViolation]:
+    """What Serve 2.60 finds out after it has accepted the document, or never: it passes over keys that it does not know."""
+    yield from _unknown("", document, ServeDeploySchema)
+    for a, app in enumerate(document["applications"]):
+        path = f"applications.{a}"
+        yield from _unknown(path, app, ServeApplicationSchema)
+        yield from _policy(f"{path}.autoscaling_policy", app.get("autoscaling_policy"))
+        for b, block in enumerate(app.get("deployments") or []):
+            yield from _deployment(f"{path}.deployments.{b}", block)
+
+
+def _deployment(path: str, block: Mapping[str, Any]) -> Iterator[FieldViolation]:
+    yield from _unknown(path, block, DeploymentSchema)
+    options, scaling = block.get("ray_actor_options"), block.get("autoscaling_config")
+    if isinstance(options, Mapping):
+        yield from _unknown(f"{path}.ray_actor_options", options, RayActorOptionsSchema)
+        amounts = {"num_cpus": options.get("num_cpus") or 0, "num_gpus": options.get("num_gpus") or 0}
+        amounts |= {f"resources.{name}": amount for name, amount in (options.get("resources") or {}).items()}
+        for name, amount in amounts.items():
+            if not isinstance(amount, int | float) or not 0 <= amount < math.inf:
+                yield FieldViolation(f"{path}.ray_actor_options.{name}", f"must be a number from 0 on; got {_shown(amount)}")
+    if isinstance(scaling, Mapping):
+        path = f"{path}.autoscaling_config"
+        yield from _unknown(path, scaling, AutoscalingConfig)
+        try:
+            AutoscalingConfig.model_validate({key: value for key, value in scaling.items() if key != "policy"})
+        except ValidationError as error:
+            yield from violations(path, error)
+        yield from _policy(f"{path}.policy", scaling.get("policy"))
+
+
+def _policy(path: str, policy: object) -> Iterator[FieldViolation]:
+    if policy is None:
+        return
+    if not isinstance(policy, Mapping):
+        yield FieldViolation(path, f"must be a mapping with the key 'policy_function'; got {_shown(policy)}")
+        return
+    yield from _unknown(path, policy, AutoscalingPolicy)
+    try:
+        AutoscalingPolicy(**{str(key): value for key, value in policy.items()})
+    except ValidationError as error:
+        yield from violations(path, error)
+    except (ImportError, AttributeError, ValueError) as error:
+        yield FieldViolation(f"{path}.policy_function", f"must be one that can be imported, MODULE:NAME; got {error}")
+
+
+def _unknown(path: str, block: Mapping[str, Any], schema: type[BaseModel]) -> Iterator[FieldViolation]:
+    for key in block:
+        if key not in schema.model_fields:
+            name = str(key)[:64]
+            known = ", ".join(get_close_matches(name, schema.model_fields) or sorted(schema.model_fields))
+            yield FieldViolation(f"{path}.{name}".lstrip("."), f"must be a key that Serve knows, such as {known}; got {name!r}")
 
 
 def _invalid(field: str, sentence: str) -> InvalidRequest:

@@ -10,6 +10,8 @@ from autoscaling.scaling import Stage
 from deployments.addresses import is_loopback
 from deployments.config import FRONT_DOOR, FUSED_DEPLOYMENT, STAGE_DEPLOYMENTS, AppConfig, RuntimeSettings
 
+_AUTO_MOST = 100  # replicas, with `num_replicas: auto`
+
 
 @dataclass(frozen=True, slots=True)
 class DeploymentFacts:
@@ -51,12 +53,23 @@ def warnings(config: AppConfig, facts: list[DeploymentFacts]) -> Iterator[str]:
 
 def _facts(block: Mapping[str, Any], config: AppConfig) -> DeploymentFacts:
     options, scaling = block.get("ray_actor_options") or {}, block.get("autoscaling_config")
+    auto = block.get("num_replicas") == "auto"
     fixed = block.get("num_replicas") or 1
-    least, most = (scaling.get("min_replicas", 1), scaling.get("max_replicas", 1)) if isinstance(scaling, Mapping) else (fixed, fixed)
+    if auto or isinstance(scaling, Mapping):
+        scaling = scaling or {}
+        least, most = int(scaling.get("min_replicas", 1)), int(scaling.get("max_replicas", _AUTO_MOST if auto else 1))
+    else:
+        least = most = int(fixed)
     return DeploymentFacts(
-        block["name"], least, most, options.get("num_cpus", 1.0), options.get("num_gpus", 0.0), options.get("resources") or {},
+        block["name"], least, most, _number(options, "num_cpus", 1.0), _number(options, "num_gpus", 0.0), options.get("resources") or {},
         tuple(dict.fromkeys(runtime.name for runtime in _runtimes(block["name"], config))),
     )  # fmt: skip
+
+
+def _number(options: Mapping[str, Any], key: str, default: float) -> float:
+    """Serve takes its default for a key without a value."""
+    value = options.get(key)
+    return default if value is None else float(value)
 
 
 def _runtimes(name: str, config: AppConfig) -> tuple[RuntimeSettings, ...]:

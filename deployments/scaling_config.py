@@ -27,7 +27,7 @@ log = logging.getLogger("ray.serve.headrace")
 
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class PoolSettings(_Settings):

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class TenantSettings(_Settings):

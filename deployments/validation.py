@@ -19,7 +19,7 @@ from model_core.errors import FieldViolation, InvalidRequest
 from model_core.request import SessionRequest, guidance_limit
 from model_core.session_log import Reconciled
 from model_core.types import Codec
-from model_core.uploads.upload import Upload, UploadLimits
+from model_core.uploads.upload import Upload, UploadLimits, bounded
 
 T = TypeVar("T")
 Control = Literal["prompt", "pause", "resume", "stop"]
@@ -54,6 +54,15 @@ class Limits:
     stall_timeout_seconds: float = 60.0
     max_unanswered_controls: int = 32
     uploads: UploadLimits = field(default_factory=UploadLimits)
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where a limit would let nothing through, or more than one message can hold."""
+        for name in ("max_prompt_bytes", "max_generate_seconds", "max_stream_seconds", "start_timeout_seconds", "stall_timeout_seconds"):
+            bounded(name, getattr(self, name), 1024 * 1024 if name == "max_prompt_bytes" else math.inf)
+        bounded("max_unanswered_controls", self.max_unanswered_controls)
+        if not 0 <= self.live_lead_seconds <= self.max_lead_seconds < math.inf:
+            given = f"{self.live_lead_seconds:g} and {self.max_lead_seconds:g}"
+            raise ValueError(f"live_lead_seconds must be a number from 0 to max_lead_seconds; got {given}")
 
     @property
     def max_request_bytes(self) -> int:

@@ -6,12 +6,24 @@ because whoever wrote the file decides how much a decoder allocates and how long
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from model_core.config import Media, ModelConfig
 
+# A request is one message, whose bytes gRPC counts in 32 bits. The other two are for the process that decodes, whose limits have 64.
+_MOST_BYTES, _MOST_SECONDS, _MOST_MEMORY = 256 * 1024 * 1024, 24 * 3600, 1 << 40
+MEDIA: tuple[Media, ...] = ("image", "video")
+
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP")
 VIDEO_FORMATS = ("MP4",)
+
+
+def bounded(name: str, value: float, most: float = math.inf) -> None:
+    """Raises ValueError where a limit is not above 0, or above `most`, or no number."""
+    if not (0 < value <= most and math.isfinite(value)):
+        upto = "" if math.isinf(most) else f" up to {most}"
+        raise ValueError(f"{name} must be a number above 0{upto}; got {value}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +44,14 @@ class UploadLimits:
     max_video_pixels: int = 4_000_000
     max_video_seconds: int = 30
     max_decode_bytes: int = 768 * 1024 * 1024
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where a limit would let nothing through, or a file that no request can hold."""
+        for kind in MEDIA:
+            bounded(f"max_{kind}_bytes", self.max_bytes(kind), _MOST_BYTES)
+            bounded(f"max_{kind}_pixels", self.max_pixels(kind))
+            bounded(f"max_{kind}_seconds", self.max_seconds(kind), _MOST_SECONDS)
+        bounded("max_decode_bytes", self.max_decode_bytes, _MOST_MEMORY)
 
     def max_bytes(self, kind: Media) -> int:
         return self.max_image_bytes if kind == "image" else self.max_video_bytes

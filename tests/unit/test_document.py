@@ -16,11 +16,16 @@ from headrace.cli import app
 from headrace.cli.console import EXIT_BAD_INPUT, conclude
 from model_core.errors import InvalidRequest
 
+BLOCK = "applications.0.deployments.0"
 APP = {"name": "headrace", "import_path": "deployments.app:build"}
 
 
 def document(**changes: Any) -> bytes:
     return yaml.safe_dump({"applications": [APP | changes]}).encode()
+
+
+def block(**changes: Any) -> bytes:
+    return document(deployments=[{"name": "Denoiser"} | changes])
 
 
 @pytest.mark.parametrize(
@@ -37,11 +42,43 @@ def document(**changes: Any) -> bytes:
         (b"applications: []", "applications: must be one application named 'headrace'; got []"),
         (document(args=5), "applications.0.args: Input should be a valid dictionary"),
         (document(args={"front_door": 7}), "args.front_door: Input should be a valid dictionary"),
+        (document(args={"front_door": []}), "args.front_door: Input should be a valid dictionary"),
+        (document(args={"front_door": {"drain_seconds": float("inf")}}), "args.front_door.drain_seconds: Input should be a finite number"),
+        (document(args={"session_store": {"replay_seconds": float("inf")}}), "args.session_store.replay_seconds: Input should be a finite"),
+        (
+            document(args={"front_door": {"limits": {"max_prompt_bytes": 0}}}),
+            "args.front_door.limits: max_prompt_bytes must be a number above 0",
+        ),
+        (
+            document(args={"front_door": {"limits": {"uploads": {"max_video_bytes": 2**30}}}}),
+            "args.front_door.limits.uploads: max_video_bytes must be a number above 0 up to 268435456; got 1073741824",
+        ),
+        (document(args={"link_host": 0}), "args.link_host: Input should be a valid string"),
         (document(args={"engine": [1]}), "args.engine: Input should be a valid dictionary"),
         (document(deployments=7), "applications.0.deployments: Input should be a valid list"),
         (document(deployments=[7]), "applications.0.deployments.0: must be a mapping with the key 'name'; got int '7'"),
         (document(deployments=[{}]), "applications.0.deployments.0.name: Field required"),
         (document(deployments=[{"name": "Denoser"}]), "deployments.name: must be one of TextEncoder, Denoiser, Decoder, FrontDoor"),
+        (
+            document(deployments=[{"name": "Denoiser"}] * 2),
+            "deployments.name: must be given once for each deployment; got 'Denoiser' twice",
+        ),
+        (b"applications: []\nx: {a: 1, a: 2}", "serve.yaml: must be YAML; line 2, column 11: the key 'a' is given twice"),
+        (document(arg={}), "applications.0.arg: must be a key that Serve knows, such as args; got 'arg'"),
+        (block(num_replica=2), f"{BLOCK}.num_replica: must be a key that Serve knows, such as num_replicas"),
+        (block(ray_actor_options={"num_cpu": 2}), f"{BLOCK}.ray_actor_options.num_cpu: must be a key that Serve knows, such as num_cpus"),
+        (
+            block(ray_actor_options={"resources": {"a": "b"}}),
+            f"{BLOCK}.ray_actor_options.resources.a: must be a number from 0 on; got str 'b'",
+        ),
+        (block(autoscaling_config={"min_replica": 2}), f"{BLOCK}.autoscaling_config.min_replica: must be a key that Serve knows, such as"),
+        (block(autoscaling_config={"min_replicas": "two"}), f"{BLOCK}.autoscaling_config.min_replicas: Input should be a valid integer"),
+        (block(autoscaling_config={"min_replicas": 2}), f"{BLOCK}.autoscaling_config: max_replicas (1) must be greater than or equal to"),
+        (block(autoscaling_config={"policy": 5}), f"{BLOCK}.autoscaling_config.policy: must be a mapping with the key 'policy_function'"),
+        (
+            document(autoscaling_policy={"policy_function": "no.such:policy"}),
+            "applications.0.autoscaling_policy.policy_function: must be one that can be imported, MODULE:NAME; got No module named 'no'",
+        ),
         (document(runtime_env=[1]), "applications.0.runtime_env: Input should be a valid dictionary"),
         (document(runtime_env={"env_vars": [1]}), "applications.0.runtime_env.env_vars: must map names to quoted text"),
         (document(runtime_env={"env_vars": {"A": 1}}), "applications.0.runtime_env.env_vars: must map names to quoted text"),
@@ -59,6 +96,21 @@ def test_keys_without_a_value_are_as_if_left_out(tmp_path: Path) -> None:
     loaded, config = load(path, Overrides(env={"A": "1"}))
     assert config == AppConfig(link_host="127.0.0.1")
     assert loaded["applications"][0]["runtime_env"] == {"env_vars": {"A": "1"}}
+
+
+@pytest.mark.parametrize(
+    ("given", "replicas"),
+    [
+        ({}, (1, 1, 1.0)),
+        ({"num_replicas": 3}, (3, 3, 1.0)),
+        ({"num_replicas": "auto", "ray_actor_options": {"num_cpus": None}}, (1, 100, 1.0)),
+        ({"num_replicas": "auto", "autoscaling_config": {"max_replicas": 4}, "ray_actor_options": {"num_cpus": 2}}, (1, 4, 2.0)),
+    ],
+)
+def test_what_serve_makes_of_a_block_is_told(tmp_path: Path, given: dict[str, Any], replicas: tuple[int, int, float]) -> None:
+    (path := tmp_path / "serve.yaml").write_bytes(block(**given))
+    [facts] = deployments(*load(path, Overrides()))
+    assert (facts.min_replicas, facts.max_replicas, facts.cpus) == replicas
 
 
 @pytest.mark.parametrize(
