@@ -101,8 +101,12 @@ class PrivateRay:
     def _keep_logs(self) -> Path | None:
         if not self.logs.is_dir():
             return None
-        kept = Path(tempfile.mkdtemp(prefix="headrace-logs-"))
-        shutil.copytree(self.logs.resolve(), kept, dirs_exist_ok=True, ignore_dangling_symlinks=True)
+        try:
+            kept = Path(tempfile.mkdtemp(prefix="headrace-logs-"))
+            shutil.copytree(self.logs.resolve(), kept, dirs_exist_ok=True, ignore_dangling_symlinks=True)
+        except OSError as error:  # a full disk, which may be why the start failed; what there was room for stays
+            log.warning("the logs cannot be kept: %s", str(error)[:200])
+            return None
         return kept
 
 

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from google.protobuf.message import Message
@@ -225,7 +226,7 @@ class _Serving:
         helpers: list[asyncio.Task[None]] = []
         try:
             if steer is not None:
-                helpers.append(asyncio.create_task(self._guarded(steer(self._running, self._refuse))))
+                helpers.append(asyncio.create_task(self._guarded(partial(steer, self._running, self._refuse))))
             if await self._wait_for_slot():
                 async with self._keeper.keeping(self._order.token, self._order.holder, self._running.session) as self._kept:
                     header = await self._codec_header()
@@ -234,7 +235,7 @@ class _Serving:
                     await self._send(started=wire.started(self._order.request, self._order.config, self._steps, header, self._order.token))
                     self._meter.started()
                     if steer is not None:
-                        helpers.append(asyncio.create_task(self._guarded(self._tick())))
+                        helpers.append(asyncio.create_task(self._guarded(self._tick)))
                     if resume is not None:
                         await self._tell_again(resume.story)
                     async with aclosing(self._running.session.events(self._pacer)) as events:
@@ -362,10 +363,10 @@ class _Serving:
             if not self._running.session.paused:
                 await self._post(usage=self._usage.tick(self._order.config.fps))
 
-    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _guarded(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run a helper; its error ends the session and is raised by `serve`."""
         try:
-            await work
+            await work()
         except Exception as error:  # noqa: BLE001 - handed to `serve`, which raises it
             self._running.fail(error)
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
+
+import grpc.aio
+import pytest
 
 from deployments.validation import Limits
 from headrace.live import LiveEvent
 from headrace.v1 import video_pb2 as pb
 from model_core.types import TextEmbedding
 from tests.fakes import FakeEncoder, FakeStages
-from tests.served import serving
+from tests.served import live_call, read_all, serving
 
 TIMEOUT_S = 20.0
 
@@ -87,3 +91,16 @@ async def test_prompts_beyond_what_may_wait_refuse_the_oldest_and_hold_up_no_sto
         await session.stop()
         await until(events, pb.Ended)
         await served.nothing_left()
+
+
+@pytest.mark.filterwarnings("always::RuntimeWarning")
+async def test_a_live_that_ends_as_it_starts_leaves_no_helper_unstarted(recwarn: pytest.WarningsRecorder) -> None:
+    for _ in range(3):
+        async with serving() as served, grpc.aio.insecure_channel(served.address) as channel:
+            call = live_call(channel)
+            await call.write(pb.LiveRequest(start=pb.LiveStart(spec=pb.VideoSpec(prompt="a red circle"))))
+            await call.write(pb.LiveRequest(stop=pb.Stop()))
+            assert (await read_all(call))[-1].HasField("ended")
+            await served.nothing_left()
+    gc.collect()
+    assert [str(told.message) for told in recwarn if "never awaited" in str(told.message)] == []
