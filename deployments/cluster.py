@@ -164,10 +164,16 @@ def _deploy(document: dict[str, Any], config: AppConfig, overrides: Overrides, p
 
 
 def _check_private(door: FrontDoorSettings) -> None:
-    """Ray's own ports are open to every interface whatever the address of ours, and take code from whoever has the token."""
+    """Ray's own ports are open to every interface whatever the address of ours, and take code from whoever has the token.
+
+    The front door reads its TLS files on this machine.
+    """
     if not is_loopback(door.host) and not has_token():
         mode = os.environ["RAY_AUTH_MODE"]
         raise _invalid("args.front_door.host", f"must be a loopback address unless RAY_AUTH_MODE is token; got {door.host!r} and {mode!r}")
+    for name, path in () if door.tls is None else door.tls:
+        if not os.access(path, os.R_OK):
+            raise _invalid(f"args.front_door.tls.{name}", f"must be a file that can be read; got {path!r}")
 
 
 def _delete_app() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +37,9 @@ def warnings(config: AppConfig, facts: list[DeploymentFacts]) -> Iterator[str]:
     door = config.front_door
     if not is_loopback(door.host) and door.tls is None:
         yield f"front_door.host {door.host} faces the network and tls is not set: prompts, frames and resume tokens travel in clear"
+    for name, path in () if door.tls is None else door.tls:
+        if not os.access(path, os.R_OK):
+            yield f"front_door.tls.{name} {path} cannot be read on this machine: it must be on every node that runs a front door"
     by_name = {each.name: each for each in facts}
     doors = by_name.get(FRONT_DOOR)
     if doors is not None and doors.max_replicas > 1 and not config.session_store.url:

@@ -143,6 +143,11 @@ def test_check_lists_every_fault_and_no_traceback(tmp_path: Path, capsys: pytest
         ({"front_door": {"host": "0.0.0.0"}}, {}, "front_door.host 0.0.0.0 faces the network and tls is not set"),  # noqa: S104
         ({}, {"FrontDoor": {"num_replicas": 2, "autoscaling_config": None}}, "several front doors without session_store.url"),
         ({}, {"Denoiser": {"autoscaling_config": {"min_replicas": 0, "max_replicas": 1}}}, "Denoiser has min_replicas 0"),
+        (
+            {"front_door": {"tls": {"certificate_file": "pyproject.toml", "key_file": "/no/key"}}},
+            {},
+            "front_door.tls.key_file /no/key cannot be read on this machine",
+        ),
         ({"engine": {"runtime": {"name": "cuda"}}}, {}, "Denoiser runs on cuda and reserves none: set num_gpus"),
         (
             {"decoder": {"runtime": {"name": "neuron", "target": "trn2", "cores": 2, "compiled": True}}},

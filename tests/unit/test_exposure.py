@@ -28,3 +28,10 @@ def test_a_private_cluster_without_a_token_is_not_started_for_a_door_to_the_netw
     open_door = Overrides(grpc_port=0, metrics_port=0, args={"front_door": {"host": "0.0.0.0"}})  # noqa: S104 - refused
     with pytest.raises(InvalidRequest, match=r"args\.front_door\.host: must be a loopback address unless RAY_AUTH_MODE is token; got"):
         start_local(STAGED_CONFIG, open_door)
+
+
+def test_a_private_cluster_is_not_started_for_files_of_tls_that_are_not_there() -> None:
+    tls = {"certificate_file": "pyproject.toml", "key_file": "/no/key"}
+    door = Overrides(grpc_port=0, metrics_port=0, args={"front_door": {"tls": tls}})
+    with pytest.raises(InvalidRequest, match=r"args\.front_door\.tls\.key_file: must be a file that can be read; got '/no/key'"):
+        start_local(STAGED_CONFIG, door)
