@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 import math
 import tempfile
-from collections.abc import Callable, Mapping
-from contextlib import aclosing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 
 import grpc
@@ -32,6 +34,12 @@ from observability.metrics import Metrics
 from observability.tracing import Tracing
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["VideoService"].full_name
+
+
+# Written first, so that a disk that is full says so. Where PyAV 18 finds out with the file's header, it keeps the file open for ever.
+_FIRST_BYTES = 64 * 1024
+
+log = logging.getLogger(__name__)
 
 
 class VideoService:
@@ -149,12 +157,14 @@ class VideoService:
         """Frames go to the encoder as they come, so that memory does not grow with length.
 
         Raises:
+            StageUnavailable: the disk is full.
             InvalidRequest: even as small as the encoder can make it, the file is larger than the caller takes.
         """
         usage = wire.Usage()
         bound = FileBound(message_size.media_bytes(order.max_message_bytes), order.request.num_frames or 1)
-        with tempfile.TemporaryDirectory(prefix="headrace-") as folder:
+        with _room_for_files(), tempfile.TemporaryDirectory(prefix="headrace-") as folder:
             path = Path(folder) / "video.mp4"
+            path.write_bytes(bytes(_FIRST_BYTES))
             writer = Mp4Writer(path, order.config.fps, bound)
             try:
                 async with aclosing(place.running.session.events()) as events:
@@ -184,3 +194,15 @@ class VideoService:
             frames_per_chunk=config.frames_per_chunk, codecs=list(wire.CODECS.values()), default_model=name == self._catalogue.default,
             image=wire.footage_input("image", config, limits.uploads), video=wire.footage_input("video", config, limits.uploads),
         )  # fmt: skip
+
+
+@contextmanager
+def _room_for_files() -> Iterator[None]:
+    """Turns a full disk, which is no defect and may be over soon, into StageUnavailable."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        log.error("no file can be written: %s", error)  # noqa: TRY400 - the sentence says it all
+        raise StageUnavailable("the server has no room for the file") from error

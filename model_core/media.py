@@ -10,6 +10,7 @@ import io
 import struct
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
@@ -21,6 +22,7 @@ import numpy as np
 from av.bitstream import BitStreamFilterContext
 from av.codec.context import Flags
 from av.container import OutputContainer
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
@@ -116,12 +118,14 @@ class Mp4Writer:
         self._next_frame = 0
         self._container: OutputContainer = av.open(str(path), "w", format="mp4", options={"movflags": "faststart"})
         self._stream: VideoStream | None = None
+        self._sound = True
 
     def write(self, frames: Frames) -> None:
         """Append `frames` `[N, H, W, 3]`.
 
         Raises:
             ValueError: odd width or height.
+            OSError: the file cannot be written. It can only be closed then.
         """
         _checked(frames)
         if self._stream is None:
@@ -129,14 +133,29 @@ class Mp4Writer:
             bound = {} if self._bound is None else self._bound.options(width, height, self._fps)
             self._stream = _add_h264(self._container, width, height, self._fps, _FILE_OPTIONS | bound)
         for picture in _pictures(frames, self._next_frame, self._fps):
-            self._container.mux(self._stream.encode(picture))
+            self._mux(self._stream.encode(picture))
         self._next_frame += len(frames)
 
     def close(self) -> None:
-        """Finish the file. With no frames written, it holds no video."""
-        if self._stream is not None:
-            self._container.mux(self._stream.encode())
-        self._container.close()
+        """Finish the file. With no frames written, it holds no video. After an error it is only let go of.
+
+        Raises:
+            OSError: as in `write`.
+        """
+        try:
+            if self._stream is not None and self._sound:
+                self._mux(self._stream.encode())
+        finally:
+            with nullcontext() if self._sound else suppress(OSError):  # the end of a file that is told broken cannot be written either
+                self._container.close()
+
+    def _mux(self, packets: list[Packet[VideoStream]]) -> None:
+        """PyAV writes the header with the first packet, and if it cannot, as on a full disk, again with the next, where libav crashes."""
+        try:
+            self._container.mux(packets)
+        except BaseException:
+            self._sound = False
+            raise
 
 
 def encode_gif(frames: Frames, fps: int) -> bytes:

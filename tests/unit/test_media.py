@@ -140,6 +140,18 @@ def test_mp4_writer_takes_frames_in_any_grouping(tmp_path: Path) -> None:
     assert np.array_equal(got, decode(media.encode_mp4(frames, FPS))[1])
 
 
+def test_a_file_that_cannot_be_written_ends_with_an_error_and_not_with_the_process() -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (60, 64, 64, 3), np.uint8)
+    writer = media.Mp4Writer(Path("/dev/full"), FPS)
+    with pytest.raises(OSError, match="No space left on device"):
+        writer.write(noise)
+    writer.close()
+    writer = media.Mp4Writer(Path("/dev/full"), FPS)
+    writer.write(noise[:1])
+    with pytest.raises(OSError, match="No space left on device"):  # the first picture leaves the encoder only now
+        writer.close()
+
+
 def test_mp4_writer_may_be_closed_before_a_frame_came(tmp_path: Path) -> None:
     media.Mp4Writer(tmp_path / "a.mp4", FPS).close()
     writer = media.Mp4Writer(tmp_path / "b.mp4", FPS)

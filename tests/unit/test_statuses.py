@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import inspect
 import re
 from pathlib import Path
@@ -18,7 +19,7 @@ from deployments.message_size import MIN_BYTES
 from deployments.rpc_edge import ReaderStalled, status_of
 from deployments.trailer import MAX_DETAILS_BYTES, MAX_MESSAGE_BYTES, short, trailer
 from deployments.validation import Limits
-from headrace.client import Busy, ClientError, HeadraceClient
+from headrace.client import Busy, ClientError, HeadraceClient, Unavailable
 from headrace.v1 import video_pb2 as pb
 from model_core import errors
 from model_core.errors import FieldViolation, InvalidRequest
@@ -211,3 +212,16 @@ async def test_a_call_that_is_cancelled_before_its_first_message_was_not_invalid
         await served.client.list_models()
         await eventually(lambda: served.service.open_sessions == 0)
         assert ended("invalid") == 0
+
+
+async def test_a_full_disk_is_no_defect_and_touches_no_one_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async with serving() as served:
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "write_bytes", full)
+            with pytest.raises(Unavailable, match="no room for the file; try again in 2 s"):
+                await served.client.generate("a circle", seconds=0.1)
+        assert (await served.client.generate("a circle", seconds=0.1)).mp4
+        await served.nothing_left()
