@@ -37,6 +37,9 @@ ROOT = Path(__file__).resolve().parent.parent
 STAGED_CONFIG = ROOT / "serve.yaml"
 FUSED_CONFIG = ROOT / "serve-fused.yaml"
 
+BUILDER = "deployments.app:build"
+_MESSAGE_BYTES = "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH"
+
 READY_WITHIN_S = 600.0
 _ASK_TIMEOUT_S = 5.0
 _LOOPBACK = "127.0.0.1"
@@ -205,6 +208,8 @@ def load(path: Path, overrides: Overrides) -> tuple[dict[str, Any], AppConfig]:
     if [app.get("name") for app in applications] != [APP_NAME]:
         raise _invalid("applications", f"must be one application named {APP_NAME!r}; got {[app.get('name') for app in applications]}")
     app = applications[0]
+    if app["import_path"] != BUILDER:
+        raise _invalid("applications.0.import_path", f"must be {BUILDER!r}; got {app['import_path']!r}")
     app["args"] = _arguments(app.get("args") or {}, overrides)
     try:
         config = AppConfig.model_validate(app["args"])
@@ -213,7 +218,10 @@ def load(path: Path, overrides: Overrides) -> tuple[dict[str, Any], AppConfig]:
     if overrides.fused and config.mode != "fused":
         raise _invalid("args.mode", f"must be 'fused' when a fused application is asked for; {path} has {config.mode!r}")
     runtime_env = app.setdefault("runtime_env", {})
-    runtime_env["env_vars"] = {**runtime_env.get("env_vars", {}), **overrides.env}
+    variables = runtime_env["env_vars"] = {**runtime_env.get("env_vars", {}), **overrides.env}
+    if (told := variables.get(_MESSAGE_BYTES, "")) not in ("", str(config.stage_message_bytes)):
+        wanted = f"must be args.stage_message_bytes, {str(config.stage_message_bytes)!r}"
+        raise _invalid(f"applications.0.runtime_env.env_vars.{_MESSAGE_BYTES}", f"{wanted}; got {told!r}")
     check_deployments(app.get("deployments") or [], config.mode)
     blocks = {block["name"]: block for block in app.get("deployments") or []}
     for name, block in overrides.deployments.items():

@@ -6,9 +6,10 @@ This module is imported by the controller, so it stays light: no torch, no gRPC.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -34,6 +35,16 @@ _REDIS_VALUE_BYTES = 512 * 1024 * 1024
 Port = Annotated[int, Field(ge=0, le=65535)]
 Threads = Annotated[int, Field(ge=1, le=256)]
 NEURON_TARGETS = ("trn2", "trn3")
+
+
+def _address(url: str) -> SplitResult:
+    """Raises ValueError where a client would only find out as it connects."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError as error:
+        raise ValueError(f"must be a URL with a host and a port; {error}; got {url!r}") from None
+    return parts
 
 
 class _Settings(BaseModel):
@@ -183,6 +194,16 @@ class SessionStoreSettings(_Settings):
     timeout_seconds: Annotated[float, Field(gt=0)] = 0.5
     memory_bytes: Annotated[int, Field(ge=1)] = 256 * 1024 * 1024
 
+    @field_validator("url")
+    @classmethod
+    def _names_a_server(cls, url: str) -> str:
+        if url:
+            parts = _address(url)
+            wanted = parts.path if parts.scheme == "unix" else parts.hostname
+            if not wanted or (parts.scheme != "unix" and not re.fullmatch(r"(/\d*)?", parts.path)):
+                raise ValueError(f"must be redis://HOST:PORT/NUMBER, rediss://HOST:PORT/NUMBER or unix:///PATH; got {url!r}")
+        return url
+
     def keep_chunks(self, model: ModelConfig) -> int:
         """At least one: what was sent last may not have arrived."""
         return max(1, math.ceil(self.replay_seconds / model.chunk_seconds))
@@ -208,6 +229,8 @@ class TracingSettings(_Settings):
         for exporter, field, value in (("file", "file", self.file), ("otlp", "endpoint", self.endpoint)):
             if self.exporter == exporter and not value:
                 raise ValueError(f"{field} must be given with exporter {exporter}; got {value!r}")
+        if self.endpoint and not _address(self.endpoint).hostname:
+            raise ValueError(f"endpoint must name a host; got {self.endpoint!r}")
         if self.endpoint and urlsplit(self.endpoint).path in ("", "/"):
             likely = f"{self.endpoint.rstrip('/')}/v1/traces"
             raise ValueError(f"endpoint must have a path; a collector's is usually {likely}; got {self.endpoint!r}")
@@ -226,7 +249,7 @@ class CheckpointSettings(_Settings):
         decoder: component of the folder that holds a TAEHV, to decode with instead of the checkpoint's own autoencoder.
     """
 
-    folder: str
+    folder: Annotated[str, Field(min_length=1)]
     revision: str = ""
     sha256: Annotated[str, Field(pattern=r"^$|^[0-9a-f]{64}$")] = ""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"

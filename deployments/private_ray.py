@@ -8,6 +8,7 @@ Ray changes the process that starts it. What this module does about that, and wh
   started in a thread, and without the second handler.
 - Ray asks the kernel to kill its children when their parent ends, so that none outlives its driver. The kernel takes the thread that
   started them for the parent. So that thread never ends.
+- Ray keeps its token in the home folder. Where it cannot, the cluster gets a token in the environment, which lasts as long as it does.
 - `RAY_ADDRESS` would make Ray join another cluster, and gRPC would ask a proxy of the environment for the way to this machine. The
   environment is changed so that they do not.
 """
@@ -17,6 +18,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import secrets
 import shutil
 import signal
 import sys
@@ -40,6 +42,7 @@ _ENVIRONMENT = {
 _SWEEPS, _SWEEP_EVERY_S = 50, 0.1
 _PYTHON, _RAY = Path(sys.executable).resolve(), Path(ray.__file__).parent
 _TOKEN_MODE = "token"  # noqa: S105 - the name of a mode
+_TOKEN, _TOKEN_PATH = "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +63,8 @@ class PrivateRay:
         os.environ.pop("RAY_ADDRESS", None)
         os.environ.update(_ENVIRONMENT)
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        if has_token() and not _keeps_token():
+            os.environ[_TOKEN] = secrets.token_hex(32)
 
         def run() -> None:
             signal.pthread_sigmask(signal.SIG_BLOCK, _NOT_FOR_CHILDREN)
@@ -113,6 +118,20 @@ class PrivateRay:
 def has_token() -> bool:
     """Whether Ray, started by this process, asks everybody who connects for a token. It does unless the environment says otherwise."""
     return os.environ.get("RAY_AUTH_MODE", _TOKEN_MODE).lower() == _TOKEN_MODE
+
+
+def _keeps_token() -> bool:
+    """Whether Ray has been given a token, or can keep one in the home folder. Services often have none that they may write to."""
+    if os.environ.get(_TOKEN) or os.environ.get(_TOKEN_PATH):
+        return True
+    try:
+        token = Path.home() / ".ray" / "auth_token"
+        if token.exists():
+            return os.access(token, os.R_OK)
+        token.parent.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # the latter where nobody says which folder it is
+        return False
+    return os.access(token.parent, os.W_OK)
 
 
 @contextmanager

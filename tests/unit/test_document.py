@@ -53,6 +53,22 @@ def block(**changes: Any) -> bytes:
             document(args={"front_door": {"limits": {"uploads": {"max_video_bytes": 2**30}}}}),
             "args.front_door.limits.uploads: max_video_bytes must be a number above 0 up to 268435456; got 1073741824",
         ),
+        (
+            document(args={"session_store": {"url": "redis://h:abc/0"}}),
+            "args.session_store.url: must be a URL with a host and a port;",
+        ),
+        (document(args={"session_store": {"url": "redis://h:1/x"}}), "args.session_store.url: must be redis://HOST:PORT/NUMBER, rediss:"),
+        (document(args={"session_store": {"url": "unix://"}}), "args.session_store.url: must be redis://HOST:PORT/NUMBER, rediss:"),
+        (
+            document(args={"tracing": {"exporter": "otlp", "endpoint": "http://h:99999/v1/traces"}}),
+            "args.tracing: must be a URL with a host and a port; Port out of range",
+        ),
+        (document(args={"model": {"folder": ""}}), "args.model.str: Input should be a valid string"),
+        (document(import_path="elsewhere:build"), "applications.0.import_path: must be 'deployments.app:build'; got 'elsewhere:build'"),
+        (
+            document(runtime_env={"env_vars": {"RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": "4194304"}}),
+            "applications.0.runtime_env.env_vars.RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH: must be args.stage_message_bytes, '268435456'",
+        ),
         (document(args={"link_host": 0}), "args.link_host: Input should be a valid string"),
         (document(args={"engine": [1]}), "args.engine: Input should be a valid dictionary"),
         (document(deployments=7), "applications.0.deployments: Input should be a valid list"),
