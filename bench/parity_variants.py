@@ -1,4 +1,4 @@
-"""Checkpoints as people have them, for `bench.parity`: the small ones, changed in one way each that does not change the model.
+"""Checkpoints as people have them, for `bench.parity`: small ones, each changed in one way that leaves the model the same.
 
 A variant is compared with diffusers' pipeline of the same folder, told the same things.
 """

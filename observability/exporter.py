@@ -21,7 +21,7 @@ TARGETS_PATH = "/targets"
 Targets = list[dict[str, Any]]
 
 
-# Who reads metrics are a few Prometheus servers and people; who else connects must not take memory or threads from what serves.
+# A few Prometheus servers and people read metrics. Whoever else connects must not take memory or threads from what serves.
 MAX_CONNECTIONS = 32
 # For a whole request and its answer, however slowly either goes.
 _WITHIN_S = 15.0

@@ -208,7 +208,7 @@ class Engine:
             raise RuntimeError(f"{self._slots.in_use} slots in use for {len(self._sessions)} sessions")
 
     def _known_chunk(self) -> Latents:
-        """A chunk after its first step, of a session that nobody asked for."""
+        """A chunk after its first step, of a session made up for the probe."""
         with torch.inference_mode():
             leg = self._sampler.open(SessionContext("probe", 0, self.config.num_steps, self._sampler.blank()))
             self._sampler.start(leg, 0)
@@ -229,7 +229,7 @@ class Engine:
         return stepped - started, self._clock() - stepped
 
     def _finish_chunk(self, row: EngineSession, emit: Emit, fail: Fail) -> bool:
-        """Whether its chunk is one to be shown, and was handed out."""
+        """Hand out the chunk of a row, if it may be shown. Returns whether it was."""
         now = self._clock()
         try:
             latents = self._sampler.latents(row.leg)
@@ -259,7 +259,7 @@ class Engine:
                 row.start_chunk(row.chunk_index, started)
 
     def _together(self, work: Work, shared: Shared, rows: Sequence[EngineSession], fail: Fail) -> list[EngineSession]:
-        """Run `shared` for all rows at once, or after an error for each alone; the rows for which it was done."""
+        """Run `shared` for all rows at once; if it raises, for each row alone. Returns the rows for which it was done."""
         started = self._clock()
         broken: dict[EngineSession, Exception] = {}
         with torch.inference_mode():
@@ -274,7 +274,7 @@ class Engine:
         return [row for row in rows if row not in broken]
 
     def _alone(self, work: Work, shared: Shared, rows: Sequence[EngineSession], error: Exception) -> dict[EngineSession, Exception]:
-        """Run again what raised `error` for all of `rows`, for each of them alone; those for which it raises again, with what.
+        """Run what raised `error` for all of `rows` again, for each row alone. Returns those for which it raises again, with the error.
 
         Raises:
             DeviceBroken: it raises for none, again and again.

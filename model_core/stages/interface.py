@@ -15,7 +15,7 @@ from model_core.types import Footage, FrameChunk, Given, LatentChunk, SessionCon
 
 class TextEncoder(Protocol):
     async def encode(self, prompt: str) -> TextEmbedding:
-        """Embed one prompt. Any text is accepted. What exceeds the token limit is cut, and `count` says so; whoever asks refuses it."""
+        """Embed one prompt. Any text is accepted. One beyond the token limit is cut; `count` shows it, so that the caller can refuse it."""
         ...
 
     async def condition(self, footage: Footage) -> Given:
