@@ -20,7 +20,7 @@ from ray import serve
 from ray.experimental import internal_kv
 from ray.serve.metrics import Gauge as RayGauge
 
-from deployments.addresses import joined
+from deployments.addresses import joined, parted
 from observability.exporter import Exporter, Targets
 from observability.metrics import shown_on_ray
 
@@ -109,15 +109,15 @@ def announced() -> list[Target]:
     for key in internal_kv._internal_kv_list(_OTHERS):  # noqa: SLF001
         if (value := internal_kv._internal_kv_get(key)) is not None:  # noqa: SLF001 - gone since it was listed
             address = value.decode()
-            if _listens(address):
+            if listens(address):
                 found.append({_ADDRESS: address, _DEPLOYMENT: key.removeprefix(_OTHERS).decode(), "replica": ""})
     return found
 
 
-def _listens(address: str) -> bool:
-    host, _, port = address.rpartition(":")
+def listens(address: str) -> bool:
+    """Whether anybody does, at `host:port`. Blocks for a moment."""
     try:
-        socket.create_connection((host, int(port)), _CONNECT_WITHIN_S).close()
+        socket.create_connection(parted(address), _CONNECT_WITHIN_S).close()
     except OSError:
         return False
     return True

@@ -13,7 +13,8 @@ from contextlib import ExitStack
 import pytest
 from prometheus_client import CollectorRegistry
 
-from deployments.scrape import Discovery, Target
+from deployments.addresses import joined
+from deployments.scrape import Discovery, Target, listens
 from observability.exporter import MAX_CONNECTIONS, Exporter, Targets
 from observability.metrics import Metrics
 
@@ -80,6 +81,14 @@ async def test_the_endpoint_listens_on_ipv6_too() -> None:
             assert (await asyncio.to_thread(connection.recv, 12)).endswith(b" 200")
     finally:
         await asyncio.to_thread(exporter.close)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_process_that_is_no_replica_is_found_at_any_address(host: str) -> None:
+    exporter = Exporter(CollectorRegistry(), host=host)
+    assert listens(joined(host, exporter.port))
+    exporter.close()
+    assert not listens(joined(host, exporter.port))
 
 
 async def test_prometheus_is_told_when_the_targets_are_not_known() -> None:
