@@ -155,7 +155,9 @@ def _deploy(document: dict[str, Any], config: AppConfig, overrides: Overrides, p
     for name in ("ray", "ray.serve"):
         logging.getLogger(name).setLevel(logging.ERROR)
     if private is not None:
-        private.start(dashboard=overrides.dashboard)
+        url = private.start(dashboard=overrides.dashboard)
+        if url:
+            tell(f"dashboard at {url}; `ray get-auth-token` prints the token that it asks for")
     else:
         in_thread_of_its_own(lambda: ray.init(address=overrides.address, log_to_driver=False, logging_level=logging.ERROR))
     tell("Serve is starting")

@@ -52,14 +52,14 @@ class PrivateRay:
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="hr-", dir="/tmp"))  # Ray's sockets need a short path
-        self._started: Future[None] = Future()
+        self._started: Future[str] = Future()
 
     @property
     def logs(self) -> Path:
         return self.folder / "session_latest" / "logs"
 
-    def start(self, *, dashboard: bool) -> None:
-        """Return when Ray is up. An interruption leaves a start under way, for `stop`."""
+    def start(self, *, dashboard: bool) -> str:
+        """Return when Ray is up: the address of its dashboard, empty for none. An interruption leaves a start under way, for `stop`."""
         os.environ.pop("RAY_ADDRESS", None)
         os.environ.update(_ENVIRONMENT)
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -69,18 +69,18 @@ class PrivateRay:
         def run() -> None:
             signal.pthread_sigmask(signal.SIG_BLOCK, _NOT_FOR_CHILDREN)
             try:
-                self._init(dashboard=dashboard)
+                url = self._init(dashboard=dashboard)
             except BaseException as error:  # noqa: BLE001 - it is the caller's
                 self._started.set_exception(error)
             else:
-                self._started.set_result(None)
+                self._started.set_result(url)
                 threading.Event().wait()
 
         threading.Thread(target=run, name="ray-start", daemon=True).start()
-        self._started.result()
+        return self._started.result()
 
-    def _init(self, *, dashboard: bool) -> None:
-        ray.init(
+    def _init(self, *, dashboard: bool) -> str:
+        context = ray.init(
             address="local",
             num_cpus=max(2, os.cpu_count() or 2),
             include_dashboard=dashboard,
@@ -92,6 +92,7 @@ class PrivateRay:
             # interface, for nobody but the dashboard.
             _system_config={"worker_niceness": 0, "enable_metrics_collection": dashboard},
         )
+        return f"http://{context.dashboard_url}" if dashboard else ""
 
     def stop(self, *, keep_logs: bool = False) -> Path | None:
         """End every process of the cluster and delete its files. Returns where the logs are, if they were to be kept."""

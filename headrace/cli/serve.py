@@ -35,6 +35,7 @@ def serve(
     frames: Annotated[int, typer.Option(min=0, help="Length of a checkpoint's clip; 0 for its family's.")] = 0,
     fused: Annotated[bool, typer.Option("--fused", help="All three stages in one replica.")] = False,
     metrics_port: Annotated[int | None, typer.Option(help="Port of the Prometheus endpoint; as --port.", show_default=False)] = None,
+    dashboard: Annotated[bool, typer.Option("--dashboard", help="Start Ray's dashboard too, on this machine's loopback address.")] = False,
     start_within: Annotated[float, typer.Option(help="Seconds that loading and compiling may take until every stage answers.")] = (
         _START_WITHIN_S
     ),
@@ -49,7 +50,9 @@ def serve(
         if args and config is not None:
             raise bad_input("--model", "cannot be given together with --config, which names the model; nor can --size and --frames")
         note("starting a local cluster")
-        with running(config, port=port, fused=fused, metrics_port=metrics_port, start_within_s=start_within, args=args) as app:
+        with running(
+            config, port=port, fused=fused, metrics_port=metrics_port, dashboard=dashboard, start_within_s=start_within, args=args
+        ) as app:
             note(f"metrics at http://{app.metrics_address}/metrics")
             asyncio.run(_until_told_to_stop(app.address))
             _interrupt_on_signals()
@@ -98,6 +101,7 @@ def running(
     port: int | None = None,
     fused: bool = False,
     metrics_port: int | None = None,
+    dashboard: bool = False,
     start_within_s: float = _START_WITHIN_S,
     args: Mapping[str, Any] | None = None,
 ) -> Iterator[RunningApp]:
@@ -117,7 +121,9 @@ def running(
 
     from deployments.cluster import Overrides, start_local
 
-    overrides = Overrides(grpc_port=port, fused=fused, metrics_port=metrics_port, ready_within_s=start_within_s, args=args or {})
+    overrides = Overrides(
+        grpc_port=port, metrics_port=metrics_port, fused=fused, dashboard=dashboard, ready_within_s=start_within_s, args=args or {}
+    )
     try:
         app = start_local(config, overrides, note)
     except KeyboardInterrupt:

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -106,7 +107,12 @@ def test_serve_answers_and_drains(config: Path, number: signal.Signals, host: st
     document = yaml.safe_load(config.read_text())
     document["applications"][0]["args"]["front_door"] |= {"host": host, "metrics_host": host}
     config.write_text(yaml.safe_dump(document))
-    with serve("--config", str(config), "--port", "0", "--metrics-port", "0") as process:
+    with serve("--config", str(config), "--port", "0", "--metrics-port", "0", "--dashboard") as process:
+        assert process.stderr is not None
+        said = list(iter(process.stderr.readline, "Serve is starting\n"))
+        (dashboard,) = [line.split()[2].rstrip(";") for line in said if line.startswith("dashboard at ")]
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(dashboard, timeout=WITHIN_S) as page:
+            assert page.status == 200
         address = ready(process)
         assert address.startswith("[::1]:" if ":" in host else f"{host}:")
         told = headrace("generate", "a red circle", "--address", address, "--seconds", "2", "--seed", "3", "--json")
@@ -117,6 +123,7 @@ def test_serve_answers_and_drains(config: Path, number: signal.Signals, host: st
         assert json.loads(health.stdout)["stages"] == dict.fromkeys(("text_encoder", "denoiser", "decoder"), "SERVING")
         os.killpg(process.pid, number)
         out, err = process.communicate(timeout=WITHIN_S)
+        err = "".join(said) + err
         assert (process.returncode, out) == (0, "")
         assert "s: waiting for " in err
         assert err.splitlines()[-1] == "draining"
