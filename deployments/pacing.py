@@ -40,6 +40,7 @@ class MediaTimeline:
         self._max_lead_s = max_lead_s
         self._origin: float | None = None
         self._paused_at: float | None = None
+        self._again_s = self._again_at = 0.0
         self._blocked_s = self._stalled_s = 0.0
 
     @property
@@ -78,10 +79,19 @@ class MediaTimeline:
         self._origin += self._stalled_s
         return late_s - self._stalled_s
 
-    def asked(self, frame: int, now: float) -> None:
-        """The viewer wants other frames, or the same ones anew, from `frame` on: it is due at `now` at the earliest."""
+    def asked(self, frame: int, now: float, again: int = 0) -> None:
+        """The viewer wants other frames, or the same ones anew, from `frame` on: it is due at `now` at the earliest.
+
+        So many of them as `again` says had been sent.
+        """
         if self._origin is not None:
             self._origin = max(self._origin, now - frame / self._fps)
+        self._again_s = max(0.0, self._again_s - (now - self._again_at)) + again / self._fps
+        self._again_at = now
+
+    def yields_s(self, now: float) -> float:
+        """How much later than due a chunk may come, so that others go first: what was made again beyond the lead, faster than it plays."""
+        return max(0.0, self._again_s - (now - self._again_at) - self._max_lead_s)
 
     def pause(self, now: float) -> None:
         """The viewer stands still from `now` on."""
@@ -108,12 +118,15 @@ class Pacer:
             await self._clock.sleep(delay)
 
     def due_s(self, frame: int) -> float | None:
-        """Seconds until `frame` is due on screen; 0 before the first was sent; None without pacing, which makes the session a job."""
+        """Seconds until `frame` is due on screen; 0 before the first was sent; None without pacing, which makes the session a job.
+
+        A viewer who has frames made again all the time is due later, or would be due at once for ever, before everybody else.
+        """
         if not self._timeline.paced:
             return None
         now = self._clock.now()
         due = self._timeline.due(frame)
-        return 0.0 if due is None else due - now
+        return 0.0 if due is None else due - now + self._timeline.yields_s(now)
 
     @property
     def stalled_s(self) -> float:
@@ -129,8 +142,8 @@ class Pacer:
     def sent(self, frame: int) -> float:
         return self._timeline.sent(frame, self._clock.now())
 
-    def asked(self, frame: int) -> None:
-        self._timeline.asked(frame, self._clock.now())
+    def asked(self, frame: int, again: int = 0) -> None:
+        self._timeline.asked(frame, self._clock.now(), again)
 
     def pause(self) -> None:
         self._timeline.pause(self._clock.now())

@@ -279,7 +279,7 @@ class _Serving:
             case PromptApplied(prompt=prompt, first_frame=first_frame, request_id=request_id, change=change):
                 self._switched_at = self._running.prompts_at.popleft()
                 self._usage.supersede(event.superseded)
-                self._pacer.asked(first_frame)
+                self._pacer.asked(first_frame, event.superseded)
                 await self._send(prompt_ack=pb.PromptAck(prompt=prompt, first_frame=first_frame, request_id=request_id, change=change))
                 self._running.unanswered.release()
             case StepsApplied(steps=steps, first_frame=first_frame):

@@ -169,6 +169,21 @@ async def test_the_pacer_goes_on_where_the_viewer_does() -> None:
     assert pacer.due_s(24) == 0
 
 
+@pytest.mark.parametrize(("every_s", "frames", "due_s"), [(1.0, 24, 0.0), (0.2, 8, 20 * 8 / FPS - 19 * 0.2 - 1.0)])
+async def test_one_who_has_frames_made_again_faster_than_they_play_lets_others_go_first(every_s: float, frames: int, due_s: float) -> None:
+    clock = ManualClock()
+    pacer = Pacer(MediaTimeline(FPS, max_lead_s=1.0), clock)
+    pacer.sent(0)
+    for turn in range(20):
+        await clock.advance(every_s if turn else 60.0)
+        pacer.asked(24, frames)
+
+    assert pacer.due_s(24) == pytest.approx(due_s)
+    await clock.advance(60)
+    pacer.asked(24)
+    assert pacer.due_s(24) == pytest.approx(0)
+
+
 async def test_the_pacer_sleeps_until_the_frame_may_leave() -> None:
     clock = ManualClock()
     pacer = Pacer(MediaTimeline(FPS, max_lead_s=1.0), clock)
