@@ -60,9 +60,9 @@ class Resumption:
         self, record: SessionRecord, message: pb.StreamRequest | pb.LiveStart, path: str, *, live: bool
     ) -> tuple[VideoPipeline, ResumePoint]:
         pipeline = self._pipelines.get(record.model)
-        if pipeline is None or pipeline.fingerprint != record.fingerprint:
+        if pipeline is None or pipeline.fingerprint != record.fingerprint or record.guidance > pipeline.config.max_guidance:
             served = ", ".join(sorted(self._pipelines))
-            other = "" if pipeline is None else " of another version"
+            other = "" if pipeline is None else " of another version, or with more guidance than this server allows"
             raise SessionMismatch(f"{path}resume.token: the session is of model {record.model}{other}; this server serves {served}")
         resume, path, grid = message.resume, f"{path}resume.", pipeline.config.grid
         prompts = (PromptEntry(grid.chunk_of(ack.first_frame), ack.prompt, ack.change) for ack in resume.acknowledged)

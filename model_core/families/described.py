@@ -109,8 +109,8 @@ class CheckpointConfig(ModelConfig):
     def identity(self) -> dict[str, object]:
         made_of = {
             "weights": self.checkpoint.identity(name for name, _ in self.components), "dtype": self.checkpoint.dtype,
-            "decoder": self.decoder == "vae", "attention": asdict(self.attention), "guidance": self.guidance, "max_tokens": self.max_tokens,
-            "negative_prompt": self.negative_prompt, "skip_threshold": self.skip_threshold,
+            "decoder": self.decoder == "vae", "attention": asdict(self.attention), "max_tokens": self.max_tokens,
+            "skip_threshold": self.skip_threshold,
         }  # fmt: skip
         # Only LTX-Video's network is told of a rate.
         return super(CheckpointConfig, self).identity() | made_of | ({"frame_rate": self.frame_rate} if self.family_name == "ltx" else {})

@@ -25,7 +25,10 @@ from tests import checkpoints
 
 TRANSFORMER = "transformer/diffusion_pytorch_model.safetensors"
 # Fields that no frame depends on, or only through others.
-FREE = {"name", "description", "fps", "num_steps", "min_steps", "media", "needs_media", "media_frames", "solving", "frame_rate"}
+FREE = {
+    "name", "description", "fps", "num_steps", "min_steps", "guidance", "max_guidance", "negative_prompt", "media", "needs_media",
+    "media_frames", "solving", "frame_rate",
+}  # fmt: skip
 OTHER: dict[str, Any] = {
     "execution": Execution(decoder=RuntimeConfig(dtype="bfloat16")), "family_name": "wan-image",
     "chunk_grid": ChunkGrid(first=1, rest=1, factor=4, head=1),

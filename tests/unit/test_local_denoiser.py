@@ -87,6 +87,7 @@ async def make_denoiser() -> AsyncIterator[MakeDenoiser]:
     """Makes denoisers and, after the test, closes them and looks for threads they left."""
     torch.set_num_threads(1)
     made: list[LocalDenoiser] = []
+    before = set(threading.enumerate())  # of tests that keep their stages
 
     def build(model: CausalDiT | None = None, slots: int = 16, buckets: tuple[int, ...] = (1, 4)) -> LocalDenoiser:
         made.append(
@@ -99,7 +100,7 @@ async def make_denoiser() -> AsyncIterator[MakeDenoiser]:
         for denoiser in made:
             await denoiser.aclose()
             await denoiser.aclose()
-    assert not any(thread.name == "denoiser" for thread in threading.enumerate())
+    assert not any(thread.name == "denoiser" for thread in {*threading.enumerate()} - before)
 
 
 async def latents(denoiser: LocalDenoiser, context: SessionContext) -> list[Latents]:

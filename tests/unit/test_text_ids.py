@@ -130,7 +130,7 @@ def test_a_family_reads_prompts_by_a_piece_model(name: str, tmp_path: Path) -> N
     config = checkpoints.config(name, folder)
     embedder = family(config.family).embedder(config)
     tokens, mask = embedder.embed(["a red circle", "a red circle moves left", "a red circle"])
-    assert tokens.shape == (3, 2, config.max_tokens, 32)
+    assert tokens.shape == (3, 1, config.max_tokens, 32)
     assert (tokens[0] == tokens[2]).all()
     assert (tokens[0] != tokens[1]).any()
     assert mask.any()
