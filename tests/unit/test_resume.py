@@ -327,7 +327,7 @@ async def test_only_live_goes_on_with_a_session_without_end() -> None:
         call.cancel()
 
 
-@pytest.mark.parametrize("change", [{"model": "other"}, {"fingerprint": "0" * 64}])
+@pytest.mark.parametrize("change", [{"model": "other"}, {"fingerprint": "0" * 64}, {"guidance": 2.0}])  # the model has none
 async def test_a_session_of_another_model_is_refused(change: dict[str, str]) -> None:
     store = FakeStore()
     async with door(store, chunk_s=SLOW_S) as served, cut(served, 2) as (_, got):
