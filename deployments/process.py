@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 _YIELDING = 5  # steps of niceness: a third of the share of CPU time of a process that does not yield, where there is not enough for both
+_LOWEST = 19  # nice(2)
 _CAP_SYS_NICE = 1 << 23  # capabilities(7)
 
 
@@ -41,13 +42,14 @@ def yielding() -> Iterator[None]:
     if not may_raise_priority():
         yield
         return
-    os.setpriority(os.PRIO_PROCESS, 0, own + _YIELDING)
+    lowered = min(own + _YIELDING, _LOWEST)
+    os.setpriority(os.PRIO_PROCESS, 0, lowered)
     try:
         yield
     finally:
         for thread in Path("/proc/self/task").iterdir():
             with suppress(ProcessLookupError):  # it has ended since
-                if os.getpriority(os.PRIO_PROCESS, int(thread.name)) == own + _YIELDING:
+                if os.getpriority(os.PRIO_PROCESS, int(thread.name)) == lowered:
                     os.setpriority(os.PRIO_PROCESS, int(thread.name), own)
 
 

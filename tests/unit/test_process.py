@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
@@ -37,19 +38,25 @@ def niceness(number: int = 0) -> int:
     return os.getpriority(os.PRIO_PROCESS, number)
 
 
-def test_what_starts_yields_and_takes_its_priority_back() -> None:
+@pytest.mark.parametrize("own", [0, 15, 19])
+def test_what_starts_yields_and_takes_its_priority_back(own: int) -> None:
     if not process.may_raise_priority():
         pytest.skip("this process may not raise its priority (CAP_SYS_NICE), so nothing is changed")
-    own = niceness()
-    with ExitStack() as threads:
-        before = threads.enter_context(thread())
-        with suppress(RuntimeError), yielding():
-            within = threads.enter_context(thread())
-            assert niceness() > own
-            assert niceness(within) == niceness()
-            assert niceness(before) == own
-            raise RuntimeError("no weights")
-        assert (niceness(), niceness(before), niceness(within)) == (own, own, own)
+
+    def start() -> None:  # in a thread, whose niceness is its own
+        os.setpriority(os.PRIO_PROCESS, 0, own)
+        with ExitStack() as threads:
+            before = threads.enter_context(thread())
+            with suppress(RuntimeError), yielding():
+                within = threads.enter_context(thread())
+                assert niceness() > own or own == 19  # the lowest there is
+                assert niceness(within) == niceness()
+                assert niceness(before) == own
+                raise RuntimeError("no weights")
+            assert (niceness(), niceness(before), niceness(within)) == (own, own, own)
+
+    with ThreadPoolExecutor(1) as executor:
+        executor.submit(start).result()
 
 
 def test_nothing_changes_where_a_priority_could_not_be_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
