@@ -15,11 +15,12 @@ import asyncio
 import json
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,7 +42,7 @@ LENGTHS = {"anyflow-far": 33, "causal-wan": 0}  # where they differ: all kinds o
 ENGINE = EngineConfig(slots=4, batch_buckets=(1, 2, 4))
 CHUNKS, BEFORE = 5, 2  # in a session without an end of its own; those that the viewer has when something happens to it
 
-Case = Callable[[ModelConfig], Awaitable[str]]
+Case = Callable[[ModelConfig], Coroutine[Any, Any, str]]
 
 
 def tiny(name: str, folder: Path) -> ModelConfig:
