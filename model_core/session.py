@@ -114,7 +114,7 @@ class Session:
         self._log = log
         self._paused = False
         self._stopped = False
-        self._suspect_chunk: int | None = None
+        self._suspect_chunk: int | None = None  # of what is in the log now: with other contents it is a chunk like any other
         self._steps = log.last_steps
         self._making = False
         self._changes: deque[Callable[[], None]] = deque()
@@ -175,6 +175,7 @@ class Session:
         superseded = max(0, handed_out - first_frame)
         entry = self._log.change_prompt(embedding, chunk, supersedes=superseded > 0, request_id=request_id)
         self._seen_frames = min(self._seen_frames, first_frame)
+        self._acquit(chunk)
         self._apply(PromptApplied(embedding.prompt, first_frame, request_id, entry.change, superseded))
 
     @property
@@ -191,6 +192,7 @@ class Session:
     def _put_steps(self, steps: int) -> None:
         chunk = self._next_unseen_chunk()
         self._log.change_steps(steps, chunk)
+        self._acquit(chunk)
         self._unanswered = deque(control for control in self._unanswered if not isinstance(control, StepsApplied))
         self._apply(StepsApplied(steps, self._grid.first_frame(chunk)))
 
@@ -247,9 +249,9 @@ class Session:
                             break
                 self._check_not_cut_short(switch)
             except StageUnavailable as error:
-                self._settle()
-                failures += 1
                 self._suspect_chunk = error.chunk if isinstance(error, ChunkFailed) else self._suspect_chunk
+                self._settle()  # after that: a change that waited for the chunk acquits it
+                failures += 1
                 if failures >= self._reopen.attempts:
                     raise
                 await self._rest(self._reopen.delay(failures, self._chance()))
@@ -278,6 +280,11 @@ class Session:
         self._making = False
         while self._changes:
             self._changes.popleft()()
+
+    def _acquit(self, chunk: int) -> None:
+        """From `chunk` on chunks have other contents, so what came of them before says nothing."""
+        if self._suspect_chunk is not None and chunk <= self._suspect_chunk:
+            self._suspect_chunk = None
 
     def _apply(self, control: Control) -> None:
         self._unanswered.append(control)

@@ -6,7 +6,7 @@ from contextlib import aclosing
 
 import pytest
 
-from model_core.errors import ChunkFailed, SessionBroken, StageUnavailable
+from model_core.errors import StageUnavailable
 from model_core.pipeline import Paused, PromptApplied, Resumed, Session, SessionEvent, SessionRequest, VideoPipeline
 from model_core.presets import millrace_64
 from model_core.reopen import ReopenPolicy
@@ -306,33 +306,6 @@ async def test_a_prompt_for_the_last_chunk_is_in_force_for_it() -> None:
         await eventually(lambda: stages.denoiser.statistics().opened == 1 and not waiting.done())
         await session.set_prompt("a blue square", 3)
         assert await waiting == PromptApplied("a blue square", CONFIG.frames_per_chunk, 3, 1)
-
-
-async def test_a_chunk_that_was_not_finite_is_named_to_the_next_replica_and_ends_the_session_if_it_says_the_same() -> None:
-    stages = FakeStages()
-    named: list[int | None] = []
-
-    class Poisoned:
-        def __init__(self, *errors: Exception) -> None:
-            self.errors = list(errors)
-
-        async def stream(self, context: SessionContext) -> AsyncGenerator[FrameChunk, None]:
-            named.append(context.suspect_chunk)
-            async with aclosing(stages.decoder.stream(context)) as chunks:
-                async for chunk in chunks:
-                    if chunk.index == 2 and self.errors:
-                        raise self.errors.pop(0)
-                    yield chunk
-
-    flaky = VideoPipeline(CONFIG, stages.encoder, Poisoned(ChunkFailed("the device", 2)))
-    assert pixels(await play(await flaky.open(request()))) == await undisturbed()
-    assert named == [None, 2]
-
-    broken = VideoPipeline(CONFIG, stages.encoder, Poisoned(ChunkFailed("once", 2), SessionBroken("twice")))
-    with pytest.raises(SessionBroken):
-        await play(await broken.open(request()))
-    assert named == [None, 2, None, 2]
-    assert stages.open_streams == 0
 
 
 @pytest.mark.parametrize("turns", range(12))
