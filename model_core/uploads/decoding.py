@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 import av
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
-from model_core.uploads.upload import IMAGE_FORMATS, Refused, Wanted, shown
+from model_core.uploads.upload import IMAGE_FORMATS, Refused, Wanted
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -46,8 +46,20 @@ def decode(data: bytes, wanted: Wanted) -> list[NDArray[np.uint8]]:
     except Exception as error:  # a decoder of broken data raises errors of many kinds
         if getattr(error, "errno", None) == errno.ENOMEM:
             raise MemoryError from error
+        if (limit := _text_limit(error)) is not None:
+            raise Refused(limit) from error
         form = f"{_format(data)} image" if wanted.kind == "image" else "MP4 file"
         raise Refused(f"must be a whole {form}; got one that cannot be decoded: {_reason(error)}") from error
+
+
+def _text_limit(error: Exception) -> str | None:
+    """What Pillow's own limits on what a PNG says beside its pixels allow, if they are what `error` is about."""
+    told = str(error)
+    if "MAX_TEXT_CHUNK" in told:
+        return f"must hold no text or colour profile that unpacks to more than {PngImagePlugin.MAX_TEXT_CHUNK} bytes; got one"
+    if "MAX_TEXT_MEMORY" in told:
+        return f"must hold at most {PngImagePlugin.MAX_TEXT_MEMORY} bytes of text, unpacked; got more"
+    return None
 
 
 def _format(data: bytes) -> str:
@@ -55,14 +67,12 @@ def _format(data: bytes) -> str:
 
 
 def _opened(data: bytes, wanted: Wanted) -> Image.Image:
-    """Header read, no pixel decoded."""
+    """Header read, no pixel decoded. That it begins as one of our formats was checked before (`Upload.problem`)."""
     Image.MAX_IMAGE_PIXELS = None  # the limit is ours
     try:
         image = Image.open(io.BytesIO(data), formats=IMAGE_FORMATS)
-    except MemoryError:
-        raise
-    except Exception as error:
-        raise Refused(f"must be one of {', '.join(IMAGE_FORMATS)}; got {shown(data)}") from error
+    except UnidentifiedImageError as error:
+        raise Refused(f"must be a whole {_format(data)} image; got one that cannot be decoded: its header cannot be read") from error
     _check_pixels(image.width, image.height, wanted)
     if image.mode not in _IMAGE_MODES:
         raise Refused(f"must have 8 bits a channel; got mode {image.mode}")

@@ -10,11 +10,12 @@ import pickle
 import re
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import av
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from model_core.config import Media, ModelConfig
 from model_core.presets import millrace_64
@@ -105,11 +106,11 @@ HALF = len(PNG) // 2
         (encoded(picture(), "GIF"), "must be one of PNG, JPEG, WEBP; got"),
         (encoded(picture(), "BMP")[:5000], "must be one of PNG, JPEG, WEBP; got"),
         (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "must be one of PNG, JPEG, WEBP; got"),
-        (PNG[:20], "must be one of PNG, JPEG, WEBP; got 20 bytes"),
+        (PNG[:20], "must be a whole PNG image; got one that cannot be decoded"),
         (PNG[:HALF], "must be a whole PNG image; got one that cannot be decoded"),
         (PNG[:HALF] + bytes(len(PNG) - HALF), "must be a whole PNG image; got one that cannot be decoded"),
-        (encoded(picture(), "JPEG")[:400], "cannot be decoded|must be one of"),
-        (encoded(picture(), "WEBP")[:200], "cannot be decoded|must be one of"),
+        (encoded(picture(), "JPEG")[:400], "must be a whole JPEG image; got one that cannot be decoded"),
+        (encoded(picture(), "WEBP")[:200], "must be a whole WEBP image; got one that cannot be decoded"),
         (encoded(Image.new("I;16", (64, 64))), "must have 8 bits a channel; got mode I;16"),
         (PNG + bytes(20_000), rf"must be at most 20000 bytes; got {len(PNG) + 20_000}"),
         (bomb(600, 500), "must have 1 to 250000 pixels; got 600x500"),
@@ -122,6 +123,44 @@ def test_an_image_that_is_not_as_it_should_be(data: bytes, sentence: str) -> Non
     assert re.search(sentence, told), told
     assert len(told) < 300
     assert told.isascii()
+
+
+@pytest.mark.parametrize("where", ["text", "text after the pixels", "international text", "colour profile"])
+def test_what_a_png_says_beside_its_pixels_has_a_limit_of_its_own(where: str) -> None:
+    """It is an image, and a sound one."""
+    most = PngImagePlugin.MAX_TEXT_CHUNK
+    for size, fits in ((most, True), (most + 1, False)):
+        text = PngImagePlugin.PngInfo()
+        options: dict[str, Any] = {"pnginfo": text}
+        if where == "colour profile":
+            options["icc_profile"] = b"a" * size
+        elif where == "international text":
+            text.add_itxt("key", "a" * size, zip=True)
+        else:
+            text.add_text("key", "a" * size, zip=True)
+        data = encoded(picture(), **options)
+        if where == "text after the pixels":
+            data = _after_pixels(data, b"zTXt")
+        if fits:
+            assert footage("image", data).frames.shape == (1, 64, 64, 3)
+        else:
+            assert refusal("image", data) == f"must hold no text or colour profile that unpacks to more than {most} bytes; got one"
+
+
+def test_all_text_of_a_png_together_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PngImagePlugin, "MAX_TEXT_MEMORY", 150)
+    text = PngImagePlugin.PngInfo()
+    text.add_text("one", "a" * 100)
+    text.add_text("two", "a" * 100)
+    assert refusal("image", encoded(picture(), pnginfo=text)) == "must hold at most 150 bytes of text, unpacked; got more"
+
+
+def _after_pixels(data: bytes, kind: bytes) -> bytes:
+    """A PNG whose chunk `kind` comes behind its pixels."""
+    at = data.index(kind) - 4
+    end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+    last = data.index(b"IEND") - 4
+    return data[:at] + data[end:last] + data[at:end] + data[last:]
 
 
 def test_only_size_and_signature_are_judged_where_requests_are_checked() -> None:
