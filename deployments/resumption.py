@@ -83,10 +83,10 @@ class Resumption:
             if frame > furthest or frame != grid.first_frame(grid.chunk_of(frame)):
                 sentence = f"must be the first frame of a chunk, at most {furthest}; got {frame}"
                 problems.append(FieldViolation(f"{path}{name}.first_frame", sentence))
-        most = pipeline.config.max_steps
-        bad_steps = [change.steps for change in resume.quality_changes if not 1 <= change.steps <= most]
+        least, most = pipeline.config.min_steps, pipeline.config.max_steps
+        bad_steps = [change.steps for change in resume.quality_changes if not least <= change.steps <= most]
         if bad_steps:
-            problems.append(FieldViolation(f"{path}quality_changes.steps", f"must be from 1 to {most}; got {bad_steps[0]}"))
+            problems.append(FieldViolation(f"{path}quality_changes.steps", f"must be from {least} to {most}; got {bad_steps[0]}"))
         if record.codec is Codec.RAW_RGB:
             size = raw_frame_problem(pipeline.config.width, pipeline.config.height, message.max_message_bytes or DEFAULT_BYTES)
             problems += [] if size is None else [FieldViolation(f"{path.removesuffix('resume.')}{FIELD}", size)]

@@ -62,7 +62,7 @@ def _evaluator(prompts: int, steps: int | None, long_chunks: int, threads: int) 
 
     for name, value, low, high in (
         ("--prompts", prompts, 1, MAX_PROMPTS),
-        ("--steps", config.num_steps if steps is None else steps, 1, config.max_steps),
+        ("--steps", config.num_steps if steps is None else steps, config.min_steps, config.max_steps),
         ("--long-chunks", long_chunks, WINDOW_CHUNKS, MAX_LONG_CHUNKS),
         ("--threads", threads, 1, 256),
     ):

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -13,7 +14,7 @@ from deployments.rpc_server import UNREAD_BYTES
 from deployments.validation import Limits
 from headrace.v1 import video_pb2 as pb
 from tests.fakes import FakeDenoiser, FakeEncoder, FakeStages
-from tests.served import details_of, live_call, raw_call, read_all, serving
+from tests.served import details_of, live_call, raw_call, read_all, serving, stream_call
 
 CONFIG = FakeStages().config
 GOOD: dict[str, Any] = {"prompt": "a red circle", "seconds": 1.0}
@@ -238,3 +239,19 @@ async def test_a_prompt_that_cannot_be_embedded_is_refused_and_can_be_sent_again
                     await session.stop()
         assert acknowledged == ["a blue square"]
         await served.nothing_left()
+
+
+@pytest.mark.parametrize("steps", [1, CONFIG.max_steps + 1])
+async def test_steps_that_a_resume_tells_of_are_bounded_as_those_of_a_request(steps: int) -> None:
+    """Of a solver that gives NaN for fewer than 2."""
+    stages = FakeStages(config=replace(CONFIG, min_steps=2), keep_chunks=6)
+    async with serving(stages) as served, grpc.aio.insecure_channel(served.address) as channel:
+        call = stream_call(channel, pb.StreamRequest(spec=pb.VideoSpec(**GOOD)))
+        token = (await call.read()).started.resume_token
+        await call.read()
+        call.cancel()
+        await served.nothing_left()
+        told = pb.SessionResume(token=token, next_frame=CONFIG.frames_per_chunk, quality_changes=[pb.QualityChange(steps=steps)])
+        error = await raw_call(served, "Stream", pb.StreamRequest(resume=told).SerializeToString())
+    assert fields_of(error) == ["resume.quality_changes.steps"]
+    assert f"must be from 2 to {CONFIG.max_steps}; got {steps}" in str(error)
