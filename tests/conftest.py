@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from observability.context import NOBODY, work_for
-from tests.instruction_sets import flags, missing
+from tests.instruction_sets import beside, flags, missing
 
 # How long an example takes says something about the machine, and no test depends on that.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -22,6 +22,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # PyTorch would do as it is told, and the first kernel would kill the process.
 if reason := missing(os.environ.get("ATEN_CPU_CAPABILITY"), flags()):
     pytest.exit(f"skipped: {reason}", returncode=0)
+for variable, held_to in beside(os.environ.get("ATEN_CPU_CAPABILITY")).items():
+    os.environ.setdefault(variable, held_to)
 
 # A run in the background of a shell ignores Ctrl-C, and so would the commands that tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.instruction_sets import missing
+from tests.instruction_sets import beside, missing
 
 ROOT = Path(__file__).parents[2]
 MAKE = shutil.which("make") or "make"
@@ -60,3 +60,12 @@ def test_a_part_says_how_long_it_took(folder: Path) -> None:
 )
 def test_an_instruction_set_that_is_lacking_is_named(capability: str | None, flags: str, sentence: str | None) -> None:
     assert missing(capability, flags.split()) == sentence
+
+
+@pytest.mark.parametrize(("capability", "isa"), [("default", "SSE41"), ("avx2", "AVX2"), ("avx512", "AVX512_CORE")])
+def test_pytorch_is_held_to_an_instruction_set_together_with_onednn(capability: str, isa: str) -> None:
+    assert beside(capability)["ONEDNN_MAX_CPU_ISA"] == isa
+
+
+def test_nothing_else_is_held_where_pytorch_is_not() -> None:
+    assert beside(None) == beside("") == {}
