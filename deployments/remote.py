@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing, contextmanager, suppress
+from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 import grpc
@@ -22,7 +23,7 @@ from deployments.link import CreditLine, Ticket
 from deployments.routing import Avoid
 from model_core.errors import ChunkFailed, HeadraceError, SessionBroken, StageDraining, StageUnavailable
 from model_core.tasks import cancel_and_wait
-from model_core.types import Footage, FrameChunk, Given, LatentChunk, SessionContext, TextEmbedding
+from model_core.types import Footage, FrameChunk, Given, LatentChunk, Numerics, SessionContext, TextEmbedding
 from observability.context import work
 
 T = TypeVar("T")
@@ -242,8 +243,9 @@ class RemoteTextEncoder(_RemoteStage):
         super().__init__(handle, stage, open_timeout_s, call_timeout_s)
         self._footage_timeout_s = footage_timeout_s
 
-    async def encode(self, prompt: str) -> TextEmbedding:
-        return cast("TextEmbedding", await self._call("encode", prompt, work(), self._failed.lately()))
+    async def encode(self, prompt: str, numerics: str = "") -> TextEmbedding:
+        avoid = replace(self._failed.lately(), unlike=Numerics(text_encoder=numerics))
+        return cast("TextEmbedding", await self._call("encode", prompt, work(), avoid))
 
     async def condition(self, footage: Footage) -> Given:
         avoid = self._failed.lately()

@@ -5,7 +5,8 @@ that go are empty or nearly so, and few sessions have to be handed over. Where n
 full ones would only be slower. A caller may name replicas that have just failed it: they are taken only if there is no other.
 
 Before that counts how replicas round. A session that goes on where another device would give other bits shows other frames than it would
-have shown (docs/adr/0001), so replicas that round as the one before are asked first, and taken as long as one of them has room.
+have shown (docs/adr/0001), so replicas that round as the one before are asked first, and taken as long as one of them has room. The same
+holds for a session's further prompts, and for those that are embedded again when it is resumed.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from ray.serve._private.request_router.common import PendingRequest
 from ray.serve._private.request_router.pow_2_router import PowerOfTwoChoicesRequestRouter
@@ -35,9 +36,15 @@ _FULL = 0.85
 
 @dataclass(frozen=True, slots=True)
 class Avoid(Message):
-    """An argument of a call that only its router looks at: actors that it had better not go to."""
+    """An argument of a call that only its router looks at: where it had better not go.
+
+    Attributes:
+        actors: replicas by their actors.
+        unlike: replicas that round otherwise than this.
+    """
 
     actors: frozenset[str] = frozenset()
+    unlike: Numerics = field(default_factory=Numerics)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +97,14 @@ def preferred(candidates: Sequence[Candidate]) -> int | None:
 
 
 def rounds_alike(told: Mapping[str, str] | None, wanted: Numerics | None) -> bool:
-    """Whether a replica, by what is `told` of each of its stages, gives a session of `wanted` numerics the bits that it had before."""
+    """Whether a replica, by what is `told` of each of its stages, gives a session of `wanted` numerics the bits that it had before.
+
+    Stages of which nothing is wanted do not count, unless there are no others.
+    """
     if not told or wanted is None:
         return False
-    return all(digest and getattr(wanted, stage, "") == digest for stage, digest in told.items())
+    known = {stage: digest for stage in told if (digest := getattr(wanted, stage, ""))}
+    return bool(known) and all(told[stage] == digest for stage, digest in known.items())
 
 
 class _Alike(list[RunningReplica]):
@@ -149,9 +160,13 @@ def _sample(replicas: list[RunningReplica]) -> list[RunningReplica]:
 
 
 def _wanted(request: PendingRequest | None) -> Numerics | None:
-    """Of the session whose leg is to be opened; None for any other call."""
-    context = request.args[0] if request is not None and request.args else None
-    return context.numerics if isinstance(context, SessionContext) else None
+    """What a call says of the stages that it needs: one that opens a leg needs no text stage, and one that embeds a prompt no other."""
+    for argument in () if request is None else request.args:
+        if isinstance(argument, SessionContext):
+            return replace(argument.numerics, text_encoder="")
+        if isinstance(argument, Avoid):
+            return argument.unlike
+    return None
 
 
 def _sessions(replica: RunningReplica) -> int | None:

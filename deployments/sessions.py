@@ -134,7 +134,9 @@ class SessionRunner:
                 session = await open_session(self._pipelines[order.config.name], order, self._decoders, account)
             encoded = self._clock.now()
             encoding = encoding_timing(session, encoded - asked)
-            meter = SessionMeter(self._metrics, account, order.config.fps, paced=order.max_lead_s > 0, trace=call.trace)
+            meter = SessionMeter(
+                self._metrics, account, order.config.fps, paced=order.max_lead_s > 0, trace=call.trace, numerics=session.context().numerics
+            )
             meter.encoded(encoding, asked, encoded)
             running = RunningSession(session, ticket, self._limits.max_unanswered_controls, whole=whole)
             ticket.follow(

@@ -62,7 +62,7 @@ class LocalStage(Protocol):
 
 @runtime_checkable
 class HasNumerics(Protocol):
-    """A stage that makes chunks on a device."""
+    """A stage that works on a device."""
 
     @property
     def numerics(self) -> str:
@@ -71,7 +71,7 @@ class HasNumerics(Protocol):
 
 
 def numerics(stages: Mapping[str, object]) -> dict[str, str]:
-    """How each of those rounds that make chunks, by name."""
+    """How each of those rounds that have a device, by name."""
     return {name: stage.numerics for name, stage in stages.items() if isinstance(stage, HasNumerics)}
 
 

@@ -57,7 +57,7 @@ class VideoPipeline:
             InvalidRequest: the model takes no footage or no guidance, or reads no text of that length.
         """
         embedding = within_tokens(await self._encoder.encode(request.prompt), self.config, "prompt")
-        guidance = await guidance_for(request, self._encoder, self.config)
+        guidance = await guidance_for(request, self._encoder, self.config, embedding.numerics)
         given = None if request.footage is None else await self._encoder.condition(request.footage)
         request = replace(request, footage=None)  # what was made of it stands in the log
         log = SessionLog(embedding, request.num_steps, self._extent, given)
@@ -91,13 +91,14 @@ class VideoPipeline:
         if record.codec is Codec.FMP4_H264 and next_frame != record.num_frames:
             next_frame = grid.first_frame(grid.chunk_of(next_frame))
         chunk = min(grid.chunk_of(next_frame), record.next_chunk)
-        prompts = [await self._encoder.encode(entry.prompt) for entry in record.timeline]
+        numerics = record.numerics.text_encoder
+        prompts = [await self._encoder.encode(entry.prompt, numerics) for entry in record.timeline]
         log = SessionLog.restore(record, chunk, prompts, self._extent)
         request = SessionRequest(
             session_id=record.session_id, prompt=log.prompt.prompt, seed=record.seed, num_steps=record.num_steps,
             num_frames=record.num_frames, codec=record.codec, guidance=record.guidance, negative_prompt=record.negative_prompt,
         )  # fmt: skip
-        guidance = await guidance_for(request, self._encoder, self.config)
+        guidance = await guidance_for(request, self._encoder, self.config, numerics)
         return Session(
             self.config, self._encoder, self._decoder, request, log, self._reopen, fingerprint=self.fingerprint, guidance=guidance,
             seen_frames=next_frame,

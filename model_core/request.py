@@ -35,8 +35,8 @@ class SessionRequest:
         return config.guidance if self.guidance is None else self.guidance
 
 
-async def guidance_for(request: SessionRequest, encoder: TextEncoder, config: ModelConfig) -> Guidance:
-    """What leads the session of `request` beside its prompt.
+async def guidance_for(request: SessionRequest, encoder: TextEncoder, config: ModelConfig, numerics: str) -> Guidance:
+    """What leads the session of `request` beside its prompt. `numerics` as in `TextEncoder.encode`.
 
     Raises:
         StageUnavailable: the text encoder is away.
@@ -48,7 +48,7 @@ async def guidance_for(request: SessionRequest, encoder: TextEncoder, config: Mo
     if scale == 1:
         return Guidance()
     away = config.negative_prompt if request.negative_prompt is None else request.negative_prompt
-    return Guidance(scale, within_tokens(await encoder.encode(away), config, "negative_prompt"))
+    return Guidance(scale, within_tokens(await encoder.encode(away, numerics), config, "negative_prompt"))
 
 
 def guidance_limit(scale: float, config: ModelConfig) -> str:

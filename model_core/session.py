@@ -263,12 +263,13 @@ class Session:
                 await self._interrupt.wait()
 
     async def _embed(self, prompt: str) -> TextEmbedding:
+        numerics = self._log.numerics.text_encoder
         for failures in range(1, self._reopen.attempts):
             try:
-                return await self._encoder.encode(prompt)
+                return await self._encoder.encode(prompt, numerics)
             except StageUnavailable:
                 await asyncio.sleep(self._reopen.delay(failures, self._chance()))
-        return await self._encoder.encode(prompt)
+        return await self._encoder.encode(prompt, numerics)
 
     def _change(self, change: Callable[[], None]) -> None:
         """Make a change in order: at once, or when the leg's first chunk is made or will not be."""

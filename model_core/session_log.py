@@ -107,7 +107,7 @@ class SessionRecord:
             "guidance": self.guidance, "negative_prompt": self.negative_prompt, "chunks": len(self.latents), "sink": len(self.sink),
             "given": list(_arrays(self.given)), "shapes": [array.shape for array in arrays],
             "timeline": [[e.chunk, e.prompt, e.change, e.supersedes, e.request_id] for e in self.timeline], "steps": self.steps,
-            "numerics": [self.numerics.denoiser, self.numerics.decoder],
+            "numerics": [self.numerics.denoiser, self.numerics.decoder], "text_numerics": self.numerics.text_encoder,
         }  # fmt: skip
         text = json.dumps(header).encode()
         return b"".join([_HEADER.pack(_MAGIC, len(text)), text, *(array.astype(_FLOAT, copy=False).tobytes() for array in arrays)])
@@ -138,7 +138,7 @@ class SessionRecord:
                 steps=tuple((int(chunk), int(steps)) for chunk, steps in header["steps"]),
                 guidance=float(header["guidance"]), negative_prompt=header["negative_prompt"],
                 sink=tuple(arrays[chunks : chunks + sink]), given=_given(dict(zip(header["given"], arrays[chunks + sink :], strict=True))),
-                numerics=Numerics(*map(str, header.get("numerics", ()))),
+                numerics=Numerics(*map(str, (*header.get("numerics", ("", "")), header.get("text_numerics", "")))),
             )  # fmt: skip
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error) as error:
             raise ValueError(f"no session record: {error}") from error
@@ -256,7 +256,7 @@ class SessionLog:
     """The tail of a session, bounded.
 
     Attributes:
-        numerics: of the newest chunk.
+        numerics: of the newest chunk; before there is one, of the first prompt.
 
     Args:
         embedding: of the first prompt.
@@ -271,7 +271,7 @@ class SessionLog:
         self._given_until = None if given is None else given.needed_until(extent.grid)
         self._latents: deque[Latents] = deque(maxlen=extent.window + extent.keep)
         self._sink: list[Latents] = []
-        self.numerics = Numerics()
+        self.numerics = Numerics(text_encoder=embedding.numerics)
         self._next_chunk = 0
         # At most one entry for each chunk held, one in force before them, and what `restore` was given beyond.
         self._timeline: list[tuple[PromptEntry, TextEmbedding]] = [(PromptEntry(0, embedding.prompt), embedding)]

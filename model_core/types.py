@@ -40,6 +40,7 @@ class TextEmbedding(Message):
         mask: bool `[T]`, True for real tokens.
         count: tokens that the text has, cut or not, with those that the model adds; 0 if the stage does not say.
         timing: what the text stage took for the call that this answers; None if it does not say.
+        numerics: of the device that made it, as in `Numerics`.
     """
 
     prompt: str
@@ -47,6 +48,7 @@ class TextEmbedding(Message):
     mask: NDArray[np.bool_]
     timing: StageTiming | None = None
     count: int = 0
+    numerics: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,14 +120,18 @@ class Given(Message):
 
 @dataclass(frozen=True, slots=True)
 class Numerics(Message):
-    """How the devices round that made a session's newest chunk: a digest a stage, equal on devices that give equal bits. Empty: unknown."""
+    """How the devices round that made a session's newest chunk, and the text that it is of.
+
+    A digest a stage, equal on devices that give equal bits. Empty: unknown.
+    """
 
     denoiser: str = ""
     decoder: str = ""
+    text_encoder: str = ""
 
     def after(self, before: Numerics) -> Numerics:
         """With what is unknown here as it was `before`."""
-        return Numerics(self.denoiser or before.denoiser, self.decoder or before.decoder)
+        return Numerics(self.denoiser or before.denoiser, self.decoder or before.decoder, self.text_encoder or before.text_encoder)
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,9 +45,19 @@ class SessionMeter:
         fps: media rate.
         paced: whether the session keeps up with playback; one that does not can neither be late nor stall.
         trace: None for a session that is not traced.
+        numerics: of the chunk before its first one here.
     """
 
-    def __init__(self, metrics: Metrics, tenant: str, fps: int, *, paced: bool, trace: SessionTrace | None = None) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        tenant: str,
+        fps: int,
+        *,
+        paced: bool,
+        trace: SessionTrace | None = None,
+        numerics: Numerics = Numerics(),  # noqa: B008 - frozen
+    ) -> None:
         self._metrics = metrics
         self._trace = trace
         self._fps = fps
@@ -57,7 +67,7 @@ class SessionMeter:
         self._last: tuple[float, int] | None = None  # when the last chunk was sent, and its frames
         self._stalled_s = 0.0
         self._showed = False
-        self._numerics: Numerics | None = None
+        self._numerics = numerics
 
     def encoded(self, timing: StageTiming, since: float, now: float) -> None:
         """A prompt was embedded; it was asked for at `since`."""
@@ -143,9 +153,10 @@ class SessionMeter:
 
     def _count(self, chunk: FrameChunk) -> None:
         """Where the time of a chunk went, what it cost, its frames, and where other devices went on with it that round otherwise."""
-        if self._numerics not in {None, chunk.numerics}:
+        numerics = chunk.numerics.after(self._numerics)
+        if numerics != self._numerics.after(numerics):
             log.info("from frame %d on the session is made by devices that round otherwise", chunk.first_frame)
-        self._numerics = chunk.numerics
+        self._numerics = numerics
         m = self._metrics
         latency_s = 0.0
         for timing in chunk.timings:

@@ -22,7 +22,7 @@ from model_core.pipeline import VideoPipeline
 from model_core.presets import millrace_64
 from model_core.reopen import ReopenPolicy
 from model_core.stages.interface import Denoiser
-from model_core.types import Codec, Footage, FrameChunk, Given, LatentChunk, Latents, SessionContext, StageTiming, TextEmbedding
+from model_core.types import Codec, Footage, FrameChunk, Given, LatentChunk, Latents, Numerics, SessionContext, StageTiming, TextEmbedding
 
 DENOISE_TIMING = StageTiming("denoiser", queue_s=0.002, service_s=0.030, device_s=0.015)
 DECODE_TIMING = StageTiming("decoder", queue_s=0.001, service_s=0.010, device_s=0.008)
@@ -91,7 +91,7 @@ class FakeEncoder:
         self.unavailable = unavailable
         self.calls = 0
 
-    async def encode(self, prompt: str) -> TextEmbedding:
+    async def encode(self, prompt: str, numerics: str = "") -> TextEmbedding:
         self.calls += 1
         if self.unavailable > 0:
             self.unavailable -= 1
@@ -165,9 +165,9 @@ class FakeDenoiser:
             self._open -= 1
 
     def _latents(self, context: SessionContext, index: int, suffix: list[Latents]) -> Latents:
-        key = hashlib.sha256(f"{context.seed} {index} {context.num_steps} {context.embedding.prompt}".encode()).digest()
+        key = hashlib.sha256(f"{context.seed} {index} {context.num_steps} ".encode() + context.embedding.tokens.tobytes()).digest()
         if (away := context.guidance.away) is not None:
-            key = hashlib.sha256(key + f"{context.guidance.scale} {away.prompt}".encode()).digest()
+            key = hashlib.sha256(key + f"{context.guidance.scale} ".encode() + away.tokens.tobytes()).digest()
         for given in () if context.given is None else context.given.arrays():
             key = hashlib.sha256(key + given.tobytes()).digest()
         for latents in suffix:
@@ -211,6 +211,7 @@ class FakeDecoder:
         return FrameChunk(
             index=chunk.index, first_frame=first, num_frames=count, height=config.height, width=config.width,
             codec=context.codec, data=data, latents=chunk.latents, timings=(*chunk.timings, DECODE_TIMING),
+            numerics=Numerics(chunk.numerics, "", context.embedding.numerics),
         )  # fmt: skip
 
 

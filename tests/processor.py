@@ -38,7 +38,7 @@ def config() -> MillraceConfig:
 
 
 class Encoder:
-    async def encode(self, prompt: str) -> TextEmbedding:
+    async def encode(self, prompt: str, numerics: str = "") -> TextEmbedding:
         return random_embedding(prompt, config())
 
     async def condition(self, footage: Footage) -> Given:

@@ -158,7 +158,7 @@ class LocalDecoder:
         frames = FrameChunk(
             index=chunk.index, first_frame=first_frame, num_frames=len(pixels), height=pixels.shape[1], width=pixels.shape[2],
             codec=context.codec, data=data, latents=chunk.latents, timings=(*chunk.timings, timing),
-            numerics=Numerics(chunk.numerics, self.numerics),
+            numerics=Numerics(chunk.numerics, self.numerics, context.embedding.numerics),
         )  # fmt: skip
         return frames, memory, key
 

@@ -14,8 +14,12 @@ from model_core.types import Footage, FrameChunk, Given, LatentChunk, SessionCon
 
 
 class TextEncoder(Protocol):
-    async def encode(self, prompt: str) -> TextEmbedding:
-        """Embed one prompt. Any text is accepted. One beyond the token limit is cut; `count` shows it, so that the caller can refuse it."""
+    async def encode(self, prompt: str, numerics: str = "") -> TextEmbedding:
+        """Embed one prompt. Any text is accepted. One beyond the token limit is cut; `count` shows it, so that the caller can refuse it.
+
+        Args:
+            numerics: of the device that embedded the session's other prompts. One of the same is preferred, where there is a choice.
+        """
         ...
 
     async def condition(self, footage: Footage) -> Given:

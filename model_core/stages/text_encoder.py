@@ -133,6 +133,11 @@ class SentenceEmbedder:
 class LocalTextEncoder:
     """A `TextEncoder` with LRU caches. Call it from one event loop; prompts, and footage, each have a thread of their own.
 
+    It embeds a known text when it is made, and blocks until that is done.
+
+    Attributes:
+        numerics: see `Numerics`.
+
     Args:
         embedder: the text network.
         conditioner: what looks at footage, for models that take any.
@@ -155,18 +160,26 @@ class LocalTextEncoder:
         self._embedder = embedder
         self._conditioner = conditioner
         self._clock = clock
+        watchdog = Watchdog("text encoder", stuck_s)
+        self._text_probe = Probe(lambda: self._features("a red circle")[0])
+        with watchdog.working():
+            self._text_probe.learn()
+        self.numerics = self._text_probe.numerics
         self._prompts: SharedRuns[str, TextEmbedding] = SharedRuns(
-            cache_size, cache_bytes, lambda text: text.tokens.nbytes + text.mask.nbytes, self._device("text-encoder", stuck_s)
+            cache_size,
+            cache_bytes,
+            lambda text: text.tokens.nbytes + text.mask.nbytes,
+            DeviceThread("text encoder", watchdog, "text-encoder"),
         )
         # Large networks look at footage, for seconds; a prompt must not wait for that.
         self._footage: SharedRuns[str, Given] = SharedRuns(
-            FOOTAGE_CACHE_SIZE, cache_bytes, lambda given: sum(array.nbytes for array in given.arrays()), self._device("footage", stuck_s)
-        )
-        self._text_probe = Probe(lambda: self._features("a red circle")[0])
+            FOOTAGE_CACHE_SIZE, cache_bytes, lambda given: sum(array.nbytes for array in given.arrays()),
+            DeviceThread("text encoder", Watchdog("text encoder", stuck_s), "footage"),
+        )  # fmt: skip
         self._footage_probe = Probe(lambda: self._seen(np.full((1, *size, 3), 128, np.uint8)))
         self._service_s = self._footage_service_s = 0.0
 
-    async def encode(self, prompt: str) -> TextEmbedding:
+    async def encode(self, prompt: str, numerics: str = "") -> TextEmbedding:
         """Embed one prompt, of any length and content; see `TextEncoder.encode`. The arrays are shared and read-only.
 
         Raises:
@@ -220,7 +233,8 @@ class LocalTextEncoder:
             shared.flags.writeable = False  # many sessions hold the same cached arrays
         seconds = self._clock() - started
         self._service_s += seconds
-        return TextEmbedding(prompt, tokens_ntd[0], mask_nt[0], StageTiming("text_encoder", started - asked, seconds, seconds), count)
+        timing = StageTiming("text_encoder", started - asked, seconds, seconds)
+        return TextEmbedding(prompt, tokens_ntd[0], mask_nt[0], timing, count, self.numerics)
 
     def _look_at(self, footage: Footage, asked: float) -> Given:
         started = self._clock()
@@ -248,10 +262,6 @@ class LocalTextEncoder:
 
     def _seen(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
         return np.concatenate([array.ravel() for array in self._given(frames).arrays()])
-
-    @staticmethod
-    def _device(name: str, stuck_s: float) -> DeviceThread:
-        return DeviceThread("text encoder", Watchdog("text encoder", stuck_s), name)
 
 
 def _check_finite(*arrays: NDArray[np.float32]) -> None:

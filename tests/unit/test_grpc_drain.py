@@ -112,8 +112,8 @@ class SlowEncoder(FakeEncoder):
         super().__init__()
         self.may_answer = asyncio.Event()
 
-    async def encode(self, prompt: str) -> TextEmbedding:
-        embedding = await super().encode(prompt)
+    async def encode(self, prompt: str, numerics: str = "") -> TextEmbedding:
+        embedding = await super().encode(prompt, numerics)
         await self.may_answer.wait()
         return embedding
 

@@ -161,9 +161,9 @@ class FailingEncoder(FakeEncoder):
         super().__init__()
         self.away = False
 
-    async def encode(self, prompt: str) -> TextEmbedding:
+    async def encode(self, prompt: str, numerics: str = "") -> TextEmbedding:
         self.unavailable = int(self.away)
-        return await super().encode(prompt)
+        return await super().encode(prompt, numerics)
 
 
 async def test_a_resume_that_cannot_be_opened_takes_the_session_from_nobody() -> None:

@@ -259,7 +259,7 @@ def test_work_may_take_twenty_times_as_long_as_it_has_taken_before() -> None:
 class Encoder(FakeEncoder):
     """Features of the shape that the small network takes."""
 
-    async def encode(self, prompt: str) -> TextEmbedding:
+    async def encode(self, prompt: str, numerics: str = "") -> TextEmbedding:
         return random_embedding(prompt, CONFIG)
 
 

@@ -27,11 +27,11 @@ class Away(FakeEncoder):
         self.back = asyncio.Event()
         self.asked: list[str] = []
 
-    async def encode(self, prompt: str) -> TextEmbedding:
+    async def encode(self, prompt: str, numerics: str = "") -> TextEmbedding:
         self.asked.append(prompt)
         if len(self.asked) > 1:
             await self.back.wait()
-        return await super().encode(prompt)
+        return await super().encode(prompt, numerics)
 
 
 async def until(events: AsyncIterator[LiveEvent], kind: type) -> list[object]:

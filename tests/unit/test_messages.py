@@ -32,7 +32,7 @@ FULL = SessionContext(
 MESSAGES: tuple[Any, ...] = (
     TIMING, EMBEDDING, FULL, SessionContext("s", 7, 4, EMBEDDING), Footage(np.zeros((1, 2, 2, 3), np.uint8)), Given(),
     LatentChunk(2, LATENTS, (TIMING,)), FrameChunk(0, 0, 8, 4, 4, Codec.FMP4_H264, (b"x",), LATENTS, (TIMING,)),
-    Ticket("::1", 7, b"token", 1.0), Numerics("a", "b"), Guidance(3.0, EMBEDDING), Avoid(frozenset({"a"})),
+    Ticket("::1", 7, b"token", 1.0), Numerics("a", "b"), Guidance(3.0, EMBEDDING), Avoid(frozenset({"a"}), Numerics(text_encoder="c")),
 )  # fmt: skip
 
 

@@ -7,17 +7,15 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from deployments.routing import NUMERICS, SESSIONS, AskingRouter, Avoid, rounds_alike
+from deployments.routing import Avoid, rounds_alike
 from deployments.stages import numerics
 from model_core.pipeline import VideoPipeline
 from model_core.session_log import SessionRecord
@@ -27,6 +25,7 @@ from tests.fakes import FakeDecoder, FakeStages
 from tests.models import random_context, small_config
 from tests.processor import CHUNKS, PORTABLE, Encoder, Made, Replica, config, played
 from tests.rounding import assert_rounds_alike, assert_same_picture
+from tests.routers import OURS, THEIRS, StubReplica, chosen
 from tests.served import serving
 
 ROOT = Path(__file__).parents[2]
@@ -35,7 +34,6 @@ _DIT = config().dit
 _TERMS = _DIT.mlp_ratio * _DIT.width
 _SUMS = 3 * _DIT.depth * 8  # two steps and a commit; in a layer 8 products follow one another
 _CONVOLUTIONS = 20
-OURS, THEIRS = "0123", "4567"  # numerics
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +163,8 @@ async def test_the_front_door_logs_where_a_session_went_on_with_other_roundings(
         ({"denoiser": THEIRS}, False),
         ({"decoder": OURS, "denoiser": OURS}, True),
         ({"decoder": OURS, "denoiser": THEIRS}, False),
+        ({"text_encoder": THEIRS, "decoder": OURS, "denoiser": OURS}, True),
+        ({"text_encoder": THEIRS}, False),
         ({"denoiser": ""}, False),
         ({}, False),
         (None, False),
@@ -174,45 +174,6 @@ def test_a_replica_rounds_alike_if_each_of_its_stages_does(told: dict[str, str] 
     assert rounds_alike(told, Numerics(OURS, OURS)) is alike
     assert rounds_alike(told, None) is False
     assert rounds_alike(told, Numerics()) is False
-
-
-@dataclass(eq=False)
-class StubReplica:
-    """What the router looks at. `busy` sessions are on it; it serves `sessions`."""
-
-    replica_id: str
-    numerics: str
-    busy: int = 0
-    sessions: int | None = 4
-    node_id: str = "n"
-    max_ongoing_requests: int = 8
-    routing_stats: dict[str, Any] = field(init=False)
-
-    @property
-    def actor_id(self) -> bytes:
-        return self.replica_id.encode()
-
-    def __post_init__(self) -> None:
-        self.routing_stats = {NUMERICS: {"denoiser": self.numerics}} | ({} if self.sessions is None else {SESSIONS: self.sessions})
-
-
-class StubRouter(AskingRouter):
-    """Without Serve around it."""
-
-    def __init__(self, replicas: Sequence[StubReplica]) -> None:
-        self._replicas = {cast("Any", replica.replica_id): cast("Any", replica) for replica in replicas}
-
-    async def _probe_queue_lens(self, replicas: Any, backoff_index: int) -> Any:
-        return [(replica, replica.busy) for replica in replicas]
-
-
-async def chosen(replicas: Sequence[StubReplica], *arguments: object) -> str | None:
-    """Whom the router takes for a call with these arguments, asked as Serve asks it: group after group."""
-    router = StubRouter(replicas)
-    for group in await router.choose_replicas(cast("Any", list(replicas)), cast("Any", SimpleNamespace(args=list(arguments)))):
-        if (replica := await router._select_from_candidate_replicas(group, 0)) is not None:  # noqa: SLF001 - what Serve calls
-            return str(replica.replica_id)
-    return None
 
 
 def leg(numerics: str) -> SessionContext:
