@@ -116,7 +116,7 @@ class VideoService:
 
     async def generate(self, _: object, context: Context) -> pb.GenerateResponse:
         async with self._edge.guard("Generate", context) as call:
-            message = await self._incoming(context).only(pb.GenerateRequest)
+            message = await self._incoming(context).only(pb.GenerateRequest, upload=True)
             order = self._validator.generate(message, self._new_id(), self._new_seed())
             async with self._runner.admitted(order, call, whole=True) as place:
                 if not await place.ticket.decided():
@@ -125,7 +125,7 @@ class VideoService:
 
     async def stream(self, _: object, context: Context) -> None:
         async with self._edge.guard("Stream", context) as call:
-            message = await self._incoming(context).only(pb.StreamRequest)
+            message = await self._incoming(context).only(pb.StreamRequest, upload=True)
             if message.HasField("resume"):
                 order = await self._resumption.order(message, "", live=False)
             else:
@@ -137,7 +137,7 @@ class VideoService:
         async with self._edge.guard("Live", context) as call:
             incoming = self._incoming(context)
             controls = LiveControls(incoming, self._validator, self.limits, self._clock)
-            message = await incoming.first(pb.LiveRequest, "start", self.limits.start_timeout_seconds)
+            message = await incoming.first(pb.LiveRequest, "start", self.limits.start_timeout_seconds, upload=True)
             if message.start.HasField("resume"):
                 order = await self._resumption.order(message.start, "start.", live=True)
             else:
@@ -147,7 +147,7 @@ class VideoService:
 
     async def list_models(self, _: object, context: Context) -> pb.ListModelsResponse:
         async with self._edge.guard("ListModels", context):
-            await self._incoming(context).only(pb.ListModelsRequest)
+            await self._incoming(context).only(pb.ListModelsRequest, upload=False)
             return pb.ListModelsResponse(models=[self._model(name) for name in sorted(self._catalogue.models)])
 
     def _incoming(self, context: Context) -> Incoming:

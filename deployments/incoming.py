@@ -25,11 +25,11 @@ class Incoming:
         self._parser = parser
         self._limits = limits
 
-    async def only(self, kind: type[M]) -> M:
+    async def only(self, kind: type[M], *, upload: bool) -> M:
         """The one message of a call that has one; it may hold an upload, on a slow line. Raises as `first`."""
-        return await self.first(kind, kind.DESCRIPTOR.name, self._limits.stall_timeout_seconds)
+        return await self.first(kind, kind.DESCRIPTOR.name, self._limits.stall_timeout_seconds, upload=upload)
 
-    async def first(self, kind: type[M], field: str, seconds: float) -> M:
+    async def first(self, kind: type[M], field: str, seconds: float, *, upload: bool) -> M:
         """The opening message, not yet checked. `field` is what an error calls it, `seconds` how long it may take.
 
         Raises:
@@ -37,7 +37,7 @@ class Incoming:
         """
         try:
             async with asyncio.timeout(seconds):
-                message = await self.next(kind)
+                message = await self.next(kind, upload=upload)
         except TimeoutError:
             raise InvalidRequest((FieldViolation(field, f"must be sent within {seconds:g} s of the call; got nothing"),)) from None
         if message is None:
@@ -45,17 +45,17 @@ class Incoming:
             raise InvalidRequest((FieldViolation(field, "must be the first message; the call was closed without any"),))
         return message
 
-    async def next(self, kind: type[M]) -> M | None:
-        """None at the end. Raises InvalidRequest."""
+    async def next(self, kind: type[M], *, upload: bool) -> M | None:
+        """None at the end. A message with no room for an `upload` may be much smaller. Raises InvalidRequest."""
         data: object = await self._context.read()
         if not isinstance(data, bytes):
             return None  # grpc.aio.EOF
-        most = self._limits.max_request_bytes
+        most = self._limits.max_request_bytes if upload else self._limits.max_control_bytes
         if len(data) > most:
             uploads = self._limits.uploads
-            of_which = f"of which an image may take {uploads.max_image_bytes} and a video {uploads.max_video_bytes}"
-            sentence = f"must be at most {most} bytes, {of_which}; got {len(data)}"
-            raise InvalidRequest((FieldViolation(kind.DESCRIPTOR.name, sentence),))
+            taken = f"of which an image may take {uploads.max_image_bytes} and a video {uploads.max_video_bytes}"
+            why = taken if upload else "because it holds no image and no video"
+            raise InvalidRequest((FieldViolation(kind.DESCRIPTOR.name, f"must be at most {most} bytes, {why}; got {len(data)}"),))
         return self._parser.parse(kind, data)
 
     async def _unless_cancelled(self) -> None:

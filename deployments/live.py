@@ -38,12 +38,12 @@ class LiveControls:
         an end may last. One that is paused, with nobody left to resume it, ends.
 
         Raises:
-            InvalidRequest: a message is none of the controls.
+            InvalidRequest: a message is none of the controls, or larger than any of them.
         """
         session = running.session
         changing = asyncio.create_task(self._change_prompts(running, refuse))
         try:
-            while (message := await self._incoming.next(pb.LiveRequest)) is not None:
+            while (message := await self._incoming.next(pb.LiveRequest, upload=False)) is not None:
                 arrived = self._clock.now()
                 action = self._validator.control(message)
                 if action == "stop":

@@ -69,6 +69,11 @@ class Limits:
         """Larger than any request within the limits, so that one which breaks them is answered with the field and not by gRPC."""
         return 1024 * 1024 + 2 * max(self.uploads.max_image_bytes, self.uploads.max_video_bytes)
 
+    @property
+    def max_control_bytes(self) -> int:
+        """The same for a message that holds no upload: a control of a running Live, of which a prompt is the largest."""
+        return 64 * 1024 + 2 * self.max_prompt_bytes
+
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:

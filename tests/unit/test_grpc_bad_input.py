@@ -146,6 +146,39 @@ async def test_a_bad_prompt_in_mid_session_is_refused_and_the_session_plays_on(p
         await served.nothing_left()
 
 
+@pytest.mark.parametrize("more", [0, 1])
+async def test_what_is_larger_than_any_control_ends_a_live_unparsed(more: int) -> None:
+    """It is no message at all, which nobody finds out."""
+    most = Limits().max_control_bytes
+    async with serving() as served, grpc.aio.insecure_channel(served.address) as plain:
+        channel: Any = plain
+        call = channel.stream_stream("/headrace.v1.VideoService/Live")()
+        await call.write(pb.LiveRequest(start=pb.LiveStart(spec=pb.VideoSpec(prompt="a red circle"))).SerializeToString())
+        await call.read()
+        await call.write(b"\xff" * (most + more))
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await read_all(call)
+        assert fields_of(error.value) == ["LiveRequest"]
+        told = f"must be at most {most} bytes, because it holds no image and no video; got {most + more}"
+        assert (told in str(error.value)) == (more > 0)
+        await served.nothing_left()
+
+
+async def test_a_request_that_can_hold_no_upload_is_no_larger_than_a_control() -> None:
+    async with serving() as served:
+        error = await raw_call(served, "ListModels", b"\xff" * (Limits().max_control_bytes + 1))
+        assert fields_of(error) == ["ListModelsRequest"]
+        assert "because it holds no image and no video" in str(error)
+
+
+@pytest.mark.parametrize("most", [1, 4096, 1024 * 1024])
+def test_the_largest_prompt_is_a_control_and_one_twice_as_large_is_still_told_of_its_length(most: int) -> None:
+    limits, number = Limits(max_prompt_bytes=most), 2**64 - 1
+    for prompt in ("x" * most, "x" * 2 * most):
+        change = pb.LiveRequest(prompt=pb.PromptChange(prompt=prompt, request_id=number, replace_from=number))
+        assert len(change.SerializeToString()) <= limits.max_control_bytes
+
+
 async def test_refused_prompts_do_not_use_up_the_controls_that_may_wait() -> None:
     async with serving(limits=Limits(max_unanswered_controls=2)) as served, served.client.live("a red circle", seconds=2.0) as session:
         for _ in range(5):

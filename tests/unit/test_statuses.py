@@ -28,6 +28,7 @@ from tests.served import details_of, raw_call, read_all, serving
 
 PAGE = Path(__file__).parents[2] / "docs" / "any-language.md"
 CONFIG = FakeStages().config
+MOST_BYTES = Limits().max_request_bytes
 CLIENT_LIMIT_BYTES = 8192  # of C-core, for all of a call's headers
 
 NEVER_LEAVES = {errors.HeadraceError, store_errors.StoreUnavailable}  # the root, and one that the keeper translates
@@ -134,14 +135,18 @@ async def test_text_of_stages_that_is_not_ascii_reaches_the_caller() -> None:
         assert retry.retry_delay.seconds == 3
 
 
-@pytest.mark.parametrize("method", ["Generate", "Stream", "Live", "ListModels"])
-async def test_a_message_that_is_too_large_is_not_busy(method: str) -> None:
+@pytest.mark.parametrize(("method", "size"), [("Generate", MOST_BYTES + 1), ("Stream", 20 * 1024 * 1024), ("Live", MOST_BYTES + 1)])
+async def test_a_message_that_is_too_large_is_not_busy(method: str, size: int) -> None:
+    """Of up to 64 MiB; ADR 0013."""
     async with serving() as served:
-        error: Any = await raw_call(served, method, b"\x00" * (served.service.limits.max_request_bytes + 1))
+        error: Any = await raw_call(served, method, b"\x00" * size)
 
         assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
-        assert "must be at most" in error.details()
-        assert "an image may take" in error.details()
+        (bad,) = details_of(error)
+        (violation,) = bad.field_violations
+        assert violation.field == f"{method}Request"
+        told = "of which an image may take 8388608 and a video 8388608"
+        assert violation.description == f"must be at most {MOST_BYTES} bytes, {told}; got {size}"
         await served.still_serves()
         await served.nothing_left()
 
