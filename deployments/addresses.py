@@ -12,6 +12,7 @@ import os
 import socket
 from contextlib import ExitStack
 from typing import Self
+from urllib.parse import SplitResult, urlsplit
 
 
 def joined(host: str, port: int) -> str:
@@ -23,6 +24,29 @@ def parted(address: str) -> tuple[str, int]:
     """The inverse of `joined`."""
     host, _, port = address.rpartition(":")
     return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def checked_host(host: str) -> str:
+    """`host`, if it is a name or an IP address by itself. Raises ValueError."""
+    try:
+        if ":" in host:
+            ipaddress.ip_address(host)
+        elif host.split() != [host] or set(host) & set("/[]"):
+            raise ValueError
+    except ValueError:
+        raise ValueError(f"must be a host's name or IP address, without a port and without brackets; got {host!r}") from None
+    return host
+
+
+def url_parts(url: str) -> SplitResult:
+    """Raises ValueError where a client would only find out as it connects."""
+    try:
+        parts = urlsplit(url)
+        if parts.port == 0:
+            raise ValueError("port 0 is nobody's")
+    except ValueError as error:
+        raise ValueError(f"must be a URL with a host and a port from 1 to 65535; {error}; got {url!r}") from None
+    return parts
 
 
 def is_loopback(host: str) -> bool:

@@ -9,12 +9,13 @@ import math
 import re
 from dataclasses import replace
 from typing import Annotated, Literal, Self
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from autoscaling.brownout import least_tier
 from autoscaling.scaling import Stage, Terms
+from deployments.addresses import checked_host, url_parts
 from deployments.admission_config import AdmissionSettings
 from deployments.sizes import largest_messages, record_bytes
 from deployments.validation import Limits
@@ -32,19 +33,10 @@ STAGE_DEPLOYMENTS = {Stage.TEXT_ENCODER: "TextEncoder", Stage.DENOISER: "Denoise
 
 _REDIS_VALUE_BYTES = 512 * 1024 * 1024
 
+Host = Annotated[str, AfterValidator(checked_host)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Threads = Annotated[int, Field(ge=1, le=256)]
 NEURON_TARGETS = ("trn2", "trn3")
-
-
-def _address(url: str) -> SplitResult:
-    """Raises ValueError where a client would only find out as it connects."""
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError as error:
-        raise ValueError(f"must be a URL with a host and a port; {error}; got {url!r}") from None
-    return parts
 
 
 class _Settings(BaseModel):
@@ -149,9 +141,9 @@ class FrontDoorSettings(_Settings):
         limits: what requests are checked against; see `deployments.validation.Limits`.
     """
 
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     port: Port = 50051
-    metrics_host: str = "127.0.0.1"
+    metrics_host: Host = "127.0.0.1"
     metrics_port: Port = 0
     max_sessions: Annotated[int, Field(ge=1)] = 16
     drain_seconds: Annotated[float, Field(ge=0)] = 10.0
@@ -198,7 +190,7 @@ class SessionStoreSettings(_Settings):
     @classmethod
     def _names_a_server(cls, url: str) -> str:
         if url:
-            parts = _address(url)
+            parts = url_parts(url)
             wanted = parts.path if parts.scheme == "unix" else parts.hostname
             if not wanted or (parts.scheme != "unix" and not re.fullmatch(r"(/\d*)?", parts.path)):
                 raise ValueError(f"must be redis://HOST:PORT/NUMBER, rediss://HOST:PORT/NUMBER or unix:///PATH; got {url!r}")
@@ -229,7 +221,7 @@ class TracingSettings(_Settings):
         for exporter, field, value in (("file", "file", self.file), ("otlp", "endpoint", self.endpoint)):
             if self.exporter == exporter and not value:
                 raise ValueError(f"{field} must be given with exporter {exporter}; got {value!r}")
-        if self.endpoint and not _address(self.endpoint).hostname:
+        if self.endpoint and not url_parts(self.endpoint).hostname:
             raise ValueError(f"endpoint must name a host; got {self.endpoint!r}")
         if self.endpoint and urlsplit(self.endpoint).path in ("", "/"):
             likely = f"{self.endpoint.rstrip('/')}/v1/traces"
@@ -301,7 +293,7 @@ class AppConfig(_Settings):
     footage_timeout_seconds: Annotated[float, Field(gt=0)] = 120.0
     link_silence_seconds: Annotated[float, Field(gt=0)] = 1.0
     scale_to_zero: bool = False
-    link_host: str = ""
+    link_host: Annotated[str, AfterValidator(lambda host: host and checked_host(host))] = ""
     stage_message_bytes: Annotated[int, Field(ge=1024 * 1024, lt=2**31)] = 256 * 1024 * 1024
     engine: EngineSettings = EngineSettings()
     text_encoder: TextEncoderSettings = TextEncoderSettings()

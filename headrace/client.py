@@ -26,6 +26,7 @@ from headrace.connection import Connecting, Connection
 from headrace.errors import BadRequest, Busy, ClientError, Unavailable, Violation, client_error
 from headrace.live import LiveEvent, LiveMethod, LiveSession, Replaceable
 from headrace.reconnect import Arrived, Reconnect, cancel_asked_for, resuming
+from headrace.target import problem
 from headrace.v1 import video_pb2 as pb
 
 StreamEvent = pb.Started | pb.QueuePosition | pb.Frames | pb.QualityChange | pb.Ended
@@ -66,6 +67,9 @@ class HeadraceClient:
         tenant: whose share of the server's capacity is used; empty: the default's.
         metadata: sent with each call, for instance a `traceparent`.
         connecting: how long to wait for a server that does not answer.
+
+    Raises:
+        ValueError: `address` is no address.
     """
 
     def __init__(
@@ -76,6 +80,8 @@ class HeadraceClient:
         metadata: tuple[tuple[str, str], ...] = (),
         connecting: Connecting = Connecting(),  # noqa: B008 - frozen
     ) -> None:
+        if (told := problem(address)) is not None:
+            raise ValueError(f"address {told}")
         options = (*_CHANNEL_OPTIONS, *connecting.options(address))
         if tls is None:
             channel = grpc.aio.insecure_channel(address, options=options)

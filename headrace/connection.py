@@ -7,11 +7,12 @@ attempt may reach another one. gRPC by itself waits 20 s for a silent server, an
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from dataclasses import dataclass
 
 import grpc
 import grpc.aio
+
+from headrace.target import is_loopback
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,31 +32,6 @@ class Connecting:
         attempt = (("grpc.min_reconnect_backoff_ms", round(self.attempt_s * 1000)),)
         # A proxy of the environment is for other machines; gRPC would send even a call to this one through it.
         return (*attempt, ("grpc.enable_http_proxy", 0)) if is_loopback(address) else attempt
-
-
-def is_loopback(address: str) -> bool:
-    """Whether `address`, in any form that gRPC takes, is this machine."""
-    scheme, colon, rest = address.partition(":")
-    if scheme in ("unix", "unix-abstract"):
-        return True
-    if colon and scheme in ("dns", "ipv4", "ipv6"):
-        address = rest.lstrip("/")
-    hosts = [_host(part) for part in address.split(",")]
-    return all(host == "localhost" or _loopback_ip(host) for host in hosts)
-
-
-def _host(address: str) -> str:
-    if address.startswith("["):
-        return address[1:].partition("]")[0]
-    return address.rpartition(":")[0] if address.count(":") == 1 else address
-
-
-def _loopback_ip(host: str) -> bool:
-    try:
-        ip = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return ip.is_loopback or ip.is_unspecified  # no network carries `0.0.0.0` and `::`, where a server listens everywhere
 
 
 class Connection:

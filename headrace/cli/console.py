@@ -52,6 +52,8 @@ def guarded(main: Callable[[], T], address: str | None = None) -> T:
         typer.Exit: it failed or was interrupted.
     """
     try:
+        if address is not None:
+            server_address("--address", address)
         return main()
     except KeyboardInterrupt:
         note("interrupted")
@@ -115,6 +117,14 @@ def in_range(option: str, value: float, low: float, high: float) -> None:
     """Raises Failure where `value` is not from `low` to `high`; not a number is not."""
     if not low <= value <= high:
         raise bad_input(option, f"must be from {low:g} to {high:g}; got {value:g}")
+
+
+def server_address(option: str, address: str) -> None:
+    """Raises Failure where `address` is none."""
+    from headrace.target import problem
+
+    if (told := problem(address)) is not None:
+        raise bad_input(option, told)
 
 
 def existing_file(option: str, path: Path) -> Path:

@@ -41,6 +41,7 @@ def top(
     def main() -> None:
         for option, value in (("--every", every), ("--window", window)):
             console.in_range(option, value, 0.1, 3600)
+        console.server_address("--metrics", metrics)
         views = watch(metrics, every, window)
         if once:
             from rich.console import Console

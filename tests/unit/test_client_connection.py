@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from headrace.client import Connecting, HeadraceClient, Unavailable
-from headrace.connection import is_loopback
+from headrace.target import is_loopback
 from headrace.v1 import video_pb2 as pb
 from tests.served import serving
 

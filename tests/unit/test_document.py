@@ -55,13 +55,32 @@ def block(**changes: Any) -> bytes:
         ),
         (
             document(args={"session_store": {"url": "redis://h:abc/0"}}),
-            "args.session_store.url: must be a URL with a host and a port;",
+            "args.session_store.url: must be a URL with a host and a port from 1 to 65535;",
         ),
+        (
+            document(args={"session_store": {"url": "redis://h:0/0"}}),
+            "args.session_store.url: must be a URL with a host and a port",
+        ),
+        *(
+            (document(args={"front_door": {key: port}}), f"args.front_door.{key}: Input should be {limit}")
+            for key in ("port", "metrics_port")
+            for port, limit in ((65536, "less than or equal to 65535"), (-1, "greater than or equal to 0"), ("http", "a valid integer"))
+        ),
+        *(
+            (document(args=args), f"args.{key}: must be a host's name or IP address, without a port and without brackets; got '{host}'")
+            for host in ("127.0.0.1:99999", "[::1]", "http://h", "a b")
+            for key, args in (
+                ("front_door.host", {"front_door": {"host": host}}),
+                ("front_door.metrics_host", {"front_door": {"metrics_host": host}}),
+                ("link_host", {"link_host": host}),
+            )
+        ),
+        (document(args={"front_door": {"host": ""}}), "args.front_door.host: must be a host's name or IP address"),
         (document(args={"session_store": {"url": "redis://h:1/x"}}), "args.session_store.url: must be redis://HOST:PORT/NUMBER, rediss:"),
         (document(args={"session_store": {"url": "unix://"}}), "args.session_store.url: must be redis://HOST:PORT/NUMBER, rediss:"),
         (
             document(args={"tracing": {"exporter": "otlp", "endpoint": "http://h:99999/v1/traces"}}),
-            "args.tracing: must be a URL with a host and a port; Port out of range",
+            "args.tracing: must be a URL with a host and a port from 1 to 65535; Port out of range",
         ),
         (document(args={"model": {"folder": ""}}), "args.model.str: Input should be a valid string"),
         (document(import_path="elsewhere:build"), "applications.0.import_path: must be 'deployments.app:build'; got 'elsewhere:build'"),
