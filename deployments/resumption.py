@@ -77,6 +77,11 @@ class Resumption:
             superseded = "" if next_frame == resume.next_frame else f", of which those from {next_frame} on were superseded unheard"
             problems.append(FieldViolation(f"{path}next_frame", f"must be from {first} to {last}; got {resume.next_frame}{superseded}"))
         furthest = grid.first_frame(grid.chunk_from(last) + 1)
+        newest = record.timeline[-1].change
+        unreachable = [ack.first_frame for ack in resume.acknowledged if ack.change > newest and ack.first_frame < first]
+        if unreachable:  # no server has given it: chunks before `first` can no longer be made anew
+            sentence = f"must be at least {first} where the change is newer than the record's; got {unreachable[0]}"
+            problems.append(FieldViolation(f"{path}acknowledged.first_frame", sentence))
         told = [("acknowledged", ack.first_frame) for ack in resume.acknowledged]
         told += [("quality_changes", change.first_frame) for change in resume.quality_changes]
         for name, frame in told:

@@ -27,6 +27,7 @@ Control = Literal["prompt", "pause", "resume", "stop"]
 _SHOWN_CHARS = 64
 _MAX_TOKEN_CHARS = 256
 _MAX_ACKNOWLEDGED = 32
+_MAX_CHANGE = 2**32 - 1  # the session counts on from it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,6 +178,8 @@ class Validator:
                 check.fail(f"{path}{name}", f"must be at most {_MAX_ACKNOWLEDGED}; got {len(entries)}")
         for ack in resume.acknowledged[:_MAX_ACKNOWLEDGED]:
             self._prompt(check, ack.prompt, f"{path}acknowledged.prompt")
+            if ack.change > _MAX_CHANGE:
+                check.fail(f"{path}acknowledged.change", f"must be at most {_MAX_CHANGE}; got {ack.change}")
         lead = self._lead(check, message.max_lead_seconds, f"{path.removesuffix('resume.')}max_lead_seconds")
         size = self._message_bytes(check, message.max_message_bytes, f"{path.removesuffix('resume.')}{FIELD}")
         return check.passed(((lead or self._limits.live_lead_seconds) if live else lead, size))
