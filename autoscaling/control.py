@@ -13,10 +13,11 @@ door and a simulator drive the same object.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from autoscaling.admission import AdmissionConfig, Admit, Ask, Decision, Reject, View, Wait, decide
 from autoscaling.brownout import BrownOut
+from autoscaling.control_statistics import ControlStatistics
 from autoscaling.fairness import FairShares, Waiter
 from autoscaling.lengths import Lengths
 from autoscaling.profile import Capacity
@@ -30,7 +31,8 @@ class _Session:
         steps: 0 while it does not run.
         keys: of the calls.
         name: what else it is known by.
-        paused_at: since when its viewer stands still, while it holds its slot.
+        still: of the calls, those whose viewer stands still. The session pauses while that are all of them.
+        paused_at: since when it pauses, while it holds its slot.
         held_s, played_from: how much of `hold_s` earlier pauses have taken, as of the end of the last one.
         ended: it paused for too long, and could not be kept.
     """
@@ -39,6 +41,7 @@ class _Session:
     steps: int
     keys: list[int]
     name: str
+    still: set[int] = field(default_factory=set)
     paused_at: float | None = None
     held_s: float = 0.0
     played_from: float = 0.0
@@ -53,33 +56,6 @@ class Change:
     steps: int
     admitted: bool
     ended: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class ControlStatistics:
-    """Sessions now, and ever.
-
-    Attributes:
-        live, degraded, waiting: that run, how many of those below what they asked for, and in line.
-        level: of brown-out.
-        capacity: sessions that fit at level 0.
-        live_jobs, waiting_jobs: how many of those have no playback to keep up with.
-        arrivals, departures: of paced sessions: those that asked, the refused ones too; and those that ran and ended.
-        paused: how many of those that run stand still.
-        aside: paused, without a slot; in none of the above.
-    """
-
-    live: int
-    degraded: int
-    waiting: int
-    level: int
-    capacity: int
-    live_jobs: int
-    waiting_jobs: int
-    arrivals: int
-    departures: int
-    paused: int = 0
-    aside: int = 0
 
 
 class AdmissionControl:
@@ -134,25 +110,29 @@ class AdmissionControl:
         if session is None:
             raise KeyError(key)
         session.keys.remove(key)
+        session.still.discard(key)
         if not session.keys:
             self._gone(first, session)
+        elif session.still:  # one that was to take it over gave up, and who has it still pauses
+            self._stand_still(first, session)
         self._settle()
         self._changes = [change for change in self._changes if change.key != key]
 
     def pause(self, key: int, now: float) -> None:
         """The viewer of `key` pauses."""
         self._advance(now)
-        key = self._first.get(key, key)
-        session = self._running.get(key)
-        if session is not None and session.paused_at is None:
-            session.held_s = max(0.0, session.held_s - (now - session.played_from))
-            session.paused_at = now
-            self._paused[key] = None
+        first = self._first.get(key, key)
+        if (session := self._running.get(first)) is not None:
+            session.still.add(key)
+            self._stand_still(first, session)
 
     def resume(self, key: int, now: float) -> Decision:
         """The viewer of `key` goes on. A session that was set aside waits in line with those who come back, and is never refused."""
         self._advance(now)
-        decision = self._go_on(self._first.get(key, key))
+        first = self._first.get(key, key)
+        if (session := self._find(first)) is not None:
+            session.still.discard(key)
+        decision = self._go_on(first)
         self._changes = [change for change in self._changes if change.key != key]
         return decision
 
@@ -219,13 +199,25 @@ class AdmissionControl:
         config, now = self.config, self._now
         late = [key for key in self._paused if now - (self._running[key].paused_at or 0.0) >= config.hold_s - self._running[key].held_s]
         for key in late:
-            session = self._stop_running(key)
-            tenant, kept = session.ask.tenant, [other.ask.tenant for other in self._aside.values() if not other.ended]
-            session.ended = len(kept) >= config.max_aside or kept.count(tenant) >= config.places_aside(tenant)
-            session.paused_at, session.steps = None, 0
-            self._aside[key] = session
-            self._changes += [Change(each, 0, admitted=False, ended=session.ended) for each in session.keys]
+            self._put_aside(key, self._stop_running(key))
         return bool(late)
+
+    def _put_aside(self, key: int, session: _Session) -> None:
+        tenant, kept = session.ask.tenant, [other.ask.tenant for other in self._aside.values() if not other.ended]
+        session.ended = len(kept) >= self.config.max_aside or kept.count(tenant) >= self.config.places_aside(tenant)
+        session.paused_at, session.steps = None, 0
+        self._aside[key] = session
+        self._changes += [Change(each, 0, admitted=False, ended=session.ended) for each in session.keys]
+
+    def _stand_still(self, key: int, session: _Session) -> None:
+        """It pauses from now on, if none of its calls plays."""
+        if session.still.issuperset(session.keys):
+            if key in self._running and session.paused_at is None:
+                session.held_s = max(0.0, session.held_s - (self._now - session.played_from))
+                session.paused_at = self._now
+                self._paused[key] = None
+            elif key in self._line:  # it had been set aside before it was to be taken over
+                self._put_aside(key, self._line.pop(key))
 
     def _stop_running(self, key: int) -> _Session:
         session = self._running.pop(key)

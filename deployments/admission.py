@@ -12,7 +12,8 @@ from contextlib import aclosing, contextmanager
 from dataclasses import replace
 
 from autoscaling.admission import AdmissionConfig, Admit, Ask, Reject, Tenant
-from autoscaling.control import AdmissionControl, ControlStatistics
+from autoscaling.control import AdmissionControl
+from autoscaling.control_statistics import ControlStatistics
 from autoscaling.profile import Capacity
 from deployments.pacing import Clock
 from model_core.errors import CapacityExceeded

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from autoscaling.control import ControlStatistics
+from autoscaling.control_statistics import ControlStatistics
 from autoscaling.estimate import CapacityEstimator
 from autoscaling.profile import Capacity, DenoiseReplica
 from deployments.addresses import joined

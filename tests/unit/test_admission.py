@@ -8,7 +8,7 @@ import pytest
 
 from autoscaling.admission import AdmissionConfig, Ask
 from autoscaling.brownout import BrownOutConfig
-from autoscaling.control import ControlStatistics
+from autoscaling.control_statistics import ControlStatistics
 from autoscaling.profile import Capacity, DenoiseReplica, StepProfile
 from deployments.admission import AdmissionDesk
 from model_core.errors import CapacityExceeded

@@ -154,3 +154,47 @@ def test_one_that_is_taken_over_while_it_pauses_runs() -> None:
     desk.leave(0, 1.5)
     passes(desk, 1000.0, 1)
     assert (desk.statistics().live, desk.statistics().aside) == (1, 0)
+
+
+def test_a_takeover_that_fails_leaves_a_paused_session_paused() -> None:
+    """Or whoever tries, and gives up, keeps the slot of a viewer who stands still, for ever."""
+    desk = control(1)
+    desk.arrive(0, LIVE, 0.0, 0.0, "s")
+    desk.pause(0, 0.0)
+    assert desk.arrive(1, AGAIN, 1.0, 0.0, "s") == Admit(4, 0)
+    desk.leave(1, 1.1)
+    assert (desk.statistics().live, desk.statistics().paused) == (1, 1)
+    passes(desk, HOLD_S + 0.5, 1)
+    assert desk.changes() == [Change(0, 0, admitted=False)]
+    assert desk.resume(0, 100.0) == Admit(4, 0)
+
+
+@pytest.mark.parametrize("free", [True, False])
+def test_a_takeover_that_fails_leaves_one_that_was_set_aside_without_a_slot(free: bool) -> None:
+    desk = control(1)
+    desk.arrive(0, LIVE, 0.0, 0.0, "s")
+    desk.pause(0, 0.0)
+    passes(desk, HOLD_S, 1)
+    assert desk.changes() == [Change(0, 0, admitted=False)]
+    if not free:
+        assert desk.arrive(1, LIVE, HOLD_S, 0.0) == Admit(4, 0)
+    assert desk.arrive(2, AGAIN, HOLD_S, 0.0, "s") == (Admit(4, 0) if free else Wait(1))
+    desk.leave(2, HOLD_S + 0.1)
+    passes(desk, 3 * HOLD_S, 1)
+    assert (desk.statistics().live, desk.statistics().waiting, desk.statistics().aside) == (0 if free else 1, 0, 1)
+    if not free:
+        desk.leave(1, 100.0)
+    assert desk.resume(0, 100.0) == Admit(4, 0)
+
+
+def test_a_takeover_that_pauses_itself_counts_once_the_last_call_has_left() -> None:
+    desk = control(1)
+    desk.arrive(0, LIVE, 0.0, 0.0, "s")
+    desk.arrive(1, AGAIN, 1.0, 0.0, "s")
+    desk.pause(1, 1.0)
+    passes(desk, 1.0 + HOLD_S, 1)
+    assert desk.statistics().aside == 0  # the other call plays
+    desk.leave(0, 2.0 + HOLD_S)
+    assert desk.statistics().paused == 1
+    passes(desk, 100.0, 1)
+    assert desk.statistics().aside == 1
