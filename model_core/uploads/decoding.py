@@ -92,12 +92,29 @@ def _image(data: bytes, wanted: Wanted) -> NDArray[np.uint8]:
 
 
 def _video(data: bytes, wanted: Wanted) -> list[NDArray[np.uint8]]:
+    if (missing := _missing_bytes(data)) > 0:
+        raise Refused(f"must be a whole MP4 file; got one that is cut: {missing} bytes are missing")
     with av.open(io.BytesIO(data), "r", format="mp4") as container:
         frames = list(_taken(container, wanted))
     if not wanted.least <= len(frames) <= wanted.most:
         got = f"more than {wanted.most}" if len(frames) > wanted.most else str(len(frames))
         raise Refused(f"must last {wanted.least} to {wanted.most} frames at {wanted.fps} a second for model {wanted.model}; got {got}")
     return frames
+
+
+def _missing_bytes(data: bytes) -> int:
+    """Of the frames' data, by what the file says itself. A demuxer would take what is there for the whole, without a word."""
+    at = 0
+    while at + 8 <= len(data):
+        size, kind = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8]
+        if size == 1:
+            size = int.from_bytes(data[at + 8 : at + 16])
+        if size < 8:  # 0: up to the end, whatever it is; others are no boxes, which is the demuxer's to judge
+            return 0
+        at += size
+        if kind == b"mdat" and at > len(data):
+            return at - len(data)
+    return 0
 
 
 def _taken(container: InputContainer, wanted: Wanted) -> Iterator[NDArray[np.uint8]]:

@@ -10,6 +10,7 @@ import pickle
 import re
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import av
@@ -181,6 +182,20 @@ def test_no_damage_to_an_image_gets_past_as_anything_but_a_refusal() -> None:
             if upload.problem() is None:
                 with suppress(Refused):
                     assert frames_of(upload).frames.shape == (1, 64, 64, 3)
+
+
+@pytest.mark.parametrize("codec", ["mpeg4", "libvpx-vp9"])  # whose decoders make do with what is there
+def test_a_video_that_is_cut_within_its_frames_is_not_taken_for_a_shorter_one(codec: str, tmp_path: Path) -> None:
+    path = tmp_path / "v.mp4"
+    with av.open(path, "w", options={"movflags": "faststart"}) as container:  # the index first, so that it is whole
+        stream: Any = container.add_stream(codec, rate=24, width=64, height=64, pix_fmt="yuv420p")
+        for frame in moving(16):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, "rgb24")))
+        container.mux(stream.encode())
+    whole = path.read_bytes()
+    assert len(footage("video", whole).frames) == 16
+    assert refusal("video", whole[:-9]) == "must be a whole MP4 file; got one that is cut: 9 bytes are missing"
+    assert len(footage("video", whole + b"some more text").frames) == 16  # players do not mind
 
 
 def brightness(frames: np.ndarray) -> list[int]:
