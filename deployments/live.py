@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 
 from deployments.incoming import Incoming
-from deployments.pacing import Clock
+from deployments.pacing import Allowance, Clock
 from deployments.running import RunningSession
 from deployments.sessions import Refuse
 from deployments.validation import Limits, Validator
@@ -17,11 +17,15 @@ from headrace.v1 import video_pb2 as pb
 from model_core.errors import InvalidRequest, StageUnavailable
 from model_core.tasks import cancel_and_wait
 
+# Prompts of one session: more than anybody types, and less of an encoder than others would miss.
+_EMBEDDED_PER_S, _EMBEDDED_AT_ONCE = 4, 8
+
 
 class LiveControls:
     """Reads one Live's messages. The number that is read and not yet answered is bounded; further messages wait in gRPC.
 
-    They do not wait for the text encoder: where there is no more room, the oldest prompt that waits for it is refused.
+    They do not wait for the text encoder: where there is no more room, the oldest prompt that waits for it is refused. Prompts that come
+    faster than one session may have embedded wait as well, and then only the newest is embedded; those that it overtook are refused.
     """
 
     def __init__(self, incoming: Incoming, validator: Validator, limits: Limits, clock: Clock) -> None:
@@ -30,6 +34,7 @@ class LiveControls:
         self._validator = validator
         self._clock = clock
         self._prompts: asyncio.Queue[tuple[pb.PromptChange, float]] = asyncio.Queue()
+        self._embedded = Allowance(_EMBEDDED_AT_ONCE, _EMBEDDED_PER_S)
 
     async def steer(self, running: RunningSession, refuse: Refuse) -> None:
         """Apply controls until the caller stops or closes its side. A prompt that cannot be applied is refused, and changes nothing.
@@ -70,17 +75,29 @@ class LiveControls:
     async def _room(self, running: RunningSession, refuse: Refuse) -> None:
         """Wait until one more control may be unanswered."""
         if running.unanswered.locked() and not self._prompts.empty():
-            change, _ = self._prompts.get_nowait()
-            self._prompts.task_done()
-            running.unanswered.release()
-            overtaken = StageUnavailable("more controls came than may wait; this prompt was the oldest that waited for the text encoder")
-            await refuse(prompt_refused(change.request_id, overtaken))
+            await self._refuse_oldest(
+                running, refuse, "more controls came than may wait; this prompt was the oldest that waited for the text encoder"
+            )
         await running.unanswered.acquire()
+
+    async def _refuse_oldest(self, running: RunningSession, refuse: Refuse, why: str) -> None:
+        """Of the prompts that wait for the text encoder."""
+        change, _ = self._prompts.get_nowait()
+        self._prompts.task_done()
+        running.unanswered.release()
+        await refuse(prompt_refused(change.request_id, StageUnavailable(why)))
 
     async def _change_prompts(self, running: RunningSession, refuse: Refuse) -> None:
         """One after the other, for ever. What nobody expects ends the session."""
         while True:
+            if (wait_s := self._embedded.wait_s(self._clock.now())) > 0:
+                await self._clock.sleep(wait_s)
+                while self._prompts.qsize() > 1:
+                    await self._refuse_oldest(
+                        running, refuse, f"more than {_EMBEDDED_PER_S} prompts a second came; a newer one has taken this one's place"
+                    )
             change, arrived = await self._prompts.get()
+            self._embedded.take(1, self._clock.now())
             try:
                 await self._change_prompt(change, running, refuse, arrived)
             except Exception as error:  # noqa: BLE001 - handed to whoever serves the session, who raises it

@@ -6,6 +6,9 @@ import asyncio
 import time
 from typing import Protocol
 
+_SPARED = 0.25  # of the time that passes, for each kind of work; admission leaves so much free at a utilisation of 0.8
+_AT_ONCE = 2  # chunks
+
 
 class Clock(Protocol):
     def now(self) -> float:
@@ -40,7 +43,6 @@ class MediaTimeline:
         self._max_lead_s = max_lead_s
         self._origin: float | None = None
         self._paused_at: float | None = None
-        self._again_s = self._again_at = 0.0
         self._blocked_s = self._stalled_s = 0.0
 
     @property
@@ -79,19 +81,20 @@ class MediaTimeline:
         self._origin += self._stalled_s
         return late_s - self._stalled_s
 
-    def asked(self, frame: int, now: float, again: int = 0) -> None:
-        """The viewer wants other frames, or the same ones anew, from `frame` on: it is due at `now` at the earliest.
-
-        So many of them as `again` says had been sent.
-        """
+    def asked(self, frame: int, now: float) -> None:
+        """The viewer wants other frames, or the same ones anew, from `frame` on: it is due at `now` at the earliest."""
         if self._origin is not None:
             self._origin = max(self._origin, now - frame / self._fps)
-        self._again_s = max(0.0, self._again_s - (now - self._again_at)) + again / self._fps
-        self._again_at = now
 
-    def yields_s(self, now: float) -> float:
-        """How much later than due a chunk may come, so that others go first: what was made again beyond the lead, faster than it plays."""
-        return max(0.0, self._again_s - (now - self._again_at) - self._max_lead_s)
+    def lead_lost_s(self, frame: int, end: int, now: float) -> float:
+        """How many seconds of its lead the session loses if frames from `frame` up to `end`, which were sent, come again.
+
+        Those have to be made faster than they play. Frames that have been played do not: they take their time on the screen once more.
+        """
+        due = self.due(end)
+        if due is None:
+            return 0.0
+        return max(0.0, min((end - frame) / self._fps, due - (now if self._paused_at is None else self._paused_at)))
 
     def pause(self, now: float) -> None:
         """The viewer stands still from `now` on."""
@@ -105,12 +108,47 @@ class MediaTimeline:
         self._paused_at = None
 
 
-class Pacer:
-    """A media timeline on a clock; `wait` is a session's pace."""
+class Allowance:
+    """What may be taken beyond what was granted: it grows by `per_s` a second, up to `most`.
 
-    def __init__(self, timeline: MediaTimeline, clock: Clock) -> None:
+    Any t seconds give `most + t * per_s` at most, and one taking more: the last one may leave less than nothing.
+    """
+
+    def __init__(self, most: float, per_s: float) -> None:
+        self._most = self._left = most
+        self._per_s = per_s
+        self._at = 0.0
+
+    def take(self, amount: float, now: float) -> None:
+        """Ask `wait_s` first."""
+        self._left, self._at = self._now_left(now) - amount, now
+
+    def wait_s(self, now: float) -> float:
+        """Seconds until something may be taken; 0 for at once."""
+        return max(0.0, -self._now_left(now) / self._per_s)
+
+    def _now_left(self, now: float) -> float:
+        return min(self._most, self._left + self._per_s * (now - self._at))
+
+
+class Pacer:
+    """A media timeline on a clock; it is a session's pace.
+
+    Args:
+        timeline: of the viewer.
+        clock: real time.
+        chunk_s: a chunk's playing time. To begin a leg counts as a chunk: its caches are made again, and what the leg before it had made
+            beyond the last chunk is lost.
+
+    A session was admitted for a chunk in each chunk's time. For legs it may take a quarter more, and for frames that are made again another
+    quarter.
+    """
+
+    def __init__(self, timeline: MediaTimeline, clock: Clock, chunk_s: float) -> None:
         self._timeline = timeline
         self._clock = clock
+        self._leg_s = chunk_s
+        self._legs, self._again = (Allowance(_AT_ONCE * chunk_s, _SPARED) for _ in range(2))
 
     async def wait(self, frame: int) -> None:
         """Return when the chunk that begins with `frame` may be asked for."""
@@ -118,15 +156,30 @@ class Pacer:
             await self._clock.sleep(delay)
 
     def due_s(self, frame: int) -> float | None:
-        """Seconds until `frame` is due on screen; 0 before the first was sent; None without pacing, which makes the session a job.
-
-        A viewer who has frames made again all the time is due later, or would be due at once for ever, before everybody else.
-        """
+        """Seconds until `frame` is due on screen; 0 before the first was sent; None without pacing, which makes the session a job."""
         if not self._timeline.paced:
             return None
-        now = self._clock.now()
         due = self._timeline.due(frame)
-        return 0.0 if due is None else due - now + self._timeline.yields_s(now)
+        return 0.0 if due is None else due - self._clock.now()
+
+    def may_begin(self) -> bool:
+        """See `Pace.may_begin`."""
+        return self._legs.wait_s(self._clock.now()) <= 0
+
+    async def begin(self) -> None:
+        """See `Pace.begin`."""
+        if (delay := self._legs.wait_s(self._clock.now())) > 0:
+            await self._clock.sleep(delay)
+        self._legs.take(self._leg_s, self._clock.now())
+
+    def may_replace(self) -> bool:
+        """See `Pace.may_replace`. A job has no deadline: it takes only what others leave."""
+        return not self._timeline.paced or self._again.wait_s(self._clock.now()) <= 0
+
+    def replaced(self, frame: int, end: int) -> None:
+        """See `Pace.replaced`."""
+        now = self._clock.now()
+        self._again.take(self._timeline.lead_lost_s(frame, end, now), now)
 
     @property
     def stalled_s(self) -> float:
@@ -142,8 +195,8 @@ class Pacer:
     def sent(self, frame: int) -> float:
         return self._timeline.sent(frame, self._clock.now())
 
-    def asked(self, frame: int, again: int = 0) -> None:
-        self._timeline.asked(frame, self._clock.now(), again)
+    def asked(self, frame: int) -> None:
+        self._timeline.asked(frame, self._clock.now())
 
     def pause(self) -> None:
         self._timeline.pause(self._clock.now())

@@ -213,7 +213,7 @@ class _Serving:
         self._metrics = metrics
         self._meter = place.meter
         self._clock = clock
-        self._pacer = Pacer(MediaTimeline(order.config.fps, order.max_lead_s), clock)
+        self._pacer = Pacer(MediaTimeline(order.config.fps, order.max_lead_s), clock, order.config.chunk_seconds)
         self._usage = wire.Usage(frames=place.running.session.next_frame)
         self._write_lock = asyncio.Lock()
         self._playing = asyncio.Event()
@@ -281,7 +281,7 @@ class _Serving:
             case PromptApplied(prompt=prompt, first_frame=first_frame, request_id=request_id, change=change):
                 self._switched_at = self._running.prompts_at.popleft()
                 self._usage.supersede(event.superseded)
-                self._pacer.asked(first_frame, event.superseded)
+                self._pacer.asked(first_frame)
                 await self._send(prompt_ack=pb.PromptAck(prompt=prompt, first_frame=first_frame, request_id=request_id, change=change))
                 self._running.unanswered.release()
             case StepsApplied(steps=steps, first_frame=first_frame):

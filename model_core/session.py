@@ -7,6 +7,9 @@ way to continue a session.
 A leg that has begun to make its first chunk makes it: prompts and other changes that come meanwhile take effect behind that chunk, all at
 once, however fast they come. A session's last chunk has nothing behind it, so it is begun again for a change, but not twice in a row.
 Only a pause or a stop ends a leg at any time.
+
+To begin a leg, and to make frames again, is work that the session was not admitted for. Its pace says how much of that it may have: changes
+wait behind further chunks until a leg may be begun for them, and what was handed out is made again only where that is allowed.
 """
 
 from __future__ import annotations
@@ -78,6 +81,18 @@ class Pace(Protocol):
     def due_s(self, frame: int) -> float | None:
         """Seconds until `frame` is due on screen; None for no deadline."""
 
+    def may_begin(self) -> bool:
+        """Whether a leg may be begun for a control now, while another one plays."""
+
+    async def begin(self) -> None:
+        """Return when a leg may be begun for a control. It counts as begun."""
+
+    def may_replace(self) -> bool:
+        """Whether frames that have been handed out may be made again now."""
+
+    def replaced(self, frame: int, end: int) -> None:
+        """Frames from `frame` up to `end`, which had been handed out, are made again."""
+
 
 class Session:
     """One viewer's stream: the latent log, and the leg that is open now. Frames before `seen_frames` are never handed out.
@@ -117,6 +132,8 @@ class Session:
         self._suspect_chunk: int | None = None  # of what is in the log now: with other contents it is a chunk like any other
         self._steps = log.last_steps
         self._making = False
+        self._pace: Pace | None = None
+        self._begins = False  # the next leg is begun for a control
         self._changes: deque[Callable[[], None]] = deque()
         self._unanswered: deque[Control] = deque()
         self._interrupt = asyncio.Event()
@@ -156,8 +173,8 @@ class Session:
     async def set_prompt(self, prompt: str, request_id: int = 0, replace_from: int | None = None) -> None:
         """Steer: chunks not yet handed out are made anew for `prompt`. The old prompt plays on while the new one is embedded.
 
-        With `replace_from`, so are chunks that have been handed out and begin with that frame or later, as far back as the log reaches.
-        Otherwise a chunk of which the viewer saw a part before the session was restored keeps its prompt.
+        With `replace_from`, so are chunks that have been handed out and begin with that frame or later, as far back as the log reaches,
+        if the pace allows it. Otherwise a chunk of which the viewer saw a part before the session was restored keeps its prompt.
 
         Raises:
             StageUnavailable: the text encoder stayed away for the whole of the reopen policy.
@@ -168,11 +185,13 @@ class Session:
 
     def _put_prompt(self, embedding: TextEmbedding, request_id: int, replace_from: int | None) -> None:
         chunk = self._next_unseen_chunk()
-        if replace_from is not None:
+        if replace_from is not None and (self._pace is None or self._pace.may_replace()):
             chunk = min(chunk, max(self._log.first_rewindable, self._grid.chunk_from(replace_from)))
         first_frame = self._grid.first_frame(chunk)
         handed_out = self.next_frame if self.request.num_frames is None else min(self.next_frame, self.request.num_frames)
         superseded = max(0, handed_out - first_frame)
+        if superseded and self._pace is not None:
+            self._pace.replaced(first_frame, handed_out)
         entry = self._log.change_prompt(embedding, chunk, supersedes=superseded > 0, request_id=request_id)
         self._seen_frames = min(self._seen_frames, first_frame)
         self._acquit(chunk)
@@ -198,7 +217,7 @@ class Session:
 
     def pause(self) -> None:
         """Close the leg and free its slot; the log stays."""
-        self._settle()
+        self._settle(at_once=True)
         self._paused = True
         self._apply(Paused(self.next_frame))
 
@@ -222,6 +241,7 @@ class Session:
             StageUnavailable: a stage stayed away for the whole of the reopen policy.
             SessionBroken: a chunk cannot be made.
         """
+        self._pace = pace
         failures = 0
         begun_again = False
         while not self._stopped and self._more():
@@ -272,15 +292,16 @@ class Session:
         return await self._encoder.encode(prompt, numerics)
 
     def _change(self, change: Callable[[], None]) -> None:
-        """Make a change in order: at once, or when the leg's first chunk is made or will not be."""
+        """Make a change in order: at once, or when the leg's first chunk is made or will not be, and another leg may be begun."""
         self._changes.append(change)
         if not self._making:
             self._settle()
 
-    def _settle(self) -> None:
+    def _settle(self, *, at_once: bool = False) -> None:
         self._making = False
-        while self._changes:
-            self._changes.popleft()()
+        if at_once or self._paused or self._pace is None or self._pace.may_begin():
+            while self._changes:
+                self._changes.popleft()()
 
     def _acquit(self, chunk: int) -> None:
         """From `chunk` on chunks have other contents, so what came of them before says nothing."""
@@ -288,6 +309,7 @@ class Session:
             self._suspect_chunk = None
 
     def _apply(self, control: Control) -> None:
+        self._begins = self._begins or isinstance(control, PromptApplied | Resumed)
         self._unanswered.append(control)
         self._interrupt.set()
 
@@ -360,6 +382,9 @@ class Session:
     async def _pull(self, leg: AsyncGenerator[FrameChunk, None], pace: Pace | None, *, held: bool) -> FrameChunk | None:
         if pace is not None:
             await pace.wait(self.next_frame)
+            if self._begins:
+                await pace.begin()
+                self._begins = False
         self._making = held and not self._interrupt.is_set()
         asked_at = time.time()
         chunk = await anext(leg, None)

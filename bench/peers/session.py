@@ -42,7 +42,7 @@ class Ask:
 async def chunks(pipeline: LocalPipeline, ask: Ask) -> AsyncGenerator[FrameChunk, None]:
     """The session's chunks, paced as asked; the first carries what its prompt took, too."""
     config = pipeline.config
-    pacer = Pacer(MediaTimeline(config.fps, ask.lead_s), MonotonicClock())
+    pacer = Pacer(MediaTimeline(config.fps, ask.lead_s), MonotonicClock(), config.chunk_seconds)
     before = pipeline.encoder.statistics().service_s
     request = SessionRequest(secrets.token_hex(8), ask.prompt, ask.seed, config.num_steps, ask.frames(config.fps))
     session = await pipeline.pipeline.open(request)

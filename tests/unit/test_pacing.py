@@ -4,10 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.pacing import MediaTimeline, Pacer
+from deployments.pacing import Allowance, MediaTimeline, Pacer
 from tests.fakes import ManualClock
 
 FPS = 24.0
+CHUNK_S = 8 / FPS
 
 
 def test_nothing_is_due_before_the_first_frame_was_sent() -> None:
@@ -159,7 +160,7 @@ def test_nothing_that_a_viewer_does_makes_him_late(story: list[tuple[str, float]
 
 async def test_the_pacer_goes_on_where_the_viewer_does() -> None:
     clock = ManualClock()
-    pacer = Pacer(MediaTimeline(FPS, max_lead_s=1.0), clock)
+    pacer = Pacer(MediaTimeline(FPS, max_lead_s=1.0), clock, CHUNK_S)
     pacer.sent(0)
     await clock.advance(5)
     pacer.pause()
@@ -169,24 +170,56 @@ async def test_the_pacer_goes_on_where_the_viewer_does() -> None:
     assert pacer.due_s(24) == 0
 
 
-@pytest.mark.parametrize(("every_s", "frames", "due_s"), [(1.0, 24, 0.0), (0.2, 8, 20 * 8 / FPS - 19 * 0.2 - 1.0)])
-async def test_one_who_has_frames_made_again_faster_than_they_play_lets_others_go_first(every_s: float, frames: int, due_s: float) -> None:
-    clock = ManualClock()
-    pacer = Pacer(MediaTimeline(FPS, max_lead_s=1.0), clock)
-    pacer.sent(0)
-    for turn in range(20):
-        await clock.advance(every_s if turn else 60.0)
-        pacer.asked(24, frames)
+@given(takes=st.lists(st.tuples(st.floats(0, 5), st.floats(0.01, 3)), max_size=40), most=st.floats(0, 4), per_s=st.floats(0.05, 5))
+def test_an_allowance_gives_no_more_than_it_had_what_was_added_and_one_more(
+    takes: list[tuple[float, float]], most: float, per_s: float
+) -> None:
+    allowance, now, taken = Allowance(most, per_s), 100.0, 0.0
+    since = now
+    for passed, amount in takes:
+        now += passed
+        wait_s = allowance.wait_s(now)
+        if wait_s == 0:
+            assert taken <= most + per_s * (now - since) + 1e-6
+            allowance.take(amount, now)
+            taken += amount
+        else:
+            assert allowance.wait_s(now + wait_s + 1e-6) == 0
 
-    assert pacer.due_s(24) == pytest.approx(due_s)
-    await clock.advance(60)
-    pacer.asked(24)
-    assert pacer.due_s(24) == pytest.approx(0)
+
+def test_of_frames_that_come_again_those_count_that_had_not_been_played() -> None:
+    timeline = MediaTimeline(FPS, max_lead_s=1.0)
+    assert timeline.lead_lost_s(0, 24, now=5.0) == 0  # nothing was sent
+    timeline.sent(0, 10.0)
+
+    assert timeline.lead_lost_s(24 * 4 - 12, 24 * 4, now=13.0) == pytest.approx(0.5)
+    assert timeline.lead_lost_s(0, 24 * 4, now=13.0) == pytest.approx(1.0)
+    assert timeline.lead_lost_s(0, 24 * 4, now=15.0) == 0
+    timeline.pause(13.0)
+    assert timeline.lead_lost_s(0, 24 * 4, now=15.0) == pytest.approx(1.0)
+
+
+async def test_a_job_may_have_frames_made_again_at_any_time_but_no_leg() -> None:
+    clock = ManualClock()
+    pacer = Pacer(MediaTimeline(FPS, max_lead_s=0.0), clock, CHUNK_S)
+    pacer.sent(0)
+    for _ in range(3):
+        assert pacer.may_begin()
+        await pacer.begin()
+        pacer.replaced(0, 24 * 10)
+
+    assert pacer.may_replace()
+    assert not pacer.may_begin()
+    beginning = asyncio.create_task(pacer.begin())
+    await clock.advance(4 * CHUNK_S - 0.01)
+    assert not beginning.done()
+    await clock.advance(0.02)
+    assert beginning.done()
 
 
 async def test_the_pacer_sleeps_until_the_frame_may_leave() -> None:
     clock = ManualClock()
-    pacer = Pacer(MediaTimeline(FPS, max_lead_s=1.0), clock)
+    pacer = Pacer(MediaTimeline(FPS, max_lead_s=1.0), clock, CHUNK_S)
     pacer.sent(0)
     waiting = asyncio.create_task(pacer.wait(48))
 

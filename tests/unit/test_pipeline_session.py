@@ -235,6 +235,18 @@ async def test_pace_is_asked_before_each_chunk_and_a_control_does_not_wait_for_i
         def due_s(self, frame: int) -> float | None:
             return None
 
+        def may_begin(self) -> bool:
+            return True
+
+        async def begin(self) -> None:
+            pass
+
+        def may_replace(self) -> bool:
+            return True
+
+        def replaced(self, frame: int, end: int) -> None:
+            pass
+
     session = await FakeStages().pipeline.open(request(4))
     async with aclosing(session.events(Held())) as events:
         await anext(events)
