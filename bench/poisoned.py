@@ -39,6 +39,9 @@ class PoisonedSampler:
     def __init__(self, inner: Sampler) -> None:
         self._inner = inner
 
+    def warm(self) -> None:
+        self._inner.warm()
+
     def violations(self, context: SessionContext) -> tuple[FieldViolation, ...]:
         return self._inner.violations(context)
 

@@ -26,7 +26,7 @@ class TimedSampler:
     def __init__(self, inner: Sampler, buckets: tuple[int, ...]) -> None:
         self._buckets = buckets
         self.violations, self.blank, self.open, self.start = inner.violations, inner.blank, inner.open, inner.start
-        self.group, self.latents = inner.group, inner.latents
+        self.warm, self.group, self.latents = inner.warm, inner.group, inner.latents
         self._inner = inner
 
     def step(self, legs: Sequence[Leg]) -> None:

@@ -163,6 +163,8 @@ class Engine:
 
         It is measured on a chunk with as much before it as there can be, and one after it.
         """
+        with torch.inference_mode():
+            self._sampler.warm()
         config = self.config
         past = min(config.context_chunks, max(0, config.grid.chunks - 2)) if config.grid.chunks else config.context_chunks
         suffix = tuple(np.zeros(config.latent_shape(chunk), np.float32) for chunk in range(past))

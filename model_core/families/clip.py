@@ -127,6 +127,9 @@ class ClipSampler(ABC):
 
     # -- Sampler --------------------------------------------------------------------------------------------------------------
 
+    def warm(self) -> None:
+        self._program.warm()
+
     def violations(self, context: SessionContext) -> tuple[FieldViolation, ...]:
         return (*text_violations(context, self._text_shape), *guidance_violations(context, self._text_shape, self.config.max_guidance))
 

@@ -49,6 +49,10 @@ class Conditioner(Protocol):
 class Sampler(Protocol):
     """The denoise network. Called from the engine's thread alone, under `torch.inference_mode`."""
 
+    def warm(self) -> None:
+        """See `Program.warm`: all graphs, also those that a session comes to only later, as Wan 2.2's second transformer."""
+        ...
+
     def violations(self, context: SessionContext) -> tuple[FieldViolation, ...]:
         """What the graphs have no shape for in the context's embedding, and in what it is given; the rest is checked by the engine."""
         ...

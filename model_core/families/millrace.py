@@ -94,12 +94,15 @@ class MillraceSampler:
     """
 
     def __init__(self, network: CausalDiT, config: MillraceConfig, buckets: Sequence[int]) -> None:
-        """Warm every graph in every bucket; blocks for as long as that takes."""
+        """Blocks for as long as loading takes."""
         self._config = config
         self._buckets = tuple(buckets)
         self._program = load_program(config, causal_denoiser_graphs(network, config, buckets))
         empty = torch.zeros(1, config.dit.tokens_per_chunk, network.cache_width, dtype=self._program.capabilities.dtype)
         self._empty = self._program.put(empty)
+
+    def warm(self) -> None:
+        self._program.warm()
 
     def violations(self, context: SessionContext) -> tuple[FieldViolation, ...]:
         shape = (self._config.text.max_tokens, self._config.dit.text_width)

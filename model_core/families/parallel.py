@@ -48,6 +48,10 @@ class ParallelSampler:
         meet(0, runtime.ranks, self._followers.place)
         self._own: Sampler = family(config.family).sampler(config, engine)
 
+    def warm(self) -> None:
+        self._tell("warm")
+        self._own.warm()
+
     def violations(self, context: SessionContext) -> tuple[FieldViolation, ...]:
         return self._own.violations(context)
 
@@ -96,6 +100,8 @@ def follow(sampler: Sampler, messages: Any) -> None:
             legs.pop(number, None)
         try:
             match call, arguments:
+                case "warm", []:
+                    sampler.warm()
                 case "open", [number, context]:
                     legs[number] = sampler.open(context)
                 case "start", [number, chunk]:

@@ -96,6 +96,9 @@ class StreamSampler(ABC):
 
     # -- Sampler --------------------------------------------------------------------------------------------------------------
 
+    def warm(self) -> None:
+        self.program.warm()
+
     def violations(self, context: SessionContext) -> tuple[FieldViolation, ...]:
         return text_violations(context, self._text_shape)
 

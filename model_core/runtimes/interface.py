@@ -56,10 +56,14 @@ class Ticket(Protocol):
 
 
 class Program(Protocol):
-    """A stage's graphs, loaded and warm. Called from one thread at a time, and after loading always from the same."""
+    """A stage's graphs, loaded and, where they are compiled, warm. Called from one thread at a time, after loading always from the same."""
 
     @property
     def capabilities(self) -> Capabilities: ...
+
+    def warm(self) -> None:
+        """Run every graph in each of its shapes, unless that has been done, so that no request pays for the first time."""
+        ...
 
     def put(self, value: Tree) -> Tree:
         """Host → device; types are kept."""

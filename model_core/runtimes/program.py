@@ -107,7 +107,13 @@ class HostProgram:
     capabilities = Capabilities(torch.device("cpu"), torch.float32, compiled=False, asynchronous=False)
 
     def __init__(self, graphs: Sequence[GraphSpec], as_served: Callable[[Call], Call] = lambda call: call) -> None:
+        self._graphs = graphs
         self._calls: dict[str, Call] = {g.name: as_served(getattr(g.network, g.entry)) for g in graphs}
+
+    def warm(self) -> None:
+        """The first batch of a shape costs more than the others: weights are read, kernels chosen, and rows watched (`rows`)."""
+        for graph in self._graphs:
+            self.run(graph.name, *_apart(graph.inputs(self.capabilities.dtype)))
 
     def put(self, value: Tree) -> Tree:
         return value
@@ -143,6 +149,8 @@ class CompiledProgram:
         with torch.inference_mode():
             for name, inputs in examples:
                 self._warm_up(name, self.put(_apart(inputs)))
+
+    def warm(self) -> None: ...
 
     def put(self, value: Tree) -> Tree:
         device = self.capabilities.device

@@ -29,6 +29,8 @@ class Timed:
     def __init__(self) -> None:
         self.now = 0.0
 
+    def warm(self) -> None: ...
+
     def violations(self, context: SessionContext) -> tuple[FieldViolation, ...]:
         return ()
 
