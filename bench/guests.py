@@ -55,11 +55,12 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """How one call ended."""
+    """How one call ended. `details` is what came with the status."""
 
     kind: str
     status: str
     allowed: bool
+    details: str = ""
 
 
 class Guests:
@@ -83,16 +84,17 @@ class Guests:
             kind = Kind("poisoned", self._poison, _LOST)
         else:
             (kind,) = self._chance.choices(self._kinds, [kind.share for kind in self._kinds])
+        details = ""
         try:
             async with asyncio.timeout(_ENDS_WITHIN_S):
                 status = await kind.call()
         except TimeoutError:
             status = HUNG
         except ClientError as error:
-            status = error.code.name
+            status, details = error.code.name, str(error)
         except grpc.aio.AioRpcError as error:
-            status = error.code().name
-        return Call(kind.name, status, status in kind.allowed)
+            status, details = error.code().name, error.details() or ""
+        return Call(kind.name, status, status in kind.allowed, details)
 
     # -- sound ------------------------------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,8 @@ one in twenty of them poisoned. The exit code is 1 if any of this is missed:
 
     on time     of the bystanders' chunks, at least 99.9 %, on a screen that began to play at the first frame's arrival
     ended       none of the bystanders' sessions ends before its end
-    statuses    every call of a guest ends, with a status that its kind may end with
+    statuses    every call of a guest ends, with a status that its kind may end with; "try again" is none of them, although a client
+                would, because another replica of the stage is always there
     memory      no replica that was there for most of the run holds more in its last quarter than in its first, beyond noise
     left        nothing is held once all have gone
 """
@@ -48,6 +49,7 @@ _WARM_S, _LEAST_S = 60.0, 600.0  # pools and caches fill
 _GROWTH, _GROWTH_MB = 1.10, 16.0
 _FREE_WITHIN_S = 30.0
 _SEED_BITS = 32
+_EXAMPLES = 3
 _NO_END = ("completed", "refused", "cut off")  # ends of a session that are nobody's fault, the end of the run among them
 
 
@@ -128,7 +130,10 @@ def summed(
     statuses: dict[str, Counter[str]] = {}
     for call in calls:
         statuses.setdefault(call.kind, Counter())[call.status] += 1
-    unexpected = Counter(f"{call.kind}: {call.status}" for call in calls if not call.allowed)
+    unexpected: dict[str, list[str]] = {}
+    for call in calls:
+        if not call.allowed:
+            unexpected.setdefault(f"{call.kind}: {call.status}", []).append(call.details)
     long_lived = [m for m in memory if len(m.at_s) > 1 and m.at_s[-1] - m.at_s[0] > seconds / 2]
     return Report(
         seconds=round(seconds, 1), capacity=capacity, bystanders=bystanders, sessions=len(heard), chunks=len(late),
@@ -136,7 +141,7 @@ def summed(
         refused=sum(caller.result == "refused" for caller in heard),
         ended=[caller.result for caller in heard if caller.result not in _NO_END],
         calls={kind: dict(counts) for kind, counts in sorted(statuses.items())},
-        unexpected=[f"{text}, {count} times" for text, count in sorted(unexpected.items())], kills=dict(kills),
+        unexpected=[f"{text}, {len(told)} times{_examples(told)}" for text, told in sorted(unexpected.items())], kills=dict(kills),
         memory=[
             {
                 "deployment": m.deployment, "pid": m.pid, "first_mb": round(m.quarters()[0], 1), "last_mb": round(m.quarters()[1], 1),
@@ -146,6 +151,12 @@ def summed(
         ],
         left=list(left), load_average=round(os.getloadavg()[0], 2),
     )  # fmt: skip
+
+
+def _examples(details: Sequence[str]) -> str:
+    """Some of what came with the statuses: two that differ may differ by no more than an id."""
+    some = list(dict.fromkeys(told for told in details if told))[:_EXAMPLES]
+    return "".join(f"\n    {told}" for told in some)
 
 
 class Soak:

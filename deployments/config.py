@@ -155,14 +155,15 @@ class FrontDoorSettings(_Settings):
 
 
 class ReopenSettings(_Settings):
-    """How long a session keeps trying after a stage died; see `model_core.reopen.ReopenPolicy`."""
+    """How long a session keeps trying after a stage died, new ones included; see `model_core.reopen.ReopenPolicy`."""
 
     attempts: Annotated[int, Field(ge=1)] = 60
     backoff_seconds: Annotated[float, Field(ge=0)] = 0.05
     max_backoff_seconds: Annotated[float, Field(ge=0)] = 1.0
+    give_up_after_seconds: Annotated[float, Field(gt=0)] = 60.0
 
     def policy(self) -> ReopenPolicy:
-        return ReopenPolicy(self.attempts, self.backoff_seconds, self.max_backoff_seconds)
+        return ReopenPolicy(self.attempts, self.backoff_seconds, self.max_backoff_seconds, self.give_up_after_seconds)
 
 
 class SessionStoreSettings(_Settings):

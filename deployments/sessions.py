@@ -27,9 +27,9 @@ from deployments.validation import Limits, Order
 from headrace.v1 import video_pb2 as pb
 from model_core.errors import CapacityExceeded, StageUnavailable
 from model_core.media import fmp4_init_segment
-from model_core.pipeline import Paused, PromptApplied, Resumed, SessionEvent, StepsApplied, VideoPipeline
+from model_core.pipeline import Paused, PromptApplied, Resumed, Session, SessionEvent, StepsApplied, VideoPipeline
 from model_core.session_log import Reconciled
-from model_core.tasks import cancel_and_wait, run_in_thread
+from model_core.tasks import cancel_and_wait, run_in_thread, unless
 from model_core.types import Codec, FrameChunk, StageTiming
 from model_core.uploads.decoders import UploadDecoders
 from observability.context import SESSION_ID
@@ -43,7 +43,6 @@ _OUTCOMES = {
     pb.END_REASON_SERVER_DRAINING: "draining",
     pb.END_REASON_PAUSED: "paused",
 }
-
 
 Send = Callable[[Message], Awaitable[None]]
 Refuse = Callable[[pb.PromptRefused], Awaitable[None]]
@@ -71,6 +70,7 @@ class SessionRunner:
         self._clock = clock
         self._running: set[RunningSession] = set()
         self._draining = asyncio.Event()
+        self._handed_over = asyncio.Event()
         self._decoders = UploadDecoders()
         self._open = 0
 
@@ -90,7 +90,8 @@ class SessionRunner:
             running.drain()
 
     def hand_over(self) -> None:
-        """End the sessions that are still here before their next chunk, to go on elsewhere; a Generate fails, to be asked for again."""
+        """End the sessions here before their next chunk, to go on elsewhere. A Generate fails, and so does a call that is not open yet."""
+        self._handed_over.set()
         for running in self._running:
             running.hand_over()
 
@@ -115,7 +116,7 @@ class SessionRunner:
 
         Raises:
             CapacityExceeded: there is no place.
-            StageUnavailable: draining, or the text encoder is away.
+            StageUnavailable: draining, or the text encoder stayed away.
         """
         if self._draining.is_set():
             raise StageUnavailable(DRAINING)
@@ -128,10 +129,10 @@ class SessionRunner:
             call.trace.about(order.request.session_id, trace_attributes(order, account))
         with self._counted(), self._entered(ask, order.token) as ticket:
             asked = self._clock.now()
-            session = await open_session(self._pipelines[order.config.name], order, self._decoders, account)
+            session = await self._opened(order, account)
             if order.claim is not None:
                 order = await order.claim()
-                session = await open_session(self._pipelines[order.config.name], order, self._decoders, account)
+                session = await self._opened(order, account)
             encoded = self._clock.now()
             encoding = encoding_timing(session, encoded - asked)
             meter = SessionMeter(
@@ -151,6 +152,12 @@ class SessionRunner:
             finally:
                 meter.ended()
                 self._running.discard(running)
+
+    async def _opened(self, order: Order, account: str) -> Session:
+        session = await unless(self._handed_over, open_session(self._pipelines[order.config.name], order, self._decoders, account))
+        if session is None:
+            raise StageUnavailable(DRAINING)
+        return session
 
     @contextmanager
     def _entered(self, ask: Ask, token: str) -> Iterator[Ticket]:

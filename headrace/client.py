@@ -13,7 +13,7 @@ async with HeadraceClient("127.0.0.1:50051") as client:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from types import TracebackType
 from typing import Self, cast
@@ -25,7 +25,7 @@ from grpc_health.v1 import health_pb2
 from headrace.connection import Connecting, Connection
 from headrace.errors import BadRequest, Busy, ClientError, Unavailable, Violation, client_error
 from headrace.live import LiveEvent, LiveMethod, LiveSession, Replaceable
-from headrace.reconnect import Arrived, Reconnect, cancel_asked_for, resuming
+from headrace.reconnect import Arrived, Reconnect, asked_again, cancel_asked_for, resuming
 from headrace.target import problem
 from headrace.v1 import video_pb2 as pb
 
@@ -123,10 +123,12 @@ class HeadraceClient:
         image: bytes | None = None,
         video: bytes | None = None,
         timeout_s: float | None = None,
+        reconnect: Reconnect | None = None,
     ) -> pb.GenerateResponse:
         """A finished MP4 in one answer. Zeros mean the model's default, and so does None.
 
-        `image` or `video` is the content of a file; see `pb.VideoSpec`.
+        `image` or `video` is the content of a file; see `pb.VideoSpec`. With `reconnect`, a server that cannot serve now, and says when to
+        try again, is asked again. Each try is a new job.
 
         Raises:
             ClientError: the call failed; see the tree above.
@@ -134,10 +136,15 @@ class HeadraceClient:
         """
         spec = _spec(prompt, seconds, seed, model, width, height, steps, guidance, negative_prompt, image, video)
         request = pb.GenerateRequest(spec=spec, max_message_bytes=MAX_MESSAGE_BYTES)
-        try:
-            return await self._generate(request, timeout=await self._connection.ready(timeout_s), metadata=self._metadata)
-        except grpc.aio.AioRpcError as error:
-            raise client_error(error) from error
+        left = _countdown(timeout_s)
+
+        async def attempt() -> pb.GenerateResponse:
+            try:
+                return await self._generate(request, timeout=await self._connection.ready(left()), metadata=self._metadata)
+            except grpc.aio.AioRpcError as error:
+                raise client_error(error) from error
+
+        return await asked_again(attempt, reconnect)
 
     async def stream(
         self,
@@ -160,22 +167,22 @@ class HeadraceClient:
     ) -> AsyncGenerator[StreamEvent, None]:
         """Frames as they are made. Closing the generator cancels the call, which stops the work behind it.
 
-        With `reconnect`, a connection that breaks is replaced and the frames go on where they stopped; only a gap in time is seen.
+        With `reconnect`, a connection that breaks is replaced and the frames go on where they stopped; only a gap in time is seen. A
+        server that cannot serve now, and says when to try again, is asked again.
 
         Raises:
             ClientError: the call failed; see the tree above.
             ValueError: as in `generate`.
         """
         spec = _spec(prompt, seconds, seed, model, width, height, steps, guidance, negative_prompt, image, video)
-        ends_at = None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
+        left = _countdown(timeout_s)
 
         async def attempt(resume: pb.SessionResume | None) -> AsyncGenerator[StreamEvent, None]:
-            if resume is None:
+            if resume is None or not resume.token:
                 request = pb.StreamRequest(spec=spec, codec=codec, max_lead_seconds=max_lead_s, max_message_bytes=MAX_MESSAGE_BYTES)
             else:
                 request = pb.StreamRequest(resume=resume, max_lead_seconds=max_lead_s, max_message_bytes=MAX_MESSAGE_BYTES)
-            left_s = None if ends_at is None else max(0.0, ends_at - asyncio.get_running_loop().time())
-            call = self._stream(request, timeout=await self._connection.ready(left_s), metadata=self._metadata)
+            call = self._stream(request, timeout=await self._connection.ready(left()), metadata=self._metadata)
             try:
                 async for response in call:
                     if (name := response.WhichOneof("event")) is not None:
@@ -251,6 +258,15 @@ class HeadraceClient:
                 return "SERVICE_UNKNOWN"
             raise client_error(error) from error
         return str(health_pb2.HealthCheckResponse.ServingStatus.Name(response.status))
+
+
+def _countdown(seconds: float | None) -> Callable[[], float | None]:
+    """Tells what is left of `seconds`."""
+    if seconds is None:
+        return lambda: None
+    clock = asyncio.get_running_loop().time
+    ends_at = clock() + seconds
+    return lambda: max(0.0, ends_at - clock())
 
 
 def _spec(

@@ -194,8 +194,10 @@ class LiveSession:
         await self._connection.ready()
         async with self._write_lock:
             call = self._call = self._method(metadata=self._metadata)
-            lead_s, max_message_bytes = self._start.max_lead_seconds, self._start.max_message_bytes
-            start = pb.LiveStart(resume=resume, max_lead_seconds=lead_s, max_message_bytes=max_message_bytes)
+            start = self._start
+            if resume.token:
+                lead_s, max_message_bytes = start.max_lead_seconds, start.max_message_bytes
+                start = pb.LiveStart(resume=resume, max_lead_seconds=lead_s, max_message_bytes=max_message_bytes)
             with suppress(ClientError):  # reading from the call tells why
                 for message in (pb.LiveRequest(start=start), *self._unanswered.again()):
                     await _write(call, self._timed(message))

@@ -1,7 +1,8 @@
 """Going on after a lost connection: what has arrived, what to ask for, and how often to try.
 
-A broken connection and a server that shuts down are gaps; every other end of a session is passed on. When the gap cannot be closed,
-the caller sees what it would have seen at once without trying.
+A broken connection and a server that shuts down are gaps; every other end of a session is passed on. So is a server that says before
+the session has started that it cannot serve now, and when to try again. When the gap cannot be closed, the caller sees what it would have
+seen at once without trying.
 """
 
 from __future__ import annotations
@@ -9,17 +10,18 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
 import grpc
 
-from headrace.errors import Busy, ClientError
+from headrace.errors import Busy, ClientError, Unavailable
 from headrace.v1 import video_pb2 as pb
 
 Event = TypeVar("Event")
+Answer = TypeVar("Answer")
 
 _BROKEN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 _REMEMBERED = 32
@@ -90,17 +92,19 @@ def _latest(changes: deque[Change], change: Change) -> None:
 
 
 class _Gap:
-    """From the loss of a connection to the next sign of life."""
+    """From the loss of a connection to the next sign of life; `begun`, whether there is a session that waits for it."""
 
-    def __init__(self, policy: Reconnect, ended: pb.Ended | None, error: ClientError | None) -> None:
+    def __init__(self, policy: Reconnect, ended: pb.Ended | None, error: ClientError | None, *, begun: bool) -> None:
         self.ended, self.error = ended, error
         self._policy = policy
+        # A viewer who waits for frames is served best by the first server that can, and another one may.
+        self._heeded = (Busy,) if begun else (Busy, Unavailable)
         self._failures = 0
         self._ends_at = asyncio.get_running_loop().time() + policy.give_up_after_s
 
     async def wait(self, error: ClientError | None) -> bool:
         """Until the next try after `error` is due; False when it is too late for one."""
-        retry_after_s = (error.retry_after_s or 0.0) if isinstance(error, Busy) else 0.0
+        retry_after_s = (error.retry_after_s or 0.0) if isinstance(error, self._heeded) else 0.0
         seconds = max(self._policy.delay(self._failures, random.random()), min(retry_after_s, self._policy.max_delay_s))
         self._failures += 1
         if asyncio.get_running_loop().time() + seconds > self._ends_at:
@@ -113,6 +117,8 @@ async def resuming(
     attempt: Callable[[pb.SessionResume | None], AsyncGenerator[Event, None]], policy: Reconnect | None, arrived: Arrived
 ) -> AsyncGenerator[Event, None]:
     """Events of `attempt(None)` and, after a break, of `attempt(resume)`, as of one session. Without a policy there is one attempt.
+
+    A resume without a token begins anew, because the session had not started.
 
     Raises:
         ClientError: the session failed, or its connection broke for good.
@@ -147,6 +153,24 @@ async def resuming(
         resume = arrived.resume()
 
 
+async def asked_again(call: Callable[[], Awaitable[Answer]], policy: Reconnect | None) -> Answer:
+    """What `call` answers. It is made again while the server says that it cannot serve now. Without a policy it is made once.
+
+    Raises:
+        ClientError: of the last try.
+    """
+    gap: _Gap | None = None
+    while True:
+        try:
+            return await call()
+        except ClientError as error:
+            if policy is None or not _may_begin_anew(error, gap):
+                raise
+            gap = gap or _Gap(policy, None, error, begun=False)
+            if not await gap.wait(error):
+                raise
+
+
 def _gap(
     policy: Reconnect | None, arrived: Arrived, gap: _Gap | None, ended: pb.Ended | None, error: ClientError | None, *, running: bool
 ) -> _Gap:
@@ -155,15 +179,24 @@ def _gap(
     Raises:
         ClientError: `error`, where it is none that a new connection could mend.
     """
-    if error is not None and (not arrived.resumable or (_hopeless(error) and (gap is None or running))):
+    if error is not None and not (arrived.resumable or _may_begin_anew(error, gap)):
+        raise error
+    if error is not None and _hopeless(error) and (gap is None or running):
         raise error
     if policy is None:
         raise error or ValueError("without a policy only an error ends a session early")
-    return gap or _Gap(policy, ended, error)
+    return gap or _Gap(policy, ended, error, begun=arrived.resumable)
 
 
 def _hopeless(error: ClientError | None) -> bool:
     return error is not None and error.code not in _BROKEN and not isinstance(error, Busy)
+
+
+def _may_begin_anew(error: ClientError, gap: _Gap | None) -> bool:
+    """Whether to ask again for what has not begun: the server itself said that it cannot serve now, and when to try again."""
+    if gap is None:
+        return isinstance(error, Unavailable) and error.retry_after_s is not None
+    return not _hopeless(error)
 
 
 def cancel_asked_for() -> bool:

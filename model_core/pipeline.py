@@ -13,6 +13,7 @@ from model_core.request import SessionRequest, guidance_for, within_tokens
 from model_core.session import Control, Pace, Paused, PromptApplied, Resumed, Session, SessionEvent, StepsApplied
 from model_core.session_log import Extent, SessionLog, SessionRecord, model_fingerprint
 from model_core.stages.interface import Decoder, TextEncoder
+from model_core.stages.patient import PatientEncoder
 from model_core.types import Codec
 
 __all__ = [
@@ -35,7 +36,7 @@ class VideoPipeline:
     Args:
         config: the model.
         encoder, decoder: the ends of the chain of stages.
-        reopen: how a session survives a dead stage.
+        reopen: how a session survives a dead stage, also while it is being opened.
         keep_chunks: how many chunks behind the newest one a session can be restored at, and how many ahead of its record.
     """
 
@@ -44,16 +45,16 @@ class VideoPipeline:
     ) -> None:
         self.config = config
         self.fingerprint = model_fingerprint(config)
-        self._encoder = encoder
         self._decoder = decoder
         self._reopen = reopen or ReopenPolicy()
+        self._encoder = PatientEncoder(encoder, self._reopen)
         self._extent = Extent(config.grid, config.context_chunks, keep_chunks, config.sink_chunks)
 
     async def open(self, request: SessionRequest) -> Session:
         """Embed what is given and return a session that is ready to be pulled; no slot is taken before the first pull.
 
         Raises:
-            StageUnavailable: the text encoder is away.
+            StageUnavailable: the text encoder stayed away for the whole of the reopen policy.
             InvalidRequest: the model takes no footage or no guidance, or reads no text of that length.
         """
         embedding = within_tokens(await self._encoder.encode(request.prompt), self.config, "prompt")
@@ -82,7 +83,7 @@ class VideoPipeline:
 
         Raises:
             ValueError: the record is another model's, or `next_frame` is not restorable.
-            StageUnavailable: the text encoder is away.
+            StageUnavailable: the text encoder stayed away for the whole of the reopen policy.
         """
         first, last = self.restorable(record)
         if record.fingerprint != self.fingerprint or not first <= next_frame <= last:

@@ -180,7 +180,8 @@ class Session:
             StageUnavailable: the text encoder stayed away for the whole of the reopen policy.
             InvalidRequest: the model reads no prompt of that length.
         """
-        embedding = within_tokens(await self._embed(prompt), self._config, "prompt")
+        embedded = await self._encoder.encode(prompt, self._log.numerics.text_encoder)
+        embedding = within_tokens(embedded, self._config, "prompt")
         self._change(partial(self._put_prompt, embedding, request_id, replace_from))
 
     def _put_prompt(self, embedding: TextEmbedding, request_id: int, replace_from: int | None) -> None:
@@ -281,15 +282,6 @@ class Session:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._interrupt.wait()
-
-    async def _embed(self, prompt: str) -> TextEmbedding:
-        numerics = self._log.numerics.text_encoder
-        for failures in range(1, self._reopen.attempts):
-            try:
-                return await self._encoder.encode(prompt, numerics)
-            except StageUnavailable:
-                await asyncio.sleep(self._reopen.delay(failures, self._chance()))
-        return await self._encoder.encode(prompt, numerics)
 
     def _change(self, change: Callable[[], None]) -> None:
         """Make a change in order: at once, or when the leg's first chunk is made or will not be, and another leg may be begun."""

@@ -1,4 +1,4 @@
-"""Two small asyncio habits: end helper tasks without losing a cancellation, and wait for work that cannot be cancelled."""
+"""Small asyncio habits: end helper tasks without losing a cancellation, wait for work that cannot be cancelled, stop work on an event."""
 
 from __future__ import annotations
 
@@ -21,6 +21,16 @@ async def cancel_and_wait(*tasks: asyncio.Task[Any]) -> None:
     for task in tasks:
         if not task.cancelled():
             task.exception()  # marks it as seen, or asyncio would log it as lost
+
+
+async def unless(event: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """What `work` comes to, or None if `event` is set before; then `work` is cancelled."""
+    task, wake = asyncio.create_task(work), asyncio.create_task(event.wait())
+    try:
+        await asyncio.wait({task, wake}, return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else None
+    finally:
+        await cancel_and_wait(task, wake)
 
 
 async def finished(work: Coroutine[Any, Any, T]) -> T:

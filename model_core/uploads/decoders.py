@@ -37,6 +37,8 @@ _WITHIN_S = 90.0
 _FILES_EACH = 200
 _ENDS_WITHIN_S = 1.0
 _KEPT_VARIABLES = ("LD_LIBRARY_PATH", "PATH")
+# One that the machine ended is decoded once more, and not again: the file may be why the machine ran out of memory.
+_TRIES = 2
 _NOT_NOW = "uploads cannot be decoded just now"
 _COMMAND = (sys.executable, "-m", worker.__name__)
 
@@ -68,8 +70,8 @@ class UploadDecoders:
         """
         wanted = Wanted.of(upload, config)
         try:
-            async with asyncio.timeout(self._within_s), self._places.place(caller), self._process() as process:
-                frames = await run_in_thread(process.frames, upload, wanted, abort=process.kill)
+            async with asyncio.timeout(self._within_s), self._places.place(caller):
+                frames = await self._frames(upload, wanted)
                 return await run_in_thread(as_footage, frames, upload.kind, config)
         except Refused as refused:
             raise InvalidRequest((FieldViolation(upload.field, str(refused)),)) from None
@@ -81,6 +83,17 @@ class UploadDecoders:
         self._closed = True
         while self._idle:
             self._idle.pop().end()
+
+    async def _frames(self, upload: Upload, wanted: Wanted) -> NDArray[np.uint8]:
+        tries = 0
+        while True:
+            tries += 1
+            try:
+                async with self._process() as process:
+                    return await run_in_thread(process.frames, upload, wanted, abort=process.kill)
+            except StageUnavailable:
+                if self._closed or tries == _TRIES:
+                    raise
 
     @asynccontextmanager
     async def _process(self) -> AsyncGenerator[_Process, None]:

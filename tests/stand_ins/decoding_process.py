@@ -5,6 +5,7 @@ refuse      refuse, and tell this process's descriptors and environment
 memory      say that there was not enough of it
 sleep NAME  write this process's id into the file, and never answer
 signal N    end by that signal
+killed N F  the first N times be killed, as the machine would; then as `frames`. Each time adds a byte to the file F
 lie         promise many more frames than were wanted
 babble      answer what is no message
 """
@@ -27,6 +28,9 @@ def main() -> None:
         job = worker.read_json(source)
         served += 1
         word, _, rest = bytes(worker.read_bytes(source, job["bytes"])).decode().partition(" ")
+        if word == "killed":
+            survive(*rest.split(" "))
+            word = "frames"
         match word:
             case "frames":
                 size = job["wanted"]["height"] * job["wanted"]["width"] * 3
@@ -44,6 +48,14 @@ def main() -> None:
                 worker.write(target, {"frames": 10**12})
             case "babble":
                 target.write(struct.pack(">I", 2**31))
+
+
+def survive(times: str, name: str) -> None:
+    """See `killed`."""
+    with Path(name).open("ab") as file:
+        file.write(b".")
+    if Path(name).stat().st_size <= int(times):
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import pytest
 from headrace.client import BadRequest, ClientError, LiveEvent, LiveSession, Reconnect, Unavailable
 from headrace.reconnect import Arrived
 from headrace.v1 import video_pb2 as pb
-from tests.fakes import FakeDenoiser, FakeStages, eventually
+from tests.fakes import FakeDenoiser, FakeEncoder, FakeStages, eventually
 from tests.served import Served, serving
 from tests.stores import FakeStore
 
@@ -113,6 +113,57 @@ async def test_a_refused_request_is_not_tried_again() -> None:
         with pytest.raises(BadRequest):
             async for _event in session:
                 pass
+
+
+async def called(served: Served, rpc: str, policy: Reconnect | None) -> None:
+    """One call to its end."""
+    client = served.client
+    if rpc == "generate":
+        assert (await client.generate(PROMPT, seconds=0.1, reconnect=policy)).mp4
+    elif rpc == "stream":
+        assert frames([event async for event in client.stream(PROMPT, seconds=0.1, reconnect=policy)])
+    else:
+        async with client.live(PROMPT, seconds=2.0, reconnect=policy) as session:
+            if policy is not None:
+                await session.set_prompt(OTHER)  # perhaps into the call that is refused
+            events = [event async for event in session]
+        assert frames(events)
+        assert [event.prompt for event in events if isinstance(event, pb.PromptAck)] == [OTHER]
+
+
+RPCS = pytest.mark.parametrize("rpc", ["generate", "stream", "live"])
+
+
+@RPCS
+async def test_a_server_that_cannot_serve_yet_and_says_when_to_try_again_is_asked_again(rpc: str) -> None:
+    encoder = FakeEncoder(unavailable=3)
+    async with asyncio.timeout(60), serving(FakeStages(encoder=encoder, attempts=1, keep_chunks=30)) as served:
+        await called(served, rpc, Reconnect(give_up_after_s=50.0, max_delay_s=0.01))
+        assert encoder.unavailable == 0
+        await served.nothing_left()
+
+
+@RPCS
+@pytest.mark.parametrize(
+    "policy", [None, Reconnect(give_up_after_s=0.5, max_delay_s=60.0)], ids=["no policy", "too short a gap for the delay"]
+)
+async def test_a_server_that_cannot_serve_is_not_asked_again_sooner_than_it_says_nor_without_the_option(
+    rpc: str, policy: Reconnect | None
+) -> None:
+    encoder = FakeEncoder(unavailable=100)
+    async with asyncio.timeout(60), serving(FakeStages(encoder=encoder, attempts=1)) as served:
+        with pytest.raises(Unavailable, match="try again in 2 s"):
+            await called(served, rpc, policy)
+        assert encoder.calls == 1
+
+
+@RPCS
+async def test_a_server_that_stays_unable_to_serve_is_given_up(rpc: str) -> None:
+    encoder = FakeEncoder(unavailable=10**9)
+    async with asyncio.timeout(60), serving(FakeStages(encoder=encoder, attempts=1)) as served:
+        with pytest.raises(Unavailable):
+            await called(served, rpc, Reconnect(give_up_after_s=0.05, max_delay_s=0.01))
+        assert encoder.calls > 1
 
 
 async def test_what_was_not_answered_is_said_again_and_answered_once() -> None:

@@ -228,13 +228,27 @@ async def test_a_stage_that_stays_away_is_unavailable_with_a_retry_delay(method:
         await served.still_serves()
 
 
-async def test_an_encoder_that_is_away_at_the_start_is_unavailable_at_once() -> None:
-    async with serving(FakeStages(encoder=FakeEncoder(unavailable=1))) as served:
-        error = await raw_call(served, "Stream", wrapped("Stream", pb.VideoSpec(**GOOD))[0])
+@pytest.mark.parametrize("method", ["Generate", "Stream", "Live"])
+async def test_a_call_that_comes_while_the_encoder_is_away_waits_until_it_is_back(method: str) -> None:
+    encoder = FakeEncoder(unavailable=2)
+    async with serving(FakeStages(encoder=encoder, attempts=3)) as served:
+        assert isinstance(await raw_call(served, method, wrapped(method, pb.VideoSpec(**GOOD))[0]), bytes)
+
+        assert encoder.calls == 3
+        await served.nothing_left()
+
+
+@pytest.mark.parametrize("method", ["Generate", "Stream", "Live"])
+async def test_an_encoder_that_stays_away_is_unavailable_with_a_retry_delay(method: str) -> None:
+    async with serving(FakeStages(encoder=FakeEncoder(unavailable=3), attempts=3)) as served:
+        error = await raw_call(served, method, wrapped(method, pb.VideoSpec(**GOOD))[0])
 
         assert isinstance(error, grpc.aio.AioRpcError)
         assert error.code() is grpc.StatusCode.UNAVAILABLE
+        (retry,) = details_of(error)
+        assert retry.retry_delay.ToNanoseconds() > 0
         await served.nothing_left()
+        await served.still_serves()
 
 
 @pytest.mark.parametrize("method", ["Generate", "Stream", "Live"])

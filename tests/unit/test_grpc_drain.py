@@ -58,18 +58,17 @@ async def test_who_waits_or_pauses_is_told_at_once_and_a_generate_that_runs_is_f
             event = await paused.read()
         generated = asyncio.create_task(served.client.generate(PROMPT, seconds=0.5))
         await eventually(lambda: served.desk.statistics().live == 2)
-        waiting = [asyncio.create_task(served.client.generate(PROMPT, seconds=0.5)), asyncio.create_task(streamed(channel, 1.0).read())]
+        waiting = asyncio.create_task(served.client.generate(PROMPT, seconds=0.5))
+        assert (await streamed(channel, 1.0).read()).HasField("queue_position")
         await eventually(lambda: served.desk.statistics().waiting == 2)
 
         draining = asyncio.create_task(served.server.drain(grace_s=GRACE_S))
 
         assert (await read_all(paused))[-1].ended.reason == pb.END_REASON_SERVER_DRAINING
         with pytest.raises(Unavailable) as refused:
-            await waiting[0]
+            await waiting
         assert refused.value.retry_after_s == 2
         assert str(refused.value) == "the server is shutting down; another one will answer; try again in 2 s"
-        position = await waiting[1]
-        assert position.HasField("queue_position")
         assert not draining.done()
         for _ in range(4):
             gate.release()
@@ -130,6 +129,18 @@ async def test_a_generate_that_had_a_slot_when_the_drain_began_is_made() -> None
         encoder.may_answer.set()
         assert (await call).ended.usage.frames_sent == 12
         await draining
+        await served.nothing_left()
+
+
+async def test_when_time_is_up_a_call_whose_prompt_is_not_embedded_yet_is_told_to_try_again() -> None:
+    encoder = SlowEncoder()
+    async with serving(FakeStages(encoder=encoder)) as served:
+        call = asyncio.create_task(served.client.generate(PROMPT, seconds=0.5))
+        await eventually(lambda: encoder.calls == 1)
+        await drained(served, 1.0)
+        with pytest.raises(Unavailable, match="the server is shutting down") as refused:
+            await call
+        assert refused.value.retry_after_s
         await served.nothing_left()
 
 

@@ -149,6 +149,20 @@ async def test_a_new_prompt_interrupts_the_chunk_being_made() -> None:
     assert stages.open_streams == 0
 
 
+async def test_a_session_is_opened_and_restored_though_the_encoder_dies_meanwhile() -> None:
+    encoder = FakeEncoder(unavailable=2)
+    stages = FakeStages(encoder=encoder, attempts=3, keep_chunks=4)
+    record = (await stages.pipeline.open(request())).record()
+    encoder.unavailable = 2
+
+    restored = await stages.pipeline.restore(record, 0)
+
+    assert pixels(await play(restored)) == await undisturbed()
+    encoder.unavailable = 3
+    with pytest.raises(StageUnavailable):
+        await stages.pipeline.open(request())
+
+
 async def test_a_prompt_change_waits_out_a_dead_encoder() -> None:
     encoder = FakeEncoder()
     stages = FakeStages(encoder=encoder, attempts=3)

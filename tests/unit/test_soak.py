@@ -15,7 +15,9 @@ from bench.load import Arrival, Chunk, Heard
 from bench.poisoned import NAN, OPEN, STEP, PoisonedSampler
 from bench.soak import MODEL, Memory, Report, overrides, summed
 from deployments.cluster import STAGED_CONFIG, load
+from tests.fakes import FakeEncoder, FakeStages
 from tests.models import random_context, small_config
+from tests.served import serving
 
 PER_CHUNK_S = MODEL.chunk_seconds
 
@@ -72,6 +74,24 @@ def test_a_run_without_fault_misses_nothing() -> None:
 )
 def test_each_fault_is_missed_in_words(made: dict[str, Any], sentence: str) -> None:
     assert report(**made).missed() == [sentence]
+
+
+def test_what_came_with_an_unexpected_status_is_told_with_it() -> None:
+    calls = [Call("generate", "UNAVAILABLE", allowed=False, details=f"text_encoder: replica {n} died") for n in (1, 1, 2, 3, 4)]
+    (missed,) = report(calls=calls).missed()
+    assert missed.splitlines() == [
+        "unexpected: generate: UNAVAILABLE, 5 times",
+        "    text_encoder: replica 1 died",
+        "    text_encoder: replica 2 died",
+        "    text_encoder: replica 3 died",
+    ]
+
+
+async def test_a_guest_says_what_came_with_a_status() -> None:
+    async with serving(FakeStages(encoder=FakeEncoder(unavailable=10**9), attempts=1)) as served:
+        guests = Guests(served.address, random.Random(3), poisoned=1.0)
+        call = await guests.one()
+    assert (call.status, call.details) == ("UNAVAILABLE", "text encoder: told to fail; try again in 2 s")
 
 
 def test_a_replica_that_was_there_for_a_short_while_says_nothing_of_memory() -> None:

@@ -128,9 +128,19 @@ async def test_what_a_file_does_to_its_process_is_a_refusal_and_the_next_file_ge
     assert await served(obedient) == 1
 
 
-async def test_a_process_that_the_machine_ends_is_no_fault_of_the_file(obedient: UploadDecoders) -> None:
+async def test_a_process_that_the_machine_ends_is_no_fault_of_the_file_which_is_decoded_once_more(
+    obedient: UploadDecoders, tmp_path: Path
+) -> None:
+    tries = tmp_path / "tries"
+    assert len((await obedient.footage(upload(f"killed 1 {tries}"), CONFIG)).frames) == 1
+    assert tries.stat().st_size == 2
+
+
+async def test_a_file_whose_processes_the_machine_ends_is_not_decoded_for_ever(obedient: UploadDecoders, tmp_path: Path) -> None:
+    tries = tmp_path / "tries"
     with pytest.raises(StageUnavailable, match="cannot be decoded just now"):
-        await obedient.footage(upload(f"signal {signal.SIGKILL.value}"), CONFIG)
+        await obedient.footage(upload(f"killed 9 {tries}"), CONFIG)
+    assert tries.stat().st_size == 2
     assert await served(obedient) == 1
 
 
