@@ -116,8 +116,7 @@ class VideoService:
 
     async def generate(self, _: object, context: Context) -> pb.GenerateResponse:
         async with self._edge.guard("Generate", context) as call:
-            message = await self._incoming(context).only(pb.GenerateRequest, upload=True)
-            order = self._validator.generate(message, self._new_id(), self._new_seed())
+            order = self._generate_order(await self._incoming(context).only(pb.GenerateRequest, upload=True))
             async with self._runner.admitted(order, call, whole=True) as place:
                 if not await place.ticket.decided():
                     raise StageUnavailable(DRAINING)
@@ -125,30 +124,36 @@ class VideoService:
 
     async def stream(self, _: object, context: Context) -> None:
         async with self._edge.guard("Stream", context) as call:
-            message = await self._incoming(context).only(pb.StreamRequest, upload=True)
-            if message.HasField("resume"):
-                order = await self._resumption.order(message, "", live=False)
-            else:
-                order = self._resumption.resumable(self._validator.stream(message, self._new_id(), self._new_seed()))
-            del message  # with an image or a video in it, for as long as the session lasts
+            order = await self._stream_order(await self._incoming(context).only(pb.StreamRequest, upload=True))
             await self._runner.run(order, pb.StreamResponse, Outgoing(context).write, call, steer=None)
 
     async def live(self, _: object, context: Context) -> None:
         async with self._edge.guard("Live", context) as call:
             incoming = self._incoming(context)
             controls = LiveControls(incoming, self._validator, self.limits, self._clock)
-            message = await incoming.first(pb.LiveRequest, "start", self.limits.start_timeout_seconds, upload=True)
-            if message.start.HasField("resume"):
-                order = await self._resumption.order(message.start, "start.", live=True)
-            else:
-                order = self._resumption.resumable(self._validator.live(message, self._new_id(), self._new_seed()))
-            del message
+            first = incoming.first(pb.LiveRequest, "start", self.limits.start_timeout_seconds, upload=True)
+            order = await self._live_order(await first)
             await self._runner.run(order, pb.LiveResponse, Outgoing(context).write, call, controls.steer)
 
     async def list_models(self, _: object, context: Context) -> pb.ListModelsResponse:
         async with self._edge.guard("ListModels", context):
             await self._incoming(context).only(pb.ListModelsRequest, upload=False)
             return pb.ListModelsResponse(models=[self._model(name) for name in sorted(self._catalogue.models)])
+
+    # No handler keeps a message, which may hold an image or a video: neither while its session lasts, nor in what a refused call leaves.
+
+    def _generate_order(self, message: pb.GenerateRequest) -> Order:
+        return self._validator.generate(message, self._new_id(), self._new_seed())
+
+    async def _stream_order(self, message: pb.StreamRequest) -> Order:
+        if message.HasField("resume"):
+            return await self._resumption.order(message, "", live=False)
+        return self._resumption.resumable(self._validator.stream(message, self._new_id(), self._new_seed()))
+
+    async def _live_order(self, message: pb.LiveRequest) -> Order:
+        if message.start.HasField("resume"):
+            return await self._resumption.order(message.start, "start.", live=True)
+        return self._resumption.resumable(self._validator.live(message, self._new_id(), self._new_seed()))
 
     def _incoming(self, context: Context) -> Incoming:
         return Incoming(context, self._parser, self.limits)

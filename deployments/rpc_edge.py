@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import traceback
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -104,6 +105,10 @@ class RpcEdge:
             status = status_of(error, self._new_id)
             if status.code is grpc.StatusCode.INTERNAL:
                 log.exception("%s failed: %s", rpc, status.message)
+            if isinstance(error, InvalidRequest):
+                # What gRPC aborts a call with keeps frames, and the request that they hold, until garbage is collected. All of these have
+                # ended; those of an error that came from elsewhere may be of tasks that go on.
+                traceback.clear_frames(error.__traceback__)
             # Counted first: to a client that reads nothing, even the status is long in coming.
             self._ended(call, status.outcome)
             await context.abort(status.code, status.message, trailer(status.code, status.message, status.detail))

@@ -32,6 +32,7 @@ from model_core.session_log import Reconciled
 from model_core.tasks import cancel_and_wait, run_in_thread, unless
 from model_core.types import Codec, FrameChunk, StageTiming
 from model_core.uploads.decoders import UploadDecoders
+from model_core.uploads.upload import Upload
 from observability.context import SESSION_ID
 from observability.metrics import Metrics
 from observability.session_meter import SessionMeter
@@ -127,7 +128,7 @@ class SessionRunner:
         SESSION_ID.set(order.request.session_id)
         if call.trace is not None:
             call.trace.about(order.request.session_id, trace_attributes(order, account))
-        with self._counted(), self._entered(ask, order.token) as ticket:
+        with self._counted(order.upload), self._entered(ask, order.token) as ticket:
             asked = self._clock.now()
             session = await self._opened(order, account)
             if order.claim is not None:
@@ -172,12 +173,14 @@ class SessionRunner:
             raise
 
     @contextmanager
-    def _counted(self) -> Iterator[None]:
+    def _counted(self, upload: Upload | None) -> Iterator[None]:
         self._open += 1
         try:
             yield
         finally:
             self._open -= 1
+            if upload is not None:  # refused before it was decoded, perhaps
+                upload.forget()
 
 
 @dataclass(frozen=True, slots=True)
