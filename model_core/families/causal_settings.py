@@ -16,6 +16,7 @@ from model_core.errors import WeightsError
 # Of Self-Forcing, where a checkpoint does not say: latent frames of a block and those that attention spans, and the shift of its times.
 BLOCK, _SEEN, _SHIFT = 3, 21, 5.0
 NOISE = 1000  # the time at which a chunk is nothing but noise
+_MOST = 1_000_000  # of any number: more is a mistake
 _WHOLE = -1  # `local_attn_size` of a model that sees its whole session
 HONOURED = (
     "num_frame_per_block", "local_attn_size", "sink_size", "timestep_shift", "denoising_step_list", "warp_denoising_step", "context_noise",
@@ -178,8 +179,10 @@ def _count(settings: dict[str, Any], name: str, default: int, least: int) -> int
 
 def _number(settings: dict[str, Any], name: str, default: float) -> float:
     value = settings.get(name, default)
-    if not isinstance(value, int | float) or isinstance(value, bool):
+    if not isinstance(value, int | float) or isinstance(value, bool) or value != value:  # noqa: PLR0124 - a NaN
         raise _wrong(name, "be a number", value)
+    if abs(value) > _MOST:
+        raise _wrong(name, f"be at most {_MOST}", value)
     return float(value)
 
 

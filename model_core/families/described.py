@@ -13,9 +13,19 @@ from model_core.config import ChunkGrid, ModelConfig
 from model_core.errors import WeightsError
 from model_core.families.causal_settings import Attention, attention_of, block_of, settings_of
 from model_core.families.checkpoint import Checkpoint
+from model_core.families.compression import compression
 from model_core.families.kinds import KINDS, Kind, kind_of
 from model_core.families.solvers import Solving, solving
-from model_core.families.whole import check_index, check_pair, check_text_encoder, check_transformer, check_weights, patches_of
+from model_core.families.whole import (
+    check_index,
+    check_pair,
+    check_patches,
+    check_text_encoder,
+    check_transformer,
+    check_weights,
+    component_settings,
+    patches_of,
+)
 
 TAEHV_REACH = 8  # latent frames: three memory blocks at twice the rate of latents, six at their own
 _MAX_STEPS = 100  # of a request
@@ -127,9 +137,11 @@ def describe(choice: Choice) -> CheckpointConfig:
     index = checkpoint.index()
     family = _family(choice, index.get("_class_name"))
     components = _components(checkpoint, KINDS[family])
-    vae, transformer = checkpoint.settings("vae"), checkpoint.settings("transformer")
+    vae = component_settings(checkpoint, "vae", KINDS[family].vae)
+    transformer = component_settings(checkpoint, "transformer", KINDS[family].transformer)
+    check_patches(transformer, "transformer/config.json")
     kind, decoder = kind_of(family, index, transformer), choice.decoder or "vae"
-    factor, stretch = _compression(vae)
+    factor, stretch = compression(vae)
     down, across = (factor * patch for patch in patches_of(transformer))
     height, width = choice.height or _fitting(kind.height, down, 0), choice.width or _fitting(kind.width, across, 0)
     for name, size, multiple in (("height", height, down), ("width", width, across)):
@@ -154,13 +166,14 @@ def describe(choice: Choice) -> CheckpointConfig:
     _check_partition(kind, transformer.get("chunk_partition"))
     components.setdefault(decoder, "")
     check_weights(checkpoint, components, causal=family == "causal-wan", averaged=attention.averaged)
-    solver = solving(family, checkpoint.settings("scheduler")) if kind.schedule else Solving()
+    solver = _solver(checkpoint, family) if kind.schedule else Solving()
     steps, fps = choice.steps or len(attention.steps) or kind.steps, choice.fps or kind.fps
-    most = len(attention.steps) or max(steps, _MAX_STEPS)
+    most = len(attention.steps) or min(max(steps, _MAX_STEPS), solver.max_steps)
     if steps < solver.min_steps:
         raise WeightsError(f"steps must be at least {solver.min_steps} with this checkpoint's {solver.name}; got {steps}")
     if steps > most:
-        raise WeightsError(f"steps must be at most {most}, the times in the checkpoint's denoising_step_list; got {steps}")
+        why = "the times in the checkpoint's denoising_step_list" if attention.steps else f"which its {solver.name} has"
+        raise WeightsError(f"steps must be at most {most}, {why}; got {steps}")
     return CheckpointConfig(
         name=choice.name or checkpoint.folder.rstrip("/").rpartition("/")[2], description=kind.description, fps=fps, frame_rate=fps,
         height=height, width=width, num_steps=steps, min_steps=solver.min_steps, max_steps=most, solving=solver, family_name=family,
@@ -198,6 +211,14 @@ def _check_parts(checkpoint: Checkpoint, kind: Kind, channels: int, stretch: int
                     f"{name}/config.json has image_dim {image_dim}, and model_index.json names {'an' if eye else 'no'} image_encoder: "
                     "they go together"
                 )
+
+
+def _solver(checkpoint: Checkpoint, family: str) -> Solving:
+    settings, named = checkpoint.settings("scheduler"), checkpoint.index()["scheduler"][1]
+    found = solving(family, settings)
+    if named != found.name:  # diffusers goes by the index, and would solve with another class than its settings are made for
+        raise WeightsError(f"model_index.json says that scheduler is a {named!r}; scheduler/scheduler_config.json says {found.name!r}")
+    return found
 
 
 def _fitting(most: int, apart: int, first: int) -> int:
@@ -248,31 +269,13 @@ def _grid(kind: Kind, settings: dict[str, Any], frames: int, stretch: int) -> Ch
 
 def wan_vae_reach(vae: dict[str, Any]) -> int:
     """Latent frames before the newest that its frames depend on: each causal convolution of three frames sees two more at its own rate."""
-    rate, frames, blocks = 1.0, 2.0 + 4 * 2, vae.get("num_res_blocks", 2) + 1  # the first convolution and the middle's four
-    upsampled = [*reversed(vae.get("temperal_downsample", [False, True, True])), False]
+    rate, frames, blocks = 1.0, 2.0 + 4 * 2, vae["num_res_blocks"] + 1  # the first convolution and the middle's four
+    upsampled = [*reversed(vae["temperal_downsample"]), False]
     for grows in upsampled:
         frames += (2 * blocks * 2 + (2 if grows else 0)) / rate
         rate *= 2 if grows else 1
     return math.ceil(frames + 2 / rate)
 
 
-def _compression(vae: dict[str, Any]) -> tuple[int, int]:
-    """Pixels a latent position, and frames a latent frame."""
-    match vae.get("_class_name"):
-        case "AutoencoderKLLTXVideo":
-            halvings = sum(vae.get("spatio_temporal_scaling", (True, True, True, False)))
-            return vae.get("patch_size", 4) * 2**halvings, vae.get("patch_size_t", 1) * 2**halvings
-        case "AutoencoderKLCogVideoX":
-            return 2 ** (len(vae["block_out_channels"]) - 1), int(vae.get("temporal_compression_ratio", 4))
-    if "scale_factor_spatial" in vae or "temperal_downsample" in vae:
-        halvings = vae.get("temperal_downsample", [False, True, True])
-        made = {"scale_factor_spatial": 2 ** len(halvings) * (vae.get("patch_size") or 1), "scale_factor_temporal": 2 ** sum(halvings)}
-        for name, value in made.items():
-            if vae.get(name, value) != value:
-                raise WeightsError(f"vae/config.json has {name} {vae[name]}; its temperal_downsample and patch_size make {value}")
-        return made["scale_factor_spatial"], made["scale_factor_temporal"]
-    raise WeightsError(f"vae/config.json describes a {vae.get('_class_name')!r}, which no family here decodes")
-
-
 def _channels(vae: dict[str, Any]) -> int:
-    return int(vae.get("z_dim") or vae["latent_channels"])
+    return int(vae["z_dim"] if "z_dim" in vae else vae["latent_channels"])

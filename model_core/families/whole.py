@@ -12,6 +12,8 @@ from typing import Any
 
 from model_core.errors import WeightsError
 from model_core.families.checkpoint import INDEX, TOKENS, Checkpoint
+from model_core.families.settings import settled
+from model_core.families.shapes import shapes_of
 from model_core.families.shards import Held, weights_of
 from model_core.families.wan_names import GENERATORS, renamed, to_diffusers
 
@@ -59,6 +61,8 @@ _UNSERVED = {
     "ofs_embed_dim": "it is made for a given image, which is not served",
     "use_learned_positional_embeddings": "it knows one size alone, and is made for a given image, which is not served",
 }
+_LTX_PATCHES = {"patch_size": (1,), "patch_size_t": (1,)}
+_COGVIDEOX_PATCHES = {"patch_size_t": (None, 1, 2)}
 _MORE_SETTINGS = {"boundary_ratio", "expand_timesteps"}  # of Wan's pipelines
 
 
@@ -80,6 +84,7 @@ def check_index(checkpoint: Checkpoint, needed: Mapping[str, str], optional: Seq
             raise WeightsError(f"{INDEX} of {checkpoint.folder} names no {component} (it says {index.get(component)!r}), and it is needed")
         if kind and index[component][1] not in (kind, None):
             raise WeightsError(f"{INDEX} of {checkpoint.folder} says that {component} is a {index[component][1]!r}; expected a {kind}")
+    _check_values(index, (*needed, *optional), settings)
     for name, value in index.items():
         if name.startswith("_") or value is None or name in settings or name in needed or name in optional:
             continue
@@ -93,6 +98,20 @@ def check_index(checkpoint: Checkpoint, needed: Mapping[str, str], optional: Seq
             f"{INDEX} of {checkpoint.folder} has {name}, a setting that the family does not know: remove it if it changes nothing"
             " (settings of a causal Wan need `family: causal-wan`)"
         )
+
+
+def _check_values(index: Mapping[str, Any], components: Sequence[str], settings: Sequence[str]) -> None:
+    """Raises WeightsError: what `model_index.json` says of a component, or of how time is told, is none of what diffusers writes."""
+    if "expand_timesteps" in settings and not isinstance(index.get("expand_timesteps"), bool | None):
+        raise WeightsError(f"{INDEX}: expand_timesteps must be true or false; got {index['expand_timesteps']!r}")
+    for name in components:
+        if not _is_entry(index.get(name)):
+            raise WeightsError(f"{INDEX}: {name} must be a library and a class, or null; got {str(index[name])[:64]!r}")
+
+
+def _is_entry(value: object) -> bool:
+    """Whether `model_index.json` may have it for a component."""
+    return value is None or (isinstance(value, list) and len(value) == 2 and all(isinstance(part, str | None) for part in value))
 
 
 def check_pair(checkpoint: Checkpoint) -> None:
@@ -110,6 +129,21 @@ def check_pair(checkpoint: Checkpoint) -> None:
         raise WeightsError(f"{INDEX} names transformer_2, but boundary_ratio does not say when it takes over; got null")
 
 
+def component_settings(checkpoint: Checkpoint, component: str, kind: str) -> dict[str, Any]:
+    """The settings of a component that is a `kind`, with what its file leaves out.
+
+    Raises:
+        WeightsError: it has none, is another network, or has a setting or a value that the network does not take.
+    """
+    settings, where = checkpoint.settings(component), f"{component}/config.json"
+    if settings.get("_class_name", kind) != kind:
+        authors = "; it has its authors' own names for settings" if "dim" in settings else ""
+        raise WeightsError(f"{where} describes a {settings['_class_name']!r}{authors}; expected one of diffusers' {kind}")
+    if "dim" in settings:
+        raise WeightsError(f"{where} has its authors' own names for settings (dim, num_heads); expected one of diffusers' {kind}")
+    return settled(kind, settings, where)
+
+
 def check_transformer(checkpoint: Checkpoint, component: str, kind: str, width: int, channels: tuple[int, int]) -> None:
     """Check that the transformer's settings are diffusers', and fit the autoencoder and the text encoder.
 
@@ -123,21 +157,30 @@ def check_transformer(checkpoint: Checkpoint, component: str, kind: str, width: 
     Raises:
         WeightsError: they do not.
     """
-    settings, where = checkpoint.settings(component), f"{component}/config.json"
-    if "_class_name" in settings and settings["_class_name"] != kind:
-        authors = "; it has its authors' own names for settings" if "dim" in settings else ""
-        raise WeightsError(f"{where} describes a {settings['_class_name']!r}{authors}; expected one of diffusers' {kind}")
-    if "dim" in settings:
-        raise WeightsError(f"{where} has its authors' own names for settings (dim, num_heads); expected one of diffusers' {kind}")
+    settings, where = component_settings(checkpoint, component, kind), f"{component}/config.json"
     for name, why in _UNSERVED.items():
         if settings.get(name):
             raise WeightsError(f"{where} has {name} {settings[name]}: {why}")
+    check_patches(settings, where)
     for name, must in (("in_channels", channels[0]), ("out_channels", channels[1])):
         if settings.get(name) is not None and settings[name] != must:
             raise WeightsError(f"{where} has {name} {settings[name]}; with this autoencoder it must be {must}")
     for name in ("text_dim", "caption_channels", "text_embed_dim"):
         if settings.get(name) is not None and settings[name] != width:
             raise WeightsError(f"{where} has {name} {settings[name]}; text_encoder/config.json has d_model {width}")
+
+
+def check_patches(settings: Mapping[str, Any], where: str) -> None:
+    """Raises WeightsError: latents would be cut into patches that no family here has."""
+    for name in ("patch_size", "compressed_patch_size"):
+        size = settings.get(name)
+        if isinstance(size, list) and (len(size) != len("FHW") or size[0] != 1):
+            raise WeightsError(f"{where}: {name} must be three numbers, of which the first is 1; got {size}")
+    for name, served in (_LTX_PATCHES if "caption_channels" in settings else _COGVIDEOX_PATCHES).items():
+        if name in settings and settings[name] not in served and not isinstance(settings[name], list):
+            raise WeightsError(
+                f"{where}: {name} must be {' or '.join('null' if each is None else str(each) for each in served)}; got {settings[name]}"
+            )
 
 
 def check_text_encoder(checkpoint: Checkpoint, kind: str) -> int:
@@ -151,7 +194,7 @@ def check_text_encoder(checkpoint: Checkpoint, kind: str) -> int:
         raise WeightsError(
             f"text_encoder/config.json has model_type {settings.get('model_type')!r}, expected {TEXT_ENCODERS[kind]!r} for a {kind}"
         )
-    return int(settings["d_model"])
+    return int(settled(kind, settings, "text_encoder/config.json")["d_model"])
 
 
 def patches_of(transformer: Mapping[str, Any]) -> tuple[int, int]:
@@ -202,9 +245,15 @@ def _check_network(checkpoint: Checkpoint, component: str, kind: str, *, own: bo
         raise WeightsError(f"{folder / strange[0]} is not read: only {base}.safetensors is, or the files that its index names")
     if kind in NETWORKS:
         named = {ours: tensors[theirs] for theirs, ours in renamed(tensors, averaged=averaged).items()} if own else tensors
-        count = int(checkpoint.settings(component).get("num_layers", 0))
-        for problem in _problems(NETWORKS[kind], named, count):
+        settings = component_settings(checkpoint, component, kind)
+        for problem in _problems(NETWORKS[kind], named, settings.get("num_layers", 0)):
             raise WeightsError(f"{folder} does not fit {kind}: {problem}")
+        for name, shape in shapes_of(kind, settings).items():
+            if name in named and named[name].shape != shape:
+                raise WeightsError(
+                    f"{folder} does not fit its config.json, whose settings make {name} of shape {list(shape)}; "
+                    f"it has shape {list(named[name].shape)}"
+                )
 
 
 def _problems(network: Network, tensors: Mapping[str, Held], count: int) -> Iterator[str]:

@@ -22,6 +22,7 @@ from model_core.families.interface import Painter
 from model_core.families.registry import family
 from model_core.families.taehv import TaehvPainter
 from model_core.families.wan_vae import WanPainter
+from model_core.families.whole import component_settings
 from model_core.nn.taehv import TaehvDecoder, of_weights
 from tests import checkpoints
 from tests.rounding import assert_same_picture
@@ -92,7 +93,7 @@ def decoded(decoder: str, parts: list[NDArray[np.float32]]) -> Tensor:
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_rebuilt_from_as_many_latent_frames_as_it_reaches_back_it_is_exact_and_from_fewer_it_is_not(decoder: str) -> None:
     settings = checkpoints.config("causal-wan")
-    reach = wan_vae_reach(settings.checkpoint.settings("vae")) if decoder == "vae" else TAEHV_REACH
+    reach = wan_vae_reach(component_settings(settings.checkpoint, "vae", "AutoencoderKLWan")) if decoder == "vae" else TAEHV_REACH
     parts = [latents(1, seed) for seed in range(reach + 2)]
     undisturbed = decoded(decoder, parts)
     assert torch.equal(decoded(decoder, parts[-reach - 1 :]), undisturbed)

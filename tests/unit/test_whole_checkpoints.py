@@ -200,7 +200,7 @@ def test_latents_must_be_whole_patches(name: str, of: int, height: int, tmp_path
     folder = checkpoints.copied(name, tmp_path)
     if (name, height) == ("wan", 48):  # as Wan 2.2's autoencoder of 16 pixels a latent position
         of = 32
-        settings(folder, "vae/config.json", patch_size=2, scale_factor_spatial=16)
+        settings(folder, "vae/config.json", patch_size=2, scale_factor_spatial=16, in_channels=12, out_channels=12)
     with pytest.raises(WeightsError, match=f"height must be a multiple of {of} for .*; got {height}"):
         checkpoints.config(name, folder, height=height)
 

@@ -1,0 +1,158 @@
+"""Settings of a checkpoint's components: each has a value that its network takes, or is refused by its name."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import pytest
+import transformers
+
+from model_core.errors import WeightsError
+from model_core.families.settings import KNOWN
+from model_core.families.shapes import shapes_of
+from model_core.families.shards import weights_of
+from model_core.families.solvers import SOLVERS, solving
+from model_core.families.tiny import MAKERS
+from model_core.families.whole import component_settings
+from tests import checkpoints
+
+CONFIGS = {
+    "T5EncoderModel": transformers.T5Config,
+    "UMT5EncoderModel": transformers.UMT5Config,
+    "CLIPVisionModel": transformers.CLIPVisionConfig,
+}
+FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
+
+
+def changed(folder: Path, name: str, **changes: Any) -> Path:
+    path = folder / name
+    held = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps({key: value for key, value in held.items() if value is not ...}))
+    return folder
+
+
+def plain(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
+
+
+@pytest.mark.parametrize("kind", sorted(KNOWN))
+def test_what_is_known_of_settings_is_what_the_libraries_declare(kind: str) -> None:
+    told = {name: default for name, (_, default) in KNOWN[kind].items()}
+    if kind in CONFIGS:
+        made = CONFIGS[kind]()
+        assert told == {name: getattr(made, name) for name in told}
+    else:
+        parameters = list(inspect.signature(getattr(diffusers, kind).__init__).parameters.values())[1:]
+        assert told == {each.name: plain(each.default) for each in parameters}
+
+
+@pytest.mark.parametrize("name", ["wan", "ltx", "cogvideox", "anyflow-far"])
+def test_every_setting_of_another_type_is_refused_by_name(name: str, tmp_path: Path) -> None:
+    folder = checkpoints.copied(name, tmp_path)
+    for component, kind in checkpoints.config(name, folder).components:
+        path = folder / component / "config.json"
+        for key in KNOWN.get(kind, {}):
+            whole = path.read_text()
+            wrongs: tuple[object, ...] = ({}, float("nan"))
+            for wrong in wrongs:
+                changed(folder, f"{component}/config.json", **{key: wrong})
+                with pytest.raises(WeightsError, match=f"{component}.*{key}"):
+                    checkpoints.config(name, folder)
+                path.write_text(whole)
+
+
+@pytest.mark.parametrize("name", sorted(set(MAKERS) - {"causal-wan"}))
+def test_shapes_that_follow_from_settings_are_those_of_the_weights(name: str) -> None:
+    settled = checkpoints.config(name)
+    for component, kind in settled.components:
+        if kind in KNOWN:
+            held = weights_of(settled.checkpoint.path() / component).tensors()
+            follow = shapes_of(kind, component_settings(settled.checkpoint, component, kind))
+            assert follow
+            assert {tensor: held[tensor].shape for tensor in follow if tensor in held} == {t: s for t, s in follow.items() if t in held}
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "changes", "sentence"),
+    [
+        ("wan", "transformer/config.json", {"num_attention_heads": 3}, r"settings make .* of shape \[72"),
+        ("wan", "transformer/config.json", {"ffn_dim": 128}, r"ffn.net.0.proj.weight of shape \[128, 48\]; it has shape \[64, 48\]"),
+        ("wan", "transformer/config.json", {"patch_size": [1, 2]}, "patch_size must be three numbers"),
+        ("wan", "transformer/config.json", {"patch_size": [2, 2, 2]}, "patch_size must be three numbers, of which the first is 1"),
+        ("wan", "transformer/config.json", {"quantization": "fp8"}, "has quantization, a setting that WanTransformer3DModel does not know"),
+        ("wan", "transformer/config.json", {"qk_norm": "rms_norm"}, "qk_norm must be rms_norm_across_heads; got 'rms_norm'"),
+        ("wan", "vae/config.json", {"latents_mean": [0.5]}, "latents_mean must have 4 numbers, as z_dim says; got 1"),
+        ("wan", "vae/config.json", {"out_channels": 4}, "out_channels must be 3, for red, green and blue; got 4"),
+        ("wan", "vae/config.json", {"latents_std": [0, 1, 1, 1]}, "latents_std must be a list, each a number above 0"),
+        ("wan", "text_encoder/config.json", {"vocab_size": 32128}, r"shared.weight of shape \[32128, 32\]"),
+        ("wan", "model_index.json", {"expand_timesteps": "no"}, "expand_timesteps must be true or false; got 'no'"),
+        ("wan", "model_index.json", {"transformer_2": "none"}, "transformer_2 must be a library and a class, or null; got 'none'"),
+        (
+            "wan",
+            "model_index.json",
+            {"scheduler": ["diffusers", "EulerDiscreteScheduler"]},
+            "scheduler is a 'Euler.*config.json says 'UniPC",
+        ),
+        ("ltx", "transformer/config.json", {"patch_size": 2}, "patch_size must be 1; got 2"),
+        ("ltx", "vae/config.json", {"spatio_temporal_scaling": [True] * 4}, "latents 64 times smaller .* frames 32 times larger"),
+        ("cogvideox", "transformer/config.json", {"patch_size_t": 4}, "patch_size_t must be null or 1 or 2; got 4"),
+        ("cogvideox", "vae/config.json", {"temporal_compression_ratio": 3}, "temporal_compression_ratio must be a power of 2; got 3"),
+        ("causal-wan", "model_index.json", {"timestep_shift": float("nan")}, "timestep_shift in model_index.json must be a number"),
+    ],
+)
+def test_a_setting_that_does_not_fit_is_refused(name: str, file: str, changes: dict[str, Any], sentence: str, tmp_path: Path) -> None:
+    folder = changed(checkpoints.copied(name, tmp_path), file, **changes)
+    with pytest.raises(WeightsError, match=sentence):
+        checkpoints.config(name, folder)
+
+
+def test_an_autoencoder_that_says_how_small_latents_are_is_believed(tmp_path: Path) -> None:
+    """LTX-Video 0.9.5 has four scalings, of which some halve time or space alone."""
+    ratios = {"spatial_compression_ratio": 32, "temporal_compression_ratio": 8}
+    folder = changed(checkpoints.copied("ltx", tmp_path), "vae/config.json", spatio_temporal_scaling=[True] * 4, **ratios)
+    settled = checkpoints.config("ltx", folder)
+    assert (settled.factor, settled.grid.factor) == (32, 8)
+
+
+@pytest.mark.parametrize(
+    ("family", "name", "settings", "sentence"),
+    [
+        ("wan", "UniPCMultistepScheduler", {"solver_type": "bh1"}, "solver_type must be 'bh2' or .*; got 'bh1'"),
+        ("wan", "UniPCMultistepScheduler", {"predict_x0": False}, "predict_x0 must be true with UniPC.* for wan; got false"),
+        ("wan", "UniPCMultistepScheduler", {"lower_order_final": False}, "lower_order_final must be true"),
+        ("wan", "UniPCMultistepScheduler", {"use_beta_sigmas": True}, "use_beta_sigmas must be false"),
+        ("wan", "UniPCMultistepScheduler", {"flow_shift": 0}, "flow_shift must be a number above 0; got 0"),
+        ("wan", "UniPCMultistepScheduler", {"use_karras_sigmas": "no"}, "use_karras_sigmas must be true or false; got 'no'"),
+        ("wan", "UniPCMultistepScheduler", {"timestep_spacing": "even"}, "timestep_spacing must be one of linspace, leading, trailing"),
+        ("wan", "DPMSolverMultistepScheduler", {"use_karras_sigmas": True}, "use_karras_sigmas must be false"),
+        ("wan", "DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver"}, r"algorithm_type must be 'dpmsolver\+\+' or 'sde-"),
+        ("wan", "DEISMultistepScheduler", {"use_exponential_sigmas": True}, "use_exponential_sigmas must be false"),
+        ("wan", "FlowMatchEulerDiscreteScheduler", {"shift": 0}, "shift must be a number above 0"),
+        ("wan", "FlowMatchEulerDiscreteScheduler", {"num_train_timesteps": 10}, "num_train_timesteps must be at least 100"),
+        ("ltx", "FlowMatchEulerDiscreteScheduler", {"max_image_seq_len": 256}, "max_image_seq_len must be above base_image_seq_len, 256"),
+        ("ltx", "FlowMatchEulerDiscreteScheduler", {"base_shift": None}, "base_shift must be a number with"),
+        ("cogvideox", "DDIMScheduler", {"beta_end": 1.0}, "beta_end must be at least beta_start, 0.0001, and below 1"),
+        ("cogvideox", "DDIMScheduler", {"trained_betas": [0.1]}, "trained_betas must be null"),
+        ("cogvideox", "HeunDiscreteScheduler", {"beta_schedule": "squaredcos_cap_v2"}, "beta_schedule must be 'linear' or 'scaled"),
+        ("cogvideox", "EulerDiscreteScheduler", {"prediction_type": "sample"}, "prediction_type must be 'v_prediction' or 'epsilon'"),
+        ("cogvideox", "LCMScheduler", {"original_inference_steps": 2000}, "original_inference_steps must be at most num_train_"),
+    ],
+)  # fmt: skip
+def test_options_of_schedules_that_make_no_clip_are_refused(family: str, name: str, settings: dict[str, Any], sentence: str) -> None:
+    told = FLOW if family == "wan" and SOLVERS[name].told else {}
+    solving(family, {"_class_name": name, **told})
+    with pytest.raises(WeightsError, match=sentence):
+        solving(family, {"_class_name": name, **told, **settings})
+
+
+def test_a_request_may_not_ask_for_more_steps_than_a_distilled_schedule_has(tmp_path: Path) -> None:
+    folder = checkpoints.copied("cogvideox", tmp_path)
+    (folder / "scheduler/scheduler_config.json").write_text(json.dumps({"_class_name": "LCMScheduler", "original_inference_steps": 20}))
+    changed(folder, "model_index.json", scheduler=["diffusers", "LCMScheduler"])
+    assert checkpoints.config("cogvideox", folder, steps=4).max_steps == 20
+    with pytest.raises(WeightsError, match="steps must be at most 20, which its LCMScheduler has; got 50"):
+        checkpoints.config("cogvideox", folder, steps=50)
