@@ -143,8 +143,9 @@ MINUTES ?= 60
 soak: $(STAMP) ## an hour (MINUTES=N) of callers of every kind, kills among them, beside viewers who must not notice
 	$(BIN)/python -m bench.soak --minutes $(MINUTES) --json out/soak.json
 
-parity: $(STAMP) ## compare each model family with the diffusers pipeline of that family
+parity: $(STAMP) ## compare each model family with the diffusers pipeline of that family, and with itself: in other files, after other callers
 	$(BIN)/python -m bench.parity
+	$(BIN)/python -m bench.parity_forms
 	$(BIN)/python -m bench.parity_sequences
 
 gate: $(STAMP) ## walk every graph of every model family through the checks that compilers for fixed shapes need; minutes

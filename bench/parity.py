@@ -9,8 +9,8 @@ Same weights (small, random), seed and noise schedule, float32 on the CPU; large
     streamed    the decoder latent frame by latent frame, against the clip at once, in levels of 255; - where it only decodes whole clips
     resumed     a session that goes on elsewhere at any of its chunks, against the undisturbed one, latents and frames; - for clips
 
-Below the families stand variants: the same checkpoints as people have them, see `bench.parity_variants`. Sessions one after another are
-compared by `bench.parity_sequences`.
+Below the families stand variants: the same checkpoints as people have them, see `bench.parity_variants`. Other forms of their files are
+compared by `bench.parity_forms`, and sessions one after another by `bench.parity_sequences`.
 
 `causal-wan`, which diffusers does not have, is compared with its Wan network under a mask: see `bench.parity_streams`.
 """

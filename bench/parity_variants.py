@@ -12,9 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
-
 from model_core.families.checkpoint import CHECKSUMS, read_json
+from model_core.families.forms import in_shards
 
 _FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0}
 _V = {
@@ -52,28 +51,12 @@ def _scheduler(settings: dict[str, Any], folder: Path) -> None:
     (folder / "model_index.json").write_text(json.dumps(index))
 
 
-def _sharded(folder: Path) -> None:
-    """The transformer in two files and an index, as large ones are."""
-    _unpinned(folder)
-    stem = "diffusion_pytorch_model"
-    path = folder / f"transformer/{stem}.safetensors"
-    tensors = load_file(path)
-    path.unlink()
-    names = sorted(tensors)
-    parts = {f"{stem}-0000{part + 1}-of-00002.safetensors": names[part::2] for part in range(2)}
-    for file, held in parts.items():
-        save_file({name: tensors[name] for name in held}, folder / "transformer" / file, metadata={"format": "pt"})
-    size = sum(tensor.nbytes for tensor in tensors.values())
-    index = {"metadata": {"total_size": size}, "weight_map": {name: file for file, held in parts.items() for name in held}}
-    (folder / f"transformer/{stem}.safetensors.index.json").write_text(json.dumps(index))
-
-
 def _solved(family: str, schedule: str, **settings: Any) -> Variant:
     return Variant(family, partial(_scheduler, {"_class_name": schedule, **settings}))
 
 
 VARIANTS = {
-    "wan, sharded": Variant("wan", _sharded),
+    "wan, sharded": Variant("wan", partial(in_shards, component="transformer")),
     "wan, unpinned": Variant("wan", _unpinned),
     "wan, no guidance": Variant("wan", choice={"guidance": 1.0}),
     "wan, led away": Variant("wan", choice={"guidance": 3.0, "negative_prompt": "grey"}, told={"negative_prompt": "grey"}),

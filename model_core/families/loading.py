@@ -15,6 +15,8 @@ from model_core.errors import RuntimeUnavailable, WeightsError
 from model_core.families.checkpoint import Checkpoint
 from model_core.families.shards import weights_of
 
+_ALIGNMENT = 64  # bytes, of all that PyTorch allocates
+
 diffusers_logging.disable_progress_bar()
 diffusers_logging.set_verbosity_error()  # its pipelines warn of what they cut off a long prompt, and tell it: prompts are not for logs
 transformers_logging.disable_progress_bar()
@@ -44,8 +46,19 @@ def load_module(checkpoint: Checkpoint, component: str, kind: Any) -> Any:
     problems = {why: sorted(map(str, report.get(f"{why}_keys") or ())) for why in ("missing", "unexpected", "mismatched")}
     if any(problems.values()):
         raise WeightsError(f"{folder} does not fit {kind.__name__}: {told(problems)}")
-    frozen: nn.Module = module.eval().requires_grad_(requires_grad=False)
-    return frozen
+    return aligned(module.eval().requires_grad_(requires_grad=False))
+
+
+def aligned(module: nn.Module) -> nn.Module:
+    """`module`, each of its tensors where PyTorch would have put it.
+
+    Tensors that are read from safetensors lie where the file has them, at any multiple of 8 bytes. Kernels round by that, so equal weights
+    in other files would give other bits.
+    """
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.data_ptr() % _ALIGNMENT:
+            tensor.data = tensor.data.clone()
+    return module
 
 
 def require(package: str, purpose: str) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from model_core.errors import WeightsError
 from model_core.families.checkpoint import Checkpoint, shards
-from model_core.families.loading import told
+from model_core.families.loading import aligned, told
 from model_core.families.wan_names import renamed, to_diffusers, to_wan
 
 __all__ = ["load_transformer", "renamed", "to_diffusers", "to_wan"]
@@ -52,4 +52,4 @@ def load_transformer(checkpoint: Checkpoint, component: str = "transformer", *, 
         network.rope = torch.nn.Identity()  # its tables are on no device, and `model_core.nn.wan` makes its own
     except (TypeError, RuntimeError) as error:  # a setting that it does not know; shapes
         raise WeightsError(f"{folder} does not fit {WanTransformer3DModel.__name__}: {error}") from error
-    return network.eval().requires_grad_(requires_grad=False)
+    return aligned(network.eval().requires_grad_(requires_grad=False))

@@ -20,6 +20,7 @@ from model_core.families.forms import as_published, as_variant, in_halves, in_sh
 from model_core.families.loading import load_module
 from model_core.families.shards import weights_of
 from model_core.families.tiny import MAKERS
+from model_core.families.wan_keys import load_transformer
 from model_core.families.whole import NETWORKS
 from tests import checkpoints
 
@@ -225,6 +226,18 @@ def test_what_differs_without_meaning_is_served(change: Callable[[Path], None], 
     network = load_module(Checkpoint(folder=str(folder)), "transformer", WanTransformer3DModel)
     expected = load_file(checkpoints.folder("wan") / TRANSFORMER)
     assert all(torch.equal(value, expected[name]) for name, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["wan", "causal-wan"])
+@pytest.mark.parametrize("change", [lambda _: None, as_published])
+def test_kernels_cannot_tell_from_what_files_weights_came(name: str, change: Callable[[Path], None], tmp_path: Path) -> None:
+    """They round by where a number lies, which in a file is anywhere. What is loaded lies where PyTorch puts what it makes."""
+    folder = checkpoints.copied(name, tmp_path)
+    change(folder)
+    where = Checkpoint(folder=str(folder))
+    network = load_transformer(where) if name == "causal-wan" else load_module(where, "transformer", WanTransformer3DModel)
+    for module in (network, load_module(where, "text_encoder", UMT5EncoderModel)):
+        assert {tensor.data_ptr() % 64 for tensor in module.parameters()} == {0}
 
 
 @pytest.mark.parametrize("variant", ["fp16", "bf16"])
