@@ -136,14 +136,12 @@ class SessionRunner:
                 session = await self._opened(order, account)
             encoded = self._clock.now()
             encoding = encoding_timing(session, encoded - asked)
-            meter = SessionMeter(
-                self._metrics, account, order.config.fps, paced=order.max_lead_s > 0, trace=call.trace, numerics=session.context().numerics
-            )
+            paced, numerics = order.max_lead_s > 0, session.context().numerics
+            meter = SessionMeter(self._metrics, account, order.config.fps, paced=paced, trace=call.trace, numerics=numerics)
             meter.encoded(encoding, asked, encoded)
             running = RunningSession(session, ticket, self._limits.max_unanswered_controls, whole=whole)
             ticket.follow(
-                lambda granted: session.set_steps(config.steps_within(granted, steps, scale)),
-                lambda: running.end(pb.END_REASON_PAUSED),
+                lambda granted: session.set_steps(config.steps_within(granted, steps, scale)), lambda: running.end(pb.END_REASON_PAUSED)
             )
             if self._draining.is_set():
                 running.drain()
