@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from autoscaling.admission import AdmissionConfig
 from autoscaling.brownout import BrownOutConfig, default_tiers
+from deployments.settings import Settings
 from model_core.config import ModelConfig
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class AdmissionSettings(_Settings):
+class AdmissionSettings(Settings):
     """Who may run; see `autoscaling.admission.AdmissionConfig`.
 
     Attributes:

@@ -11,12 +11,13 @@ from dataclasses import replace
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from autoscaling.brownout import least_tier
 from autoscaling.scaling import Stage, Terms
 from deployments.addresses import checked_host, url_parts
 from deployments.admission_config import AdmissionSettings
+from deployments.settings import Settings
 from deployments.sizes import largest_messages, record_bytes
 from deployments.validation import Limits
 from model_core.config import EngineConfig, Execution, ModelConfig, RuntimeConfig
@@ -39,11 +40,7 @@ Threads = Annotated[int, Field(ge=1, le=256)]
 NEURON_TARGETS = ("trn2", "trn3")
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class RuntimeSettings(_Settings):
+class RuntimeSettings(Settings):
     """What a stage runs on; see `model_core.config.RuntimeConfig`. The replica's resources in `deployments` must fit it."""
 
     name: Literal["cpu", "cuda", "neuron"] = "cpu"
@@ -84,7 +81,7 @@ class RuntimeSettings(_Settings):
         return RuntimeConfig(**self.model_dump())
 
 
-class EngineSettings(_Settings):
+class EngineSettings(Settings):
     """One denoise replica; see `model_core.config.EngineConfig`."""
 
     slots: Annotated[int, Field(ge=1, le=4096)] = 16
@@ -104,7 +101,7 @@ class EngineSettings(_Settings):
         return EngineConfig(slots=self.slots, batch_buckets=self.batch_buckets, max_lead_chunks=self.max_lead_chunks, threads=self.threads)
 
 
-class TextEncoderSettings(_Settings):
+class TextEncoderSettings(Settings):
     """One text replica: torch threads, and prompts it may hold at once."""
 
     threads: Threads = 1
@@ -112,7 +109,7 @@ class TextEncoderSettings(_Settings):
     runtime: RuntimeSettings = RuntimeSettings()
 
 
-class DecoderSettings(_Settings):
+class DecoderSettings(Settings):
     """One decode replica: torch threads, and sessions it may hold at once."""
 
     threads: Threads = 1
@@ -120,14 +117,14 @@ class DecoderSettings(_Settings):
     runtime: RuntimeSettings = RuntimeSettings()
 
 
-class TlsSettings(_Settings):
+class TlsSettings(Settings):
     """PEM files: the certificate chain and its private key, on every node that runs a front door."""
 
     certificate_file: str
     key_file: str
 
 
-class FrontDoorSettings(_Settings):
+class FrontDoorSettings(Settings):
     """One front-door replica. Every replica on a node listens on the same `port`.
 
     Attributes:
@@ -154,7 +151,7 @@ class FrontDoorSettings(_Settings):
     tls: TlsSettings | None = None
 
 
-class ReopenSettings(_Settings):
+class ReopenSettings(Settings):
     """How long a session keeps trying after a stage died, new ones included; see `model_core.reopen.ReopenPolicy`."""
 
     attempts: Annotated[int, Field(ge=1)] = 60
@@ -166,7 +163,7 @@ class ReopenSettings(_Settings):
         return ReopenPolicy(self.attempts, self.backoff_seconds, self.max_backoff_seconds, self.give_up_after_seconds)
 
 
-class SessionStoreSettings(_Settings):
+class SessionStoreSettings(Settings):
     """Where the front doors write running sessions down, so that a client whose connection broke can go on.
 
     Attributes:
@@ -202,7 +199,7 @@ class SessionStoreSettings(_Settings):
         return max(1, math.ceil(self.replay_seconds / model.chunk_seconds))
 
 
-class TracingSettings(_Settings):
+class TracingSettings(Settings):
     """Spans of calls, for `front_door` replicas to make; see `observability.tracing`.
 
     Attributes:
@@ -230,7 +227,7 @@ class TracingSettings(_Settings):
         return self
 
 
-class CheckpointSettings(_Settings):
+class CheckpointSettings(Settings):
     """A model that comes as a checkpoint in a folder, as diffusers lays it out; see `model_core.families.described.Choice`.
 
     Attributes:
@@ -264,7 +261,7 @@ class CheckpointSettings(_Settings):
         return describe(Choice(checkpoint=Checkpoint(**self.model_dump(include=where)), **self.model_dump(exclude=where)))
 
 
-class AppConfig(_Settings):
+class AppConfig(Settings):
     """What `deployments.app:build` takes.
 
     Attributes:

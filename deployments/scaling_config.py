@@ -14,10 +14,11 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from autoscaling.brownout import BrownOutConfig
 from autoscaling.scaling import NodeShape, ScalingConfig, Stage, StageLimits, Terms
+from deployments.settings import Settings
 from model_core.errors import FieldViolation
 from observability.catalogue import TTFF_OBJECTIVE_S
 
@@ -26,18 +27,14 @@ _NAME = "scaling "
 log = logging.getLogger("ray.serve.headrace")
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class PoolSettings(_Settings):
+class PoolSettings(Settings):
     """A node type of the cluster, and how many there may be. Each of its nodes must offer one of a resource with the type's name."""
 
     name: Annotated[str, Field(min_length=1)]
     max_nodes: Annotated[int, Field(ge=0)]
 
 
-class NodeSettings(_Settings):
+class NodeSettings(Settings):
     """Accelerator nodes that Ray's autoscaler adds and removes; see `autoscaling.scaling.NodeShape`.
 
     Attributes:
@@ -72,7 +69,7 @@ class NodeSettings(_Settings):
         return self
 
 
-class ScalingSettings(_Settings):
+class ScalingSettings(Settings):
     """What `deployments.autoscaler:PipelinePolicy` goes by; see `autoscaling.scaling.ScalingConfig`.
 
     What the stages can do, the length of a chunk and the levels of brown-out are not set here: the replicas and the front doors tell.

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from deployments.app import APP_NAME, build
 from deployments.cluster import FUSED_CONFIG, STAGED_CONFIG, Overrides, free_port, load, start_local
@@ -144,3 +145,14 @@ def test_fused_args_of_the_two_files_do_not_drift() -> None:
     fused = AppConfig.model_validate(yaml.safe_load(FUSED_CONFIG.read_text())["applications"][0]["args"])
     assert staged.model_dump(exclude={"mode"}) == fused.model_dump(exclude={"mode"})
     assert yaml.safe_load(STAGED_CONFIG.read_text())["applications"][0]["name"] == APP_NAME
+
+
+@pytest.mark.parametrize(
+    "args",
+    [{"front_door": {"port": True}}, {"engine": {"slots": True}},
+     {"engine": {"batch_buckets": [True, 2]}}, {"admission": {"max_waiting": False}}],
+)  # fmt: skip
+def test_a_yes_where_a_number_belongs_is_not_taken_for_one(args: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="must not be true or false"):
+        AppConfig.model_validate(args)
+    assert AppConfig.model_validate({"front_door": {"reflection": True}}).front_door.reflection
