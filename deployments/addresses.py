@@ -44,8 +44,8 @@ def url_parts(url: str) -> SplitResult:
         parts = urlsplit(url)
         if parts.port == 0:
             raise ValueError("port 0 is nobody's")
-    except ValueError as error:
-        raise ValueError(f"must be a URL with a host and a port from 1 to 65535; {error}; got {url!r}") from None
+    except ValueError:  # whose sentence may quote a part of a password
+        raise ValueError(f"must be a URL with a host and a port from 1 to 65535; got {url!r}") from None
     return parts
 
 

@@ -14,7 +14,7 @@ from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 from ray.serve.schema import DeploymentSchema, RayActorOptionsSchema, ServeApplicationSchema, ServeDeploySchema
 
 from deployments.config import FRONT_DOOR, FUSED_DEPLOYMENT, STAGE_DEPLOYMENTS
-from deployments.scaling_config import violations
+from deployments.scaling_config import shown, violations
 from model_core.errors import FieldViolation, InvalidRequest
 
 
@@ -55,7 +55,7 @@ def read_document(path: Path) -> dict[str, Any]:
         runtime_env = app.get("runtime_env", {})
         env_vars = runtime_env.get("env_vars", {})
         if not isinstance(env_vars, dict) or not all(isinstance(v, str) for pair in env_vars.items() for v in pair):
-            raise _invalid(f"applications.{index}.runtime_env.env_vars", f"must map names to quoted text; got {_shown(env_vars)}")
+            raise _invalid(f"applications.{index}.runtime_env.env_vars", f"must map names to quoted text; got {_kinds(env_vars)}")
     return document
 
 
@@ -151,4 +151,13 @@ def _where(error: Exception) -> str:
 
 
 def _shown(value: object) -> str:
-    return "nothing" if value is None else f"{type(value).__name__} {str(value)[:64]!r}"
+    return "nothing" if value is None else f"{type(value).__name__} {shown(value)!r}"
+
+
+def _kinds(env_vars: object) -> str:
+    """What may hold secrets is shown without its values."""
+    if not isinstance(env_vars, dict):
+        return type(env_vars).__name__
+    return ", ".join(
+        f"{name!r}: {type(value).__name__}" for name, value in env_vars.items() if not isinstance(value, str) or name != str(name)
+    )

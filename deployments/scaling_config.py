@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Self
 
@@ -22,6 +23,8 @@ from deployments.settings import Settings
 from model_core.errors import FieldViolation
 from observability.catalogue import TTFF_OBJECTIVE_S
 
+# A URL may hold its password before the host, or among its options.
+_PASSWORD = re.compile(r"(://)[^\s'\"]*@|(password=)[^\s&'\"]*")
 _NAME = "scaling "
 
 log = logging.getLogger("ray.serve.headrace")
@@ -125,13 +128,22 @@ class ScalingSettings(Settings):
 
 
 def violations(path: str, error: ValidationError) -> tuple[FieldViolation, ...]:
-    """Each problem with the field's full name under `path`, what it must be and what it is."""
+    """Each problem with the field's full name under `path`, what it must be and what it is, less the passwords of URLs."""
 
     def sentence(problem: Any) -> str:
         said: str = problem["msg"].removeprefix("Value error, ")
-        return said if "; got " in said else f"{said}; got {str(problem['input'])[:64]!r}"
+        return _masked(said if "; got " in said else f"{said}; got {shown(problem['input'])!r}")
 
     return tuple(FieldViolation(".".join([path] * bool(path) + [str(part) for part in p["loc"]]), sentence(p)) for p in error.errors())
+
+
+def shown(value: object) -> str:
+    """The beginning of `value`, less the passwords of URLs."""
+    return _masked(str(value))[:64]
+
+
+def _masked(text: str) -> str:
+    return _PASSWORD.sub(lambda found: f"{found[1]}***@" if found[1] else f"{found[2]}***", text)
 
 
 def scaling_numbers(settings: ScalingSettings, since: float) -> dict[str, float]:

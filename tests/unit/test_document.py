@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,26 @@ def test_a_wrong_shape_names_its_key(tmp_path: Path, content: bytes, said: str) 
     with pytest.raises(InvalidRequest) as refused:
         load(path, Overrides())
     assert str(refused.value).startswith(said)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"args": {"session_store": {"url": "redis://user:troutcod@host:0/0"}}},
+        {"args": {"session_store": {"url": "redis://:trout/cod@host:1/x"}}},
+        {"args": {"session_store": {"url": "http://:troutcod@host:1/0"}}},
+        {"args": {"session_store": {"url": "redis://host:1/x?password=troutcod"}}},
+        {"args": {"session_store": {"url": "redis://:troutcod@host:1/0", "ttl_seconds": 1, "nothing": 1}}},
+        {"args": {"session_store": ["redis://:troutcod@host:1/0"]}},
+        {"args": {"tracing": {"exporter": "otlp", "endpoint": "http://user:troutcod@host:1"}}},
+        {"runtime_env": {"env_vars": {"HEADRACE_REDIS_PASSWORD": 5550123}}},
+    ],
+)
+def test_no_error_shows_a_password(tmp_path: Path, changes: dict[str, Any]) -> None:
+    (path := tmp_path / "serve.yaml").write_bytes(document(**changes))
+    with pytest.raises(InvalidRequest) as refused:
+        load(path, Overrides())
+    assert not re.findall(r"trout|cod|5550123", str(refused.value))
 
 
 def test_keys_without_a_value_are_as_if_left_out(tmp_path: Path) -> None:
