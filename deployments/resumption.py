@@ -48,7 +48,7 @@ class Resumption:
                 session_id=record.session_id, prompt=record.timeline[-1].prompt, seed=record.seed, num_steps=record.num_steps,
                 num_frames=record.num_frames, codec=record.codec, guidance=record.guidance, negative_prompt=record.negative_prompt,
             )  # fmt: skip
-            return Order(request, pipeline.config, lead_s, token, holder, point, max_message_bytes=max_message_bytes)
+            return Order(request, pipeline.config, lead_s, token, holder, point, path=path, max_message_bytes=max_message_bytes)
 
         async def claim() -> Order:
             # It may have gone on since: what counts is the record as it was taken.
@@ -109,7 +109,10 @@ async def open_session(pipeline: VideoPipeline, order: Order, decoders: UploadDe
     """
     point = order.resume
     if point is not None:
-        return await pipeline.restore(point.story.record, point.next_frame)
+        try:
+            return await pipeline.restore(point.story.record, point.next_frame)
+        except InvalidRequest as error:
+            raise error.under(f"{order.path}resume.acknowledged.") from None
     request = order.request
     if order.upload is not None:
         request = replace(request, footage=await decoders.footage(order.upload, order.config, caller))

@@ -10,6 +10,13 @@ from headrace.v1 import video_pb2 as pb
 from model_core.errors import StageUnavailable
 from model_core.pipeline import Session
 
+_OUTCOMES = {
+    pb.END_REASON_COMPLETED: "completed",
+    pb.END_REASON_STOPPED: "stopped",
+    pb.END_REASON_SERVER_DRAINING: "draining",
+    pb.END_REASON_PAUSED: "paused",
+}
+
 DRAINING = "the server is shutting down; another one will answer"
 
 
@@ -26,6 +33,11 @@ class RunningSession:
         self.unanswered = asyncio.Semaphore(max_unanswered)
         self.prompts_at: deque[float] = deque()
         self._ticket = ticket
+
+    @property
+    def outcome(self) -> str:
+        """The reason, as metrics and logs call it."""
+        return _OUTCOMES[self.reason]
 
     def end(self, reason: pb.EndReason) -> None:
         """End in order before the next chunk, in line or running. The first reason counts."""

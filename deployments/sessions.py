@@ -38,12 +38,6 @@ from observability.metrics import Metrics
 from observability.session_meter import SessionMeter
 
 _TICK_S = 1.0
-_OUTCOMES = {
-    pb.END_REASON_COMPLETED: "completed",
-    pb.END_REASON_STOPPED: "stopped",
-    pb.END_REASON_SERVER_DRAINING: "draining",
-    pb.END_REASON_PAUSED: "paused",
-}
 
 Send = Callable[[Message], Awaitable[None]]
 Refuse = Callable[[pb.PromptRefused], Awaitable[None]]
@@ -257,7 +251,7 @@ class _Serving:
             # Not while the ticker writes: a write that is cancelled half way would leave the call unable to take another.
             async with self._write_lock:
                 await cancel_and_wait(*helpers)
-            self._call.outcome = _OUTCOMES[self._running.reason]
+            self._call.outcome = self._running.outcome
             await self._send(ended=pb.Ended(reason=self._running.reason, usage=self._usage.tick(self._order.config.fps)))
         finally:
             await cancel_and_wait(*helpers)

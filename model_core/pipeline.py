@@ -83,6 +83,7 @@ class VideoPipeline:
 
         Raises:
             ValueError: the record is another model's, or `next_frame` is not restorable.
+            InvalidRequest: a prompt of the timeline has too many tokens.
             StageUnavailable: the text encoder stayed away for the whole of the reopen policy.
         """
         first, last = self.restorable(record)
@@ -93,7 +94,8 @@ class VideoPipeline:
             next_frame = grid.first_frame(grid.chunk_of(next_frame))
         chunk = min(grid.chunk_of(next_frame), record.next_chunk)
         numerics = record.numerics.text_encoder
-        prompts = [await self._encoder.encode(entry.prompt, numerics) for entry in record.timeline]
+        # Of a prompt that only its viewer tells of, nobody has counted the tokens yet.
+        prompts = [within_tokens(await self._encoder.encode(entry.prompt, numerics), self.config, "prompt") for entry in record.timeline]
         log = SessionLog.restore(record, chunk, prompts, self._extent)
         request = SessionRequest(
             session_id=record.session_id, prompt=log.prompt.prompt, seed=record.seed, num_steps=record.num_steps,

@@ -81,7 +81,7 @@ def block(**changes: Any) -> bytes:
         (document(args={"session_store": {"url": "unix://"}}), "args.session_store.url: must be redis://HOST:PORT/NUMBER, rediss:"),
         (
             document(args={"tracing": {"exporter": "otlp", "endpoint": "http://h:99999/v1/traces"}}),
-            "args.tracing: must be a URL with a host and a port from 1 to 65535; Port out of range",
+            "args.tracing: must be a URL with a host and a port from 1 to 65535; got",
         ),
         (document(args={"model": {"folder": ""}}), "args.model.str: Input should be a valid string"),
         (document(import_path="elsewhere:build"), "applications.0.import_path: must be 'deployments.app:build'; got 'elsewhere:build'"),

@@ -21,6 +21,7 @@ PER_CHUNK = CONFIG.frames_per_chunk
 KEEP = 6
 MADE = 12  # chunks: more than the log holds
 FIRST = (MADE - KEEP) * PER_CHUNK  # the first frame that can be made anew
+LONGEST = CONFIG.max_prompt_tokens
 PROMPT, OTHER = "a red circle", "a blue square"
 
 
@@ -64,6 +65,11 @@ async def resuming(channel: grpc.aio.Channel, token: str, next_frame: int, ack: 
             pb.PromptAck(prompt=OTHER, first_frame=FIRST, change=2**64 - 1),
             "start.resume.acknowledged.change",
             f"must be at most 4294967295; got {2**64 - 1}",
+        ),
+        (
+            pb.PromptAck(prompt="word " * (LONGEST + 1), first_frame=FIRST, change=1),
+            "start.resume.acknowledged.prompt",
+            f"must be at most {LONGEST} tokens, with those that model {CONFIG.name} adds; got {LONGEST + 1}",
         ),
     ],
 )
