@@ -54,6 +54,10 @@ class LinkStatistics:
     credit: int
 
 
+class ReaderGone(StageUnavailable):
+    """Whoever read the stream has hung up, as the end of every session that is not pulled to its end does."""
+
+
 class _Gate:
     """One stream's allowance."""
 
@@ -92,7 +96,8 @@ class _Gate:
 
         Raises:
             StageDraining: the stream is to end here.
-            StageUnavailable: the reader has gone, or never connected.
+            ReaderGone: that is so.
+            StageUnavailable: the reader never connected.
         """
         while self.credit == 0 and not (self.broken or self.leaving):
             self._changed.clear()
@@ -124,7 +129,7 @@ class _Gate:
 
     def _gone(self) -> StageUnavailable:
         if self.connected:
-            return StageUnavailable("link: the reader has gone")
+            return ReaderGone("link: the reader has gone")
         return StageUnavailable(f"link: the reader did not connect within {self._connect_timeout_s:g} s")
 
 
@@ -163,7 +168,8 @@ class LinkServer:
 
         Raises:
             StageDraining: at once or before any further item, after `hand_over`.
-            StageUnavailable: the reader has gone.
+            ReaderGone: that is so.
+            StageUnavailable: the reader never connected.
         """
         if self._leaving:
             await source.aclose()

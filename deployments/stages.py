@@ -25,7 +25,7 @@ from ray.serve.handle import DeploymentHandle
 from autoscaling.estimate import Measured, decode_report, denoise_report, sessions_alone
 from deployments.config import AppConfig
 from deployments.drain import watch_serve
-from deployments.link import LinkServer, Ticket
+from deployments.link import LinkServer, ReaderGone, Ticket
 from deployments.process import numbers, process_statistics, yielding
 from deployments.remote import RemoteDenoiser
 from deployments.routing import NUMERICS, SESSIONS, Avoid, may_shrink
@@ -180,6 +180,8 @@ class _Shell:
             async with aclosing(self._links.serve(chunks)) as items:
                 async for item in items:
                     yield item
+        except ReaderGone:
+            log.info("the reader has gone")  # nobody hears an error, and Serve would log a traceback
         finally:
             log.info("the stream is over")
 

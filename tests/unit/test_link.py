@@ -4,10 +4,13 @@ import asyncio
 import socket
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from deployments.link import TOKEN_BYTES, CreditLine, LinkServer, Ticket
+from deployments.stages import DenoiserReplica
 from model_core.errors import StageUnavailable
 from tests.fakes import eventually
 
@@ -163,6 +166,20 @@ async def test_streams_of_one_server_have_credit_of_their_own() -> None:
     assert [str(buffer.error) for buffer in buffers] == ["link: the reader has gone"] * 2
     for line in lines:
         await line.aclose()
+
+
+async def test_a_replica_ends_the_stream_of_a_reader_that_has_gone_without_an_error() -> None:
+    """Serve logs every error of a stream with its traceback, and viewers leave all the time."""
+    source, server = Source(), LinkServer(HOST, 1)
+    shell = SimpleNamespace(_links=server, _drain=SimpleNamespace(start=lambda: None))
+    stream = DenoiserReplica._linked(cast("DenoiserReplica", shell), source.items())  # noqa: SLF001 - what Serve iterates over
+    buffer = Buffer(stream)
+    reader = await CreditLine.dial(await buffer.ticket())
+    await reader.aclose()
+    await asyncio.wait_for(buffer.task, 10)
+    assert buffer.error is None
+    assert source.closed
+    await server.aclose()
 
 
 async def test_an_unreachable_producer_is_a_stage_that_is_unavailable() -> None:
