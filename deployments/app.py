@@ -12,10 +12,10 @@ from ray.serve import Application
 from ray.serve.config import RequestRouterConfig
 
 from autoscaling.scaling import Stage
-from deployments.config import FRONT_DOOR, FUSED_DEPLOYMENT, STAGE_DEPLOYMENTS, AppConfig
-from deployments.exposure import check_token
-from deployments.front_door import FrontDoorReplica
-from deployments.stages import DecoderReplica, DenoiserReplica, FusedReplica, TextEncoderReplica
+from deployments.cluster.exposure import check_token
+from deployments.config.application import FRONT_DOOR, FUSED_DEPLOYMENT, STAGE_DEPLOYMENTS, AppConfig
+from deployments.replicas.front_door import FrontDoorReplica
+from deployments.replicas.stages import DecoderReplica, DenoiserReplica, FusedReplica, TextEncoderReplica
 
 APP_NAME = "headrace"
 
@@ -59,6 +59,6 @@ def _deployment(shell: Callable[..., Any], name: str, args: AppConfig, slots: in
         graceful_shutdown_timeout_s=args.front_door.drain_seconds + _STOP_MARGIN_S,
         graceful_shutdown_wait_loop_s=0.2,
         request_router_config=RequestRouterConfig.model_validate(
-            {"request_router_class": "deployments.routing:AskingRouter", "request_routing_stats_period_s": _ROUTING_STATS_EVERY_S}
+            {"request_router_class": "deployments.links.routing:AskingRouter", "request_routing_stats_period_s": _ROUTING_STATS_EVERY_S}
         ),
     )(shell)

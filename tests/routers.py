@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, cast
 
-from deployments.routing import NUMERICS, SESSIONS, AskingRouter
+from deployments.links.routing import NUMERICS, SESSIONS, AskingRouter
 
 OURS, THEIRS = "0123", "4567"  # numerics
 

@@ -16,18 +16,18 @@ from prometheus_client import CollectorRegistry
 from autoscaling.admission import AdmissionConfig
 from autoscaling.brownout import BrownOutConfig
 from autoscaling.profile import Capacity, DenoiseReplica
-from deployments.admission import AdmissionDesk
-from deployments.grpc_service import SERVICE_NAME, VideoService
-from deployments.health import HealthMonitor, Probe
-from deployments.pacing import Clock, MonotonicClock
-from deployments.rpc_server import GrpcServer, TlsIdentity
-from deployments.session_keeper import KeeperPolicy, SessionKeeper
-from deployments.session_store import MemoryStore, SessionStore
-from deployments.validation import Limits
+from doors.grpc.health import HealthMonitor, Probe
+from doors.grpc.server import GrpcServer, TlsIdentity
+from doors.grpc.service import SERVICE_NAME, VideoService
 from headrace.client import HeadraceClient
 from headrace.v1 import video_pb2 as pb
 from observability.metrics import Metrics
 from observability.tracing import Tracing
+from service.admission.desk import AdmissionDesk
+from service.checks import Limits
+from service.records.keeper import KeeperPolicy, SessionKeeper
+from service.records.store import MemoryStore, SessionStore
+from service.sessions.pacing import Clock, MonotonicClock
 from tests.fakes import FakeStages, eventually
 
 SEED = 5

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import redis
 
-from deployments.cluster import free_port
-from deployments.pacing import Clock, MonotonicClock
-from deployments.session_store import Held, Holding, MemoryStore, StoreUnavailable
+from deployments.cluster.local import free_port
+from service.records.store import Held, Holding, MemoryStore, StoreUnavailable
+from service.sessions.pacing import Clock, MonotonicClock
 
 REDIS_SERVER = shutil.which("redis-server")
 WITHOUT_REDIS = "redis-server is not installed (Debian: apt-get install redis-server)"

@@ -13,10 +13,10 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 from bench.peers import framing
-from deployments.pacing import MediaTimeline, MonotonicClock, Pacer
 from model_core.local import LocalPipeline
 from model_core.pipeline import SessionRequest
 from model_core.types import FrameChunk, StageTiming
+from service.sessions.pacing import MediaTimeline, MonotonicClock, Pacer
 
 
 @dataclass(frozen=True, slots=True)

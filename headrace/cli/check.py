@@ -12,8 +12,8 @@ import typer
 from headrace.cli import console
 
 if TYPE_CHECKING:
-    from deployments.config import AppConfig
-    from deployments.explained import DeploymentFacts
+    from deployments.config.application import AppConfig
+    from deployments.config.explained import DeploymentFacts
 
 
 def check(
@@ -23,8 +23,8 @@ def check(
     """Explain a configuration without starting it. Exit code 2 and a line for each fault if it cannot be served."""
 
     def main() -> None:
-        from deployments.cluster import STAGED_CONFIG, Overrides, load
-        from deployments.explained import deployments, warnings
+        from deployments.cluster.local import STAGED_CONFIG, Overrides, load
+        from deployments.config.explained import deployments, warnings
         from model_core.errors import InvalidRequest
 
         try:
@@ -46,7 +46,7 @@ def check(
 
 
 def _served(app: AppConfig) -> dict[str, Any]:
-    from deployments.addresses import joined
+    from deployments.cluster.addresses import joined
 
     model, door, admission = app.preset(), app.front_door, app.admission
     return {

@@ -16,7 +16,7 @@ from headrace.cli import console
 from headrace.cli.console import bad_input, note
 
 if TYPE_CHECKING:
-    from deployments.config import AppConfig
+    from deployments.config.application import AppConfig
     from model_core.compiler.walk import GraphReport
     from model_core.config import RuntimeConfig
 
@@ -81,14 +81,14 @@ def show(reports: Sequence[GraphReport]) -> None:
 
 
 def _settings(path: Path | None) -> AppConfig:
-    from deployments.cluster import STAGED_CONFIG, Overrides, load
+    from deployments.cluster.local import STAGED_CONFIG, Overrides, load
 
     return load(STAGED_CONFIG if path is None else console.existing_file("--config", path), Overrides())[1]
 
 
 def _tiny(path: Path | None, folder: Path) -> dict[str, AppConfig]:
     """The application around a small checkpoint of each family."""
-    from deployments.cluster import STAGED_CONFIG, Overrides, load
+    from deployments.cluster.local import STAGED_CONFIG, Overrides, load
     from model_core.families.registry import MODULES
     from model_core.families.tiny import MAKERS, make_tiny
 

@@ -18,7 +18,7 @@ from headrace.cli.console import bad_input, note
 from model_core.tasks import cancel_and_wait
 
 if TYPE_CHECKING:
-    from deployments.cluster import RunningApp
+    from deployments.cluster.local import RunningApp
 
 _START_WITHIN_S = 600.0
 _READY_WITHIN_S = 120.0
@@ -109,7 +109,7 @@ def running(
 
     Raises:
         Failure: an option is out of range.
-        HeadraceError, OSError: as `deployments.cluster.start_local`.
+        HeadraceError, OSError: as `deployments.cluster.local.start_local`.
     """
     for option, value in (("--port", port), ("--metrics-port", metrics_port)):
         if value is not None and not 0 <= value <= 65535:
@@ -119,7 +119,7 @@ def running(
     console.in_range("--start-within", start_within_s, 1, 86_400)
     _interrupt_on_signals()  # SIGTERM alone would leave a folder behind
 
-    from deployments.cluster import Overrides, start_local
+    from deployments.cluster.local import Overrides, start_local
 
     overrides = Overrides(
         grpc_port=port, metrics_port=metrics_port, fused=fused, dashboard=dashboard, ready_within_s=start_within_s, args=args or {}

@@ -55,8 +55,8 @@ def _run(
     from autoscaling.simulator.presets import setting
     from autoscaling.simulator.simulation import Simulation
     from autoscaling.simulator.workload import from_csv, workloads
-    from deployments.simulated import POLICIES, Tuned
-    from deployments.simulated import policy as make
+    from deployments.scaling.simulated import POLICIES, Tuned
+    from deployments.scaling.simulated import policy as make
 
     known = workloads(sessions, mean)
     if trace is None and workload not in known:

@@ -179,12 +179,12 @@ class LocalSource:
     async def stream(self, wish: Wish) -> AsyncGenerator[SourceEvent, None]:
         import secrets
 
-        from deployments.resumption import open_session
-        from deployments.validation import Catalogue, Limits, Validator
         from headrace.client import MAX_MESSAGE_BYTES
         from headrace.v1 import video_pb2 as pb
         from model_core.types import FrameChunk
         from model_core.uploads.decoders import UploadDecoders
+        from service.checks import Catalogue, Limits, Validator
+        from service.sessions.resumption import open_session
 
         pipeline = self._local.pipeline
         config = pipeline.config

@@ -21,8 +21,8 @@ from typing import Any, Self
 
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID, FAKE_HEAD_NODE_TYPE
 
-from bench.nodes import kill_tree
-from deployments.cluster import ROOT, free_port
+from bench.kit.nodes import kill_tree
+from deployments.cluster.local import ROOT, free_port
 from tests.cluster.provider import EVENTS, FOLDER, REFUSED, FakeCloud
 
 HOST = "127.0.0.1"

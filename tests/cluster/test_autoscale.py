@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from deployments.cluster import Overrides, free_port, start_local
+from deployments.cluster.local import Overrides, free_port, start_local
 from headrace.client import HeadraceClient
 from tests.cluster.cloud import Cloud, NodeType
 from tests.cluster.timeline import STAGES, Timeline, places, running, until

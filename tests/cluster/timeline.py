@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from ray import serve
 from ray.serve._private.common import ReplicaState
 
-from bench.nodes import descendants
+from bench.kit.nodes import descendants
 from deployments.app import APP_NAME
 from model_core.tasks import cancel_and_wait
 from tests.cluster.cloud import Cloud

@@ -17,7 +17,7 @@ from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ServeDeploySchema
 
 from deployments.app import APP_NAME
-from deployments.cluster import ROOT, STAGED_CONFIG, Overrides, RunningApp, load
+from deployments.cluster.local import ROOT, STAGED_CONFIG, Overrides, RunningApp, load
 from headrace.client import HeadraceClient
 from headrace.v1 import video_pb2 as pb
 from model_core.pipeline import SessionRequest

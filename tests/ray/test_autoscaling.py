@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from deployments.cluster import Overrides, free_port, start_local
+from deployments.cluster.local import Overrides, free_port, start_local
 from tests.ray.clusters import PATIENCE_S, Cluster, expected, overrides, redeploy, stream
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.cancels import Inspector, storm
-from deployments.cluster import Overrides, free_port, start_local
+from bench.faults.cancels import Inspector, storm
+from deployments.cluster.local import Overrides, free_port, start_local
 from model_core.presets import millrace_64
 from tests.ray.clusters import PATIENCE_S, Cluster, expected, overrides, redeploy, stream
 

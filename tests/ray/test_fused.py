@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from deployments.cluster import start_local
+from deployments.cluster.local import start_local
 from tests.ray.clusters import Cluster, expected, frames, overrides, stream
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bench.nodes import descendants, kill_tree
-from deployments.cluster import ROOT, free_port
+from bench.kit.nodes import descendants, kill_tree
+from deployments.cluster.local import ROOT, free_port
 from tests.ray.clusters import PATIENCE_S
 from tests.ray.fake_stages import FOLDER_VARIABLE
 

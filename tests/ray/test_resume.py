@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments.cluster import free_port, start_local
+from deployments.cluster.local import free_port, start_local
 from headrace.client import HeadraceClient, Reconnect
 from headrace.v1 import video_pb2 as pb
 from tests.pictures import encoded, picture

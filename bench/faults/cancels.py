@@ -1,0 +1,325 @@
+"""What is left after callers leave: `python -m bench.faults.cancels` cancels calls of every kind at random moments, and counts.
+
+A private local cluster with the real model. Callers come and go in batches: Generate, Stream and Live; cancelled, out of deadline,
+half-closed, or with their connection closed under them. Beside them readers that take one message and then nothing. When they have all
+gone, every replica is asked what it still holds: sessions, slots, places in line, finished chunks, links, tasks. The exit code is 1 if
+anything is left once the time of one step is over, or if memory keeps growing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from deployments.app import APP_NAME
+from deployments.cluster.local import Overrides, start_local
+from headrace.client import HeadraceClient
+from headrace.errors import ClientError
+from headrace.v1 import video_pb2 as pb
+
+DEPLOYMENTS = ("TextEncoder", "Denoiser", "Decoder", "FrontDoor")
+HOLDINGS = (
+    "link_open", "denoiser_sessions", "denoiser_waiting", "denoiser_undelivered", "denoiser_open", "decoder_sessions", "decoder_open",
+    "front_door_open", "front_door_live", "front_door_waiting",
+)  # fmt: skip
+PROMPT = "a large yellow star moving right on a navy background"
+_SERVICE = "/headrace.v1.VideoService"
+_SPARE_TASKS = 3  # health checks and probes come and go
+_GROWTH = 1.10
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What all replicas hold together; `tasks`, `files` and `resident_mb` by deployment."""
+
+    holdings: dict[str, float]
+    tasks: dict[str, float]
+    files: dict[str, float]
+    resident_mb: dict[str, float]
+
+    @property
+    def total(self) -> float:
+        return sum(self.holdings.values())
+
+
+class Inspector:
+    """Asks replicas for their statistics."""
+
+    def __init__(self) -> None:
+        self._handles: dict[str, DeploymentHandle[Any]] = {d: serve.get_deployment_handle(d, APP_NAME) for d in DEPLOYMENTS}
+
+    def close(self) -> None:
+        for handle in self._handles.values():
+            handle.shutdown()
+
+    async def replicas(self) -> dict[str, list[dict[str, float]]]:
+        """What each replica that answers says of itself, by deployment."""
+        answers = {
+            d: await h.broadcast("statistics").results_async(timeout_s=10.0, return_exceptions=True) for d, h in self._handles.items()
+        }
+        return {d: [answer for answer in told if isinstance(answer, dict)] for d, told in answers.items()}
+
+    async def held(self) -> Held:
+        replicas = await self.replicas()
+        every = [r for rs in replicas.values() for r in rs]
+        return Held(
+            {name: sum(r.get(name, 0.0) for r in every) for name in HOLDINGS},
+            {d: sum(r["process_tasks"] for r in rs) for d, rs in replicas.items()},
+            {d: sum(r["process_files"] for r in rs) for d, rs in replicas.items()},
+            {d: round(sum(r["process_resident_bytes"] for r in rs) / 2**20, 1) for d, rs in replicas.items()},
+        )
+
+    async def until_empty(self, within_s: float, tasks: dict[str, float]) -> tuple[Held, float]:
+        """Ask until nothing is held and tasks are back to `tasks`, or the time is over. Returns what was held last, and seconds waited."""
+        started = time.monotonic()
+        while True:
+            held = await self.held()
+            waited = time.monotonic() - started
+            back = all(held.tasks[d] <= n + _SPARE_TASKS for d, n in tasks.items())
+            if (held.total == 0 and back) or waited > within_s:
+                return held, waited
+            await asyncio.sleep(0.05)
+
+
+class Caller:
+    """Calls that do not end well. Every one takes the server's address and a random source, and returns when it has left."""
+
+    def __init__(self, address: str, chance: random.Random, steps: int, patience_s: float) -> None:
+        self._address = address
+        self._chance = chance
+        self._steps = steps
+        self._patience_s = patience_s
+
+    def kinds(self) -> dict[str, Callable[[], Awaitable[None]]]:
+        return {
+            "generate cancelled": self.generate,
+            "generate out of time": self.generate_deadline,
+            "stream cancelled": self.stream,
+            "stream out of time": self.stream_deadline,
+            "stream, connection closed": self.stream_closed,
+            "live cancelled": self.live,
+            "live steered, cancelled": self.live_steered,
+            "live half-closed": self.live_half_closed,
+            "live, connection closed": self.live_closed,
+        }
+
+    def _spec(self, seconds: float = 600.0) -> pb.VideoSpec:
+        return pb.VideoSpec(prompt=PROMPT, seconds=seconds, steps=self._steps, seed=self._chance.getrandbits(32))
+
+    def _moment(self) -> float:
+        """When to leave: often at once, seldom after a second."""
+        return self._chance.choice((0.0, self._chance.uniform(0.0, 0.05), self._chance.uniform(0.0, self._patience_s)))
+
+    async def generate(self) -> None:
+        async with HeadraceClient(self._address) as client:
+            task = asyncio.create_task(client.generate(PROMPT, seconds=8.0, steps=self._steps))
+            await asyncio.sleep(self._moment())
+            task.cancel()
+            await asyncio.wait([task])
+            if not task.cancelled():
+                task.exception()
+
+    async def generate_deadline(self) -> None:
+        async with HeadraceClient(self._address) as client:
+            with suppress(ClientError):
+                await client.generate(PROMPT, seconds=8.0, steps=self._steps, timeout_s=0.01 + self._moment())
+
+    async def stream(self) -> None:
+        async with HeadraceClient(self._address) as client:
+            await self._read_for(client.stream(PROMPT, seconds=60.0, steps=self._steps, codec=pb.CODEC_RAW_RGB))
+
+    async def stream_deadline(self) -> None:
+        async with HeadraceClient(self._address) as client:
+            with suppress(ClientError):
+                async for _ in client.stream(PROMPT, seconds=60.0, steps=self._steps, timeout_s=0.01 + self._moment()):
+                    pass
+
+    async def stream_closed(self) -> None:
+        channel = grpc.aio.insecure_channel(self._address)
+        call = channel.unary_stream(f"{_SERVICE}/Stream", pb.StreamRequest.SerializeToString, pb.StreamResponse.FromString)(
+            pb.StreamRequest(spec=self._spec(60.0), codec=pb.CODEC_RAW_RGB)
+        )
+        await self._read_for(call)
+        await channel.close()
+
+    async def live(self) -> None:
+        await self._live(steer=False)
+
+    async def live_steered(self) -> None:
+        await self._live(steer=True)
+
+    async def live_half_closed(self) -> None:
+        """No more controls: the session plays on, until its caller leaves."""
+        channel = grpc.aio.insecure_channel(self._address)
+        call = await self._live_call(channel, seconds=0.0)
+        await asyncio.sleep(self._moment())
+        with suppress(grpc.aio.AioRpcError):
+            await call.done_writing()
+        await self._read_for(call)
+        await channel.close()
+
+    async def live_closed(self) -> None:
+        channel = grpc.aio.insecure_channel(self._address)
+        await self._read_for(await self._live_call(channel, seconds=60.0))
+        await channel.close()
+
+    async def slow_reader(self, gone: asyncio.Event) -> None:
+        """Take the first frames and then nothing, until `gone`."""
+        async with HeadraceClient(self._address) as client:
+            events = client.stream(PROMPT, seconds=600.0, steps=self._steps, codec=pb.CODEC_RAW_RGB)
+            with suppress(ClientError):
+                async for event in events:
+                    if isinstance(event, pb.Frames):
+                        break
+                await gone.wait()
+            await events.aclose()
+
+    async def _live(self, *, steer: bool) -> None:
+        async with HeadraceClient(self._address) as client, client.live(PROMPT, steps=self._steps, codec=pb.CODEC_RAW_RGB) as session:
+            reading = asyncio.create_task(self._read_for(aiter(session)))
+            with suppress(ClientError):
+                if steer:
+                    for control in self._chance.sample([lambda: session.set_prompt(PROMPT + "!"), session.pause, session.resume], k=3):
+                        await control()
+                        await asyncio.sleep(self._moment() / 3)
+            await asyncio.wait([reading])
+
+    async def _live_call(self, channel: grpc.aio.Channel, seconds: float) -> Any:
+        call: Any = channel.stream_stream(f"{_SERVICE}/Live", pb.LiveRequest.SerializeToString, pb.LiveResponse.FromString)()
+        with suppress(grpc.aio.AioRpcError):
+            await call.write(pb.LiveRequest(start=pb.LiveStart(spec=self._spec(seconds), codec=pb.CODEC_RAW_RGB)))
+        return call
+
+    async def _read_for(self, events: Any) -> None:
+        """Read until it is time to leave."""
+        with suppress(TimeoutError, ClientError, grpc.aio.AioRpcError):
+            async with asyncio.timeout(self._moment()):
+                async for _ in events:
+                    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Of one storm. `left` names what was still held; `memory` is megabytes by deployment before, and after each quarter."""
+
+    calls: dict[str, int]
+    slow_readers: int
+    waited_s: tuple[float, ...]
+    left: tuple[str, ...]
+    tasks_before: dict[str, float]
+    tasks_after: dict[str, float]
+    files_before: dict[str, float]
+    files_after: dict[str, float]
+    memory: tuple[dict[str, float], ...]
+
+
+async def storm(
+    address: str, inspector: Inspector, *, calls: int, slow_readers: int, at_once: int, steps: int, seed: int, within_s: float,
+    say: Callable[[str], None] = lambda _: None,
+) -> Report:  # fmt: skip
+    """Send the callers, `at_once` at a time, and look after each quarter what is left.
+
+    Slow readers come with the first quarter: what they take at most is then in what memory is compared with.
+    """
+    caller = Caller(address, random.Random(seed), steps, patience_s=1.0)
+    kinds = caller.kinds()
+    before = await inspector.held()
+    made: Counter[str] = Counter()
+    memory = [before.resident_mb]
+    left: list[str] = []
+    waits: list[float] = []
+    after = before
+    for quarter in range(4):
+        gone = asyncio.Event()
+        readers = [asyncio.create_task(caller.slow_reader(gone)) for _ in range(slow_readers if quarter == 0 else 0)]
+        places = asyncio.Semaphore(at_once)
+
+        async def one(name: str, places: asyncio.Semaphore = places) -> None:
+            async with places:
+                await kinds[name]()
+
+        names = [list(kinds)[n % len(kinds)] for n in range(quarter * calls // 4, (quarter + 1) * calls // 4)]
+        made.update(names)
+        await asyncio.gather(*(one(name) for name in names))
+        gone.set()
+        await asyncio.gather(*readers)
+        after, waited = await inspector.until_empty(within_s, before.tasks)
+        waits.append(round(waited, 3))
+        memory.append(after.resident_mb)
+        left += [f"after {sum(made.values())} calls: {name} = {n:g}" for name, n in after.holdings.items() if n]
+        left += [
+            f"after {sum(made.values())} calls: {d} has {after.tasks[d]:g} tasks, before {n:g}"
+            for d, n in before.tasks.items()
+            if after.tasks[d] > n + _SPARE_TASKS
+        ]
+        say(f"{sum(made.values()):5d} calls: empty after {waited:.2f} s; tasks {after.tasks}; files {after.files}; MB {after.resident_mb}")
+    return Report(
+        dict(made), slow_readers, tuple(waits), tuple(left), before.tasks, after.tasks, before.files, after.files, tuple(memory)
+    )  # fmt: skip
+
+
+def grown(memory: tuple[dict[str, float], ...]) -> list[str]:
+    """Deployments that hold more after the last quarter than after the first, beyond noise: the first still fills pools and caches."""
+    return [f"{d}: {memory[1][d]} MB, then {memory[-1][d]} MB" for d in memory[0] if memory[-1][d] > memory[1][d] * _GROWTH]
+
+
+async def measure(address: str, a: argparse.Namespace) -> Report:
+    async with HeadraceClient(address) as client:
+        async for _ in client.stream(PROMPT, seconds=2.0, steps=a.steps):
+            pass
+    inspector = Inspector()
+    try:
+        await asyncio.sleep(2.0)
+        return await storm(
+            address,
+            inspector,
+            calls=a.calls,
+            slow_readers=a.slow,
+            at_once=a.at_once,
+            steps=a.steps,
+            seed=a.seed,
+            within_s=a.within,
+            say=print,
+        )
+    finally:
+        inspector.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--calls", type=int, default=1000)
+    parser.add_argument("--slow", type=int, default=50, help="slow readers")
+    parser.add_argument("--at-once", type=int, default=24)
+    parser.add_argument("--steps", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--within", type=float, default=2.0, help="seconds in which everything must be free: one step, and the asking")
+    parser.add_argument("--json", type=Path)
+    a = parser.parse_args()
+    # What is kept for those who may come back goes within the run, so that it does not pass for a leak, nor hide one.
+    more = {"admission": {"mode": "none", "max_waiting": 128}, "session_store": {"ttl_seconds": 3}}
+    with start_local(None, Overrides(grpc_port=0, metrics_port=0, args=more)) as app:
+        report = asyncio.run(measure(app.address, a))
+    problems = [*report.left, *grown(report.memory)]
+    print(f"calls: {report.calls}, and {report.slow_readers} slow readers")
+    print("\n".join(problems) or "nothing is left")
+    if a.json:
+        a.json.write_text(json.dumps(asdict(report), indent=1) + "\n")
+    if problems:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""The application on a cluster whose parts can be broken, and what a bench asks it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import shutil
+import subprocess
+import time
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Self
+
+import ray
+from ray import serve
+from ray.serve._private.api import serve_start
+from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
+from ray.serve.handle import DeploymentHandle
+from ray.serve.schema import ServeDeploySchema
+
+from bench.kit.nodes import Node, Nodes
+from deployments.app import APP_NAME
+from deployments.cluster.local import ROOT, STAGED_CONFIG, Overrides, RunningApp, free_port, load, start_local
+from headrace.client import HeadraceClient
+from model_core.presets import millrace_64
+
+DEPLOYMENTS = ("TextEncoder", "Denoiser", "Decoder", "FrontDoor")
+_ASK_WITHIN_S = 5.0
+_WHOLE_WITHIN_S = 120.0
+
+
+class FaultCluster:
+    """Two front doors on the head, two replicas of each stage on as many worker nodes. Use as a context manager."""
+
+    def __init__(self, nodes: Nodes, fps: int, sessions: int) -> None:
+        self.nodes = nodes
+        self.sessions = sessions
+        self.config = replace(millrace_64(), fps=fps)
+        self._fps = fps
+        self._version = 0
+        self._ports = (free_port(), free_port())  # the same in every deployment, or Serve would replace the front doors
+        self._redis_port = free_port()
+        self._redis: subprocess.Popen[bytes] | None = None
+        self._app: RunningApp | None = None
+        self._handles: dict[str, DeploymentHandle[Any]] = {}
+
+    def __enter__(self) -> Self:
+        self._redis = self._start_redis()
+        self._top_up()
+        self._app = start_local(None, self._overrides())
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for handle in self._handles.values():
+            handle.shutdown()
+        ray.shutdown()  # the nodes end with everything on them
+        if self._redis is not None:
+            self._redis.kill()
+            self._redis.wait()
+
+    @property
+    def address(self) -> str:
+        if self._app is None:
+            raise RuntimeError("enter the cluster first")
+        return self._app.address
+
+    def client(self) -> HeadraceClient:
+        return HeadraceClient(self.address)
+
+    async def statistics(self, deployment: str) -> list[dict[str, float]]:
+        """Of every replica that answers now."""
+        if deployment not in self._handles:
+            self._handles[deployment] = serve.get_deployment_handle(deployment, APP_NAME)
+        answers = await self._handles[deployment].broadcast("statistics").results_async(timeout_s=_ASK_WITHIN_S, return_exceptions=True)
+        return [answer for answer in answers if isinstance(answer, dict)]
+
+    def controller_pid(self) -> int:
+        actor: Any = ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
+        pid: Any = ray.get(actor.get_pid.remote())
+        return int(pid)
+
+    async def choose_node(self, chance: random.Random) -> tuple[Node, int]:
+        """A worker node that sessions run through, and how many."""
+        open_links = {node.name: 0.0 for node in self.nodes.workers}
+        for deployment in ("Denoiser", "Decoder"):
+            for replica in await self.statistics(deployment):
+                open_links[self.nodes.node_of(int(replica["process_pid"])).name] += replica["link_open"]
+        node = chance.choice([n for n in self.nodes.workers if open_links[n.name]] or self.nodes.workers)
+        return node, min(self.sessions, int(open_links[node.name]))
+
+    async def until_whole(self) -> None:
+        """Wait until two replicas of every deployment answer, and two worker nodes are there."""
+        await asyncio.to_thread(self._top_up)
+        deadline = time.monotonic() + _WHOLE_WITHIN_S
+        while True:
+            missing = [d for d in DEPLOYMENTS if len(await self._answering(d)) != 2]
+            if not missing and self._settled():
+                return
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"not whole within {_WHOLE_WITHIN_S:g} s: {missing} {serve.status().applications[APP_NAME]}")
+            await asyncio.sleep(0.3)
+
+    def redeploy_stages(self) -> None:
+        """Deploy again with something changed in every stage, so that Serve replaces their replicas one after the other."""
+        self._version += 1
+        document, _ = load(STAGED_CONFIG, self._overrides())
+        serve_start(proxy_location="Disabled").deploy_apps(ServeDeploySchema.model_validate(document))
+
+    async def _answering(self, deployment: str) -> list[dict[str, float]]:
+        try:
+            return await self.statistics(deployment)
+        except Exception:  # noqa: BLE001 - whatever it is, it is not whole
+            return []
+
+    def _settled(self) -> bool:
+        app = serve.status().applications[APP_NAME]
+        return app.status.value == "RUNNING" and all(d.replica_states == {"RUNNING": 2} for d in app.deployments.values())
+
+    def _start_redis(self) -> subprocess.Popen[bytes]:
+        """The store in which front doors find each other's sessions; it keeps nothing on disk."""
+        program = shutil.which("redis-server")
+        if program is None:
+            raise RuntimeError("redis-server is not installed; front doors need it to take over each other's sessions")
+        options = ["--port", str(self._redis_port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        return subprocess.Popen([program, *options], stdout=subprocess.DEVNULL, start_new_session=True)
+
+    def _top_up(self) -> None:
+        while len(self.nodes.workers) < 2:
+            self.nodes.add()
+
+    def _overrides(self) -> Overrides:
+        stage = {
+            "autoscaling_config": None, "num_replicas": 2, "max_replicas_per_node": 1,
+            "ray_actor_options": {"num_cpus": 0, "resources": {"stage": 1 + self._version}},
+        }  # fmt: skip
+        door = {"autoscaling_config": None, "num_replicas": 2, "ray_actor_options": {"num_cpus": 0, "resources": {"door": 1}}}
+        arguments = {"fps": self._fps, "admission": {"mode": "none"}, "session_store": {"url": f"redis://127.0.0.1:{self._redis_port}/0"}}
+        return Overrides(
+            grpc_port=self._ports[0], metrics_port=self._ports[1], address=self.nodes.address, args=arguments,
+            deployments={**dict.fromkeys(DEPLOYMENTS, stage), "FrontDoor": door}, env={"PYTHONPATH": str(ROOT)},
+        )  # fmt: skip

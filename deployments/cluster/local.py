@@ -1,0 +1,294 @@
+"""Deploy `serve.yaml` from this process: onto a private local Ray cluster, or onto one that is running.
+
+Stopping undoes what starting did and nothing else. A private cluster starts no dashboard and keeps Ray's own noise in its log files.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import grpc
+import ray
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from pydantic import ValidationError
+from ray import serve
+from ray.exceptions import RayError
+from ray.serve._private.api import serve_start
+from ray.serve.exceptions import RayServeException
+from ray.serve.schema import ServeDeploySchema
+
+from deployments.app import APP_NAME
+from deployments.cluster.addresses import HeldPorts, is_loopback, joined
+from deployments.cluster.private_ray import PrivateRay, has_token, in_thread_of_its_own, signals_held
+from deployments.cluster.readiness import Tell, app_state, wait_until_ready
+from deployments.config.application import FRONT_DOOR, AppConfig, FrontDoorSettings
+from deployments.config.document import check_deployments, read_document
+from deployments.config.scaling import violations
+from deployments.config.tuning import FrontDoorTuning
+from model_core.errors import FieldViolation, InvalidRequest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+STAGED_CONFIG = ROOT / "serve.yaml"
+FUSED_CONFIG = ROOT / "serve-fused.yaml"
+
+BUILDER = "deployments.app:build"
+_MESSAGE_BYTES = "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH"
+
+READY_WITHIN_S = 600.0
+_ASK_TIMEOUT_S = 5.0
+_LOOPBACK = "127.0.0.1"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Overrides:
+    """What differs from the file.
+
+    Attributes:
+        grpc_port: the front door's port; 0 takes a free one, None keeps the file's.
+        metrics_port: the same for its metrics.
+        fused: without a file, take the fused one.
+        address: a running Ray cluster to deploy onto (`auto`, or `host:port`), as `serve deploy` would, so that applications deployed
+            from another file go; None starts a private one.
+        dashboard: start Ray's dashboard with the private cluster.
+        args: merged over the application's `args`, mappings key by key.
+        deployments: by deployment name, merged over its block.
+        env: for the replicas, merged over `runtime_env.env_vars`.
+        scaling: merged over the scaling settings in the front door's `user_config`; None takes the policy away, which leaves Ray's own.
+        ready_within_s: how long every stage may take to answer.
+    """
+
+    grpc_port: int | None = None
+    metrics_port: int | None = None
+    fused: bool = False
+    address: str | None = None
+    dashboard: bool = False
+    args: Mapping[str, Any] = field(default_factory=dict)
+    deployments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+    scaling: Mapping[str, Any] | None = field(default_factory=dict)
+    ready_within_s: float = READY_WITHIN_S
+
+
+class RunningApp:
+    """A deployed application. Use as a context manager, or call `stop`.
+
+    Attributes:
+        address, metrics_address: `host:port` of the front door.
+        private_folder: where a private cluster keeps its files; None on a cluster that was joined.
+    """
+
+    def __init__(self, door: FrontDoorSettings, private: PrivateRay | None, ports: HeldPorts) -> None:
+        self.address = joined(door.host, door.port)
+        self.metrics_address = joined(door.metrics_host, door.metrics_port)
+        self.private_folder = None if private is None else private.folder
+        self._private = private
+        self._ports = ports
+        self._stopped = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Drain, and stop what was started: the application, and the private cluster under it. A second call does nothing.
+
+        Interrupted while it drains, it stops the cluster at once.
+        """
+        if not self._stopped:
+            self._stopped = True
+            try:
+                _delete_app()
+            finally:
+                _stop_cluster(self._private)
+                self._ports.release()
+
+
+def start_local(config_path: Path | None = None, overrides: Overrides | None = None, tell: Tell = log.info) -> RunningApp:
+    """Deploy and wait until every stage answers.
+
+    Args:
+        tell: is given a line for each step, and what is waited for.
+
+    Raises:
+        InvalidRequest: the file or an override is wrong.
+        OSError: a port is taken.
+        RuntimeError: this process uses Ray already.
+        StageUnavailable: the application did not start; a private cluster's logs are kept, and `tell` has said where.
+    """
+    overrides = overrides or Overrides()
+    document, config = load(config_path or (FUSED_CONFIG if overrides.fused else STAGED_CONFIG), overrides)
+    if ray.is_initialized():
+        raise RuntimeError("this process is connected to a Ray cluster already; start_local needs a process without one")
+    ports = HeldPorts()
+    private: PrivateRay | None = None
+    try:
+        if overrides.address is None:
+            _check_private(config.front_door)
+            ports.take(config.front_door.host, config.front_door.port)
+            ports.take(config.front_door.metrics_host, config.front_door.metrics_port)
+            private = PrivateRay()
+            tell(f"Ray is starting; its logs are in {private.logs}")
+        _deploy(document, config, overrides, private, tell)
+    except BaseException as error:
+        interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
+        if private is None:
+            _delete_app()
+        kept = _stop_cluster(private, keep_logs=not interrupted)
+        if kept is not None:
+            tell(f"the logs are kept in {kept}")
+        ports.release()
+        raise
+    return RunningApp(config.front_door, private, ports)
+
+
+def _deploy(document: dict[str, Any], config: AppConfig, overrides: Overrides, private: PrivateRay | None, tell: Tell) -> None:
+    for name in ("ray", "ray.serve"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    if private is not None:
+        url = private.start(dashboard=overrides.dashboard)
+        if url:
+            tell(f"dashboard at {url}; `ray get-auth-token` prints the token that it asks for")
+    else:
+        in_thread_of_its_own(lambda: ray.init(address=overrides.address, log_to_driver=False, logging_level=logging.ERROR))
+    tell("Serve is starting")
+    client = serve_start(proxy_location="Disabled")
+    client.deploy_apps(ServeDeploySchema.model_validate(document))
+    # No handle is used: its background thread would outlive the cluster in this process.
+    look = lambda: app_state(serve.status().applications.get(APP_NAME))  # noqa: E731 - named, it reads as what it is
+    wait_until_ready(look, lambda: _serving(config.front_door), overrides.ready_within_s, tell)
+
+
+def _check_private(door: FrontDoorSettings) -> None:
+    """Ray's own ports are open to every interface whatever the address of ours, and take code from whoever has the token.
+
+    The front door reads its TLS files on this machine.
+    """
+    if not is_loopback(door.host) and not has_token():
+        mode = os.environ["RAY_AUTH_MODE"]
+        raise _invalid("args.front_door.host", f"must be a loopback address unless RAY_AUTH_MODE is token; got {door.host!r} and {mode!r}")
+    for name, path in () if door.tls is None else door.tls:
+        if not os.access(path, os.R_OK):
+            raise _invalid(f"args.front_door.tls.{name}", f"must be a file that can be read; got {path!r}")
+
+
+def _delete_app() -> None:
+    """Front doors drain as the application is deleted."""
+    if ray.is_initialized():
+        try:
+            serve.delete(APP_NAME)
+        except (RayError, RayServeException) as error:
+            log.warning("the application did not stop in order: %s", error)
+
+
+def _stop_cluster(private: PrivateRay | None, *, keep_logs: bool = False) -> Path | None:
+    """End a private cluster, or leave the one that was joined. Returns where logs are kept, if any are."""
+    if private is not None:
+        return private.stop(keep_logs=keep_logs)
+    with signals_held():
+        ray.shutdown()
+    return None
+
+
+def load(path: Path, overrides: Overrides) -> tuple[dict[str, Any], AppConfig]:
+    """The deploy document with the overrides in it, and the application's arguments, checked.
+
+    Raises:
+        InvalidRequest: naming the key, what it must be and what it is.
+    """
+    document = read_document(path)
+    applications = document["applications"]
+    if [app.get("name") for app in applications] != [APP_NAME]:
+        raise _invalid("applications", f"must be one application named {APP_NAME!r}; got {[app.get('name') for app in applications]}")
+    app = applications[0]
+    if app["import_path"] != BUILDER:
+        raise _invalid("applications.0.import_path", f"must be {BUILDER!r}; got {app['import_path']!r}")
+    app["args"] = _arguments(app.get("args") or {}, overrides)
+    try:
+        config = AppConfig.model_validate(app["args"])
+    except ValidationError as error:
+        raise InvalidRequest(violations("args", error)) from None
+    if overrides.fused and config.mode != "fused":
+        raise _invalid("args.mode", f"must be 'fused' when a fused application is asked for; {path} has {config.mode!r}")
+    runtime_env = app.setdefault("runtime_env", {})
+    variables = runtime_env["env_vars"] = {**runtime_env.get("env_vars", {}), **overrides.env}
+    if (told := variables.get(_MESSAGE_BYTES, "")) not in ("", str(config.stage_message_bytes)):
+        wanted = f"must be args.stage_message_bytes, {str(config.stage_message_bytes)!r}"
+        raise _invalid(f"applications.0.runtime_env.env_vars.{_MESSAGE_BYTES}", f"{wanted}; got {told!r}")
+    check_deployments(app.get("deployments") or [], config.mode)
+    blocks = {block["name"]: block for block in app.get("deployments") or []}
+    for name, block in overrides.deployments.items():
+        if name not in blocks:
+            raise _invalid("deployments", f"must be among: {', '.join(sorted(blocks))}; got {name!r}")
+        blocks[name].update(block)
+    _tune(app, blocks.get(FRONT_DOOR, {}), overrides)
+    return document, config
+
+
+def _tune(app: dict[str, Any], door: dict[str, Any], overrides: Overrides) -> None:
+    """The front door's `user_config`, checked here: a replica that is told of a wrong one would only log it."""
+    if overrides.scaling is None:
+        app.pop("autoscaling_policy", None)
+    if overrides.scaling:
+        door["user_config"] = _merged(door.get("user_config") or {}, {"scaling": overrides.scaling})
+    try:
+        FrontDoorTuning.model_validate(door.get("user_config") or {})
+    except ValidationError as error:
+        raise InvalidRequest(violations(f"deployments.{FRONT_DOOR}.user_config", error)) from None
+
+
+def _arguments(args: Mapping[str, Any], overrides: Overrides) -> dict[str, Any]:
+    merged = _merged(args, overrides.args)
+    given = merged.get("front_door")
+    if not isinstance(given, Mapping | None):
+        return merged  # which the check refuses
+    front_door = dict(given or {})
+    for key, port in (("port", overrides.grpc_port), ("metrics_port", overrides.metrics_port)):
+        if port is not None:
+            front_door[key] = port
+        if front_door.get(key) == 0:  # a replica that replaces another must come back on the same port
+            front_door[key] = free_port()
+    if overrides.address is None:
+        merged["link_host"] = _LOOPBACK if merged.get("link_host") in (None, "") else merged["link_host"]
+    return {**merged, "front_door": front_door}
+
+
+def free_port() -> int:
+    """A TCP port on the loopback interface that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind((_LOOPBACK, 0))
+        return int(probe.getsockname()[1])
+
+
+def _serving(door: FrontDoorSettings) -> bool:
+    """What `grpc.health.v1` says. With TLS only that the port is open: this process need not trust the certificate."""
+    if door.tls is not None:
+        with socket.socket(socket.AF_INET6 if ":" in door.host else socket.AF_INET) as probe:
+            return probe.connect_ex((door.host, door.port)) == 0
+    with grpc.insecure_channel(joined(door.host, door.port), options=[("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=_ASK_TIMEOUT_S)
+        except grpc.RpcError:
+            return False
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in changes.items():
+        old = merged.get(key)
+        merged[key] = _merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _invalid(field_path: str, sentence: str) -> InvalidRequest:
+    return InvalidRequest((FieldViolation(field_path, sentence),))

@@ -1,0 +1,198 @@
+"""The front-door replica: a gRPC server of its own over a pipeline of remote stages, and a metrics endpoint."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import secrets
+import time
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from autoscaling.control_statistics import ControlStatistics
+from autoscaling.estimate import CapacityEstimator
+from autoscaling.profile import Capacity, DenoiseReplica
+from deployments.cluster.addresses import joined
+from deployments.config.application import AppConfig, FrontDoorSettings, SessionStoreSettings
+from deployments.config.tuning import Tuned
+from deployments.links.remote import RemoteDecoder, RemoteDenoiser, RemoteTextEncoder
+from deployments.replicas.metrics_port import Discovery, ReplicaMetrics, Target, announced, metrics_targets
+from deployments.replicas.process import numbers, process_statistics
+from deployments.scaling.scoreboard import Scoreboard
+from doors.grpc.health import HealthMonitor
+from doors.grpc.server import GrpcServer, TlsIdentity
+from doors.grpc.service import SERVICE_NAME, VideoService
+from model_core.pipeline import VideoPipeline
+from model_core.session_log import model_fingerprint
+from model_core.tasks import cancel_and_wait
+from observability.logs import set_up_logs
+from observability.metrics import Metrics
+from observability.tracing import Tracing, span_exporter
+from service.admission.capacity import CapacityMonitor
+from service.admission.desk import AdmissionDesk
+from service.records.keeper import KeeperPolicy, SessionKeeper
+from service.records.store import MemoryStore, SessionStore
+from service.sessions.pacing import Clock, MonotonicClock
+
+_TOKEN_BYTES = 24
+# Sessions at once where nothing is measured.
+_UNLIMITED = 1_000_000
+
+
+class FrontDoorReplica:
+    """Serve places, watches and replaces it; clients reach it on its own port, without a proxy."""
+
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
+        self, config: AppConfig, text_encoder: DeploymentHandle[Any], denoiser: DeploymentHandle[Any], decoder: DeploymentHandle[Any]
+    ) -> None:
+        set_up_logs()
+        settings = config.front_door
+        timeouts_s = (config.open_timeout_seconds, config.call_timeout_seconds)
+        idle = config.scale_to_zero
+        encoder = RemoteTextEncoder(text_encoder, "text_encoder", *timeouts_s, config.footage_timeout_seconds)
+        frames = RemoteDecoder(decoder, "decoder", *timeouts_s, may_be_idle=idle)
+        registry = CollectorRegistry()
+        metrics = Metrics(registry)
+
+        model, clock = config.preset(), MonotonicClock()
+        await asyncio.to_thread(model_fingerprint, model)  # which reads weights that are not pinned, once a process
+        latents = RemoteDenoiser(denoiser, "denoiser", *timeouts_s, may_be_idle=idle)
+        self._desk, capacity = _admission(config, metrics, clock, latents, frames)
+        self._keeper = session_keeper(config.session_store, metrics, clock)
+        keep_chunks = config.session_store.keep_chunks(model)
+        tracing = config.tracing
+        self._tracing = Tracing(span_exporter(tracing.exporter, tracing.file, tracing.endpoint), tracing.sample)
+        self._service = VideoService(
+            {model.name: VideoPipeline(model, encoder, frames, config.reopen.policy(), keep_chunks)},
+            model.name,
+            settings.limits,
+            self._desk,
+            self._keeper,
+            metrics,
+            clock,
+            new_id=lambda: secrets.token_hex(8),
+            new_seed=lambda: secrets.randbits(64),
+            tracing=self._tracing,
+        )
+        probes = {
+            "text_encoder": encoder.ping,
+            "denoiser": latents.ping,
+            "decoder": frames.ping,
+        }
+        monitor = HealthMonitor(probes, (SERVICE_NAME,), settings.probe_period_seconds, settings.probe_timeout_seconds)
+        self._server = GrpcServer(
+            self._service, monitor, joined(settings.host, settings.port), _identity(settings), with_reflection=settings.reflection
+        )
+        self._scoreboard = Scoreboard(metrics)
+        self._terms = numbers("terms", config.terms())
+        measured = config.admission.mode == "measured"
+        self._tuned = Tuned(time.time, self._desk.set_tenants if measured else lambda _: None)
+        self._drain_s = settings.drain_seconds
+        self._draining: asyncio.Task[None] | None = None
+        self._metrics = _replica_metrics(metrics, settings, text_encoder, denoiser, decoder)
+        await self._server.start()
+        self._measuring = None if capacity is None else asyncio.create_task(capacity.run())
+
+    async def statistics(self) -> dict[str, float]:
+        """Flat numbers: sessions that are open, run and wait, and those of the process (see `ProcessStatistics`)."""
+        admission = numbers("front_door", self._desk.statistics())
+        return {"front_door_open": float(self._service.open_sessions)} | admission | numbers("process", process_statistics())
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """What the scaling policy goes by: numbers of admission, totals of what viewers saw, the application's terms, and its settings."""
+        admission = self._desk.statistics()
+        seen = numbers("front_door", self._scoreboard.read(admission.arrivals))
+        return numbers("front_door", admission) | seen | self._terms | self._tuned.numbers
+
+    async def reconfigure(self, user_config: object) -> None:
+        """Serve calls this with `user_config` after the start, and again whenever it has changed; nothing else of the replica changes.
+
+        Raises:
+            ValueError: as `Tuned.take`.
+        """
+        self._tuned.take(user_config)
+
+    async def metrics_target(self) -> Target:
+        """Where Prometheus reads this replica."""
+        return self._metrics.target()
+
+    async def drain(self) -> None:
+        """Refuse new sessions, let running ones play on for `drain_seconds`, stop. Every caller waits for the one drain."""
+        if self._draining is None:
+            self._draining = asyncio.create_task(self._server.drain(self._drain_s))
+        await asyncio.shield(self._draining)
+
+    async def __del__(self) -> None:
+        """Serve awaits this when the replica stops. It does not see our calls as ongoing requests, so they are drained here."""
+        await self.drain()
+        await self._keeper.aclose()
+        if self._measuring is not None:
+            await cancel_and_wait(self._measuring)
+        await asyncio.to_thread(self._metrics.close)
+        await asyncio.to_thread(self._tracing.close)
+
+
+def session_keeper(settings: SessionStoreSettings, metrics: Metrics, clock: Clock) -> SessionKeeper:
+    """What writes sessions down as `settings` say."""
+    store: SessionStore
+    if settings.url:
+        from service.records.redis import RedisStore  # noqa: PLC0415 - Redis is a choice
+
+        store = RedisStore(settings.url, settings.timeout_seconds, _password(settings.password_variable))
+    else:
+        store = MemoryStore(settings.memory_bytes, clock)
+    policy = KeeperPolicy(ttl_s=settings.ttl_seconds, write_every_s=settings.write_every_seconds, timeout_s=settings.timeout_seconds)
+    return SessionKeeper(store, policy, metrics, clock, new_token=lambda: secrets.token_urlsafe(_TOKEN_BYTES))
+
+
+def _password(variable: str) -> str | None:
+    """Read where the replica starts. Raises ValueError: it is not there."""
+    if not variable:
+        return None
+    if not (password := os.environ.get(variable)):
+        raise ValueError(f"session_store.password_variable must name a variable of the front doors' environment; {variable} is not set")
+    return password
+
+
+def _admission(
+    config: AppConfig, metrics: Metrics, clock: Clock, denoiser: RemoteDenoiser, decoder: RemoteDecoder
+) -> tuple[AdmissionDesk, CapacityMonitor | None]:
+    """The desk, and what keeps it told of the capacity, if the configuration wants that measured."""
+    settings, preset = config.admission, config.preset()
+
+    def show(statistics: ControlStatistics) -> None:
+        metrics.sessions_live.set(statistics.live)
+        metrics.sessions_waiting.set(statistics.waiting)
+        metrics.sessions_degraded.set(statistics.degraded)
+        metrics.brownout_level.set(statistics.level)
+        metrics.capacity_sessions.set(statistics.capacity)
+
+    budget_s = settings.utilisation * preset.chunk_seconds
+    estimator = CapacityEstimator(budget_s, config.front_door.max_sessions, config.engine.slots, config.terms().decode_slots or None)
+    unlimited = Capacity((DenoiseReplica(_UNLIMITED),), budget_s, _UNLIMITED)
+    policy = settings.policy(preset)
+    if settings.mode == "none":
+        return AdmissionDesk(policy, unlimited, clock, random.random, show), None
+    desk = AdmissionDesk(policy, estimator.capacity, clock, random.random, show)
+    period_s = config.front_door.probe_period_seconds
+    return desk, CapacityMonitor(denoiser.statistics, decoder.statistics, estimator, desk, config.engine.slots, period_s)
+
+
+def _identity(settings: FrontDoorSettings) -> TlsIdentity | None:
+    if settings.tls is None:
+        return None
+    return TlsIdentity(Path(settings.tls.certificate_file).read_bytes(), Path(settings.tls.key_file).read_bytes())
+
+
+def _replica_metrics(metrics: Metrics, settings: FrontDoorSettings, *stages: DeploymentHandle[Any]) -> ReplicaMetrics:
+    """The configured port belongs to the first front door on a node. Each of them knows where all replicas are, the front doors too."""
+    me = serve.get_replica_context()
+    handles = (*stages, serve.get_deployment_handle(me.deployment, me.app_name))
+    discovery = Discovery([metrics_targets(handle) for handle in handles], announced, metrics.replicas_answering)
+    targets = discovery.from_thread(asyncio.get_running_loop())
+    return ReplicaMetrics(metrics.registry, settings.metrics_host, settings.metrics_port, targets)

@@ -1,0 +1,265 @@
+"""Stage replicas: thin Serve shells around local stages. Bare classes here; `app.py` makes deployments of them.
+
+A shell adds what a cluster needs and nothing else: a linked stream, health, numbers for the autoscaler, a clean stop.
+The stages themselves come from the module that the configuration names, so tests run the same shells around fakes.
+No stage may block the event loop: Serve's own work runs on it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import sys
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from importlib import import_module
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
+
+import ray
+from prometheus_client import CollectorRegistry
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from autoscaling.estimate import Measured, decode_report, denoise_report, sessions_alone
+from deployments.config.application import AppConfig
+from deployments.links.drain import watch_serve
+from deployments.links.link import LinkServer, ReaderGone, Ticket
+from deployments.links.remote import RemoteDenoiser
+from deployments.links.routing import NUMERICS, SESSIONS, Avoid, may_shrink
+from deployments.replicas.metrics_port import ReplicaMetrics, Target
+from deployments.replicas.process import numbers, process_statistics, yielding
+from model_core.config import EngineConfig, ModelConfig, RuntimeConfig
+from model_core.events import ReportsForwards
+from model_core.runtimes.environment import set_environment
+from model_core.stages.interface import Decoder, Denoiser, TextEncoder
+from model_core.types import Footage, FrameChunk, Given, LatentChunk, SessionContext, TextEmbedding
+from observability.context import NOBODY, Work, work_for
+from observability.logs import set_up_logs
+from observability.metrics import DenoiserMetrics, StatisticsCollector
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+class LocalStage(Protocol):
+    """What a shell needs of a stage beyond its work."""
+
+    def statistics(self) -> Any:
+        """A frozen dataclass; its numbers are exported."""
+        ...
+
+    def check_health(self) -> None:
+        """Raise if the stage must be replaced (`EngineDead`)."""
+        ...
+
+    async def aclose(self) -> None:
+        """Stop its threads."""
+        ...
+
+
+@runtime_checkable
+class HasNumerics(Protocol):
+    """A stage that works on a device."""
+
+    @property
+    def numerics(self) -> str:
+        """See `model_core.types.Numerics`."""
+        ...
+
+
+def numerics(stages: Mapping[str, object]) -> dict[str, str]:
+    """How each of those rounds that have a device, by name."""
+    return {name: stage.numerics for name, stage in stages.items() if isinstance(stage, HasNumerics)}
+
+
+class LocalTextEncoder(TextEncoder, LocalStage, Protocol): ...
+
+
+class LocalDenoiser(Denoiser, LocalStage, Protocol): ...
+
+
+class LocalDecoder(Decoder, LocalStage, Protocol): ...
+
+
+class StageFactory(Protocol):
+    """The module that `AppConfig.stages` names."""
+
+    def build_text_encoder(self, config: ModelConfig) -> LocalTextEncoder: ...
+
+    def build_denoiser(self, config: ModelConfig, engine: EngineConfig) -> LocalDenoiser: ...
+
+    def build_decoder(self, config: ModelConfig, denoiser: Denoiser) -> LocalDecoder: ...
+
+
+def stage_factory(config: AppConfig, threads: int, *runtimes: RuntimeConfig) -> StageFactory:
+    """Set what `runtimes` need in the environment and import the stages; if that brought torch, give it `threads` before it does any work.
+
+    Raises:
+        RuntimeUnavailable: it is too late for that.
+    """
+    set_environment(runtimes, os.environ)
+    factory = import_module(config.stages)
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(threads)
+    return cast("StageFactory", factory)
+
+
+class _Shell:
+    """Shared by all replicas. `_stages` are closed in order."""
+
+    def __init__(self, config: AppConfig, **stages: LocalStage) -> None:
+        set_up_logs()
+        self._stages = stages
+        self._name = float(secrets.randbits(52))  # a float holds it exactly
+        self._terms, self._measured = config.terms(), Measured()
+        self._links = LinkServer(
+            config.link_host or ray.util.get_node_ip_address(), config.link_window, silence_s=config.link_silence_seconds
+        )
+        self._drain = watch_serve(self._links.hand_over)
+        registry = CollectorRegistry()
+        registry.register(StatisticsCollector(self._stage_numbers))
+        for stage in stages.values():
+            if isinstance(stage, ReportsForwards):
+                stage.observe(DenoiserMetrics(registry).observe)
+        self._metrics = ReplicaMetrics(registry, config.front_door.metrics_host)
+
+    async def ping(self) -> None:
+        """Answer, if healthy."""
+        self.check_health()
+
+    def check_health(self) -> None:
+        """Called by Serve, which replaces a replica that keeps raising."""
+        for stage in self._stages.values():
+            stage.check_health()
+
+    async def statistics(self) -> dict[str, float]:
+        """Flat numbers: the stage's own, those of its links (see `LinkStatistics`) and of its process (see `ProcessStatistics`).
+
+        `replica` is a random number that tells this replica from others.
+        """
+        own = {"replica": self._name} | numbers("link", self._links.statistics()) | numbers("process", process_statistics())
+        return own | self._stage_numbers()
+
+    async def metrics_target(self) -> Target:
+        """Where Prometheus reads this replica."""
+        return self._metrics.target()
+
+    def _stage_numbers(self) -> dict[str, float]:
+        flat: dict[str, float] = {}
+        for name, stage in self._stages.items():
+            flat |= numbers(name, stage.statistics())
+        return flat
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        return {"replica": self._name} | self._stage_numbers()
+
+    async def record_routing_stats(self) -> dict[str, Any]:
+        """For `deployments.links.routing`: how its stages round, and how many sessions it serves in real time, as far as it knows.
+
+        No number where no replica has to be empty one day.
+        """
+        always = {NUMERICS: numerics(self._stages)}
+        if not may_shrink(serve.get_replica_context()):
+            return always
+        told = await self.record_autoscaling_stats()
+        self._measured = self._measured.observe(
+            [denoise_report(told, 0)] if "denoiser_free_slots" in told else [], [decode_report(told)] if "decoder_busy_s" in told else []
+        )
+        terms = self._terms
+        sessions = sessions_alone(self._measured, terms.utilisation * terms.chunk_s, terms.steps, terms.decode_slots)
+        return always if sessions is None else {**always, SESSIONS: float(sessions)}
+
+    async def _linked(self, chunks: AsyncGenerator[T, None]) -> AsyncGenerator[Ticket | T, None]:
+        """`chunks` as a linked stream, which ends at a chunk boundary when the replica drains."""
+        self._drain.start()
+        log.info("a stream opens")
+        try:
+            async with aclosing(self._links.serve(chunks)) as items:
+                async for item in items:
+                    yield item
+        except ReaderGone:
+            log.info("the reader has gone")  # nobody hears an error, and Serve would log a traceback
+        finally:
+            log.info("the stream is over")
+
+    async def __del__(self) -> None:
+        """Serve awaits this when the replica stops, after its streams have ended or its grace is over."""
+        self._drain.stop()
+        await self._links.aclose()
+        for stage in self._stages.values():
+            await stage.aclose()
+        await asyncio.to_thread(self._metrics.close)
+
+
+class _Encoding(_Shell):
+    """A shell around a text encoder."""
+
+    _encoder: LocalTextEncoder
+
+    async def encode(self, prompt: str, work: Work = NOBODY, _: Avoid | None = None) -> TextEmbedding:
+        work_for(work)
+        log.info("a prompt is to be embedded")
+        return await self._encoder.encode(prompt)
+
+    async def condition(self, footage: Footage, work: Work = NOBODY, _: Avoid | None = None) -> Given:
+        work_for(work)
+        return await self._encoder.condition(footage)
+
+
+class _Streaming(_Shell):
+    """A shell around stages of which `_last` makes the chunks that go out."""
+
+    _last: LocalDenoiser | LocalDecoder
+
+    async def stream(
+        self, context: SessionContext, work: Work = NOBODY, _: Avoid | None = None
+    ) -> AsyncGenerator[Ticket | LatentChunk | FrameChunk, None]:
+        work_for(work)
+        chunks: AsyncGenerator[LatentChunk | FrameChunk, None] = self._last.stream(context)
+        async with aclosing(self._linked(chunks)) as items:
+            async for item in items:
+                yield item
+
+
+class TextEncoderReplica(_Encoding):
+    def __init__(self, config: AppConfig) -> None:
+        with yielding():
+            factory = stage_factory(config, config.text_encoder.threads, config.execution().text_encoder)
+            self._encoder = factory.build_text_encoder(config.preset())
+        super().__init__(config, text_encoder=self._encoder)
+
+
+class DenoiserReplica(_Streaming):
+    def __init__(self, config: AppConfig) -> None:
+        engine = config.engine.engine_config()
+        with yielding():
+            factory = stage_factory(config, engine.threads, config.execution().denoiser)
+            denoiser = self._last = factory.build_denoiser(config.preset(), engine)
+        super().__init__(config, denoiser=denoiser)
+
+
+class DecoderReplica(_Streaming):
+    def __init__(self, config: AppConfig, denoiser: DeploymentHandle[Any]) -> None:
+        upstream = RemoteDenoiser(denoiser, "denoiser", config.open_timeout_seconds)
+        with yielding():
+            factory = stage_factory(config, config.decoder.threads, config.execution().decoder)
+            decoder = self._last = factory.build_decoder(config.preset(), upstream)
+        super().__init__(config, decoder=decoder)
+
+
+class FusedReplica(_Encoding, _Streaming):
+    """All three stages in one process: the same pipeline, without links between them."""
+
+    def __init__(self, config: AppConfig) -> None:
+        engine = config.engine.engine_config()
+        preset = config.preset()
+        execution = config.execution()
+        with yielding():
+            factory = stage_factory(config, engine.threads, execution.text_encoder, execution.denoiser, execution.decoder)
+            self._encoder = factory.build_text_encoder(preset)
+            denoiser = factory.build_denoiser(preset, engine)
+            decoder = self._last = factory.build_decoder(preset, denoiser)
+        super().__init__(config, text_encoder=self._encoder, decoder=decoder, denoiser=denoiser)

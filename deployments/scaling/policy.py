@@ -1,0 +1,239 @@
+"""`autoscaling.scaling.plan` as an application-level policy of Ray Serve 2.60.
+
+`serve.yaml` names the class; Serve makes one object of it in its controller and calls it in the control loop, ten times a second. So a call
+must be quick and must never raise: most calls repeat the last decision, and an error leaves every stage as it is and is logged.
+
+What it goes by comes from the front doors, so that a change of it replaces no replica; see `deployments.config.scaling`.
+
+Three things of Serve shape what stands here. Custom numbers are averaged over time in `aggregated_metrics`, which is wrong for counters:
+the newest raw value is taken. Contexts know nothing of nodes. A deployment with no replica and a queued call is started by Serve itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import weakref
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from autoscaling.estimate import decode_report, denoise_report, text_report
+from autoscaling.scaling import Observation, Plan, Stage, StageReplicas, State, Terms, plan
+from deployments.config.application import FRONT_DOOR, STAGE_DEPLOYMENTS
+from deployments.config.scaling import NodeSettings, ScalingSettings, newest_settings
+from deployments.replicas.metrics_port import ReplicaMetrics, announce
+from deployments.scaling.nodes import node_keeper
+from deployments.scaling.report import PolicyReport
+
+Numbers = Mapping[str, Mapping[str, float]]
+
+# Serve's logger writes where the controller's other lines go.
+log = logging.getLogger("ray.serve.headrace")
+
+
+class PipelinePolicy:
+    """Sizes text encoder, denoiser and decoder together; leaves other deployments alone.
+
+    Its argument is all that Serve may hash: where Prometheus reads the policy's metrics, on a free port that the front doors' `/targets`
+    tells.
+    """
+
+    def __init__(self, metrics_host: str = "127.0.0.1") -> None:
+        report = PolicyReport()
+        self._loop = PolicyLoop(KeptNodes(), report, time.perf_counter)
+        if ray.is_initialized():
+            metrics = ReplicaMetrics(report.registry, metrics_host)
+            announce("Controller", metrics.address)
+            weakref.finalize(self, metrics.close)  # Serve makes another policy when the application is deployed again
+
+    def __call__(self, contexts: Mapping[Any, Any]) -> tuple[dict[Any, int], None]:
+        """Replicas for the deployments of `contexts`, which are Serve's `AutoscalingContext`s by `DeploymentID`."""
+        by_name = {context.deployment_name: (name, context) for name, context in contexts.items()}
+        wanted = self._loop.tick({name: context for name, (_, context) in by_name.items()})
+        return {by_name[name][0]: number for name, number in wanted.items()}, None
+
+
+class Nodes(Protocol):
+    """Where whole nodes come from. `up` of them run; None while that is not known. Neither may wait."""
+
+    @property
+    def up(self) -> int | None: ...
+
+    def want(self, nodes: int, settings: NodeSettings) -> None:
+        """Hold `nodes` of the pools in `settings` from now on; said at each decision."""
+        ...
+
+
+class PolicyLoop:
+    """The policy without Serve's identifiers.
+
+    Args:
+        nodes: asks for nodes and counts them, where the settings want any.
+        report: is told of every decision.
+        timer: seconds, to time decisions.
+    """
+
+    def __init__(self, nodes: Nodes, report: PolicyReport, timer: Callable[[], float]) -> None:
+        self._settings = ScalingSettings()
+        self._nodes = nodes
+        self._report = report
+        self._timer = timer
+        self._totals = Totals()
+        self._state = State()
+        self._terms: Terms | None = None
+        self._wanted: dict[str, int] = {}
+        self._now = self._next = 0.0
+        self._failing = False
+
+    def tick(self, contexts: Mapping[str, Any]) -> Mapping[str, int]:
+        """Replicas by deployment; of those that are not named, the number stands."""
+        if not contexts or not set(STAGE_DEPLOYMENTS.values()) <= set(contexts):
+            return {}
+        now = float(next(iter(contexts.values())).current_time)
+        if now >= self._next or now < self._now - self._settings.interval_seconds:  # the clock was set back
+            self._next = now + self._settings.interval_seconds
+            started = self._timer()
+            try:
+                self._decide(contexts, max(now, self._now))
+                self._failing = False
+            except Exception:
+                if not self._failing:
+                    log.exception("headrace scaling: no decision, every stage stays as it is")
+                self._failing, self._wanted = True, {}
+            self._report.took(self._timer() - started)
+        return self._wanted
+
+    def _decide(self, contexts: Mapping[str, Any], now: float) -> None:
+        numbers = {name: latest(context) for name, context in contexts.items()}
+        doors = numbers.get(FRONT_DOOR) or {}
+        self._terms = next((terms for door in doors.values() if (terms := terms_of(door))), self._terms)
+        self._settings = newest_settings(doors.values()) or self._settings
+        if self._terms is None or not doors:
+            return  # no front door has reported yet
+        limits = {
+            stage: (contexts[name].capacity_adjusted_min_replicas, contexts[name].capacity_adjusted_max_replicas)
+            for stage, name in STAGE_DEPLOYMENTS.items()
+        }
+        config = self._settings.config(self._terms, limits)
+        replicas = {
+            stage: StageReplicas(contexts[name].current_num_replicas, contexts[name].target_num_replicas)
+            for stage, name in STAGE_DEPLOYMENTS.items()
+        }
+        self._now = now
+        seen = self._observation(doors, numbers, replicas, config.prior_sessions)
+        decided, self._state = plan(seen, config, self._state, now)
+        self._apply(decided)
+
+    def _observation(
+        self, doors: Numbers, numbers: Mapping[str, Numbers], replicas: Mapping[Stage, StageReplicas], slots: int
+    ) -> Observation:
+        def now(name: str) -> int:
+            return int(sum(door.get(f"front_door_{name}", 0.0) for door in doors.values()))
+
+        def ever(name: str) -> float:
+            return self._totals.sum(f"front_door_{name}", doors)
+
+        jobs_live, jobs_waiting = now("live_jobs"), now("waiting_jobs")
+        text, denoise, decode = (numbers[STAGE_DEPLOYMENTS[stage]].values() for stage in Stage)
+        return Observation(
+            live=now("live") - jobs_live,
+            waiting=now("waiting") - jobs_waiting,
+            jobs=jobs_live + jobs_waiting,
+            arrivals_total=ever("arrivals"),
+            ended_total=ever("departures"),
+            prompts_total=ever("prompts"),
+            chunks_total=ever("chunks"),
+            late_chunks_total=ever("late_chunks"),
+            first_frames_total=ever("first_frames"),
+            late_first_frames_total=ever("late_first_frames"),
+            replicas=replicas,
+            text=tuple(text_report(replica) for replica in text),
+            denoise=tuple(denoise_report(replica, slots) for replica in denoise),
+            decode=tuple(decode_report(replica) for replica in decode),
+            nodes=None if self._settings.nodes is None else self._nodes.up,
+        )
+
+    def _apply(self, decided: Plan) -> None:
+        self._wanted = {STAGE_DEPLOYMENTS[stage]: number for stage, number in decided.replicas.items()}
+        if self._settings.nodes is not None and decided.nodes is not None:
+            self._nodes.want(decided.nodes, self._settings.nodes)
+        self._report.decided(decided)
+
+
+class KeptNodes:
+    """Those of the cluster's node keeper, an actor: it is told, and what it answered before is taken."""
+
+    def __init__(self) -> None:
+        self._keeper: Any = None
+        self._answer: Any = None
+        self._up: int | None = None
+
+    @property
+    def up(self) -> int | None:
+        return self._up
+
+    def want(self, nodes: int, settings: NodeSettings) -> None:
+        self._hear()
+        if self._keeper is None:
+            self._keeper = node_keeper()
+        if self._answer is None:
+            pools = [(pool.name, pool.max_nodes) for pool in settings.pools]
+            self._answer = self._keeper.hold.remote(nodes, pools, settings.retry_seconds)
+
+    def _hear(self) -> None:
+        if self._answer is None or not ray.wait([self._answer], timeout=0)[0]:
+            return
+        answer, self._answer = self._answer, None
+        try:
+            self._up = ray.get(answer)
+        except RayTaskError as error:  # it is of another version, and will never understand
+            log.warning("headrace scaling: the node keeper is replaced: %s", str(error).strip().splitlines()[-1])
+            ray.kill(self._keeper)
+            self._keeper = None
+        except RayError:  # it has gone; the next call starts another
+            self._keeper = None
+
+
+def latest(context: Any) -> dict[str, dict[str, float]]:
+    """The newest value of each number that each running replica exports, by replica."""
+    found: defaultdict[str, dict[str, float]] = defaultdict(dict)
+    for name, series_of in (context.raw_metrics or {}).items():
+        for replica, series in series_of.items():
+            if series:
+                found[str(replica)][name] = float(series[-1].value)
+    return dict(found)
+
+
+def terms_of(door: Mapping[str, float]) -> Terms | None:
+    """What a front door says of the application; None if it says nothing yet."""
+    if not (chunk_s := door.get("terms_chunk_s")):
+        return None
+    tiers: list[int] = []
+    while (tier := door.get(f"terms_tiers_{len(tiers)}")) is not None:
+        tiers.append(int(tier))
+    decode_slots = int(door.get("terms_decode_slots", 0.0))
+    return Terms(chunk_s, int(door["terms_steps"]), door["terms_utilisation"], tuple(tiers), decode_slots)
+
+
+class Totals:
+    """Sums of counters over replicas that come and go: what each has added since it was first seen."""
+
+    def __init__(self) -> None:
+        self._last: dict[tuple[str, str], float] = {}
+        self._sums: defaultdict[str, float] = defaultdict(float)
+
+    def sum(self, name: str, replicas: Numbers) -> float:
+        """Of the counter `name`, which may begin anew at 0."""
+        for replica, numbers in replicas.items():
+            value = numbers.get(name, 0.0)
+            before = self._last.get((name, replica), value)
+            self._sums[name] += value - before if value >= before else value
+            self._last[name, replica] = value
+        gone = [key for key in self._last if key[0] == name and key[1] not in replicas]
+        for key in gone:
+            del self._last[key]
+        return self._sums[name]

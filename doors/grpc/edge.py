@@ -1,0 +1,171 @@
+"""The edge of an RPC: errors become gRPC statuses here, once, and every call is counted by how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import traceback
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import grpc
+import grpc.aio
+from google.protobuf import duration_pb2
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2
+
+from doors.grpc.trailer import short, trailer
+from model_core.errors import CapacityExceeded, FieldViolation, InvalidRequest, StageUnavailable
+from model_core.tasks import finished
+from observability.metrics import Metrics
+from observability.session_trace import SessionTrace
+from observability.tracing import Tracing
+from service.records.store import SessionMismatch, SessionMoved, SessionNotFound
+
+Context = grpc.aio.ServicerContext[bytes, Message]
+
+TENANT_KEY = "x-headrace-tenant"
+# Long enough for a stage to be replaced, short enough that a viewer still waits.
+_UNAVAILABLE_RETRY_S = 2.0
+
+log = logging.getLogger(__name__)
+
+
+class ReaderStalled(Exception):
+    """The caller took nothing for so long that its slot is given to others."""
+
+
+def named_tenant(context: Context) -> str:
+    """What the caller, or the gateway before it, gives for its tenant; empty for nothing.
+
+    Raises:
+        InvalidRequest: there are two, so a gateway's may stand beside one that its caller made up.
+    """
+    named = [value for key, value in context.invocation_metadata() or () if key == TENANT_KEY]
+    if len(named) > 1:
+        raise InvalidRequest((FieldViolation(TENANT_KEY, f"must be given at most once in the metadata; got {len(named)}"),))
+    return "".join(value if isinstance(value, str) else value.decode(errors="replace") for value in named)
+
+
+class Outgoing:
+    """What goes to a caller, message by message, so that the call can be ended whenever the task that writes is cancelled."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._begun = False
+
+    async def write(self, message: Message) -> None:
+        if not self._begun:
+            self._begun = True
+            # grpc.aio would send them with the first message. A cancelled write of both leaves a call that no status can end.
+            await finished(self._context.send_initial_metadata(()))
+        await self._context.write(message)
+
+
+class Call:
+    """What the edge remembers of one RPC.
+
+    `outcome` is its label in the metrics; a handler may refine it. `tenant` is what the caller says it is. `trace` is None for a call that
+    is not traced.
+    """
+
+    def __init__(self, rpc: str, trace: SessionTrace | None = None) -> None:
+        self.rpc = rpc
+        self.tenant = ""
+        self.trace = trace
+        self.outcome = "completed"
+
+
+class RpcEdge:
+    """Guards the body of every RPC."""
+
+    def __init__(self, service: str, metrics: Metrics, new_id: Callable[[], str], tracing: Tracing) -> None:
+        self._service = service
+        self._metrics = metrics
+        self._new_id = new_id
+        self._tracing = tracing
+
+    @asynccontextmanager
+    async def guard(self, rpc: str, context: Context) -> AsyncGenerator[Call, None]:
+        """Errors of the body end the RPC with the status that belongs to them. Nothing of an unexpected error but an id gets out."""
+        trace = self._tracing.begin(self._service, rpc, context.invocation_metadata() or ())
+        call = Call(rpc, trace)
+        try:
+            call.tenant = named_tenant(context)
+            yield call
+        except asyncio.CancelledError:
+            self._ended(call, "cancelled")
+            raise
+        except Exception as error:
+            # A write on a call that the client has left fails, sometimes before gRPC calls the call cancelled.
+            if context.cancelled() or isinstance(error, grpc.aio.InternalError):
+                self._ended(call, "cancelled")
+                raise asyncio.CancelledError from error
+            status = status_of(error, self._new_id)
+            if status.code is grpc.StatusCode.INTERNAL:
+                log.exception("%s failed: %s", rpc, status.message)
+            if isinstance(error, InvalidRequest):
+                # What gRPC aborts a call with keeps frames, and the request that they hold, until garbage is collected. All of these have
+                # ended; those of an error that came from elsewhere may be of tasks that go on.
+                traceback.clear_frames(error.__traceback__)
+            # Counted first: to a client that reads nothing, even the status is long in coming.
+            self._ended(call, status.outcome)
+            await context.abort(status.code, status.message, trailer(status.code, status.message, status.detail))
+        else:
+            self._ended(call, call.outcome)
+
+    def _ended(self, call: Call, outcome: str) -> None:
+        self._metrics.sessions_total.labels(call.rpc, outcome).inc()
+        if call.trace is not None:
+            call.trace.end(outcome)
+        log.info("%s ended: %s", call.rpc, outcome)
+
+
+# Outcome and status of errors that have nothing more to say than their message.
+_PLAIN: dict[type[Exception], tuple[str, grpc.StatusCode]] = {
+    SessionNotFound: ("unknown", grpc.StatusCode.NOT_FOUND),
+    SessionMismatch: ("unknown", grpc.StatusCode.FAILED_PRECONDITION),
+    SessionMoved: ("moved", grpc.StatusCode.ABORTED),
+    ReaderStalled: ("stalled", grpc.StatusCode.DEADLINE_EXCEEDED),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How a call ends: `outcome` is its label in the metrics."""
+
+    outcome: str
+    code: grpc.StatusCode
+    message: str
+    detail: Message | None = None
+
+
+def status_of(error: Exception, new_id: Callable[[], str]) -> Status:
+    """What a caller is told of `error`; of a defect only an id, by which the log names it."""
+    message = short(str(error))
+    match error:
+        case InvalidRequest():
+            return Status("invalid", grpc.StatusCode.INVALID_ARGUMENT, message, _bad_request(error))
+        case CapacityExceeded():
+            return _later("refused", grpc.StatusCode.RESOURCE_EXHAUSTED, error, error.retry_after_s)
+        case StageUnavailable():
+            return _later("unavailable", grpc.StatusCode.UNAVAILABLE, error, _UNAVAILABLE_RETRY_S)
+        case SessionNotFound() | SessionMismatch() | SessionMoved() | ReaderStalled():
+            return Status(*_PLAIN[type(error)], message)
+    info = error_details_pb2.RequestInfo(request_id=new_id())
+    return Status("internal", grpc.StatusCode.INTERNAL, f"internal error; request id {info.request_id}", info)
+
+
+def _bad_request(error: InvalidRequest) -> error_details_pb2.BadRequest:
+    violation = error_details_pb2.BadRequest.FieldViolation
+    return error_details_pb2.BadRequest(field_violations=[violation(field=v.field, description=v.description) for v in error.violations])
+
+
+def _later(outcome: str, code: grpc.StatusCode, error: Exception, seconds: float) -> Status:
+    """To be tried again after `seconds`: the sentence and the detail say the same, to a tenth."""
+    tenths = max(1, round(10 * seconds))
+    again = f"; try again in {tenths / 10:g} s"
+    delay = duration_pb2.Duration()
+    delay.FromMilliseconds(100 * tenths)
+    return Status(outcome, code, short(str(error), len(again)) + again, error_details_pb2.RetryInfo(retry_delay=delay))

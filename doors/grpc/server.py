@@ -1,0 +1,131 @@
+"""The gRPC server: service, health, reflection, TLS, and an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+from doors.grpc.health import HealthMonitor
+from doors.grpc.service import SERVICE_NAME, VideoService
+from model_core.tasks import cancel_and_wait
+
+MAX_METADATA_BYTES = 64 * 1024
+_OPTIONS = (
+    # Front-door replicas on one node share a port; the kernel spreads connections over them.
+    ("grpc.so_reuseport", 1),
+    # A client that vanished without a word is noticed, its call cancelled and its slot freed.
+    ("grpc.keepalive_time_ms", 15_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    # Clients ping this server in the same way, also while they are paused or have no call. gRPC would end the connection of a client that
+    # pings often, with a status that some clients report as "busy". An answer costs less than any call, and gRPC bounds how many wait.
+    ("grpc.http2.max_ping_strikes", 0),
+    # Gateways add tokens and cookies. By default gRPC refuses some calls with more than 8 KiB, at random, as "busy".
+    ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+)
+# Of the time to drain, what sessions get to end in order.
+_ENDING_S = 1.0
+
+# gRPC itself refuses larger messages, unread, with the status that means "busy". Smaller ones above our limit get a sentence of ours.
+UNREAD_BYTES = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class TlsIdentity:
+    """PEM: the certificate chain and its private key."""
+
+    certificate_chain: bytes
+    private_key: bytes
+
+
+def _reflection_v1(names: tuple[str, ...]) -> grpc.GenericRpcHandler:
+    """Reflection under its present name, which the library does not serve; nothing else of it has changed since v1alpha."""
+    answer = grpc.stream_stream_rpc_method_handler(
+        reflection.aio.ReflectionServicer(names).ServerReflectionInfo,
+        reflection_pb2.ServerReflectionRequest.FromString,
+        reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    return grpc.method_handlers_generic_handler("grpc.reflection.v1.ServerReflection", {"ServerReflectionInfo": answer})
+
+
+class GrpcServer:
+    """One listening server. `start`, then `drain`.
+
+    Args:
+        service: the RPCs.
+        monitor: health, probed while the server runs.
+        address: `host:port`; port 0 takes a free one.
+        tls: serve TLS with it; None serves plain text.
+        with_reflection: let clients list and describe the service.
+    """
+
+    def __init__(
+        self,
+        service: VideoService,
+        monitor: HealthMonitor,
+        address: str = "127.0.0.1:0",
+        tls: TlsIdentity | None = None,
+        *,
+        with_reflection: bool = True,
+    ) -> None:
+        self._service = service
+        self._monitor = monitor
+        self._address = address
+        self._tls = tls
+        self._with_reflection = with_reflection
+        self._server: grpc.aio.Server | None = None
+        self._probing: asyncio.Task[None] | None = None
+        self._stop_lock = asyncio.Lock()
+
+    async def start(self) -> int:
+        """Listen. Returns the port.
+
+        Raises:
+            RuntimeError: the address cannot be bound, or the server was started before.
+        """
+        if self._server is not None:
+            raise RuntimeError("a GrpcServer can be started once")
+        largest = max(UNREAD_BYTES, 2 * self._service.limits.max_request_bytes)
+        server = grpc.aio.server(options=(*_OPTIONS, ("grpc.max_receive_message_length", largest)))
+        self._server = server
+        server.add_generic_rpc_handlers((self._service.handler(),))
+        health_pb2_grpc.add_HealthServicer_to_server(self._monitor.servicer, server)
+        if self._with_reflection:
+            names = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, server)
+            server.add_generic_rpc_handlers((_reflection_v1(names),))
+        if self._tls is None:
+            port = server.add_insecure_port(self._address)
+        else:
+            credentials = grpc.ssl_server_credentials([(self._tls.private_key, self._tls.certificate_chain)])
+            port = server.add_secure_port(self._address, credentials)
+        await self._monitor.begin()
+        await server.start()
+        self._probing = asyncio.create_task(self._monitor.run())
+        return port
+
+    async def drain(self, grace_s: float) -> None:
+        """Report NOT_SERVING, take no more calls, and stop when those that run have ended, after `grace_s` at the latest.
+
+        Sessions that wait or are paused end at once. Those that run play on, and end before their next chunk when there is just time left
+        for that; a Generate that still runs then fails, with a status that tells the caller to try again.
+
+        Raises:
+            RuntimeError: the server was never started.
+        """
+        if self._server is None or self._probing is None:
+            raise RuntimeError("the GrpcServer was not started")
+        # One at a time: two overlapping stops of a grpc.aio server crash the process.
+        async with self._stop_lock:
+            await self._monitor.stop_serving()
+            self._service.drain()
+            stopping = asyncio.create_task(self._server.stop(grace_s))
+            await asyncio.wait({stopping}, timeout=max(0.0, grace_s - _ENDING_S))
+            self._service.hand_over()
+            await stopping
+            await cancel_and_wait(self._probing)
+            self._service.close()

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import re
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from deployments.app import APP_NAME, build
+from deployments.cluster.local import FUSED_CONFIG, STAGED_CONFIG, Overrides, free_port, load, start_local
+from deployments.config.application import AppConfig
+from model_core.config import EngineConfig
+from model_core.errors import InvalidRequest
+from model_core.presets import DEFAULT_MODEL
+
+KEEP = Overrides(grpc_port=0, metrics_port=0)
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "serve.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("path", "mode", "names"),
+    [
+        (STAGED_CONFIG, "staged", ["TextEncoder", "Denoiser", "Decoder", "FrontDoor"]),
+        (FUSED_CONFIG, "fused", ["FusedPipeline", "FrontDoor"]),
+    ],
+)
+def test_shipped_files_name_the_deployments_that_build_makes(path: Path, mode: str, names: list[str]) -> None:
+    document, config = load(path, KEEP)
+    blocks = document["applications"][0]["deployments"]
+    assert config.mode == mode
+    assert config.model == DEFAULT_MODEL
+    assert [block["name"] for block in blocks] == names
+    assert all({"ray_actor_options", "autoscaling_config"} <= block.keys() for block in blocks)
+    root: Any = build(config)._bound_deployment  # noqa: SLF001 - Ray shows the graph nowhere else
+    assert {root.name, *(stage._bound_deployment.name for stage in root.init_args[1:])} == set(names)  # noqa: SLF001
+
+
+def test_the_defaults_of_a_denoise_replica_are_stated_once() -> None:
+    assert AppConfig().engine.engine_config() == EngineConfig()
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        ({"model": "wan-99"}, "args.model: must be one of: millrace-64; got 'wan-99'"),
+        ({"mode": "both"}, "args.mode: Input should be 'staged' or 'fused'; got 'both'"),
+        ({"engine": {"slots": 0}}, "args.engine.slots: Input should be greater than or equal to 1; got '0'"),
+        ({"engine": {"batch_buckets": [4, 2]}}, "strictly ascending list; got [4, 2]"),
+        ({"front_door": {"port": 70000}}, "args.front_door.port: Input should be less than or equal to 65535; got '70000'"),
+        ({"admission": {"tiers": [2, 3]}}, "must be a strictly descending list; got [2, 3]"),
+        ({"admission": {"tiers": [4, 2]}}, "admission.tiers must be below the 4 steps of millrace-64; got [4, 2]"),
+        ({"admission": {"tiers": [3, 1]}}, "must be at least 2, half of the 4 steps of millrace-64, because fewer make noise; got [3, 1]"),
+        ({"admission": {"utilisation": 1.2}}, "args.admission.utilisation: Input should be less than or equal to 1; got '1.2'"),
+        ({"tracing": {"exporter": "file"}}, "file must be given with exporter file; got ''"),
+        ({"tracing": {"exporter": "otlp", "endpoint": "collector:4317"}}, "args.tracing.endpoint: String should match pattern"),
+        (
+            {"tracing": {"exporter": "otlp", "endpoint": "http://127.0.0.1:4318"}},
+            "endpoint must have a path; a collector's is usually http://127.0.0.1:4318/v1/traces; got 'http://127.0.0.1:4318'",
+        ),
+        ({"admission": {"mode": "fcfs"}}, "args.admission.mode: Input should be 'measured' or 'none'; got 'fcfs'"),
+        ({"link_windw": 2}, "args.link_windw: Extra inputs are not permitted"),
+        ({"front_door": {"limits": {"max_prompt_bytes": "many"}}}, "args.front_door.limits.max_prompt_bytes"),
+    ],
+)
+def test_a_wrong_argument_names_itself_its_limit_and_its_value(args: dict[str, object], told: str) -> None:
+    with pytest.raises(InvalidRequest, match=re.escape(told)):
+        load(STAGED_CONFIG, Overrides(args=args))
+
+
+@pytest.mark.parametrize(
+    ("tenants", "told"),
+    [
+        ({"a": {"weight": 0}}, "deployments.FrontDoor.user_config.tenants.a.weight: Input should be greater than 0; got '0'"),
+        ({"other": {}}, "'other' stands for all that are not listed, and cannot be listed"),
+        ({"a b": {}}, "deployments.FrontDoor.user_config.tenants.a b"),
+    ],
+)
+def test_a_wrong_tenant_is_refused_before_a_front_door_is_told(tenants: dict[str, object], told: str) -> None:
+    with pytest.raises(InvalidRequest, match=re.escape(told)):
+        load(STAGED_CONFIG, Overrides(deployments={"FrontDoor": {"user_config": {"tenants": tenants}}}))
+
+
+def test_overrides_are_merged_and_port_zero_becomes_a_real_port() -> None:
+    overrides = Overrides(
+        grpc_port=0,
+        metrics_port=19464,
+        args={"engine": {"slots": 3}},
+        deployments={"Denoiser": {"autoscaling_config": None, "num_replicas": 2}},
+        env={"MORE": "1"},
+    )
+    document, config = load(STAGED_CONFIG, overrides)
+    app = document["applications"][0]
+    assert config.front_door.port > 0
+    assert config.front_door.metrics_port == 19464
+    assert config.engine.slots == 3
+    assert config.engine.batch_buckets == (1, 2, 4, 8)
+    assert config.link_host == "127.0.0.1"
+    assert next(block for block in app["deployments"] if block["name"] == "Denoiser")["num_replicas"] == 2
+    assert app["runtime_env"]["env_vars"]["MORE"] == "1"
+    assert app["runtime_env"]["env_vars"]["RAY_SERVE_USE_GRPC_BY_DEFAULT"] == "1"
+
+
+def test_on_a_running_cluster_stages_meet_at_the_address_of_their_node() -> None:
+    _, config = load(STAGED_CONFIG, Overrides(address="auto"))
+    assert config.link_host == ""
+
+
+def test_an_unknown_deployment_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="must be among: Decoder, Denoiser, FrontDoor, TextEncoder; got 'Denoise'"):
+        load(STAGED_CONFIG, Overrides(deployments={"Denoise": {}}))
+
+
+def test_a_staged_file_cannot_be_started_fused() -> None:
+    with pytest.raises(InvalidRequest, match="must be 'fused'"):
+        load(STAGED_CONFIG, Overrides(fused=True))
+
+
+@pytest.mark.parametrize("text", ["applications: []", "applications: [{name: other, import_path: 'deployments.app:build'}]"])
+def test_a_file_without_the_application_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(InvalidRequest, match="must be one application named 'headrace'"):
+        load(write(tmp_path, text), KEEP)
+
+
+def test_a_taken_port_is_an_error_before_anything_starts(tmp_path: Path) -> None:
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # as another front door would hold it
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        with pytest.raises(OSError, match=f"127.0.0.1:{port} cannot be listened on"):
+            start_local(None, Overrides(grpc_port=port, metrics_port=free_port()))
+
+
+def test_fused_args_of_the_two_files_do_not_drift() -> None:
+    """What the fused file leaves out must mean what the staged file says."""
+    staged = AppConfig.model_validate(yaml.safe_load(STAGED_CONFIG.read_text())["applications"][0]["args"])
+    fused = AppConfig.model_validate(yaml.safe_load(FUSED_CONFIG.read_text())["applications"][0]["args"])
+    assert staged.model_dump(exclude={"mode"}) == fused.model_dump(exclude={"mode"})
+    assert yaml.safe_load(STAGED_CONFIG.read_text())["applications"][0]["name"] == APP_NAME
+
+
+@pytest.mark.parametrize(
+    "args",
+    [{"front_door": {"port": True}}, {"engine": {"slots": True}},
+     {"engine": {"batch_buckets": [True, 2]}}, {"admission": {"max_waiting": False}}],
+)  # fmt: skip
+def test_a_yes_where_a_number_belongs_is_not_taken_for_one(args: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="must not be true or false"):
+        AppConfig.model_validate(args)
+    assert AppConfig.model_validate({"front_door": {"reflection": True}}).front_door.reflection

@@ -1,0 +1,66 @@
+"""Replicas that start let others go first."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+
+import pytest
+
+from deployments.replicas import process
+from deployments.replicas.process import yielding
+
+
+@contextmanager
+def thread() -> Iterator[int]:
+    """A thread that lives meanwhile; its number."""
+    done, started, number = threading.Event(), threading.Event(), list[int]()
+
+    def wait() -> None:
+        number.append(threading.get_native_id())
+        started.set()
+        done.wait()
+
+    running = threading.Thread(target=wait)
+    running.start()
+    started.wait()
+    try:
+        yield number[0]
+    finally:
+        done.set()
+        running.join()
+
+
+def niceness(number: int = 0) -> int:
+    return os.getpriority(os.PRIO_PROCESS, number)
+
+
+@pytest.mark.parametrize("own", [0, 15, 19])
+def test_what_starts_yields_and_takes_its_priority_back(own: int) -> None:
+    if not process.may_raise_priority():
+        pytest.skip("this process may not raise its priority (CAP_SYS_NICE), so nothing is changed")
+
+    def start() -> None:  # in a thread, whose niceness is its own
+        os.setpriority(os.PRIO_PROCESS, 0, own)
+        with ExitStack() as threads:
+            before = threads.enter_context(thread())
+            with suppress(RuntimeError), yielding():
+                within = threads.enter_context(thread())
+                assert niceness() > own or own == 19  # the lowest there is
+                assert niceness(within) == niceness()
+                assert niceness(before) == own
+                raise RuntimeError("no weights")
+            assert (niceness(), niceness(before), niceness(within)) == (own, own, own)
+
+    with ThreadPoolExecutor(1) as executor:
+        executor.submit(start).result()
+
+
+def test_nothing_changes_where_a_priority_could_not_be_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "may_raise_priority", lambda: False)
+    own = niceness()
+    with yielding():
+        assert niceness() == own

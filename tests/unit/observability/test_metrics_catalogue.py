@@ -1,0 +1,177 @@
+"""The catalogue, what is generated from it, and the objects to count with."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.openmetrics.exposition import generate_latest
+
+from model_core.events import Forward
+from observability import catalogue as c
+from observability.__main__ import generated
+from observability.catalogue import CATALOGUE, Kind, Process
+from observability.context import TRACE_ID
+from observability.dashboards import DASHBOARDS, queries
+from observability.metrics import AutoscalerMetrics, DenoiserMetrics, Metrics, StatisticsCollector, shown_on_ray
+from observability.rules import ALERTS, RUNBOOKS, rules
+
+ROOT = Path(__file__).parents[3]
+STATISTICS = {
+    "denoiser_sessions": 3.0, "denoiser_free_slots": 13.0, "denoiser_waiting": 1.0, "denoiser_undelivered": 2.0, "denoiser_busy_s": 5.0,
+    "denoiser_expected_s": 4.0, "denoiser_chunks": 40.0, "decoder_busy_s": 1.5, "decoder_chunks": 39.0, "decoder_sessions": 3.0,
+    "text_encoder_service_s": 0.1, "text_encoder_hits": 4.0, "text_encoder_joined": 1.0, "text_encoder_misses": 2.0,
+}  # fmt: skip
+
+
+def every_rule() -> list[dict[str, Any]]:
+    return [rule for group in rules()["groups"] for rule in group["rules"]]
+
+
+def openmetrics(registry: CollectorRegistry) -> str:
+    return str(generate_latest(registry).decode())  # type: ignore[no-untyped-call]
+
+
+def everything() -> CollectorRegistry:
+    """A registry with what all processes have together."""
+    registry = CollectorRegistry()
+    Metrics(registry)
+    DenoiserMetrics(registry)
+    AutoscalerMetrics(registry)
+    registry.register(StatisticsCollector(lambda: STATISTICS))
+    return registry
+
+
+def test_every_metric_of_the_catalogue_is_counted_somewhere_and_no_other() -> None:
+    families = {family.name: family for family in everything().collect()}
+    assert {m.full.removesuffix("_total") for m in CATALOGUE} == set(families)
+    for metric in CATALOGUE:
+        family = families[metric.full.removesuffix("_total")]
+        assert (family.type, family.documentation) == (metric.kind.value, metric.text)
+
+
+def test_names_carry_their_units_and_are_unique() -> None:
+    assert len({metric.name for metric in CATALOGUE}) == len(CATALOGUE) > 40
+    for metric in CATALOGUE:
+        assert metric.name.endswith("_total") == (metric.kind is Kind.COUNTER), metric.name
+        assert bool(metric.buckets) == (metric.kind is Kind.HISTOGRAM), metric.name
+        if metric.kind is Kind.HISTOGRAM:
+            assert metric.name.endswith(("_seconds", "_ratio")), metric.name
+            assert list(metric.buckets) == sorted(set(metric.buckets)), metric.name
+
+
+def test_objectives_stand_on_bucket_edges() -> None:
+    assert c.TTFF_OBJECTIVE_S in c.TTFF.buckets
+    assert c.LATENESS_OBJECTIVE_S in c.LATENESS.buckets
+    assert c.SWITCH_OBJECTIVE_S in c.PROMPT_SWITCH.buckets
+    text = openmetrics(everything())
+    told = json.dumps(rules()) + json.dumps([query for _, _, query in queries()])
+    edges = set(re.findall(r'(headrace_\w+_bucket)\{le=\\+"([^"\\]+)\\+"\}', told))
+    assert len(edges) >= 3
+    for name, edge in edges:
+        assert f'{name}{{le="{edge}"}}' in text, "Prometheus compares edges as text"
+
+
+def test_every_label_says_what_bounds_it() -> None:
+    for metric in CATALOGUE:
+        for label in metric.labels:
+            assert bool(label.values) != bool(label.bound), (metric.name, label.name)
+
+
+def test_statistics_become_metrics_when_they_are_scraped() -> None:
+    read = dict(STATISTICS)
+    registry = CollectorRegistry()
+    registry.register(StatisticsCollector(lambda: read))
+    assert registry.get_sample_value("headrace_cache_slots", {"state": "free"}) == 13
+    read["denoiser_free_slots"] = 12.0
+    assert registry.get_sample_value("headrace_cache_slots", {"state": "free"}) == 12
+    assert registry.get_sample_value("headrace_prompts_total", {"source": "cache"}) == 4
+    del read["denoiser_free_slots"]
+    assert registry.get_sample_value("headrace_cache_slots", {"state": "free"}) is None
+
+
+def test_forwards_are_told_by_batch_with_their_occupancy_and_slack() -> None:
+    registry = CollectorRegistry()
+    metrics = DenoiserMetrics(registry)
+    metrics.observe(Forward("step", 4, 3, 0.02, (0.3, -0.1)))
+    metrics.observe(Forward("commit", 1, 1, 0.004))
+    value = registry.get_sample_value
+    assert value("headrace_step_seconds_sum", {"work": "step", "batch": "4"}) == pytest.approx(0.02)
+    assert value("headrace_step_seconds_count", {"work": "commit", "batch": "1"}) == 1
+    assert value("headrace_batch_occupancy_ratio_bucket", {"work": "step", "le": "0.75"}) == 1
+    assert value("headrace_dispatch_slack_seconds_bucket", {"le": "0.0"}) == 1
+    assert value("headrace_dispatch_slack_seconds_count") == 2
+
+
+def test_ray_shows_gauges_only() -> None:
+    registry = everything()
+    shown = {metric.name: (labels, value) for metric, labels, value in shown_on_ray(registry)}
+    assert {"sessions_live", "capacity_sessions", "cache_slots"} <= set(shown)
+    assert all(metric.kind is Kind.GAUGE for metric in CATALOGUE if metric.on_ray)
+
+
+def test_an_exemplar_carries_the_trace_id_and_only_where_there_is_one() -> None:
+    from observability.session_meter import SessionMeter
+
+    registry = CollectorRegistry()
+    meter = SessionMeter(Metrics(registry), "default", 24, paced=True)
+    meter.switched(0.2)
+    assert "trace_id" not in openmetrics(registry)
+    token = TRACE_ID.set("0af7651916cd43dd8448eb211c80319c")
+    try:
+        meter.switched(0.3)
+    finally:
+        TRACE_ID.reset(token)
+    lines = [line for line in openmetrics(registry).splitlines() if "trace_id" in line]
+    assert len(lines) == 1
+    assert lines[0].startswith("headrace_prompt_switch_seconds_bucket")
+    assert "0af7651916cd43dd8448eb211c80319c" in lines[0]
+
+
+@pytest.mark.parametrize(("path", "text"), list(generated()), ids=lambda value: value.name if isinstance(value, Path) else "")
+def test_generated_files_are_up_to_date(path: Path, text: str) -> None:
+    assert path.read_text(encoding="utf-8") == text, "run `make observability`"
+
+
+def test_every_metric_is_on_a_dashboard() -> None:
+    shown = " ".join(query for _, _, query in queries())
+    recorded = {rule["record"]: rule["expr"] for rule in every_rule() if "record" in rule}
+    shown += " ".join(expr for name, expr in recorded.items() if name in shown)
+    assert [metric.name for metric in CATALOGUE if metric.full not in shown] == []
+
+
+def test_dashboards_query_nothing_but_the_catalogue() -> None:
+    recorded = {rule["record"] for rule in every_rule() if "record" in rule}
+    known = {metric.full for metric in CATALOGUE}
+    for title, panel, query in queries():
+        names = {re.sub(r"_(bucket|count|sum)$", "", name) for name in re.findall(r"\bheadrace_\w+", query)}
+        assert names <= known, (title, panel.title)
+        assert set(re.findall(r"\bheadrace:[\w:]+", query)) <= recorded, (title, panel.title)
+    assert len({dashboard.uid for dashboard in DASHBOARDS}) == len(DASHBOARDS) == 5
+
+
+def test_every_alert_has_a_runbook_that_says_what_it_means_what_to_look_at_and_what_to_do() -> None:
+    annotated = {rule["annotations"]["runbook"] for rule in every_rule() if "alert" in rule}
+    assert annotated == {f"{RUNBOOKS}/{alert}.md" for alert in ALERTS}
+    page = (ROOT / "docs" / "operate-on-ray.md").read_text(encoding="utf-8")
+    headings = {heading.lower().replace(" ", "-") for heading in re.findall(r"^## (.+)$", page, re.MULTILINE)}
+    for name in annotated:
+        text = (ROOT / name).read_text(encoding="utf-8")
+        assert [heading for heading in ("## What it means", "## What to look at", "## What to do") if heading not in text] == [], name
+        for metric in re.findall(r"`(headrace_\w+)`", text):
+            assert re.sub(r"_(bucket|count|sum)$", "", metric) in {m.full for m in CATALOGUE}, (name, metric)
+        to_do = text.split("## What to do")[1]
+        assert "](" in to_do or "`" in to_do, f"{name} names no command, setting or page"
+        for anchor in re.findall(r"operate-on-ray\.md#([\w-]+)", text):
+            assert anchor in headings, (name, anchor)
+    assert {path.stem for path in (ROOT / RUNBOOKS).glob("*.md")} == set(ALERTS) | {"README"}
+
+
+def test_processes_are_deployments_or_the_controller() -> None:
+    from deployments.config.application import FRONT_DOOR, STAGE_DEPLOYMENTS
+
+    assert {*map(str, Process)} == {FRONT_DOOR, *STAGE_DEPLOYMENTS.values(), "Controller"}
