@@ -13,9 +13,9 @@ import grpc.aio
 from google.rpc import error_details_pb2, status_pb2
 from prometheus_client import CollectorRegistry
 
-from autoscaling.admission import AdmissionConfig
-from autoscaling.brownout import BrownOutConfig
-from autoscaling.profile import Capacity, DenoiseReplica
+from autoscaling.admission.brownout import BrownOutConfig
+from autoscaling.admission.decide import AdmissionConfig
+from autoscaling.capacity.profile import Capacity, DenoiseReplica
 from doors.grpc.health import HealthMonitor, Probe
 from doors.grpc.server import GrpcServer, TlsIdentity
 from doors.grpc.service import SERVICE_NAME, VideoService

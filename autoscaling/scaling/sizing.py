@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from autoscaling.estimate import Measured
-from autoscaling.profile import StepProfile
+from autoscaling.capacity.estimate import Measured
+from autoscaling.capacity.profile import StepProfile
 from autoscaling.scaling.types import ScalingConfig
 
 # Of the objective for the first frame, a prompt may wait this share for its turn at the text encoder...

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from autoscaling.estimate import Measured
+from autoscaling.capacity.estimate import Measured
 from autoscaling.scaling.demand import Rates, Sample, Traffic
 from autoscaling.scaling.types import Observation, ScalingConfig, Stage
 

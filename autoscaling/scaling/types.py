@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from autoscaling.brownout import BrownOutConfig
-from autoscaling.estimate import DecodeReport, DenoiseReport, TextReport
+from autoscaling.admission.brownout import BrownOutConfig
+from autoscaling.capacity.estimate import DecodeReport, DenoiseReport, TextReport
 from autoscaling.scaling.nodes import nodes_needed
 
 

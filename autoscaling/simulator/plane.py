@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from autoscaling.profile import StepProfile
+from autoscaling.capacity.profile import StepProfile
 from autoscaling.simulator.arrays import RING, Floats, Ints, Params
 
 

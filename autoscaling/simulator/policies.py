@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from autoscaling.estimate import DecodeReport, DenoiseReport, TextReport
+from autoscaling.capacity.estimate import DecodeReport, DenoiseReport, TextReport
 from autoscaling.scaling import ScalingConfig, Stage, State, plan
 from autoscaling.simulator.signals import History, Sample, Target
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from autoscaling.admission import AdmissionConfig
-from autoscaling.brownout import BrownOutConfig
-from autoscaling.profile import StepProfile
+from autoscaling.admission.brownout import BrownOutConfig
+from autoscaling.admission.decide import AdmissionConfig
+from autoscaling.capacity.profile import StepProfile
 from autoscaling.scaling import NodeShape, ScalingConfig, Stage, StageLimits
 from autoscaling.simulator.cluster import Hardware
 from autoscaling.simulator.plane import StageTimes

@@ -16,9 +16,9 @@ from itertools import repeat
 
 import numpy as np
 
-from autoscaling.admission import DEFAULT_TENANT, AdmissionConfig, Admit, Ask, Reject
-from autoscaling.control import AdmissionControl
-from autoscaling.estimate import CapacityEstimator, DecodeReport, DenoiseReport, TextReport
+from autoscaling.admission.control import AdmissionControl
+from autoscaling.admission.decide import DEFAULT_TENANT, AdmissionConfig, Admit, Ask, Reject
+from autoscaling.capacity.estimate import CapacityEstimator, DecodeReport, DenoiseReport, TextReport
 from autoscaling.scaling import Observation, Stage, StageReplicas
 from autoscaling.simulator.arrays import Floats
 from autoscaling.simulator.cluster import Cluster, Hardware, Phase, Replica
@@ -40,7 +40,7 @@ class Setting:
     """All but the visitors and the policy.
 
     Attributes:
-        utilisation: see `autoscaling.profile.Capacity.budget_s`.
+        utilisation: see `autoscaling.capacity.profile.Capacity.budget_s`.
         ttff_s: objective.
         seconds, warm_s: length of a run; what comes before `warm_s` is not counted.
         prewarmed: replicas that are there at the start, by stage.

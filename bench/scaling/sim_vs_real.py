@@ -19,7 +19,7 @@ from typing import Any, cast
 import numpy as np
 from ray.serve.config import AutoscalingConfig
 
-from autoscaling.estimate import decode_report, denoise_report, text_report
+from autoscaling.capacity.estimate import decode_report, denoise_report, text_report
 from autoscaling.scaling import Stage, Terms
 from autoscaling.simulator.cluster import Hardware
 from autoscaling.simulator.fine import FinePlane

@@ -6,19 +6,19 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from autoscaling.admission import AdmissionConfig
-from autoscaling.brownout import BrownOutConfig, default_tiers
+from autoscaling.admission.brownout import BrownOutConfig, default_tiers
+from autoscaling.admission.decide import AdmissionConfig
 from deployments.config.settings import Settings
 from model_core.config import ModelConfig
 
 
 class AdmissionSettings(Settings):
-    """Who may run; see `autoscaling.admission.AdmissionConfig`.
+    """Who may run; see `autoscaling.admission.decide.AdmissionConfig`.
 
     Attributes:
         mode: `measured`: what the stages can serve in real time, by their own measurements; `none`: everybody at once, for comparison.
         tiers: steps that paced sessions are lowered to under load, best first: below the model's own, and at least half of them. Empty for
-            never. Without it, what `autoscaling.brownout.default_tiers` says for the model.
+            never. Without it, what `autoscaling.admission.brownout.default_tiers` says for the model.
         utilisation: share of each chunk's length that may go into making the chunks of all sessions; the rest is for what is not measured.
         max_waiting: places in line, for each front door.
         max_wait_seconds: a paced session that would have to wait longer is refused at once.

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from autoscaling.brownout import least_tier
+from autoscaling.admission.brownout import least_tier
 from autoscaling.scaling import Stage, Terms
 from deployments.cluster.addresses import checked_host, url_parts
 from deployments.config.admission import AdmissionSettings

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from autoscaling.brownout import BrownOutConfig
+from autoscaling.admission.brownout import BrownOutConfig
 from autoscaling.scaling import NodeShape, ScalingConfig, Stage, StageLimits, Terms
 from deployments.config.settings import Settings
 from model_core.errors import FieldViolation

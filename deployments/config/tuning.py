@@ -12,7 +12,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from autoscaling.admission import OTHER_TENANT, Tenant
+from autoscaling.admission.decide import OTHER_TENANT, Tenant
 from deployments.config.scaling import ScalingSettings, scaling_numbers, violations
 
 TenantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
@@ -25,7 +25,7 @@ class _Settings(BaseModel):
 
 
 class TenantSettings(_Settings):
-    """See `autoscaling.admission.Tenant`; `max_sessions` is for each front door."""
+    """See `autoscaling.admission.decide.Tenant`; `max_sessions` is for each front door."""
 
     weight: Annotated[float, Field(gt=0, le=1e6)] = 1.0
     max_sessions: Annotated[int, Field(ge=1)] | None = None

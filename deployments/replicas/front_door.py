@@ -14,9 +14,9 @@ from prometheus_client import CollectorRegistry
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from autoscaling.control_statistics import ControlStatistics
-from autoscaling.estimate import CapacityEstimator
-from autoscaling.profile import Capacity, DenoiseReplica
+from autoscaling.admission.statistics import ControlStatistics
+from autoscaling.capacity.estimate import CapacityEstimator
+from autoscaling.capacity.profile import Capacity, DenoiseReplica
 from deployments.cluster.addresses import joined
 from deployments.config.application import AppConfig, FrontDoorSettings, SessionStoreSettings
 from deployments.config.tuning import Tuned

@@ -22,7 +22,7 @@ from prometheus_client import CollectorRegistry
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from autoscaling.estimate import Measured, decode_report, denoise_report, sessions_alone
+from autoscaling.capacity.estimate import Measured, decode_report, denoise_report, sessions_alone
 from deployments.config.application import AppConfig
 from deployments.links.drain import watch_serve
 from deployments.links.link import LinkServer, ReaderGone, Ticket

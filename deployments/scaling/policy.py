@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from autoscaling.estimate import decode_report, denoise_report, text_report
+from autoscaling.capacity.estimate import decode_report, denoise_report, text_report
 from autoscaling.scaling import Observation, Plan, Stage, StageReplicas, State, Terms, plan
 from deployments.config.application import FRONT_DOOR, STAGE_DEPLOYMENTS
 from deployments.config.scaling import NodeSettings, ScalingSettings, newest_settings

@@ -50,7 +50,7 @@ def _run(
     sessions: int, hours: float, workload: str, trace: Path | None, policy: str, seeds: int, mean: float, profile: Path | None,
     out: Path | None,
 ) -> None:  # fmt: skip
-    from autoscaling.profile import StepProfile
+    from autoscaling.capacity.profile import StepProfile
     from autoscaling.simulator import report
     from autoscaling.simulator.presets import setting
     from autoscaling.simulator.simulation import Simulation

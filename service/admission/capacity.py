@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from autoscaling.estimate import CapacityEstimator, decode_report, denoise_report
+from autoscaling.capacity.estimate import CapacityEstimator, decode_report, denoise_report
 from service.admission.desk import AdmissionDesk
 
 Poll = Callable[[], Awaitable[Sequence[Mapping[str, float]]]]

@@ -1,4 +1,4 @@
-"""Admission at the edge: `autoscaling.control` on a clock, with something to wait on for each caller.
+"""Admission at the edge: `autoscaling.admission.control` on a clock, with something to wait on for each caller.
 
 Knows no wire. One event loop owns it.
 """
@@ -11,10 +11,10 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
 
-from autoscaling.admission import AdmissionConfig, Admit, Ask, Reject, Tenant
-from autoscaling.control import AdmissionControl
-from autoscaling.control_statistics import ControlStatistics
-from autoscaling.profile import Capacity
+from autoscaling.admission.control import AdmissionControl
+from autoscaling.admission.decide import AdmissionConfig, Admit, Ask, Reject, Tenant
+from autoscaling.admission.statistics import ControlStatistics
+from autoscaling.capacity.profile import Capacity
 from model_core.errors import CapacityExceeded
 from service.sessions.pacing import Clock
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from autoscaling.admission import Ask
+from autoscaling.admission.decide import Ask
 from doors.grpc import message_size, wire
 from doors.grpc.edge import Call, ReaderStalled
 from headrace.v1 import video_pb2 as pb

@@ -7,8 +7,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from autoscaling.admission import Admit, Ask, Reject, Tenant, Wait
-from autoscaling.control import AdmissionControl
+from autoscaling.admission.control import AdmissionControl
+from autoscaling.admission.decide import Admit, Ask, Reject, Tenant, Wait
 from tests.unit.autoscaling.test_admission_policy import CONFIG, capacity
 
 

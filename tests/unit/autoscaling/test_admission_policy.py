@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoscaling.admission import AdmissionConfig, Admit, Ask, Reject, Tenant, View, Wait, decide
-from autoscaling.brownout import BrownOutConfig
-from autoscaling.control import AdmissionControl, Change
-from autoscaling.profile import Capacity, DenoiseReplica, StepProfile
+from autoscaling.admission.brownout import BrownOutConfig
+from autoscaling.admission.control import AdmissionControl, Change
+from autoscaling.admission.decide import AdmissionConfig, Admit, Ask, Reject, Tenant, View, Wait, decide
+from autoscaling.capacity.profile import Capacity, DenoiseReplica, StepProfile
 
 LIVE = Ask("default", steps=4, paced=True)
 JOB = Ask("default", steps=4, paced=False)

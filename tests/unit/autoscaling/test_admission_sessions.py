@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from autoscaling.admission import AdmissionConfig, Admit, Ask, Decision, Reject, Tenant, Wait
-from autoscaling.brownout import BrownOutConfig
-from autoscaling.control import AdmissionControl, Change
-from autoscaling.profile import Capacity, DenoiseReplica
+from autoscaling.admission.brownout import BrownOutConfig
+from autoscaling.admission.control import AdmissionControl, Change
+from autoscaling.admission.decide import AdmissionConfig, Admit, Ask, Decision, Reject, Tenant, Wait
+from autoscaling.capacity.profile import Capacity, DenoiseReplica
 
 LIVE = Ask("default", 4, paced=True)
 AGAIN = replace(LIVE, resumed=True)

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoscaling.brownout import BrownOut, BrownOutConfig, default_tiers, least_tier
-from autoscaling.profile import Capacity, DenoiseReplica, StepProfile
+from autoscaling.admission.brownout import BrownOut, BrownOutConfig, default_tiers, least_tier
+from autoscaling.capacity.profile import Capacity, DenoiseReplica, StepProfile
 
 CONFIG = BrownOutConfig(tiers=(3, 2), dwell_s=10.0)
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from autoscaling.admission import AdmissionConfig, Ask
-from autoscaling.estimate import CapacityEstimator, DecodeReport, DenoiseReport, decode_report, denoise_report
-from autoscaling.profile import StepProfile
+from autoscaling.admission.decide import AdmissionConfig, Ask
+from autoscaling.capacity.estimate import CapacityEstimator, DecodeReport, DenoiseReport, decode_report, denoise_report
+from autoscaling.capacity.profile import StepProfile
 from deployments.replicas.process import numbers
 from model_core.engine.engine import ForwardProfile
 from model_core.errors import StageUnavailable

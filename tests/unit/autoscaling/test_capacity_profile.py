@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoscaling.profile import Capacity, DenoiseReplica, StepProfile, corrected, decode_capacity
+from autoscaling.capacity.profile import Capacity, DenoiseReplica, StepProfile, corrected, decode_capacity
 
 PROFILE = StepProfile((1, 2, 4), (0.010, 0.012, 0.020), (0.005, 0.006, 0.010))
 

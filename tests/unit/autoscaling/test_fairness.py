@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoscaling.admission import AdmissionConfig, Admit, Ask, Reject, Tenant
-from autoscaling.brownout import BrownOutConfig
-from autoscaling.control import AdmissionControl
-from autoscaling.fairness import DEBT_S, FairShares, Waiter
-from autoscaling.profile import Capacity, DenoiseReplica
+from autoscaling.admission.brownout import BrownOutConfig
+from autoscaling.admission.control import AdmissionControl
+from autoscaling.admission.decide import AdmissionConfig, Admit, Ask, Reject, Tenant
+from autoscaling.admission.fairness import DEBT_S, FairShares, Waiter
+from autoscaling.capacity.profile import Capacity, DenoiseReplica
 
 LAST_S = 5
 SLOTS = 4

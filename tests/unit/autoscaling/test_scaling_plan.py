@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoscaling.estimate import DecodeReport, DenoiseReport, Measured, TextReport
-from autoscaling.profile import StepProfile
+from autoscaling.capacity.estimate import DecodeReport, DenoiseReport, Measured, TextReport
+from autoscaling.capacity.profile import StepProfile
 from autoscaling.scaling import Cause, NodeShape, Observation, Plan, ScalingConfig, Stage, StageLimits, StageReplicas, State, plan
 from autoscaling.scaling.nodes import nodes_needed
 from autoscaling.scaling.sizing import decode_sessions, encode_replicas

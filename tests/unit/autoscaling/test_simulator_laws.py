@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from autoscaling.admission import AdmissionConfig
-from autoscaling.brownout import BrownOutConfig
-from autoscaling.profile import StepProfile
+from autoscaling.admission.brownout import BrownOutConfig
+from autoscaling.admission.decide import AdmissionConfig
+from autoscaling.capacity.profile import StepProfile
 from autoscaling.scaling import Stage
 from autoscaling.simulator.arrays import Floats
 from autoscaling.simulator.cluster import Hardware

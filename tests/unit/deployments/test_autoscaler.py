@@ -11,7 +11,7 @@ from ray.serve._private.config import DeploymentConfig
 from ray.serve.config import AutoscalingConfig
 from ray.serve.context import ReplicaContext
 
-from autoscaling.admission import Tenant
+from autoscaling.admission.decide import Tenant
 from autoscaling.scaling import Terms
 from deployments.cluster.local import STAGED_CONFIG, Overrides, load
 from deployments.config.application import FRONT_DOOR, STAGE_DEPLOYMENTS, AppConfig

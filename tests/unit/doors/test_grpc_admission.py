@@ -6,9 +6,9 @@ from dataclasses import fields, replace
 
 import pytest
 
-from autoscaling.admission import AdmissionConfig, Tenant
-from autoscaling.brownout import BrownOutConfig
-from autoscaling.profile import Capacity, DenoiseReplica, StepProfile
+from autoscaling.admission.brownout import BrownOutConfig
+from autoscaling.admission.decide import AdmissionConfig, Tenant
+from autoscaling.capacity.profile import Capacity, DenoiseReplica, StepProfile
 from deployments.config.admission import AdmissionSettings
 from doors.grpc.edge import TENANT_KEY
 from headrace.client import BadRequest, Busy, HeadraceClient, LiveSession

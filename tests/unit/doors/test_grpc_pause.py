@@ -7,8 +7,8 @@ import grpc
 import grpc.aio
 import pytest
 
-from autoscaling.admission import AdmissionConfig, Tenant
-from autoscaling.brownout import BrownOutConfig
+from autoscaling.admission.brownout import BrownOutConfig
+from autoscaling.admission.decide import AdmissionConfig, Tenant
 from headrace.client import Busy, HeadraceClient, LiveSession
 from headrace.v1 import video_pb2 as pb
 from model_core.types import TextEmbedding

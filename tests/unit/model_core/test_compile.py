@@ -10,7 +10,7 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
-from autoscaling.profile import StepProfile
+from autoscaling.capacity.profile import StepProfile
 from deployments.cluster.local import STAGED_CONFIG
 from headrace.cli import app
 from model_core.compiler.stablehlo import difference

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from autoscaling.admission import AdmissionConfig, Ask
-from autoscaling.brownout import BrownOutConfig
-from autoscaling.control_statistics import ControlStatistics
-from autoscaling.profile import Capacity, DenoiseReplica, StepProfile
+from autoscaling.admission.brownout import BrownOutConfig
+from autoscaling.admission.decide import AdmissionConfig, Ask
+from autoscaling.admission.statistics import ControlStatistics
+from autoscaling.capacity.profile import Capacity, DenoiseReplica, StepProfile
 from model_core.errors import CapacityExceeded
 from service.admission.desk import AdmissionDesk
 from tests.fakes import ManualClock

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from autoscaling.admission import Ask
+from autoscaling.admission.decide import Ask
 from headrace.v1 import video_pb2 as pb
 from model_core.config import EngineConfig
 from model_core.engine.session import check

@@ -15,12 +15,12 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
 
-from autoscaling.admission import AdmissionConfig, Admit, Ask, Decision, Reject, View, Wait, decide
-from autoscaling.brownout import BrownOut
-from autoscaling.control_statistics import ControlStatistics
-from autoscaling.fairness import FairShares, Waiter
-from autoscaling.lengths import Lengths
-from autoscaling.profile import Capacity
+from autoscaling.admission.brownout import BrownOut
+from autoscaling.admission.decide import AdmissionConfig, Admit, Ask, Decision, Reject, View, Wait, decide
+from autoscaling.admission.fairness import FairShares, Waiter
+from autoscaling.admission.lengths import Lengths
+from autoscaling.admission.statistics import ControlStatistics
+from autoscaling.capacity.profile import Capacity
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from autoscaling.profile import Capacity, DenoiseReplica, StepProfile, blended, corrected, decode_capacity
+from autoscaling.capacity.profile import Capacity, DenoiseReplica, StepProfile, blended, corrected, decode_capacity
 
 # A session that has just left is still counted by its replica for a moment: only what all these rounds agree on is taken for others'.
 _ROUNDS = 3

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from autoscaling.profile import Capacity
+from autoscaling.capacity.profile import Capacity
 
 # Loads are sums of fractions.
 _ROUNDING = 1e-9

@@ -9,8 +9,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from autoscaling.brownout import BrownOutConfig
-from autoscaling.profile import Capacity
+from autoscaling.admission.brownout import BrownOutConfig
+from autoscaling.capacity.profile import Capacity
 
 DEFAULT_TENANT = "default"
 OTHER_TENANT = "other"
