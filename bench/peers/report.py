@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -26,6 +27,8 @@ Turn = Mapping[str, Any]
 START, END = "<!-- compare: made by bench.peers.report -->", "<!-- compare: end -->"
 FLOOR = "floor"
 STAGED = "staged"
+COLUMNS = 4  # systems in one table, so that no line of it is wider than WIDTH
+WIDTH = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,7 @@ def _over_floor(part: str) -> Callable[[Turn, Turn | None], float | None]:
 
 
 ROWS = (
-    Row("sessions held", lambda t, _: t["goodput"], less_is_better=False),
+    Row("sessions on time", lambda t, _: t["goodput"], less_is_better=False),
     Row("first frame p50, ms", lambda t, _: t["first"]["ttff_p50_ms"]),
     Row("first frame p99, ms", lambda t, _: t["first"]["ttff_p99_ms"]),
     Row("overhead of the first frame, ms", lambda t, _: t["first"]["overhead_p50_ms"], 1),
@@ -59,13 +62,13 @@ ROWS = (
     Row("CPU ms a chunk, eight jobs", lambda t, _: t["crowd"]["cpu_ms"], 1),
     Row("chunk gap p99 / p50, one live session", lambda t, _: _ratio(t["paced"]["gap_p99_ms"], t["paced"]["gap_p50_ms"]), 2),
     Row(
-        "chunk gap p99 / p50, as many as are held",
+        "chunk gap p99 / p50, at capacity",
         lambda t, _: _ratio(t["most"]["gap_p99_ms"], t["most"]["gap_p50_ms"]) if t["most"] else None,
         2,
     ),
     Row("chunk gap p50 under the trace, ms", lambda t, _: t["trace"]["gap_p50_ms"]),
     Row("chunk gap p99 under the trace, ms", lambda t, _: t["trace"]["gap_p99_ms"]),
-    Row("chunks on time under the trace, %", lambda t, _: 100 * t["trace"]["on_time_share"], 1, less_is_better=False),
+    Row("on time under the trace, %", lambda t, _: 100 * t["trace"]["on_time_share"], 1, less_is_better=False),
     Row("stalled under the trace, %", lambda t, _: 100 * t["trace"]["stall_share"], 2),
     Row("calls failed", lambda t, _: t["first"]["failed"] + t["paced"]["failed"] + t["trace"]["failed"]),
     Row("memory, MiB", lambda t, _: t["memory_mib"]),
@@ -132,25 +135,28 @@ def line(turn: Turn) -> str:
 def markdown(found: Found) -> str:
     """Table, notes, and where staging loses."""
     names = list(found["systems"])
-    lines = [
-        _setting(found),
-        "",
-        "| | " + " | ".join(found["systems"][n]["title"] for n in names) + " |",
-        "|---|" + "---|" * len(names),
-    ]
+    lines = _setting(found)
+    for first in range(0, len(names), COLUMNS):
+        lines += ["", *_table(found, names[first : first + COLUMNS])]
+    lines.append("")
+    for system in found["systems"].values():
+        lines += textwrap.wrap(f"- {system['title']}: {system['note']}.", WIDTH, subsequent_indent="  ")
+    lost = staging_loses(found)
+    if lost:
+        lines += ["", "Another system is better than staged Headrace, beyond both ranges, in:", "", *(f"- {sentence}" for sentence in lost)]
+    else:
+        lines += ["", "No other system is better than staged Headrace beyond both ranges."]
+    return "\n".join(lines)
+
+
+def _table(found: Found, names: Sequence[str]) -> list[str]:
+    lines = ["| | " + " | ".join(found["systems"][n]["title"] for n in names) + " |", "|---|" + "---|" * len(names)]
     for row, by_name in cells(found):
         shown = [cell.show(row.digits) if (cell := by_name[n]) is not None else "" for n in names]
         lines.append(f"| {row.title} | " + " | ".join(shown) + " |")
     gaps = pooled_gaps(found)
-    lines.append(
-        "| chunk gap p99.9, all repeats, ms (gaps) | "
-        + " | ".join(f"{quantile(gaps[n], 0.999):.0f} ({len(gaps[n])})" for n in names)
-        + " |"
-    )
-    lines += ["", *(f"- {s['title']}: {s['note']}." for s in found["systems"].values())]
-    lost = staging_loses(found)
-    lines += ["", "Where staging loses beyond the ranges: " + ("nowhere." if not lost else ""), *(f"- {sentence}" for sentence in lost)]
-    return "\n".join(lines)
+    tails = [f"{quantile(gaps[n], 0.999):.0f} ({len(gaps[n])})" for n in names]
+    return [*lines, "| chunk gap p99.9, all repeats, ms (gaps) | " + " | ".join(tails) + " |"]
 
 
 def text(found: Found) -> str:
@@ -170,7 +176,7 @@ def html(found: Found) -> str:
     table = {row.title: by_name for row, by_name in cells(found)}
     bars = [
         svg.bars(title, {titles[n]: (c.median, c.low, c.high) for n, c in table[title].items() if c is not None})
-        for title in ("sessions held", "first frame p50, ms", "ms a chunk, one job", "ms a chunk, eight jobs", "CPU ms a chunk, eight jobs")
+        for title in ("sessions on time", "first frame p50, ms", "ms a chunk, one job", "ms a chunk, eight jobs", "CPU ms a chunk, eight jobs")
     ]
     gaps = {titles[n]: values for n, values in pooled_gaps(found).items() if values}
     body = "".join(f"<p>{escape(p)}</p>" if not p.startswith("|") else _html_table(p) for p in markdown(found).split("\n\n"))
@@ -203,12 +209,13 @@ def _ratio(above: float, below: float) -> float | None:
     return above / below if below else None
 
 
-def _setting(found: Found) -> str:
+def _setting(found: Found) -> list[str]:
     m, replicas = found["machine"], found["replicas"]
-    return (
-        f"{m['cpu']}, {m['cores']} cores, {m['memory_gib']} GiB, torch {m['torch']}, {m['date']}; {_repeats(found)} repeats, "
-        f"{found['minutes']:g} minutes; {replicas} replicas of the monoliths and of the fused one. Medians (lowest–highest)."
-    )
+    return [
+        f"{m['cpu']}, {m['cores']} cores, {m['memory_gib']} GiB, torch {m['torch']}, {m['date']}.",
+        f"{_repeats(found)} repeats in {found['minutes']:g} minutes; {replicas} replicas of each monolith and of fused Headrace.",
+        "A cell shows the median, and the lowest and the highest value in parentheses.",
+    ]
 
 
 def _repeats(found: Found) -> int:

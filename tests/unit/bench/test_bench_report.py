@@ -32,7 +32,7 @@ def found() -> dict[str, Any]:
 
 def test_a_cell_is_the_median_and_the_range() -> None:
     table = {row.title: (row, by_name) for row, by_name in report.cells(found())}
-    row, goodput = table["sessions held"]
+    row, goodput = table["sessions on time"]
     staged = goodput["staged"]
     assert staged is not None
     assert (staged.median, staged.low, staged.high) == (7.5, 7, 8)
@@ -48,7 +48,7 @@ def test_what_serving_costs_is_told_beside_the_floor_of_the_same_repeat() -> Non
 
 def test_the_report_says_where_staging_loses_and_only_beyond_the_ranges() -> None:
     said = report.staging_loses(found())
-    assert any(sentence.startswith("sessions held: <bentoml>") for sentence in said)
+    assert any(sentence.startswith("sessions on time: <bentoml>") for sentence in said)
     assert any(sentence.startswith("ms a chunk, one job: <bentoml>") for sentence in said)
     assert not any(sentence.startswith("first frame p50") for sentence in said)  # equal
     assert "<bentoml>" not in "".join(report.staging_loses({**found(), "systems": {"staged": {"title": "s", "note": ""}}, "turns": []}))
@@ -62,7 +62,7 @@ def test_the_report_is_written_into_a_document_again_and_again() -> None:
     assert once.startswith("before\n")
     assert once.endswith("after\n")
     assert "old" not in once
-    assert "| sessions held |" in once
+    assert "| sessions on time |" in once
     with pytest.raises(ValueError, match="must hold"):
         report.into("no markers", made)
 
