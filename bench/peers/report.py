@@ -75,6 +75,8 @@ ROWS = (
     Row("load average before", lambda t, _: t["load_before"], 1),
 )
 
+PLOTTED = ("sessions on time", "first frame p50, ms", "ms a chunk, one job", "ms a chunk, eight jobs", "CPU ms a chunk, eight jobs")
+
 
 @dataclass(frozen=True, slots=True)
 class Cell:
@@ -174,10 +176,7 @@ def html(found: Found) -> str:
     """One self-contained page: the table, goodput, chunk times, and the distribution of gaps."""
     titles = {name: system["title"] for name, system in found["systems"].items()}
     table = {row.title: by_name for row, by_name in cells(found)}
-    bars = [
-        svg.bars(title, {titles[n]: (c.median, c.low, c.high) for n, c in table[title].items() if c is not None})
-        for title in ("sessions on time", "first frame p50, ms", "ms a chunk, one job", "ms a chunk, eight jobs", "CPU ms a chunk, eight jobs")
-    ]
+    bars = [svg.bars(title, {titles[n]: (c.median, c.low, c.high) for n, c in table[title].items() if c is not None}) for title in PLOTTED]
     gaps = {titles[n]: values for n, values in pooled_gaps(found).items() if values}
     body = "".join(f"<p>{escape(p)}</p>" if not p.startswith("|") else _html_table(p) for p in markdown(found).split("\n\n"))
     plots = "".join([*bars, svg.tails("share of chunk gaps longer than, ms", gaps)])
