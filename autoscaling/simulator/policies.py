@@ -1,4 +1,4 @@
-"""Policies for the simulator: ours, which is `autoscaling.scaling` and nothing else; a fixed number; and thresholds on utilisation."""
+"""Policies for the simulator: our own `autoscaling.scaling.plan`, a fixed number, thresholds on utilisation, and the settings of Ray's."""
 
 from __future__ import annotations
 
@@ -29,6 +29,28 @@ class Ours:
         if line := decision.explanation():
             self.explained.append(f"{now:.0f} s: {line}")
         return Target(decision.replicas, decision.nodes)
+
+
+@dataclass(frozen=True, slots=True)
+class RaySettings:
+    """Settings of Ray Serve's default policy; `deployments.scaling.simulated_ray` runs it.
+
+    Out of the box, Serve waits 30 s before it scales up and 600 s before it scales down, averages over 30 s, and handles push every 10 s.
+
+    Attributes:
+        target: ongoing requests per replica, as a share of the requests that a replica serves in real time.
+        floor: minimum replicas, as a share of the replicas that the usual number of sessions needs.
+        up_s, down_s: delay before scaling up and down.
+        look_back_s: window over which Serve averages requests.
+        push_s: how often handles report their requests.
+    """
+
+    target: float = 0.8
+    floor: float = 2.0
+    up_s: float = 0.0
+    down_s: float = 180.0
+    look_back_s: float = 10.0
+    push_s: float = 2.0
 
 
 @dataclass(slots=True)

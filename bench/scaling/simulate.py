@@ -107,7 +107,7 @@ class Study:
 
 def code_digest(also: str) -> str:
     """Of all code that a run depends on, and of `also`."""
-    files = sorted([*(ROOT / "autoscaling").rglob("*.py"), *(ROOT / "deployments").glob("simulated*.py")])
+    files = sorted([*(ROOT / "autoscaling").rglob("*.py"), *(ROOT / "deployments/scaling").glob("simulated*.py")])
     return hashlib.sha256(b"".join(f.read_bytes() for f in files) + also.encode()).hexdigest()
 
 

@@ -10,7 +10,7 @@ from typing import Literal, cast, get_args
 import numpy as np
 
 from autoscaling.scaling import ScalingConfig, Stage
-from autoscaling.simulator.policies import Ours, Static, Thresholds, Utilisation
+from autoscaling.simulator.policies import Ours, RaySettings, Static, Thresholds, Utilisation
 from autoscaling.simulator.presets import scaling_config, sessions_per_replica
 from autoscaling.simulator.signals import Autoscaler
 from autoscaling.simulator.simulation import Setting
@@ -37,21 +37,6 @@ class OurSettings:
             scaling_config(x), burst_sessions=burst_sessions, burst_k=self.burst_k, burst_z=self.burst_z, z=self.z,
             down_window_s=self.down_window_s,
         )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class RaySettings:
-    """What there is to tune. `target` is the share of what a replica holds in real time; `floor` of the replicas for the usual sessions.
-
-    Out of the box, Serve waits 30 s before it goes up and 600 s before it goes down, looks back 30 s and pushes every 10 s.
-    """
-
-    target: float = 0.8
-    floor: float = 2.0
-    up_s: float = 0.0
-    down_s: float = 180.0
-    look_back_s: float = 10.0
-    push_s: float = 2.0
 
 
 @dataclass(frozen=True, slots=True)

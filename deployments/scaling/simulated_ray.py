@@ -1,51 +1,46 @@
-"""Ray Serve's default autoscaling policy for the simulator: the code that Serve runs, on contexts made by hand, with time handed in."""
+"""Ray Serve's default autoscaling policy for the simulator: Serve's own functions, on contexts made by hand, at a time that we pass in.
+
+Serve wraps its policy in `_apply_autoscaling_config`, which reads the clock of the machine. `serve_decides` composes the same functions
+in the same order, because the one of them that needs a time takes it as an argument. A test compares both.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
-from unittest.mock import patch
+from typing import Any
 
-from ray.serve import autoscaling_policy
+from ray.serve import autoscaling_policy as serve
 from ray.serve._private.common import DeploymentID
 from ray.serve.config import AutoscalingConfig, AutoscalingContext
 
 from autoscaling.scaling import Stage
+from autoscaling.simulator.policies import RaySettings
 from autoscaling.simulator.signals import History, Target
-
-if TYPE_CHECKING:
-    from deployments.scaling.simulated import RaySettings
 
 _APPLICATION = "headrace"
 
 
 @dataclass(slots=True)
 class RayDefault:
-    """Each stage by itself, by ongoing requests: Serve's default, with the configuration that each has in `configs`.
+    """Serve's default policy: it sizes each stage by itself, by ongoing requests, with the stage's configuration in `configs`.
 
     Attributes:
-        push_s: how often handles tell the controller; `RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S`.
-        interval_s: Serve decides ten times a second; delays are told in seconds, so that once a second decides the same.
+        push_s: how often handles report to the controller; `RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S`.
+        interval_s: time between decisions. Serve decides ten times a second; its delays are seconds, so once a second decides the same.
     """
 
     configs: Mapping[Stage, AutoscalingConfig]
     push_s: float = 10.0
     interval_s: float = 1.0
     _states: dict[Stage, dict[str, Any]] = field(default_factory=dict)
-    # Serve wraps the policy so.
-    _policy: Any = field(
-        default_factory=lambda: autoscaling_policy._apply_autoscaling_config(autoscaling_policy.default_autoscaling_policy)  # noqa: SLF001
-    )
 
     def decide(self, now: float, history: History) -> Target:
-        with patch.object(autoscaling_policy, "time", SimpleNamespace(time=lambda: now)):
-            return Target({stage: self._decide(stage, now, history) for stage in Stage})
+        return Target({stage: self._decide(stage, now, history) for stage in Stage})
 
     def _decide(self, stage: Stage, now: float, history: History) -> int:
         config, replicas = self.configs[stage], history.samples[-1].observation.replicas[stage]
-        number, self._states[stage] = self._policy(
+        number, self._states[stage] = serve_decides(
             AutoscalingContext(
                 deployment_id=DeploymentID(str(stage), _APPLICATION), deployment_name=str(stage), app_name=_APPLICATION,
                 current_num_replicas=replicas.running, target_num_replicas=replicas.target, running_replicas=[],
@@ -53,9 +48,25 @@ class RayDefault:
                 aggregated_metrics=None, raw_metrics=None, capacity_adjusted_min_replicas=config.min_replicas,
                 capacity_adjusted_max_replicas=config.max_replicas, policy_state=self._states.get(stage, {}),
                 last_scale_up_time=None, last_scale_down_time=None, current_time=now, config=config,
-            )
+            ),
+            now,
         )  # fmt: skip
         return int(min(config.max_replicas, max(config.min_replicas, number)))
+
+
+def serve_decides(context: AutoscalingContext, now: float) -> tuple[int, dict[str, Any]]:
+    """Replicas and the policy's next state, as Serve's wrapped default policy returns them at `now`, in seconds."""
+    config: Any = context.config  # declared optional, though Serve's policy needs it
+    desired, _ = serve.default_autoscaling_policy(context)
+    running, target = context.current_num_replicas, context.target_num_replicas
+    if running == 0 and context.total_num_requests > 0:
+        return int(desired), context.policy_state  # a cold start waits for nothing
+    scaled = serve._apply_scaling_factors(desired, running, config)  # noqa: SLF001
+    state = serve._extract_internal_policy_state(context.policy_state)  # noqa: SLF001
+    if running == 0 and scaled > 0:
+        return scaled, state
+    number, state = serve._apply_delay_logic(max(0, scaled), target, config, state, _now=now)  # noqa: SLF001
+    return number, state
 
 
 def ray_default(settings: RaySettings, held: Mapping[Stage, float], usual: Mapping[Stage, int], most: Mapping[Stage, int]) -> RayDefault:
