@@ -8,10 +8,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from model_core.config import ModelConfig
+from model_core.fingerprint import model_fingerprint
 from model_core.reopen import ReopenPolicy
 from model_core.request import SessionRequest, guidance_for, within_tokens
 from model_core.session import Control, Pace, Paused, PromptApplied, Resumed, Session, SessionEvent, StepsApplied
-from model_core.session_log import Extent, SessionLog, SessionRecord, model_fingerprint
+from model_core.session_log import Extent, SessionLog, SessionRecord
 from model_core.stages.interface import Decoder, TextEncoder
 from model_core.stages.patient import PatientEncoder
 from model_core.types import Codec

@@ -6,7 +6,6 @@ down, read in another process and continued there. `reconcile` brings a record a
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import struct
@@ -17,7 +16,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from model_core.config import ChunkGrid, ModelConfig
+from model_core.config import ChunkGrid
 from model_core.types import Codec, Given, Latents, Numerics, TextEmbedding
 
 _MAGIC = b"HRL2"
@@ -26,7 +25,6 @@ _MAX_HEADER_BYTES = 4 * 1024 * 1024  # prompts, mostly; what JSON unpacks to is 
 _MAX_DIMENSIONS = 8
 _FLOAT = np.dtype("<f4")
 _HEAD, _GUIDE = "head", "guide:"
-_FINGERPRINT_VERSION = 2  # raised when equal configurations make other frames than they did
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,17 +220,6 @@ def reconcile(record: SessionRecord, chunk: int, told: Told) -> Reconciled:
 def with_change(steps: tuple[tuple[int, int], ...], change: tuple[int, int]) -> tuple[tuple[int, int], ...]:
     """Steps by chunk, with a newer change, which drops what was settled for its chunk and for later ones."""
     return (*(entry for entry in steps if entry[0] < change[0]), change)
-
-
-def model_fingerprint(config: ModelConfig) -> str:
-    """Equal for configurations that make equal frames: by content, weights included.
-
-    Where weights are not pinned they are read, so this is not for an event loop.
-
-    Raises:
-        WeightsError: they cannot be read.
-    """
-    return hashlib.sha256(json.dumps([_FINGERPRINT_VERSION, config.identity()], sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,10 +20,10 @@ from torch import Tensor
 
 from model_core.config import MillraceConfig
 from model_core.diffusion.flow_match import add_noise
+from model_core.families.sentence import SentenceEmbedder
 from model_core.nn.causal_dit import MASKED, CausalDiT, KeyValue, TextCondition
 from model_core.nn.vae import VAE
 from model_core.presets import millrace_64
-from model_core.stages.text_encoder import SentenceEmbedder
 from training.captions import Embed, build_bank
 from training.detect import read
 from training.optim import make_optimizers

@@ -12,7 +12,8 @@ import numpy as np
 from autoscaling.simulator.arrays import Floats, Ints
 from autoscaling.simulator.kernel import EPSILON_S, noise_factor
 from autoscaling.simulator.plane import Played, StageTimes
-from model_core.engine.step_scheduler import RowView, StepCosts, bucket_for, schedule
+from model_core.buckets import bucket_for
+from model_core.engine.step_scheduler import RowView, StepCosts, schedule
 
 
 @dataclass(slots=True, eq=False)

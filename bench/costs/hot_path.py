@@ -18,7 +18,7 @@ import numpy as np
 from prometheus_client import CollectorRegistry
 
 from autoscaling.scaling import Terms
-from deployments.config.application import FRONT_DOOR, STAGE_DEPLOYMENTS
+from deployments.config.names import FRONT_DOOR, STAGE_DEPLOYMENTS
 from deployments.config.scaling import ScalingSettings, scaling_numbers
 from deployments.replicas.process import numbers
 from deployments.scaling.policy import KeptNodes, PolicyLoop

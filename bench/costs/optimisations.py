@@ -27,8 +27,9 @@ from model_core.config import EngineConfig, Execution, MillraceConfig, RuntimeCo
 from model_core.families.interface import Sampler
 from model_core.families.millrace import MillracePainter, MillraceSampler
 from model_core.families.parallel import ParallelSampler
+from model_core.families.sentence import SentenceEmbedder
 from model_core.presets import millrace_64
-from model_core.stages.text_encoder import LocalTextEncoder, SentenceEmbedder
+from model_core.stages.text_encoder import LocalTextEncoder
 from model_core.types import SessionContext
 from model_core.weights import load_dit, load_vae
 

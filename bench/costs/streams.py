@@ -25,9 +25,8 @@ from ray import serve
 from bench.kit.load import PROMPT, Arrival, offer, together
 from bench.kit.tally import Figures, figures
 from bench.kit.wires import GrpcWire
-from deployments.app import APP_NAME
 from deployments.cluster.local import Overrides, start_local
-from deployments.config.application import FRONT_DOOR
+from deployments.config.names import APP_NAME, FRONT_DOOR
 from headrace.client import HeadraceClient
 from headrace.v1 import video_pb2 as pb
 from model_core.presets import millrace_64

@@ -15,7 +15,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from bench.faults.cancels import Caller
+from bench.kit.leavers import Leaver
 from bench.kit.poisoned import WORDS
 from bench.models.families import footage
 from headrace.client import TENANT_KEY, HeadraceClient
@@ -74,7 +74,7 @@ class Guests:
         self._address = address
         self._chance = chance
         self._poisoned = poisoned
-        self._leaving = Caller(address, chance, steps=2, patience_s=2.0)
+        self._leaving = Leaver(address, chance, steps=2, patience_s=2.0)
         self._kinds = (*self._sound(), *self._mistaken(), *self._rude())
         self._png, self._mp4 = footage("image", _MODEL.fps), footage("video", _MODEL.fps)
 

@@ -19,8 +19,8 @@ from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ServeDeploySchema
 
 from bench.kit.nodes import Node, Nodes
-from deployments.app import APP_NAME
 from deployments.cluster.local import ROOT, STAGED_CONFIG, Overrides, RunningApp, free_port, load, start_local
+from deployments.config.names import APP_NAME
 from headrace.client import HeadraceClient
 from model_core.presets import millrace_64
 

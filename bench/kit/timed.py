@@ -8,8 +8,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from model_core.buckets import bucket_for
 from model_core.config import EngineConfig, ModelConfig
-from model_core.engine.step_scheduler import bucket_for
 from model_core.families.interface import Leg, Sampler
 from model_core.families.registry import family
 from model_core.local import build_decoder, build_text_encoder

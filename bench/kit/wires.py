@@ -1,7 +1,7 @@
 """How a server is spoken to: one `play` for each wire, so that everything else about a measurement is the same.
 
 headrace   our gRPC `Stream`; the monolith on Ray Serve speaks it too
-http       POST a JSON ask, read a stream of framed chunks (see `bench.peers.framing`)
+http       POST a JSON ask, read a stream of framed chunks (see `bench.kit.framing`)
 sse        the same as server-sent events, each with a chunk in base64
 pipeline   no wire: the pipeline in this process, which is the floor
 """
@@ -15,9 +15,9 @@ from contextlib import aclosing
 
 import aiohttp
 
+from bench.kit import framing
 from bench.kit.load import PROMPT, Heard
-from bench.peers import framing
-from bench.peers.session import Ask, chunks
+from bench.kit.session import Ask, chunks
 from headrace.client import Busy, ClientError, HeadraceClient
 from headrace.v1 import video_pb2 as pb
 from model_core.local import LocalPipeline

@@ -28,8 +28,8 @@ from ray.serve._private.constants import SERVE_NAMESPACE
 
 from bench.kit.prometheus import Prometheus, prometheus
 from bench.kit.slowed import FILE_VARIABLE, slower
-from deployments.app import APP_NAME
 from deployments.cluster.local import ROOT, Overrides, RunningApp, start_local
+from deployments.config.names import APP_NAME
 from headrace.client import Busy, ClientError, HeadraceClient
 from headrace.v1 import video_pb2 as pb
 from headrace.v1 import video_pb2_grpc

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator
 
 import bentoml
 
-from bench.peers.session import Ask, framed
+from bench.kit.session import Ask, framed
 from model_core.local import load_pipeline
 
 

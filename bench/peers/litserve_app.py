@@ -9,7 +9,7 @@ from typing import Any
 
 import litserve as ls
 
-from bench.peers.session import Ask, framed
+from bench.kit.session import Ask, framed
 from model_core.local import LocalPipeline, load_pipeline
 
 

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from mosec import Server, SSEWorker, Worker
 
-from bench.peers import framing
-from bench.peers.session import Ask
+from bench.kit import framing
+from bench.kit.session import Ask
 from model_core import local
 from model_core.config import EngineConfig
 from model_core.presets import model_config

@@ -18,7 +18,7 @@ import ray
 from ray import serve
 from ray.serve.config import gRPCOptions
 
-from bench.peers.session import Ask, chunks
+from bench.kit.session import Ask, chunks
 from doors.grpc import wire
 from headrace.v1 import video_pb2 as pb
 from model_core.local import load_pipeline

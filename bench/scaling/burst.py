@@ -27,9 +27,8 @@ from bench.kit.load import Arrival, Heard, Mix, burst, offer
 from bench.kit.tally import lateness, quantile
 from bench.kit.timed import BASE_S, ROW_S
 from bench.kit.wires import GrpcWire
-from deployments.app import APP_NAME
 from deployments.cluster.local import ROOT, Overrides, start_local
-from deployments.config.application import STAGE_DEPLOYMENTS
+from deployments.config.names import APP_NAME, STAGE_DEPLOYMENTS
 from headrace.client import HeadraceClient
 
 FPS = 8

@@ -30,7 +30,8 @@ from autoscaling.simulator.simulation import Setting, Simulation
 from autoscaling.simulator.workload import Lengths, Workload
 from bench.kit.tally import quantile
 from deployments.cluster.local import STAGED_CONFIG, Overrides, load
-from deployments.config.application import FRONT_DOOR, AppConfig
+from deployments.config.application import AppConfig
+from deployments.config.names import FRONT_DOOR
 from deployments.config.tuning import tuning
 from deployments.scaling.simulated_ray import RayDefault
 

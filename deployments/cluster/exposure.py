@@ -11,7 +11,7 @@ from collections.abc import Collection
 import ray
 from ray._private.authentication.authentication_utils import is_token_auth_enabled
 
-from deployments.cluster.addresses import is_loopback
+from deployments.config.addresses import is_loopback
 
 ADVICE = "set RAY_AUTH_MODE=token, and a token, where Ray is started"
 

@@ -23,12 +23,13 @@ from ray.serve._private.api import serve_start
 from ray.serve.exceptions import RayServeException
 from ray.serve.schema import ServeDeploySchema
 
-from deployments.app import APP_NAME
-from deployments.cluster.addresses import HeldPorts, is_loopback, joined
+from deployments.cluster.ports import HeldPorts
 from deployments.cluster.private_ray import PrivateRay, has_token, in_thread_of_its_own, signals_held
 from deployments.cluster.readiness import Tell, app_state, wait_until_ready
-from deployments.config.application import FRONT_DOOR, AppConfig, FrontDoorSettings
+from deployments.config.addresses import is_loopback, joined
+from deployments.config.application import AppConfig, FrontDoorSettings
 from deployments.config.document import check_deployments, read_document
+from deployments.config.names import APP_NAME, FRONT_DOOR
 from deployments.config.scaling import violations
 from deployments.config.tuning import FrontDoorTuning
 from model_core.errors import FieldViolation, InvalidRequest

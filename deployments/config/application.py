@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from autoscaling.admission.brownout import least_tier
-from autoscaling.scaling import Stage, Terms
-from deployments.cluster.addresses import checked_host, url_parts
+from autoscaling.scaling import Terms
+from deployments.config.addresses import checked_host, url_parts
 from deployments.config.admission import AdmissionSettings
 from deployments.config.settings import Settings
 from deployments.config.sizes import largest_messages, record_bytes
@@ -27,10 +27,6 @@ from model_core.presets import DEFAULT_MODEL, MODELS
 from model_core.presets import model_config as preset_config
 from model_core.reopen import ReopenPolicy
 from service.checks import Limits
-
-FRONT_DOOR = "FrontDoor"
-FUSED_DEPLOYMENT = "FusedPipeline"
-STAGE_DEPLOYMENTS = {Stage.TEXT_ENCODER: "TextEncoder", Stage.DENOISER: "Denoiser", Stage.DECODER: "Decoder"}
 
 _REDIS_VALUE_BYTES = 512 * 1024 * 1024
 

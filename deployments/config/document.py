@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 from ray.serve.schema import DeploymentSchema, RayActorOptionsSchema, ServeApplicationSchema, ServeDeploySchema
 
-from deployments.config.application import FRONT_DOOR, FUSED_DEPLOYMENT, STAGE_DEPLOYMENTS
+from deployments.config.names import FRONT_DOOR, FUSED_DEPLOYMENT, STAGE_DEPLOYMENTS
 from deployments.config.scaling import shown, violations
 from model_core.errors import FieldViolation, InvalidRequest
 

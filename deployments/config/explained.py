@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from autoscaling.scaling import Stage
-from deployments.cluster.addresses import is_loopback
-from deployments.config.application import FRONT_DOOR, FUSED_DEPLOYMENT, STAGE_DEPLOYMENTS, AppConfig, RuntimeSettings
+from deployments.config.addresses import is_loopback
+from deployments.config.application import AppConfig, RuntimeSettings
+from deployments.config.names import FRONT_DOOR, FUSED_DEPLOYMENT, STAGE_DEPLOYMENTS
 
 _AUTO_MOST = 100  # replicas, with `num_replicas: auto`
 

@@ -17,18 +17,18 @@ from ray.serve.handle import DeploymentHandle
 from autoscaling.admission.statistics import ControlStatistics
 from autoscaling.capacity.estimate import CapacityEstimator
 from autoscaling.capacity.profile import Capacity, DenoiseReplica
-from deployments.cluster.addresses import joined
+from deployments.config.addresses import joined
 from deployments.config.application import AppConfig, FrontDoorSettings, SessionStoreSettings
 from deployments.config.tuning import Tuned
 from deployments.links.remote import RemoteDecoder, RemoteDenoiser, RemoteTextEncoder
 from deployments.replicas.metrics_port import Discovery, ReplicaMetrics, Target, announced, metrics_targets
 from deployments.replicas.process import numbers, process_statistics
-from deployments.scaling.scoreboard import Scoreboard
+from deployments.replicas.scoreboard import Scoreboard
 from doors.grpc.health import HealthMonitor
 from doors.grpc.server import GrpcServer, TlsIdentity
 from doors.grpc.service import SERVICE_NAME, VideoService
+from model_core.fingerprint import model_fingerprint
 from model_core.pipeline import VideoPipeline
-from model_core.session_log import model_fingerprint
 from model_core.tasks import cancel_and_wait
 from observability.logs import set_up_logs
 from observability.metrics import Metrics

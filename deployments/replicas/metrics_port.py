@@ -20,7 +20,7 @@ from ray import serve
 from ray.experimental import internal_kv
 from ray.serve.metrics import Gauge as RayGauge
 
-from deployments.cluster.addresses import joined, parted
+from deployments.config.addresses import joined, parted
 from observability.exporter import Exporter, Targets
 from observability.metrics import shown_on_ray
 

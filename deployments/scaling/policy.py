@@ -23,7 +23,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from autoscaling.capacity.estimate import decode_report, denoise_report, text_report
 from autoscaling.scaling import Observation, Plan, Stage, StageReplicas, State, Terms, plan
-from deployments.config.application import FRONT_DOOR, STAGE_DEPLOYMENTS
+from deployments.config.names import FRONT_DOOR, STAGE_DEPLOYMENTS
 from deployments.config.scaling import NodeSettings, ScalingSettings, newest_settings
 from deployments.replicas.metrics_port import ReplicaMetrics, announce
 from deployments.scaling.nodes import node_keeper

@@ -8,7 +8,7 @@ import logging
 from prometheus_client import CollectorRegistry
 
 from autoscaling.scaling import Plan
-from deployments.config.application import STAGE_DEPLOYMENTS
+from deployments.config.names import STAGE_DEPLOYMENTS
 from observability.metrics import AutoscalerMetrics
 
 log = logging.getLogger("ray.serve.headrace")

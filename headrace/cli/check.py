@@ -46,7 +46,7 @@ def check(
 
 
 def _served(app: AppConfig) -> dict[str, Any]:
-    from deployments.cluster.addresses import joined
+    from deployments.config.addresses import joined
 
     model, door, admission = app.preset(), app.front_door, app.admission
     return {

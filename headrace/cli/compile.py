@@ -145,8 +145,8 @@ def _compiled(app: AppConfig, reports: Sequence[GraphReport]) -> dict[str, float
 
 def _write_manifests(app: AppConfig, reports: Sequence[GraphReport], seconds: dict[str, float]) -> None:
     """One for each stage that has a cache to put it beside."""
+    from model_core.fingerprint import model_fingerprint
     from model_core.runtimes.manifest import CompiledGraph, Manifest, manifest_path, versions
-    from model_core.session_log import model_fingerprint
 
     fingerprint, here = model_fingerprint(app.preset()), versions()
     for name, config in _runtimes(app):

@@ -23,14 +23,15 @@ from typing import Literal
 import numpy as np
 import torch
 
+from model_core.buckets import bucket_for
 from model_core.config import EngineConfig, ModelConfig
 from model_core.engine.session import EngineSession
 from model_core.engine.slots import Slots
-from model_core.engine.step_scheduler import StepCosts, bucket_for, schedule
+from model_core.engine.step_scheduler import StepCosts, schedule
 from model_core.errors import DeviceBroken
 from model_core.events import Forward, Observer
 from model_core.families.interface import Leg, Sampler
-from model_core.stages.probe import Probe
+from model_core.probe import Probe
 from model_core.types import Guidance, LatentChunk, Latents, SessionContext
 
 _WARM_RUNS = 5  # other processes of the machine start at the same time

@@ -75,14 +75,3 @@ def schedule(rows: Sequence[RowView], costs: StepCosts, max_lead_chunks: int, co
             break
         chosen.append(row)
     return tuple(row.slot for row in chosen)
-
-
-def bucket_for(rows: int, buckets: Sequence[int]) -> int:
-    """The smallest compiled batch size that holds `rows`.
-
-    Raises:
-        ValueError: no bucket is large enough.
-    """
-    if rows > buckets[-1]:
-        raise ValueError(f"{rows} rows do not fit the buckets {tuple(buckets)}")
-    return buckets[bisect_left(buckets, rows)]

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model_core.engine.step_scheduler import bucket_for
+from model_core.buckets import bucket_for
 from model_core.errors import FieldViolation
 from model_core.families.described import CheckpointConfig
 from model_core.families.prompts import blank_text, guidance_violations, text_violations

@@ -18,6 +18,7 @@ from model_core.config import EngineConfig, MillraceConfig, ModelConfig
 from model_core.diffusion.flow_match import chunk_noise, timesteps
 from model_core.errors import FieldViolation
 from model_core.families.interface import Conditioner, Embedder, Painter, Sampler
+from model_core.families.sentence import SentenceEmbedder
 from model_core.graphs import GraphSpec
 from model_core.nn.causal_dit import CausalDiT, KeyValue, Modulation, TextCondition
 from model_core.nn.graphs import causal_denoiser_graphs, decoder_graphs, text_encoder_graphs
@@ -25,7 +26,6 @@ from model_core.nn.vae import VAE, Memory
 from model_core.nn.window import ChunkKeyValues, filled, gather, side_by_side
 from model_core.runtimes.load import load_program
 from model_core.runtimes.program import DTYPES
-from model_core.stages.text_encoder import SentenceEmbedder
 from model_core.types import Given, Latents, SessionContext, TextEmbedding
 from model_core.weights import load_dit, load_vae
 

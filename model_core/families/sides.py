@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model_core.engine.step_scheduler import bucket_for
+from model_core.buckets import bucket_for
 from model_core.families.clip import ClipLeg, guided
 from model_core.families.described import CheckpointConfig
 from model_core.graphs import DENOISER, Bucket, GraphSpec

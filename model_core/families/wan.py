@@ -15,8 +15,8 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor, nn
 from transformers import UMT5EncoderModel
 
+from model_core.buckets import bucket_for
 from model_core.config import EngineConfig, ModelConfig
-from model_core.engine.step_scheduler import bucket_for
 from model_core.families.clip import AlongRows, Angles, ClipLeg, ClipSampler, guided
 from model_core.families.described import CheckpointConfig
 from model_core.families.interface import Embedder, Painter, Sampler

@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from model_core.engine.step_scheduler import bucket_for
+from model_core.buckets import bucket_for
 from model_core.nn.causal_dit import MASKED, KeyValue
 
 T = TypeVar("T")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from model_core.config import ModelConfig, RuntimeConfig
+from model_core.fingerprint import model_fingerprint
 from model_core.graphs import GraphSpec
 from model_core.runtimes.interface import Program, Runtime
 from model_core.runtimes.manifest import check_warm
-from model_core.session_log import model_fingerprint
 
 
 def make_runtime(config: RuntimeConfig) -> Runtime:

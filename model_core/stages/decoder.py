@@ -19,11 +19,11 @@ from model_core import media
 from model_core.config import ModelConfig
 from model_core.errors import HeadraceError
 from model_core.families.interface import Memory, Painter
+from model_core.probe import Probe
 from model_core.stages.device import DeviceThread
 from model_core.stages.failures import failed
 from model_core.stages.interface import Denoiser
 from model_core.stages.memories import Key, Memories, all_finite
-from model_core.stages.probe import Probe
 from model_core.stages.watchdog import Watchdog
 from model_core.types import Codec, FrameChunk, LatentChunk, Latents, Numerics, SessionContext, StageTiming, received
 

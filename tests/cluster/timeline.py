@@ -12,7 +12,7 @@ from ray import serve
 from ray.serve._private.common import ReplicaState
 
 from bench.kit.nodes import descendants
-from deployments.app import APP_NAME
+from deployments.config.names import APP_NAME
 from model_core.tasks import cancel_and_wait
 from tests.cluster.cloud import Cloud
 

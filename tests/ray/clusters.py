@@ -16,8 +16,8 @@ from ray.serve._private.common import ReplicaState
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ServeDeploySchema
 
-from deployments.app import APP_NAME
 from deployments.cluster.local import ROOT, STAGED_CONFIG, Overrides, RunningApp, load
+from deployments.config.names import APP_NAME
 from headrace.client import HeadraceClient
 from headrace.v1 import video_pb2 as pb
 from model_core.pipeline import SessionRequest

@@ -14,8 +14,8 @@ from typing import Any, cast
 
 import pytest
 
-from deployments.app import APP_NAME
 from deployments.cluster.local import free_port, start_local
+from deployments.config.names import APP_NAME
 from deployments.links.remote import RemoteDecoder, RemoteDenoiser
 from headrace.client import ClientError, HeadraceClient, Unavailable
 from headrace.v1 import video_pb2 as pb

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from bench.costs.quick import losses
-from bench.kit import svg
-from bench.peers import framing, report
+from bench.kit import framing, svg
+from bench.peers import report
 
 
 def turn(system: str, repeat: int, goodput: int, chunk_ms: float) -> dict[str, Any]:

@@ -8,8 +8,9 @@ import sys
 
 import pytest
 
-from deployments.cluster.addresses import HeldPorts, is_loopback, joined
 from deployments.cluster.local import free_port
+from deployments.cluster.ports import HeldPorts
+from deployments.config.addresses import is_loopback, joined
 
 
 @pytest.mark.parametrize(
@@ -47,7 +48,7 @@ def test_of_two_servers_that_start_together_one_has_the_port(host: str) -> None:
 
 def test_a_port_is_free_again_when_its_holder_is_killed() -> None:
     port = free_port()
-    lines = ["import sys", "from deployments.cluster.addresses import HeldPorts", "held = HeldPorts()", f"held.take('127.0.0.1', {port})"]
+    lines = ["import sys", "from deployments.cluster.ports import HeldPorts", "held = HeldPorts()", f"held.take('127.0.0.1', {port})"]
     script = "\n".join([*lines, "print('held', flush=True)", "sys.stdin.read()"])
     holder = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None

@@ -9,9 +9,10 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from deployments.app import APP_NAME, build
+from deployments.app import build
 from deployments.cluster.local import FUSED_CONFIG, STAGED_CONFIG, Overrides, free_port, load, start_local
 from deployments.config.application import AppConfig
+from deployments.config.names import APP_NAME
 from model_core.config import EngineConfig
 from model_core.errors import InvalidRequest
 from model_core.presets import DEFAULT_MODEL

@@ -14,7 +14,8 @@ from ray.serve.context import ReplicaContext
 from autoscaling.admission.decide import Tenant
 from autoscaling.scaling import Terms
 from deployments.cluster.local import STAGED_CONFIG, Overrides, load
-from deployments.config.application import FRONT_DOOR, STAGE_DEPLOYMENTS, AppConfig
+from deployments.config.application import AppConfig
+from deployments.config.names import FRONT_DOOR, STAGE_DEPLOYMENTS
 from deployments.config.scaling import NodeSettings, ScalingSettings, newest_settings, scaling_numbers
 from deployments.config.tuning import Tuned, tuning
 from deployments.links.routing import Candidate, may_shrink, preferred

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry
 
-from deployments.scaling.scoreboard import Score, Scoreboard
+from deployments.replicas.scoreboard import Score, Scoreboard
 from observability.metrics import Metrics
 
 

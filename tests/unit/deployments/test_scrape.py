@@ -13,7 +13,7 @@ from contextlib import ExitStack
 import pytest
 from prometheus_client import CollectorRegistry
 
-from deployments.cluster.addresses import joined
+from deployments.config.addresses import joined
 from deployments.replicas.metrics_port import Discovery, Target, listens
 from observability.exporter import MAX_CONNECTIONS, Exporter, Targets
 from observability.metrics import Metrics

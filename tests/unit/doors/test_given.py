@@ -20,11 +20,12 @@ from headrace.v1 import video_pb2 as pb
 from model_core.config import EngineConfig, ModelConfig
 from model_core.errors import InvalidRequest, StageUnavailable
 from model_core.families.millrace import MillraceConditioner, MillracePainter, MillraceSampler
+from model_core.families.sentence import SentenceEmbedder
 from model_core.pipeline import Session, SessionRequest, VideoPipeline
 from model_core.presets import millrace_64
 from model_core.session_log import SessionRecord
 from model_core.stages.denoiser import LocalDenoiser
-from model_core.stages.text_encoder import FOOTAGE_CACHE_SIZE, LocalTextEncoder, SentenceEmbedder
+from model_core.stages.text_encoder import FOOTAGE_CACHE_SIZE, LocalTextEncoder
 from model_core.types import Footage, FrameChunk, Given, Latents, SessionContext
 from model_core.uploads.upload import Upload
 from model_core.weights import load_vae

@@ -21,6 +21,7 @@ from deployments.config.application import AppConfig, RuntimeSettings
 from model_core.config import EngineConfig, Execution, RuntimeConfig
 from model_core.errors import RuntimeUnavailable, ShapeNotServed
 from model_core.families.millrace import MillracePainter
+from model_core.fingerprint import model_fingerprint
 from model_core.graphs import DENOISER, Bucket, GraphSpec
 from model_core.nn.graphs import causal_denoiser_graphs
 from model_core.presets import millrace_64
@@ -31,7 +32,6 @@ from model_core.runtimes.load import load_program, make_runtime
 from model_core.runtimes.manifest import CompiledGraph, Manifest, manifest_path, versions
 from model_core.runtimes.neuron import NeuronRuntime
 from model_core.runtimes.program import CompiledProgram
-from model_core.session_log import model_fingerprint
 from model_core.weights import load_vae
 from tests.models import Collector, make, new_engine, random_context, random_dit, small_config
 

@@ -172,6 +172,6 @@ def test_every_alert_has_a_runbook_that_says_what_it_means_what_to_look_at_and_w
 
 
 def test_processes_are_deployments_or_the_controller() -> None:
-    from deployments.config.application import FRONT_DOOR, STAGE_DEPLOYMENTS
+    from deployments.config.names import FRONT_DOOR, STAGE_DEPLOYMENTS
 
     assert {*map(str, Process)} == {FRONT_DOOR, *STAGE_DEPLOYMENTS.values(), "Controller"}

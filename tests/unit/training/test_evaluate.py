@@ -22,9 +22,9 @@ from headrace.cli import evaluate as command
 from model_core import weights
 from model_core.config import EngineConfig
 from model_core.families.millrace import MillraceSampler
+from model_core.families.sentence import SentenceEmbedder
 from model_core.presets import millrace_64
 from model_core.stages.denoiser import LocalDenoiser
-from model_core.stages.text_encoder import SentenceEmbedder
 from model_core.types import SessionContext, TextEmbedding
 from model_core.weights import load_dit, load_vae
 from training.detect import read

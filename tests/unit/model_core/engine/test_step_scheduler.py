@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model_core.engine.step_scheduler import RowView, StepCosts, bucket_for, schedule, slack
+from model_core.buckets import bucket_for
+from model_core.engine.step_scheduler import RowView, StepCosts, schedule, slack
 
 MAX_LEAD = 2
 COMFORT_S = 0.5

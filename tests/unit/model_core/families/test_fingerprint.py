@@ -19,8 +19,8 @@ from model_core.families.checkpoint import Checkpoint, write_checksums
 from model_core.families.described import CheckpointConfig
 from model_core.families.forms import in_halves, in_shards, linked
 from model_core.families.solvers import Solving
+from model_core.fingerprint import model_fingerprint
 from model_core.presets import model_config
-from model_core.session_log import model_fingerprint
 from tests import checkpoints
 
 TRANSFORMER = "transformer/diffusion_pytorch_model.safetensors"

@@ -15,7 +15,7 @@ from model_core.engine.engine import Engine
 from model_core.families.clip import ClipLeg, ClipSampler
 from model_core.families.registry import family
 from model_core.families.skipping import Skipping
-from model_core.session_log import model_fingerprint
+from model_core.fingerprint import model_fingerprint
 from model_core.types import Latents
 from tests import checkpoints
 from tests.models import Collector, make

@@ -8,9 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from model_core.fingerprint import model_fingerprint
 from model_core.pipeline import Paused, PromptApplied, Session, SessionEvent, SessionRequest
 from model_core.presets import millrace_64
-from model_core.session_log import PromptEntry, SessionRecord, Told, model_fingerprint, reconcile
+from model_core.session_log import PromptEntry, SessionRecord, Told, reconcile
 from model_core.types import Codec, FrameChunk
 from tests.fakes import FakeStages
 

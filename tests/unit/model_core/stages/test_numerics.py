@@ -18,8 +18,8 @@ import torch
 from deployments.links.routing import Avoid, rounds_alike
 from deployments.replicas.stages import numerics
 from model_core.pipeline import VideoPipeline
+from model_core.probe import Probe
 from model_core.session_log import SessionRecord
-from model_core.stages.probe import Probe
 from model_core.types import FrameChunk, LatentChunk, Numerics, SessionContext
 from tests.fakes import FakeDecoder, FakeStages
 from tests.models import random_context, small_config

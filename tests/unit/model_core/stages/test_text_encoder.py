@@ -15,9 +15,10 @@ from transformers import AutoModel, AutoTokenizer
 
 from model_core.config import TextEncoderConfig
 from model_core.errors import StageUnavailable, WeightsError
+from model_core.families.sentence import SentenceEmbedder, weights_folder
 from model_core.presets import millrace_64
 from model_core.stages.interface import TextEncoder
-from model_core.stages.text_encoder import LocalTextEncoder, SentenceEmbedder, weights_folder
+from model_core.stages.text_encoder import LocalTextEncoder
 from tests.rounding import assert_rounds_alike
 
 CONFIG = millrace_64().text
@@ -220,7 +221,8 @@ def refuse(event, args):
         raise SystemExit(f"network used: {event} {args[1:]}")
 sys.addaudithook(refuse)
 from model_core.presets import millrace_64
-from model_core.stages.text_encoder import LocalTextEncoder, SentenceEmbedder
+from model_core.stages.text_encoder import LocalTextEncoder
+from model_core.families.sentence import SentenceEmbedder
 print(asyncio.run(LocalTextEncoder(SentenceEmbedder(millrace_64().text)).encode("circle")).mask.sum())
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100, check=False)

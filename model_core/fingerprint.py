@@ -1,0 +1,21 @@
+"""The fingerprint of a model: a digest of everything that changes its frames, and of nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from model_core.config import ModelConfig
+
+_FINGERPRINT_VERSION = 2  # raised when equal configurations make other frames than they did
+
+
+def model_fingerprint(config: ModelConfig) -> str:
+    """Equal for configurations that make equal frames: by content, weights included.
+
+    Where weights are not pinned they are read, so this is not for an event loop.
+
+    Raises:
+        WeightsError: they cannot be read.
+    """
+    return hashlib.sha256(json.dumps([_FINGERPRINT_VERSION, config.identity()], sort_keys=True).encode()).hexdigest()
