@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from model_core.errors import WeightsError
-from model_core.families.checkpoint import INDEX, TOKENS, Checkpoint
+from model_core.families.checkpoint import INDEX, Checkpoint
+from model_core.families.files import listed
 from model_core.families.settings import settled
 from model_core.families.shapes import shapes_of
 from model_core.families.shards import Held, weights_of
+from model_core.families.vocabulary import check_vocabulary
 from model_core.families.wan_names import GENERATORS, renamed, to_diffusers
 
 
@@ -224,9 +226,9 @@ def check_weights(checkpoint: Checkpoint, components: Mapping[str, str], *, caus
         folder = checkpoint.path() / component
         if not folder.is_dir():
             raise WeightsError(f"{folder} is missing: the checkpoint is incomplete or of another family")
-        if component == "tokenizer":  # whose file says all
-            if not any((folder / name).is_file() for name in TOKENS):
-                raise WeightsError(f"{folder} has neither {' nor '.join(TOKENS)}, so nothing says how text becomes ids")
+        listed(checkpoint.path(), folder)
+        if component == "tokenizer":
+            check_vocabulary(folder, component_settings(checkpoint, "text_encoder", components["text_encoder"])["vocab_size"])
         elif component in _NO_NETWORK:
             checkpoint.settings(component)
         else:

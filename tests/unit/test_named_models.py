@@ -50,7 +50,7 @@ def test_what_names_no_model(name: str, more: dict[str, int], sentence: str) -> 
 
 
 def test_a_folder_without_a_checkpoint(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"model_index.json is missing"):
+    with pytest.raises(WeightsError, match=r"is empty, and has no model_index\.json"):
         model_named(str(tmp_path))
 
 
