@@ -58,7 +58,8 @@ def checksums(root: Path) -> dict[str, str]:
     Raises:
         WeightsError: it is no text, or has a line that `sha256sum` does not write.
     """
-    path, found = root / CHECKSUMS, {}
+    path = root / CHECKSUMS
+    found: dict[str, str] = {}
     if not path.is_file():
         return found
     try:
