@@ -212,7 +212,7 @@ def _check_parts(checkpoint: Checkpoint, kind: Kind, channels: int, stretch: int
                     f"{name}/config.json has image_dim {image_dim}, and model_index.json names {'an' if eye else 'no'} image_encoder: "
                     "they go together"
                 )
-            if eye:
+            if eye and image_dim is not None:
                 image_encoder.check_image_encoder(checkpoint, image_dim)
 
 
