@@ -24,7 +24,7 @@ def model_named(model: str = "", *, height: int = 0, width: int = 0, frames: int
             raise InvalidRequest((FieldViolation("model", must),))
         return MODELS[name]()
     folder = os.path.abspath(os.path.expanduser(model))  # noqa: PTH100, PTH111 - where pathlib raises for a text that can be no path
-    if not os.path.isdir(folder):  # noqa: PTH112
+    if not os.path.exists(folder):  # noqa: PTH110
         must = f"must be one of: {', '.join(sorted(MODELS))}, or the folder of a checkpoint; got {model[:256]!r}"
         raise InvalidRequest((FieldViolation("model", must),))
     return describe(Choice(checkpoint=Checkpoint(folder=folder), height=height, width=width, frames=frames))

@@ -5,10 +5,13 @@ Stopping undoes what starting did and nothing else. A private cluster starts no 
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import random
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -44,6 +47,8 @@ _MESSAGE_BYTES = "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH"
 READY_WITHIN_S = 600.0
 _ASK_TIMEOUT_S = 5.0
 _LOOPBACK = "127.0.0.1"
+_EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")  # see ip(7)
+_ABOVE_RAYS = 20_000  # workers of Ray take those below
 
 log = logging.getLogger(__name__)
 
@@ -264,10 +269,23 @@ def _arguments(args: Mapping[str, Any], overrides: Overrides) -> dict[str, Any]:
 
 
 def free_port() -> int:
-    """A TCP port on the loopback interface that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind((_LOOPBACK, 0))
-        return int(probe.getsockname()[1])
+    """A TCP port on the loopback interface that nobody listens on now, and that neither the kernel nor Ray gives to whoever wants any port.
+
+    So it is still free when it is used a while later.
+
+    Raises:
+        OSError: none is found.
+    """
+    try:
+        end = int(_EPHEMERAL.read_text("utf-8").split()[0])
+    except FileNotFoundError:  # another kernel than Linux
+        end = 0
+    chosen = random.SystemRandom().sample(range(_ABOVE_RAYS, end), 32) if end > _ABOVE_RAYS + 1000 else [0]
+    for port in chosen:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind((_LOOPBACK, port))
+            return int(probe.getsockname()[1])
+    raise OSError(errno.EADDRINUSE, f"none of {len(chosen)} ports from {_ABOVE_RAYS} to {end} is free")
 
 
 def _serving(door: FrontDoorSettings) -> bool:

@@ -15,6 +15,7 @@ from ray.serve.schema import DeploymentSchema, RayActorOptionsSchema, ServeAppli
 
 from deployments.config.names import FRONT_DOOR, FUSED_DEPLOYMENT, STAGE_DEPLOYMENTS
 from deployments.config.scaling import shown, violations
+from deployments.config.serve_values import wrong_environment, wrong_numbers, wrong_route
 from model_core.errors import FieldViolation, InvalidRequest
 
 
@@ -49,13 +50,8 @@ def read_document(path: Path) -> dict[str, Any]:
         ServeDeploySchema.model_validate(document)
     except ValidationError as error:
         raise InvalidRequest(violations("", error)) from None
-    if found := tuple(_overlooked(document)):
+    if found := tuple(_overlooked(document)) or tuple(wrong_numbers("", document, ServeDeploySchema)):
         raise InvalidRequest(found)
-    for index, app in enumerate(document["applications"]):
-        runtime_env = app.get("runtime_env", {})
-        env_vars = runtime_env.get("env_vars", {})
-        if not isinstance(env_vars, dict) or not all(isinstance(v, str) for pair in env_vars.items() for v in pair):
-            raise _invalid(f"applications.{index}.runtime_env.env_vars", f"must map names to quoted text; got {_kinds(env_vars)}")
     return document
 
 
@@ -91,6 +87,8 @@ def _overlooked(document: Mapping[str, Any]) -> Iterator[FieldViolation]:
     for a, app in enumerate(document["applications"]):
         path = f"applications.{a}"
         yield from _unknown(path, app, ServeApplicationSchema)
+        yield from wrong_route(f"{path}.route_prefix", app.get("route_prefix"))
+        yield from wrong_environment(f"{path}.runtime_env", app.get("runtime_env"))
         yield from _policy(f"{path}.autoscaling_policy", app.get("autoscaling_policy"))
         for b, block in enumerate(app.get("deployments") or []):
             yield from _deployment(f"{path}.deployments.{b}", block)
@@ -101,11 +99,10 @@ def _deployment(path: str, block: Mapping[str, Any]) -> Iterator[FieldViolation]
     options, scaling = block.get("ray_actor_options"), block.get("autoscaling_config")
     if isinstance(options, Mapping):
         yield from _unknown(f"{path}.ray_actor_options", options, RayActorOptionsSchema)
-        amounts = {"num_cpus": options.get("num_cpus") or 0, "num_gpus": options.get("num_gpus") or 0}
-        amounts |= {f"resources.{name}": amount for name, amount in (options.get("resources") or {}).items()}
-        for name, amount in amounts.items():
-            if not isinstance(amount, int | float) or not 0 <= amount < math.inf:
-                yield FieldViolation(f"{path}.ray_actor_options.{name}", f"must be a number from 0 on; got {_shown(amount)}")
+        yield from wrong_environment(f"{path}.ray_actor_options.runtime_env", options.get("runtime_env"))
+        for name, amount in (options.get("resources") or {}).items():
+            if isinstance(amount, bool) or not isinstance(amount, int | float) or not 0 <= amount < math.inf:
+                yield FieldViolation(f"{path}.ray_actor_options.resources.{name}", f"must be a number from 0 on; got {_shown(amount)}")
     if isinstance(scaling, Mapping):
         path = f"{path}.autoscaling_config"
         yield from _unknown(path, scaling, AutoscalingConfig)
@@ -152,12 +149,3 @@ def _where(error: Exception) -> str:
 
 def _shown(value: object) -> str:
     return "nothing" if value is None else f"{type(value).__name__} {shown(value)!r}"
-
-
-def _kinds(env_vars: object) -> str:
-    """What may hold secrets is shown without its values."""
-    if not isinstance(env_vars, dict):
-        return type(env_vars).__name__
-    return ", ".join(
-        f"{name!r}: {type(value).__name__}" for name, value in env_vars.items() if not isinstance(value, str) or name != str(name)
-    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,14 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from model_core.errors import WeightsError
-from model_core.families.files import CHECKSUMS, checksums, digest, read_json, write_checksums
+from model_core.families.files import CHECKSUMS, digest, listed, read_json, write_checksums
+from model_core.families.layout import DIFFUSERS, INDEX, file_instead, folder_instead
 from model_core.families.shards import DTYPES, contents, shards, weights_of
+from model_core.families.vocabulary import TOKENS
 
 __all__ = ["CHECKSUMS", "DTYPES", "INDEX", "Checkpoint", "read_json", "shards", "write_checksums"]
 
-INDEX = "model_index.json"
 SETTINGS = ("config.json", "scheduler_config.json", "tokenizer_config.json", "preprocessor_config.json")  # of a component, whichever it has
-TOKENS = ("tokenizer.json", "spiece.model")  # how text becomes ids; the first that is there
 _FETCHED = ("*.json", "*.safetensors", "*.model", "*.txt")  # of a component; no pickles
 _DESCRIBED = ("*/config.json", "*/*_config.json")  # of a repository, to know what the model is
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -73,12 +74,8 @@ class Checkpoint:
             WeightsError: it is missing, or no JSON object.
         """
         root = self.path(*_DESCRIBED)
-        if not (root / INDEX).is_file() and (root / "config.json").is_file():
-            named = read_json(root / "config.json").get("_class_name")
-            raise WeightsError(
-                f"{root} has no {INDEX}, only a config.json of {named!r}: a folder as its authors lay it out. Take the checkpoint in "
-                "diffusers' layout, whose repositories are mostly called NAME-Diffusers"
-            )
+        if not os.path.lexists(root / INDEX):
+            raise WeightsError(folder_instead(root) if self.here else f"{self.folder} at {self.revision} has no {INDEX}: {DIFFUSERS}")
         return read_json(root / INDEX)
 
     def names(self, component: str) -> bool:
@@ -110,12 +107,9 @@ class Checkpoint:
         if not folder.is_dir():
             raise WeightsError(f"{folder} is missing: the checkpoint is incomplete or of another family")
         weights_of(folder).tensors()
-        sums = checksums(root)
-        for name in sorted(path.relative_to(root).as_posix() for path in folder.rglob("*") if path.is_file()):
-            if sums and name not in sums:
-                raise WeightsError(f"{root / name} is not listed in {CHECKSUMS}")
-            if sums and (found := digest(root / name)) != sums[name]:
-                raise WeightsError(f"{root / name} has sha256 {found}, {CHECKSUMS} says {sums[name]}")
+        for name, must in listed(root, folder).items():
+            if (found := digest(root / name)) != must:
+                raise WeightsError(f"{root / name} has sha256 {found}, {CHECKSUMS} says {must}")
         return folder
 
     def identity(self, components: Iterable[str]) -> str:
@@ -133,6 +127,8 @@ class Checkpoint:
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     def _fetched(self, folder: Path, files: tuple[str, ...]) -> Path:
+        if folder.is_file():
+            raise WeightsError(file_instead(folder))
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", self.folder):
             raise WeightsError(f"{folder} is no folder")
         if not _COMMIT.fullmatch(self.revision):

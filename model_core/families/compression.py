@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from model_core.errors import WeightsError
 
 _COLOURS = 3
+_NEWER = "LTXVideo095DownBlock3D"
+# Lists of an LTX-Video autoencoder, and how many entries they have beyond one a block.
+_ENCODER = {"down_block_types": 0, "spatio_temporal_scaling": 0, "layers_per_block": 1}
+_DECODER = {
+    "decoder_spatio_temporal_scaling": 0, "decoder_layers_per_block": 1, "decoder_inject_noise": 1, "upsample_residual": 0,
+    "upsample_factor": 0,
+}  # fmt: skip
 
 
 def compression(vae: Mapping[str, Any]) -> tuple[int, int]:
@@ -42,6 +49,17 @@ def _wan(vae: Mapping[str, Any]) -> tuple[int, int]:
 
 def _ltx(vae: Mapping[str, Any]) -> tuple[int, int]:
     """What the encoder makes smaller the decoder makes as large again. Newer ones halve time or space alone, and say what comes of it."""
+    newer = vae["down_block_types"][-1:] == [_NEWER]  # whose list of widths has one more, of what goes in
+    _check_words("down_block_types", ("LTXVideoDownBlock3D", _NEWER), vae)
+    _check_words("downsample_type", ("conv", "spatial", "temporal", "spatiotemporal"), vae)
+    for of, blocks, lists in (
+        ("block_out_channels", len(vae["block_out_channels"]) - newer, _ENCODER | ({"downsample_type": 0} if newer else {})),
+        ("decoder_block_out_channels", len(vae["decoder_block_out_channels"]), _DECODER),
+    ):
+        if blocks < 1:
+            raise _wrong(of, "a list of at least one number", vae)
+        for name, more in lists.items():
+            _check_length(name, blocks + more, of, vae)
     encoded, decoded = sum(vae["spatio_temporal_scaling"]), sum(vae["decoder_spatio_temporal_scaling"])
     found = []
     for name, patch in (("spatial_compression_ratio", vae["patch_size"]), ("temporal_compression_ratio", vae["patch_size_t"])):
@@ -58,9 +76,27 @@ def _cogvideox(vae: Mapping[str, Any]) -> tuple[int, int]:
     ratio = vae["temporal_compression_ratio"]
     if math.log2(ratio) % 1 or ratio < 1:
         raise _wrong("temporal_compression_ratio", "a power of 2", vae)
-    if not vae["block_out_channels"]:
+    widths, groups = vae["block_out_channels"], vae["norm_num_groups"]
+    if not widths:
         raise _wrong("block_out_channels", "a list of at least one number", vae)
+    for name, word in (("down_block_types", "CogVideoXDownBlock3D"), ("up_block_types", "CogVideoXUpBlock3D")):
+        _check_words(name, (word,), vae)
+        _check_length(name, len(widths), "block_out_channels", vae)
+    if any(width % groups for width in widths):
+        raise _wrong("norm_num_groups", f"a divisor of all block_out_channels, {widths}", vae)
     return 2 ** (len(vae["block_out_channels"]) - 1), int(ratio)
+
+
+def _check_length(name: str, must: int, of: str, vae: Mapping[str, Any]) -> None:
+    """Raises WeightsError: a list is too short; or too long, and its entries differ, so that nothing says which of them count."""
+    entries = vae[name]
+    if len(entries) < must or (len(entries) > must and any(entry != entries[0] for entry in entries)):
+        raise _wrong(name, f"a list of {must}, as {of} says", vae)
+
+
+def _check_words(name: str, words: Sequence[str], vae: Mapping[str, Any]) -> None:
+    if not set(vae[name]) <= set(words):
+        raise _wrong(name, f"a list, each {' or '.join(words)}", vae)
 
 
 def _wrong(name: str, must: str, vae: Mapping[str, Any]) -> WeightsError:

@@ -11,6 +11,7 @@ from typing import Any
 
 from model_core.config import ChunkGrid, ModelConfig
 from model_core.errors import WeightsError
+from model_core.families import image_encoder
 from model_core.families.causal_settings import Attention, attention_of, block_of, settings_of
 from model_core.families.checkpoint import Checkpoint
 from model_core.families.compression import compression
@@ -190,7 +191,7 @@ def _components(checkpoint: Checkpoint, kind: Kind) -> dict[str, str]:
     needed = {"tokenizer": "", "text_encoder": kind.text, "vae": kind.vae, "transformer": kind.transformer}
     needed |= {"scheduler": ""} if kind.schedule else {}
     check_index(checkpoint, needed, kind.optional, kind.settings)
-    classes = {"transformer_2": kind.transformer}
+    classes = {"transformer_2": kind.transformer, "image_encoder": image_encoder.CLASS}
     return needed | {name: classes.get(name, "") for name in kind.optional if name != "scheduler" and checkpoint.names(name)}
 
 
@@ -211,6 +212,8 @@ def _check_parts(checkpoint: Checkpoint, kind: Kind, channels: int, stretch: int
                     f"{name}/config.json has image_dim {image_dim}, and model_index.json names {'an' if eye else 'no'} image_encoder: "
                     "they go together"
                 )
+            if eye and image_dim is not None:
+                image_encoder.check_image_encoder(checkpoint, image_dim)
 
 
 def _solver(checkpoint: Checkpoint, family: str) -> Solving:

@@ -12,9 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from model_core.errors import FieldViolation, WeightsError
+from model_core.errors import FieldViolation
 from model_core.families.described import CheckpointConfig
 from model_core.families.text_ids import PromptTokenizer
+from model_core.families.vocabulary import check_ids
 from model_core.graphs import TEXT_ENCODER, Bucket, GraphSpec, Inputs
 from model_core.runtimes.interface import Program
 from model_core.runtimes.load import load_program
@@ -60,9 +61,7 @@ class PromptEmbedder:
 
     def __init__(self, pipeline: Any, config: CheckpointConfig, width: int) -> None:
         self._pipeline, self._config = pipeline, config
-        known, ids = pipeline.text_encoder.config.vocab_size, pipeline.tokenizer.ids.size
-        if ids > known:
-            raise WeightsError(f"{config.checkpoint.folder}/tokenizer has {ids} ids; text_encoder/config.json has vocab_size {known}")
+        check_ids(f"{config.checkpoint.folder}/tokenizer", pipeline.tokenizer.ids.size, pipeline.text_encoder.config.vocab_size)
         pipeline.tokenizer = self._tokenizer = _Counting(pipeline.tokenizer)
         pipeline.text_encoder = _Served(load_program(config, prompt_graphs(pipeline, config)), pipeline.text_encoder.dtype)
         self._shape = (1, config.max_tokens, width)

@@ -141,6 +141,12 @@ WORDS = {
     "act_fn": ("silu", "swish", "mish", "gelu", "relu"),
     "timestep_activation_fn": ("silu", "swish", "mish", "gelu", "relu"),
 }
+# What files have that earlier releases of diffusers wrote, or that were made of another class's: it changes nothing with these values.
+_PASSED_OVER: dict[str, dict[str, object]] = {
+    "AutoencoderKLWan": {"clip_output": False},
+    "AutoencoderKLCogVideoX": {"mid_block_add_attention": True, "sample_size": 256},
+    "AnyFlowFARTransformer3DModel": {"qk_norm": "rms_norm_across_heads"},
+}
 # Settings of transformers' classes are many, and most of them change nothing that an encoder does.
 _OPEN = ("T5EncoderModel", "UMT5EncoderModel", "CLIPVisionModel")
 
@@ -164,7 +170,7 @@ def settled(kind: str, given: Mapping[str, Any], where: str) -> dict[str, Any]:
             check_value(where, name, value, known[name][0])
             if name in WORDS and value not in WORDS[name]:
                 raise WeightsError(f"{where}: {name} must be {' or '.join(WORDS[name])}; got {_shown(value)}")
-        elif kind not in _OPEN and name[:1] != "_" and value is not None:
+        elif kind not in _OPEN and name[:1] != "_" and value not in (None, _PASSED_OVER.get(kind, {}).get(name)):
             raise WeightsError(f"{where} has {name}, a setting that {kind} does not know: remove it if it changes nothing")
     return {name: default for name, (_, default) in known.items()} | dict(given)
 

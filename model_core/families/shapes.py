@@ -17,6 +17,39 @@ def shapes_of(kind: str, settings: Mapping[str, Any]) -> dict[str, Shape]:
     return _OF[kind](settings) if kind in _OF else {}
 
 
+def counts_of(kind: str, settings: Mapping[str, Any]) -> dict[str, tuple[int, str]]:
+    """By what the names of numbered parts begin with: how many there are, and the setting that says it."""
+    if kind == "AutoencoderKLWan":
+        blocks = settings["num_res_blocks"]
+        return {
+            "encoder.down_blocks.0.resnets.": (blocks if settings["is_residual"] else 0, "is_residual"),
+            "decoder.up_blocks.": (len(settings["dim_mult"]), "dim_mult"),
+            "decoder.up_blocks.0.resnets.": (blocks + 1, "num_res_blocks"),
+        }
+    if kind == "AutoencoderKLCogVideoX":
+        return {
+            "encoder.down_blocks.": (len(settings["block_out_channels"]), "block_out_channels"),
+            "encoder.down_blocks.0.resnets.": (settings["layers_per_block"], "layers_per_block"),
+            "decoder.up_blocks.0.resnets.": (settings["layers_per_block"] + 1, "layers_per_block"),
+        }
+    if kind == "AutoencoderKLLTXVideo":
+        down, up = settings["layers_per_block"], settings["decoder_layers_per_block"][::-1]
+        wide = len(settings["decoder_block_out_channels"])
+        deep = len(settings["block_out_channels"]) - (settings["down_block_types"][-1] == "LTXVideo095DownBlock3D")
+        found = {f"encoder.down_blocks.{block}.resnets.": (count, "layers_per_block") for block, count in enumerate(down[:-1][:deep])}
+        found |= {
+            f"decoder.up_blocks.{block}.resnets.": (count, "decoder_layers_per_block") for block, count in enumerate(up[1 : wide + 1])
+        }
+        return found | {
+            "encoder.mid_block.resnets.": (down[-1], "layers_per_block"),
+            "decoder.mid_block.resnets.": (up[0], "decoder_layers_per_block"),
+            "decoder.up_blocks.": (wide, "decoder_block_out_channels"),
+        }
+    if kind == "CLIPVisionModel":
+        return {"encoder.layers.": (settings["num_hidden_layers"], "num_hidden_layers")}
+    return {}
+
+
 def _width(settings: Mapping[str, Any]) -> int:
     return int(settings["num_attention_heads"] * settings["attention_head_dim"])
 
@@ -93,6 +126,15 @@ def _cogvideox_vae(settings: Mapping[str, Any]) -> dict[str, Shape]:
     }
 
 
+def _clip(settings: Mapping[str, Any]) -> dict[str, Shape]:
+    width, patch = settings["hidden_size"], settings["patch_size"]
+    return {
+        "embeddings.patch_embedding.weight": (width, settings["num_channels"], patch, patch),
+        "embeddings.position_embedding.weight": ((settings["image_size"] // patch) ** 2 + 1, width),
+        "encoder.layers.0.mlp.fc1.weight": (settings["intermediate_size"], width),
+    }
+
+
 _OF: dict[str, Callable[[Mapping[str, Any]], dict[str, Shape]]] = {
     "WanTransformer3DModel": _wan,
     "AnyFlowFARTransformer3DModel": _wan,
@@ -100,6 +142,7 @@ _OF: dict[str, Callable[[Mapping[str, Any]], dict[str, Shape]]] = {
     "CogVideoXTransformer3DModel": _cogvideox,
     "T5EncoderModel": _t5,
     "UMT5EncoderModel": _t5,
+    "CLIPVisionModel": _clip,
     "AutoencoderKLWan": _wan_vae,
     "AutoencoderKLLTXVideo": _ltx_vae,
     "AutoencoderKLCogVideoX": _cogvideox_vae,

@@ -107,6 +107,7 @@ def solving(family: str, settings: Mapping[str, Any]) -> Solving:
     """
     where, name = "scheduler/scheduler_config.json", str(settings.get("_class_name"))
     _check_values(settings, where)
+    _check_shift(settings, name, where)
     if family in _ONLY:
         if name != _ONLY[family]:
             raise WeightsError(f"{where} names {name}; {family} is solved by {_ONLY[family]}")
@@ -161,6 +162,14 @@ def _check_values(settings: Mapping[str, Any], where: str) -> None:
             check_value(where, key, value, KINDS[key])
         if key in WORDS and value not in WORDS[key]:
             raise WeightsError(f"{where}: {key} must be one of {', '.join(WORDS[key])}; got {value!r}")
+
+
+def _check_shift(settings: Mapping[str, Any], name: str, where: str) -> None:
+    """Raises WeightsError: it has another solver's shift of times, which this one passes over, and another one of its own."""
+    own, other = ("shift", "flow_shift") if name.startswith(("FlowMatch", "FlowMap")) else ("flow_shift", "shift")
+    mine, others = settings.get(own, 1.0), settings.get(other)
+    if others not in (None, mine) and (own == "shift" or settings.get("use_flow_sigmas")):
+        raise WeightsError(f"{where}: {other} must be left out or equal to {own}, {mine:g}, which is what {name} reads; got {others:g}")
 
 
 def _shown(value: object) -> str:

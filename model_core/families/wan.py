@@ -19,6 +19,7 @@ from model_core.buckets import bucket_for
 from model_core.config import EngineConfig, ModelConfig
 from model_core.families.clip import AlongRows, Angles, ClipLeg, ClipSampler, guided
 from model_core.families.described import CheckpointConfig
+from model_core.families.image_encoder import encoder_settings
 from model_core.families.interface import Embedder, Painter, Sampler
 from model_core.families.loading import load_module, load_noise_schedule, require
 from model_core.families.prompts import PromptEmbedder, prompt_graphs
@@ -134,7 +135,7 @@ def _inputs(part: WanGraph, config: CheckpointConfig, rows: int, _: torch.dtype)
 
 def image_shape(config: CheckpointConfig) -> tuple[int, int]:
     """Tokens and width of what the checkpoint's image encoder says of an image."""
-    settings = config.checkpoint.settings("image_encoder")
+    settings = encoder_settings(config.checkpoint)
     return (settings["image_size"] // settings["patch_size"]) ** 2 + 1, settings["hidden_size"]
 
 

@@ -6,15 +6,18 @@ What is left to the moment of loading is that every tensor has the place and the
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from model_core.errors import WeightsError
-from model_core.families.checkpoint import INDEX, TOKENS, Checkpoint
+from model_core.families.checkpoint import INDEX, Checkpoint
+from model_core.families.files import listed
 from model_core.families.settings import settled
-from model_core.families.shapes import shapes_of
+from model_core.families.shapes import counts_of, shapes_of
 from model_core.families.shards import Held, weights_of
+from model_core.families.vocabulary import check_vocabulary
 from model_core.families.wan_names import GENERATORS, renamed, to_diffusers
 
 
@@ -54,6 +57,7 @@ NETWORKS = {
     "T5EncoderModel": _network("encoder", "shared decoder", blocks="encoder.block."),
 }
 TEXT_ENCODERS = {"UMT5EncoderModel": "umt5", "T5EncoderModel": "t5"}  # and their `model_type`
+_EARLIER = {"CLIPVisionModel": "vision_model."}  # before names, as transformers 4 writes them; 5 leaves it out, and reads both
 _NO_NETWORK = ("scheduler", "tokenizer", "image_processor")
 # Settings of a transformer's configuration that ask for something that no family here gives.
 _UNSERVED = {
@@ -224,9 +228,9 @@ def check_weights(checkpoint: Checkpoint, components: Mapping[str, str], *, caus
         folder = checkpoint.path() / component
         if not folder.is_dir():
             raise WeightsError(f"{folder} is missing: the checkpoint is incomplete or of another family")
-        if component == "tokenizer":  # whose file says all
-            if not any((folder / name).is_file() for name in TOKENS):
-                raise WeightsError(f"{folder} has neither {' nor '.join(TOKENS)}, so nothing says how text becomes ids")
+        listed(checkpoint.path(), folder)
+        if component == "tokenizer":
+            check_vocabulary(folder, component_settings(checkpoint, "text_encoder", components["text_encoder"])["vocab_size"])
         elif component in _NO_NETWORK:
             checkpoint.settings(component)
         else:
@@ -243,17 +247,28 @@ def _check_network(checkpoint: Checkpoint, component: str, kind: str, *, own: bo
     base = "model" if checkpoint.index().get(component, [""])[0] == "transformers" else "diffusion_pytorch_model"
     if kind and not own and (strange := [path.name for path in weights.files if not path.name.startswith(base)]):
         raise WeightsError(f"{folder / strange[0]} is not read: only {base}.safetensors is, or the files that its index names")
-    if kind in NETWORKS:
+    if kind:
         named = {ours: tensors[theirs] for theirs, ours in renamed(tensors, averaged=averaged).items()} if own else tensors
+        named = {name.removeprefix(_EARLIER.get(kind, "")): held for name, held in named.items()}
         settings = component_settings(checkpoint, component, kind)
-        for problem in _problems(NETWORKS[kind], named, settings.get("num_layers", 0)):
-            raise WeightsError(f"{folder} does not fit {kind}: {problem}")
+        if kind in NETWORKS:
+            for problem in _problems(NETWORKS[kind], named, settings.get("num_layers", 0)):
+                raise WeightsError(f"{folder} does not fit {kind}: {problem}")
+        _check_counts(folder, named, counts_of(kind, settings))
         for name, shape in shapes_of(kind, settings).items():
             if name in named and named[name].shape != shape:
                 raise WeightsError(
                     f"{folder} does not fit its config.json, whose settings make {name} of shape {list(shape)}; "
                     f"it has shape {list(named[name].shape)}"
                 )
+
+
+def _check_counts(folder: Path, names: Iterable[str], counts: Mapping[str, tuple[int, str]]) -> None:
+    """Raises WeightsError: there are more or fewer of a network's numbered parts than its settings say."""
+    for prefix, (must, setting) in counts.items():
+        found = len({name.removeprefix(prefix).partition(".")[0] for name in names if name.startswith(prefix)})
+        if found != must:
+            raise WeightsError(f"{folder} does not fit its config.json, whose {setting} makes {must} of {prefix}*; there are {found}")
 
 
 def _problems(network: Network, tensors: Mapping[str, Held], count: int) -> Iterator[str]:

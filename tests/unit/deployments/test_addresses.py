@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -28,6 +29,17 @@ from deployments.config.addresses import is_loopback, joined
 )
 def test_an_address_is_written_so_that_it_can_be_dialled(host: str, address: str, loopback: bool) -> None:
     assert (joined(host, 7), is_loopback(host)) == (address, loopback)
+
+
+def test_a_free_port_is_one_that_the_kernel_gives_to_nobody_else() -> None:
+    first, second = free_port(), free_port()
+    assert first != second
+    if (ephemeral := Path("/proc/sys/net/ipv4/ip_local_port_range")).exists():
+        lowest = int(ephemeral.read_text().split()[0])
+        assert all(port < lowest for port in (first, second)) or lowest < 21_000
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", first))
+        listener.listen()
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::1", "::", "localhost"])  # noqa: S104 - for a moment

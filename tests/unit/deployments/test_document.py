@@ -115,6 +115,42 @@ def block(**changes: Any) -> bytes:
             document(autoscaling_policy={"policy_function": "no.such:policy"}),
             "applications.0.autoscaling_policy.policy_function: must be one that can be imported, MODULE:NAME; got No module named 'no'",
         ),
+        *(
+            (block(**{key: value}), f"{BLOCK}.{key}: must {said}")
+            for key in ("max_ongoing_requests", "graceful_shutdown_timeout_s", "max_replicas_per_node")
+            for value, said in ((True, "not be true or false, which YAML reads from yes"), ("8", "be a number without quotes; got '8'"))
+        ),
+        (block(num_replicas=True), f"{BLOCK}.num_replicas: must not be true or false"),
+        (block(health_check_period_s=float("inf")), f"{BLOCK}.health_check_period_s: must be a finite number; got inf"),
+        *(
+            (block(autoscaling_config={key: value}), f"{BLOCK}.autoscaling_config.{key}: must {said}")
+            for key, value, said in (
+                ("max_replicas", True, "not be true or false"),
+                ("max_replicas", "8", "be a number without quotes; got '8'"),
+                ("upscale_delay_s", float("inf"), "be a finite number; got inf"),
+            )
+        ),
+        *(
+            (block(ray_actor_options={key: value}), f"{BLOCK}.ray_actor_options.{key}: must {said}")
+            for key, value, said in (
+                ("num_cpus", True, "not be true or false"),
+                ("num_gpus", "8", "be a number without quotes; got '8'"),
+                ("memory", float("inf"), "be a finite number; got inf"),
+            )
+        ),
+        (block(ray_actor_options={"resources": {"a": True}}), f"{BLOCK}.ray_actor_options.resources.a: must be a number from 0 on; got"),
+        (block(placement_group_bundles=[{"CPU": True}]), f"{BLOCK}.placement_group_bundles.0.CPU: must not be true or false"),
+        (
+            block(ray_actor_options={"runtime_env": {"a": 1}}),
+            f"{BLOCK}.ray_actor_options.runtime_env.a: must be a key that Ray knows: conda, ",
+        ),
+        *(
+            (document(route_prefix=route), "applications.0.route_prefix: must be null, or begin with '/' and neither end with '/'")
+            for route in ("x", "/x/", "/{x}", "")
+        ),
+        (document(runtime_env={"a": 1}), "applications.0.runtime_env.a: must be a key that Ray knows: conda, "),
+        (document(runtime_env={"config": {"a": 1}}), "applications.0.runtime_env.config.a: must be a key that Ray knows: eager_install, "),
+        (document(runtime_env={"pip": 5}), "applications.0.runtime_env: must be an environment that Ray takes; got runtime_env['pip']"),
         (document(runtime_env=[1]), "applications.0.runtime_env: Input should be a valid dictionary"),
         (document(runtime_env={"env_vars": [1]}), "applications.0.runtime_env.env_vars: must map names to quoted text"),
         (document(runtime_env={"env_vars": {"A": 1}}), "applications.0.runtime_env.env_vars: must map names to quoted text"),

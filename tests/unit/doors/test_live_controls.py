@@ -120,7 +120,7 @@ async def test_of_prompts_that_come_faster_than_one_session_may_have_embedded_th
     refused: list[int] = []
 
     class Incoming:
-        async def next(self, _: type) -> pb.LiveRequest:
+        async def next(self, _: type, *, upload: bool) -> pb.LiveRequest:
             return waiting.pop(0) if waiting else await asyncio.Future()
 
     async def refuse(answer: pb.PromptRefused) -> None:

@@ -50,8 +50,11 @@ def test_what_names_no_model(name: str, more: dict[str, int], sentence: str) -> 
 
 
 def test_a_folder_without_a_checkpoint(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"model_index.json is missing"):
+    with pytest.raises(WeightsError, match=r"is empty, and has no model_index\.json"):
         model_named(str(tmp_path))
+    (tmp_path / "wan.gguf").touch()
+    with pytest.raises(WeightsError, match=r"wan\.gguf is the quantised weights of another program .* and no folder; take the checkpoint"):
+        model_named(str(tmp_path / "wan.gguf"))
 
 
 def test_a_pipeline_of_a_checkpoint_makes_a_clip_of_its_length() -> None:

@@ -9,14 +9,18 @@ from typing import Any
 
 import diffusers
 import pytest
+import torch
 import transformers
+from safetensors.torch import load_file, save_file
 
 from model_core.errors import WeightsError
+from model_core.families.loading import load_module
 from model_core.families.settings import KNOWN
 from model_core.families.shapes import shapes_of
 from model_core.families.shards import weights_of
 from model_core.families.solvers import SOLVERS, solving
 from model_core.families.tiny import MAKERS
+from model_core.families.wan import image_shape
 from model_core.families.whole import component_settings
 from tests import checkpoints
 
@@ -101,6 +105,36 @@ def test_shapes_that_follow_from_settings_are_those_of_the_weights(name: str) ->
         ("ltx", "vae/config.json", {"spatio_temporal_scaling": [True] * 4}, "latents 64 times smaller .* frames 32 times larger"),
         ("cogvideox", "transformer/config.json", {"patch_size_t": 4}, "patch_size_t must be null or 1 or 2; got 4"),
         ("cogvideox", "vae/config.json", {"temporal_compression_ratio": 3}, "temporal_compression_ratio must be a power of 2; got 3"),
+        ("ltx", "vae/config.json", {"layers_per_block": [1, 2, 1]}, "layers_per_block must be a list of 5, as block_out_channels says"),
+        ("ltx", "vae/config.json", {"decoder_inject_noise": [True] * 4}, "decoder_inject_noise must be a list of 5, as decoder_block_out"),
+        ("ltx", "vae/config.json", {"upsample_factor": [1, 1, 1, 1, 2]}, "upsample_factor must be a list of 4, as decoder_block_out"),
+        (
+            "ltx",
+            "vae/config.json",
+            {"down_block_types": ["DownBlock2D"] * 4},
+            "down_block_types must be a list, each LTXVideoDown.* or LTX",
+        ),
+        ("ltx", "vae/config.json", {"layers_per_block": [1, 2, 1, 1, 1]}, r"layers_per_block makes 2 of encoder.down_blocks.1.resnets.\*"),
+        ("ltx", "vae/config.json", {"decoder_layers_per_block": [1, 1, 1, 1, 3]}, r"makes 3 of decoder.mid_block.resnets.\*; there are 1"),
+        ("cogvideox", "vae/config.json", {"down_block_types": ["CogVideoXDownBlock3D"] * 3}, "down_block_types must be a list of 4"),
+        ("cogvideox", "vae/config.json", {"up_block_types": ["UpBlock"] * 4}, "up_block_types must be a list, each CogVideoXUpBlock3D"),
+        ("cogvideox", "vae/config.json", {"norm_num_groups": 3}, "norm_num_groups must be a divisor of all block_out_channels"),
+        ("cogvideox", "vae/config.json", {"layers_per_block": 3}, r"layers_per_block makes 3 of encoder.down_blocks.0.resnets.\*; .* 1"),
+        ("wan", "vae/config.json", {"num_res_blocks": 2}, r"num_res_blocks makes 3 of decoder.up_blocks.0.resnets.\*; there are 2"),
+        ("wan", "vae/config.json", {"is_residual": True}, r"is_residual makes 1 of encoder.down_blocks.0.resnets.\*; there are 0"),
+        ("wan-2.2-5b", "vae/config.json", {"is_residual": False}, r"is_residual makes 0 of encoder.down_blocks.0.resnets.\*; there are 1"),
+        ("wan-image", "image_encoder/config.json", {"image_size": "28"}, "image_encoder.*image_size must be a whole number from 1 on"),
+        ("wan-image", "image_encoder/config.json", {"image_size": ...}, "crop_size must be 224 high and wide, as .* has image_size"),
+        ("wan-image", "image_encoder/config.json", {"hidden_size": ...}, "hidden_size 768; transformer/config.json has image_dim 32"),
+        ("wan-image", "image_encoder/config.json", {"num_attention_heads": 3}, "hidden_size must be a multiple of num_attention_heads, 3"),
+        ("wan-image", "image_encoder/config.json", {"patch_size": 7}, r"embeddings.patch_embedding.weight of shape \[32, 3, 7, 7\]"),
+        ("wan-image", "image_encoder/config.json", {"patch_size": 56}, "image_size must be at least patch_size, 56; got 28"),
+        ("wan-image", "image_encoder/config.json", {"model_type": "clip"}, "model_type 'clip', expected 'clip_vision_model'"),
+        ("wan-image", "image_encoder/config.json", {"num_hidden_layers": 5}, "num_hidden_layers makes 5 of encoder.layers"),
+        ("wan-image", "image_processor/preprocessor_config.json", {"crop_size": {"height": 14, "width": 28}}, "crop_size must be 28 high"),
+        ("wan-image", "image_processor/preprocessor_config.json", {"do_center_crop": False}, "size must be 28 high and wide"),
+        ("wan-image", "image_processor/preprocessor_config.json", {"do_resize": "no"}, "do_resize must be true or false; got 'no'"),
+        ("wan-image", "model_index.json", {"image_processor": None}, "names image_encoder, but no image_processor"),
         ("causal-wan", "model_index.json", {"timestep_shift": float("nan")}, "timestep_shift in model_index.json must be a number"),
     ],
 )
@@ -108,6 +142,24 @@ def test_a_setting_that_does_not_fit_is_refused(name: str, file: str, changes: d
     folder = changed(checkpoints.copied(name, tmp_path), file, **changes)
     with pytest.raises(WeightsError, match=sentence):
         checkpoints.config(name, folder)
+
+
+@pytest.mark.parametrize("names", ["", "vision_model."])
+def test_an_image_encoder_may_have_its_names_with_the_prefix_of_earlier_releases(names: str, tmp_path: Path) -> None:
+    folder = checkpoints.copied("wan-image", tmp_path)
+    path = folder / "image_encoder/model.safetensors"
+    save_file({names + name: tensor for name, tensor in load_file(path).items()}, path, metadata={"format": "pt"})
+    changed(folder, "image_processor/preprocessor_config.json", crop_size=28)
+    settled = checkpoints.config("wan-image", folder)
+    assert image_shape(settled) == (5, 32)
+    network = load_module(settled.checkpoint, "image_encoder", transformers.CLIPVisionModel)
+    expected = load_file(checkpoints.folder("wan-image") / "image_encoder/model.safetensors")
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in network.state_dict().items() if name in expected)
+
+
+def test_a_list_that_is_longer_than_needed_and_all_alike_is_taken(tmp_path: Path) -> None:
+    folder = changed(checkpoints.copied("ltx", tmp_path), "vae/config.json", upsample_factor=[1] * 9, layers_per_block=[1] * 9)
+    assert checkpoints.config("ltx", folder).family == "ltx"
 
 
 def test_an_autoencoder_that_says_how_small_latents_are_is_believed(tmp_path: Path) -> None:
@@ -134,6 +186,8 @@ def test_an_autoencoder_that_says_how_small_latents_are_is_believed(tmp_path: Pa
         ("wan", "FlowMatchEulerDiscreteScheduler", {"shift": 0}, "shift must be a number above 0"),
         ("wan", "FlowMatchEulerDiscreteScheduler", {"num_train_timesteps": 10}, "num_train_timesteps must be at least 100"),
         ("ltx", "FlowMatchEulerDiscreteScheduler", {"max_image_seq_len": 256}, "max_image_seq_len must be above base_image_seq_len, 256"),
+        ("wan", "FlowMatchEulerDiscreteScheduler", {"flow_shift": 3.0}, "flow_shift must be left out or equal to shift, 1, which is what"),
+        ("wan", "UniPCMultistepScheduler", {"shift": 5.0}, "shift must be left out or equal to flow_shift, 1, which is what UniPC.* reads"),
         ("ltx", "FlowMatchEulerDiscreteScheduler", {"base_shift": None}, "base_shift must be a number with"),
         ("cogvideox", "DDIMScheduler", {"beta_end": 1.0}, "beta_end must be at least beta_start, 0.0001, and below 1"),
         ("cogvideox", "DDIMScheduler", {"trained_betas": [0.1]}, "trained_betas must be null"),
