@@ -13,7 +13,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from ray.runtime_env import RuntimeEnv, RuntimeEnvConfig
 
-from deployments.scaling_config import shown
+from deployments.config.scaling import shown
 from model_core.errors import FieldViolation
 
 
