@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry
 from autoscaling.admission.brownout import BrownOutConfig
 from autoscaling.admission.decide import AdmissionConfig
 from autoscaling.capacity.profile import Capacity, DenoiseReplica
+from doors.grpc.edge import RpcEdge
 from doors.grpc.health import HealthMonitor, Probe
 from doors.grpc.server import GrpcServer, TlsIdentity
 from doors.grpc.service import SERVICE_NAME, VideoService
@@ -25,9 +26,11 @@ from observability.metrics import Metrics
 from observability.tracing import Tracing
 from service.admission.desk import AdmissionDesk
 from service.checks import Limits
+from service.intake import Intake
 from service.records.keeper import KeeperPolicy, SessionKeeper
 from service.records.store import MemoryStore, SessionStore
 from service.sessions.pacing import Clock, MonotonicClock
+from service.sessions.runner import SessionRunner
 from tests.fakes import FakeStages, eventually
 
 SEED = 5
@@ -95,11 +98,13 @@ async def serving(
     ids = itertools.count(1)
     store = store or MemoryStore(64 * 1024 * 1024, MonotonicClock())
     keeper = SessionKeeper(store, keeping, metrics, MonotonicClock(), new_token=lambda: secrets.token_urlsafe(24))
+    pipelines = {stages.config.name: stages.pipeline}
+    limits, new_id = limits or Limits(), lambda: f"id-{next(ids)}"
     service = VideoService(
-        pipelines={stages.config.name: stages.pipeline}, default_model=stages.config.name, limits=limits or Limits(),
-        desk=desk, keeper=keeper, metrics=metrics, clock=clock,
-        new_id=lambda: f"id-{next(ids)}", new_seed=lambda: SEED, tracing=tracing,
-    )  # fmt: skip
+        Intake(pipelines, stages.config.name, limits, keeper, new_id, new_seed=lambda: SEED),
+        SessionRunner(pipelines, desk, keeper, limits, metrics, clock),
+        RpcEdge(SERVICE_NAME, metrics, new_id, tracing or Tracing()),
+    )
     probes = probes or dict.fromkeys(("text_encoder", "denoiser", "decoder"), answers)
     monitor = HealthMonitor(probes, (SERVICE_NAME,), interval_s=0.01, timeout_s=0.5)
     server = GrpcServer(service, monitor, f"127.0.0.1:{port}", tls, with_reflection=with_reflection)

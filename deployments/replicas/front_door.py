@@ -7,6 +7,7 @@ import os
 import random
 import secrets
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from deployments.links.remote import RemoteDecoder, RemoteDenoiser, RemoteTextEn
 from deployments.replicas.metrics_port import Discovery, ReplicaMetrics, Target, announced, metrics_targets
 from deployments.replicas.process import numbers, process_statistics
 from deployments.replicas.scoreboard import Scoreboard
+from doors.grpc.edge import RpcEdge
 from doors.grpc.health import HealthMonitor
 from doors.grpc.server import GrpcServer, TlsIdentity
 from doors.grpc.service import SERVICE_NAME, VideoService
@@ -35,9 +37,11 @@ from observability.metrics import Metrics
 from observability.tracing import Tracing, span_exporter
 from service.admission.capacity import CapacityMonitor
 from service.admission.desk import AdmissionDesk
+from service.intake import Intake
 from service.records.keeper import KeeperPolicy, SessionKeeper
 from service.records.store import MemoryStore, SessionStore
 from service.sessions.pacing import Clock, MonotonicClock
+from service.sessions.runner import SessionRunner
 
 _TOKEN_BYTES = 24
 # Sessions at once where nothing is measured.
@@ -67,18 +71,11 @@ class FrontDoorReplica:
         keep_chunks = config.session_store.keep_chunks(model)
         tracing = config.tracing
         self._tracing = Tracing(span_exporter(tracing.exporter, tracing.file, tracing.endpoint), tracing.sample)
-        self._service = VideoService(
-            {model.name: VideoPipeline(model, encoder, frames, config.reopen.policy(), keep_chunks)},
-            model.name,
-            settings.limits,
-            self._desk,
-            self._keeper,
-            metrics,
-            clock,
-            new_id=lambda: secrets.token_hex(8),
-            new_seed=lambda: secrets.randbits(64),
-            tracing=self._tracing,
-        )
+        pipelines = {model.name: VideoPipeline(model, encoder, frames, config.reopen.policy(), keep_chunks)}
+        self._runner = SessionRunner(pipelines, self._desk, self._keeper, settings.limits, metrics, clock)
+        new_id = partial(secrets.token_hex, 8)
+        intake = Intake(pipelines, model.name, settings.limits, self._keeper, new_id, new_seed=partial(secrets.randbits, 64))
+        service = VideoService(intake, self._runner, RpcEdge(SERVICE_NAME, metrics, new_id, self._tracing))
         probes = {
             "text_encoder": encoder.ping,
             "denoiser": latents.ping,
@@ -86,7 +83,7 @@ class FrontDoorReplica:
         }
         monitor = HealthMonitor(probes, (SERVICE_NAME,), settings.probe_period_seconds, settings.probe_timeout_seconds)
         self._server = GrpcServer(
-            self._service, monitor, joined(settings.host, settings.port), _identity(settings), with_reflection=settings.reflection
+            service, monitor, joined(settings.host, settings.port), _identity(settings), with_reflection=settings.reflection
         )
         self._scoreboard = Scoreboard(metrics)
         self._terms = numbers("terms", config.terms())
@@ -101,7 +98,7 @@ class FrontDoorReplica:
     async def statistics(self) -> dict[str, float]:
         """Flat numbers: sessions that are open, run and wait, and those of the process (see `ProcessStatistics`)."""
         admission = numbers("front_door", self._desk.statistics())
-        return {"front_door_open": float(self._service.open_sessions)} | admission | numbers("process", process_statistics())
+        return {"front_door_open": float(self._runner.open_sessions)} | admission | numbers("process", process_statistics())
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """What the scaling policy goes by: numbers of admission, totals of what viewers saw, the application's terms, and its settings."""

@@ -19,8 +19,8 @@ from doors.grpc.trailer import short, trailer
 from model_core.errors import CapacityExceeded, FieldViolation, InvalidRequest, StageUnavailable
 from model_core.tasks import finished
 from observability.metrics import Metrics
-from observability.session_trace import SessionTrace
 from observability.tracing import Tracing
+from service.call import Call, ReaderStalled
 from service.records.store import SessionMismatch, SessionMoved, SessionNotFound
 
 Context = grpc.aio.ServicerContext[bytes, Message]
@@ -30,10 +30,6 @@ TENANT_KEY = "x-headrace-tenant"
 _UNAVAILABLE_RETRY_S = 2.0
 
 log = logging.getLogger(__name__)
-
-
-class ReaderStalled(Exception):
-    """The caller took nothing for so long that its slot is given to others."""
 
 
 def named_tenant(context: Context) -> str:
@@ -63,20 +59,6 @@ class Outgoing:
         await self._context.write(message)
 
 
-class Call:
-    """What the edge remembers of one RPC.
-
-    `outcome` is its label in the metrics; a handler may refine it. `tenant` is what the caller says it is. `trace` is None for a call that
-    is not traced.
-    """
-
-    def __init__(self, rpc: str, trace: SessionTrace | None = None) -> None:
-        self.rpc = rpc
-        self.tenant = ""
-        self.trace = trace
-        self.outcome = "completed"
-
-
 class RpcEdge:
     """Guards the body of every RPC."""
 
@@ -90,17 +72,17 @@ class RpcEdge:
     async def guard(self, rpc: str, context: Context) -> AsyncGenerator[Call, None]:
         """Errors of the body end the RPC with the status that belongs to them. Nothing of an unexpected error but an id gets out."""
         trace = self._tracing.begin(self._service, rpc, context.invocation_metadata() or ())
-        call = Call(rpc, trace)
+        call = Call(trace=trace)
         try:
             call.tenant = named_tenant(context)
             yield call
         except asyncio.CancelledError:
-            self._ended(call, "cancelled")
+            self._ended(rpc, call, "cancelled")
             raise
         except Exception as error:
             # A write on a call that the client has left fails, sometimes before gRPC calls the call cancelled.
             if context.cancelled() or isinstance(error, grpc.aio.InternalError):
-                self._ended(call, "cancelled")
+                self._ended(rpc, call, "cancelled")
                 raise asyncio.CancelledError from error
             status = status_of(error, self._new_id)
             if status.code is grpc.StatusCode.INTERNAL:
@@ -110,16 +92,16 @@ class RpcEdge:
                 # ended; those of an error that came from elsewhere may be of tasks that go on.
                 traceback.clear_frames(error.__traceback__)
             # Counted first: to a client that reads nothing, even the status is long in coming.
-            self._ended(call, status.outcome)
+            self._ended(rpc, call, status.outcome)
             await context.abort(status.code, status.message, trailer(status.code, status.message, status.detail))
         else:
-            self._ended(call, call.outcome)
+            self._ended(rpc, call, call.outcome)
 
-    def _ended(self, call: Call, outcome: str) -> None:
-        self._metrics.sessions_total.labels(call.rpc, outcome).inc()
+    def _ended(self, rpc: str, call: Call, outcome: str) -> None:
+        self._metrics.sessions_total.labels(rpc, outcome).inc()
         if call.trace is not None:
             call.trace.end(outcome)
-        log.info("%s ended: %s", call.rpc, outcome)
+        log.info("%s ended: %s", rpc, outcome)
 
 
 # Outcome and status of errors that have nothing more to say than their message.

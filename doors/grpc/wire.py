@@ -6,7 +6,6 @@ Requests are parsed here and not by gRPC, which would answer INTERNAL to bytes t
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -16,10 +15,10 @@ from google.protobuf.message import DecodeError, Message
 from doors.grpc.field_count import field_count
 from headrace.v1 import video_pb2 as pb
 from model_core.config import Media, ModelConfig
-from model_core.errors import FieldViolation, InvalidRequest, StageUnavailable
-from model_core.pipeline import SessionRequest
+from model_core.errors import FieldViolation, InvalidRequest
 from model_core.types import Codec, FrameChunk, StageTiming
 from model_core.uploads.upload import IMAGE_FORMATS, VIDEO_FORMATS, UploadLimits
+from service.events import Ended, EndReason, PromptApplied, PromptRefused, QualityChanged, QualityReason, Started, Usage
 
 M = TypeVar("M", bound=Message)
 
@@ -27,7 +26,13 @@ M = TypeVar("M", bound=Message)
 MAX_FIELDS = 4096
 
 CODECS = {Codec.RAW_RGB: pb.CODEC_RAW_RGB, Codec.JPEG: pb.CODEC_JPEG, Codec.FMP4_H264: pb.CODEC_FMP4_H264}
-DEFAULT_CODEC = Codec.JPEG
+QUALITY_REASONS = {QualityReason.LOAD: pb.QUALITY_REASON_LOAD, QualityReason.RECOVERED: pb.QUALITY_REASON_RECOVERED}
+END_REASONS = {
+    EndReason.COMPLETED: pb.END_REASON_COMPLETED,
+    EndReason.STOPPED: pb.END_REASON_STOPPED,
+    EndReason.DRAINING: pb.END_REASON_SERVER_DRAINING,
+    EndReason.PAUSED: pb.END_REASON_PAUSED,
+}
 # Of an error's sentence. In a status it travels in a header, whose size peers limit; a stage's error may hold a whole traceback.
 MAX_MESSAGE_CHARS = 2048
 
@@ -79,12 +84,23 @@ class RequestParser:
                     yield FieldViolation(f"{path}{field.name}", f"must be UTF-8; got {value[:32]!r} ({error.reason} at byte {error.start})")
 
 
-def started(request: SessionRequest, config: ModelConfig, steps: int, codec_header: bytes = b"", resume_token: str = "") -> pb.Started:
+def started(event: Started) -> pb.Started:
     return pb.Started(
-        session_id=request.session_id, model=config.name, seed=request.seed, width=config.width, height=config.height, fps=config.fps,
-        frames_per_chunk=config.frames_per_chunk, steps=steps, codec=CODECS[request.codec], codec_header=codec_header,
-        resume_token=resume_token, degraded=steps < request.num_steps,
+        session_id=event.session_id, model=event.model, seed=event.seed, width=event.width, height=event.height, fps=event.fps,
+        frames_per_chunk=event.frames_per_chunk, steps=event.steps, codec=CODECS[event.codec], codec_header=event.codec_header,
+        resume_token=event.resume_token, degraded=event.degraded,
     )  # fmt: skip
+
+
+def usage(event: Usage) -> pb.UsageTick:
+    return pb.UsageTick(
+        frames_sent=event.frames, video_seconds=event.video_s, denoise_seconds=event.denoise_s, decode_seconds=event.decode_s,
+        frames_superseded=event.superseded,
+    )  # fmt: skip
+
+
+def ended(event: Ended) -> pb.Ended:
+    return pb.Ended(reason=END_REASONS[event.reason], usage=usage(event.usage))
 
 
 def frames(chunk: FrameChunk, before: tuple[StageTiming, ...] = ()) -> pb.Frames:
@@ -99,10 +115,20 @@ def frames(chunk: FrameChunk, before: tuple[StageTiming, ...] = ()) -> pb.Frames
     )  # fmt: skip
 
 
-def prompt_refused(request_id: int, error: InvalidRequest | StageUnavailable) -> pb.PromptRefused:
-    violations = error.violations if isinstance(error, InvalidRequest) else ()
-    told = [pb.Violation(field=v.field, description=v.description) for v in violations]
-    return pb.PromptRefused(request_id=request_id, violations=told, message=str(error)[:MAX_MESSAGE_CHARS])
+def prompt_ack(event: PromptApplied) -> pb.PromptAck:
+    return pb.PromptAck(prompt=event.prompt, first_frame=event.first_frame, request_id=event.request_id, change=event.change)
+
+
+def quality_change(event: QualityChanged) -> pb.QualityChange:
+    return pb.QualityChange(steps=event.steps, first_frame=event.first_frame, reason=QUALITY_REASONS[event.reason])
+
+
+def prompt_refused(event: PromptRefused) -> pb.PromptRefused:
+    """The violations name fields of `LiveRequest`."""
+    error = event.error.under("prompt.") if isinstance(event.error, InvalidRequest) else event.error
+    found = error.violations if isinstance(error, InvalidRequest) else ()
+    violations = [pb.Violation(field=v.field, description=v.description) for v in found]
+    return pb.PromptRefused(request_id=event.request_id, violations=violations, message=str(error)[:MAX_MESSAGE_CHARS])
 
 
 def footage_input(kind: Media, config: ModelConfig, limits: UploadLimits) -> pb.FootageInput | None:
@@ -114,35 +140,3 @@ def footage_input(kind: Media, config: ModelConfig, limits: UploadLimits) -> pb.
     if kind == "video":
         told.min_frames, told.max_frames = config.grid.first_frame(1), config.media_frames
     return told
-
-
-@dataclass(slots=True)
-class Usage:
-    """What a session has used so far: frames, those that were superseded apart, and its own share of device time."""
-
-    frames: int = 0
-    superseded: int = 0
-    denoise_s: float = 0.0
-    decode_s: float = 0.0
-
-    def add(self, chunk: FrameChunk) -> None:
-        self.frames += chunk.num_frames
-        for timing in chunk.timings:
-            if timing.stage == "denoiser":
-                self.denoise_s += timing.device_s
-            elif timing.stage == "decoder":
-                self.decode_s += timing.device_s
-
-    def supersede(self, frames: int) -> None:
-        """So many of the newest frames are to be sent again."""
-        self.frames -= frames
-        self.superseded += frames
-
-    def tick(self, fps: int) -> pb.UsageTick:
-        return pb.UsageTick(
-            frames_sent=self.frames,
-            video_seconds=self.frames / fps,
-            denoise_seconds=self.denoise_s,
-            decode_seconds=self.decode_s,
-            frames_superseded=self.superseded,
-        )

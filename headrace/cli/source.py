@@ -14,6 +14,7 @@ from headrace.cli.console import Failure, bad_input
 if TYPE_CHECKING:
     from headrace.client import HeadraceClient, Reconnect
     from headrace.v1 import video_pb2 as wire
+    from model_core.config import Media
     from model_core.pipeline import VideoPipeline
 
 MAX_SEED = 2**64 - 1
@@ -66,6 +67,13 @@ class Footage:
 
     image: bytes | None = None
     video: bytes | None = None
+
+    @property
+    def content(self) -> tuple[Media, bytes] | None:
+        """The kind and the bytes of the one that there is."""
+        if self.image is not None:
+            return "image", self.image
+        return None if self.video is None else ("video", self.video)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,25 +187,23 @@ class LocalSource:
     async def stream(self, wish: Wish) -> AsyncGenerator[SourceEvent, None]:
         import secrets
 
-        from headrace.client import MAX_MESSAGE_BYTES
-        from headrace.v1 import video_pb2 as pb
-        from model_core.types import FrameChunk
+        from model_core.types import Codec, FrameChunk
         from model_core.uploads.decoders import UploadDecoders
         from service.checks import Catalogue, Limits, Validator
-        from service.sessions.resumption import open_session
+        from service.orders import Doorway, Mode, VideoRequest
+        from service.sessions.opening import open_session
 
         pipeline = self._local.pipeline
         config = pipeline.config
         # Judged as a server would judge it, so that the same words give the same frames, or the same error.
         validator = Validator(Catalogue({config.name: config}, config.name), Limits())
         longest = config.grid.max_frames
-        seconds = wish.length(DEFAULT_SECONDS if longest is None else longest / config.fps)
-        spec = pb.VideoSpec(
-            prompt=wish.prompt, seconds=seconds, seed=wish.seed, steps=wish.steps or 0, guidance=wish.guidance,
-            negative_prompt=wish.negative_prompt, image=wish.footage.image, video=wish.footage.video,
+        request = VideoRequest(
+            prompt=wish.prompt, seconds=wish.length(DEFAULT_SECONDS if longest is None else longest / config.fps), seed=wish.seed,
+            steps=wish.steps or 0, guidance=wish.guidance, negative_prompt=wish.negative_prompt, footage=wish.footage.content,
+            codec=Codec.RAW_RGB,
         )  # fmt: skip
-        request = pb.StreamRequest(spec=spec, codec=pb.CODEC_RAW_RGB, max_message_bytes=MAX_MESSAGE_BYTES)
-        order = validator.stream(request, "local", secrets.randbits(63))
+        order = validator.order(request, Doorway(Mode.STREAM, "spec."), "local", secrets.randbits(63))
         with closing(UploadDecoders()) as decoders:
             session = await open_session(pipeline, order, decoders)
         yield Opened(config.name, order.request.seed, config.width, config.height, config.fps, order.request.num_frames or 0)

@@ -22,8 +22,9 @@ from service.sessions.pacing import Clock
 class Ticket:
     """One session's place: in line, admitted with a number of steps, set aside while it pauses, or withdrawn."""
 
-    def __init__(self, key: int) -> None:
+    def __init__(self, key: int, desk: AdmissionDesk) -> None:
         self._key = key
+        self._desk = desk
         self._position = 0
         self._steps = 0
         self._withdrawn = False
@@ -71,6 +72,18 @@ class Ticket:
         """Stop waiting. No effect on a slot that is held."""
         self._withdrawn = True
         self._changed.set()
+
+    def pause(self) -> None:
+        """The viewer stands still. The session keeps its slot for a while, and is set aside then."""
+        self._desk.pause(self)
+
+    def resume(self) -> None:
+        """The viewer goes on: at once, or from a place in line."""
+        self._desk.resume(self)
+
+    def level(self, steps: int) -> int:
+        """The brown-out level, 1 or more, that lowers a session to `steps`."""
+        return self._desk.level(steps)
 
     def _move(self, position: int) -> None:
         if position != self._position:
@@ -144,7 +157,7 @@ class AdmissionDesk:
             CapacityExceeded: at once, if no slot is free and waiting is no use.
         """
         key = next(self._keys)
-        ticket = self._tickets[key] = Ticket(key)
+        ticket = self._tickets[key] = Ticket(key, self)
         decision = self._control.arrive(key, ask, self._clock.now(), self._chance(), session)
         if isinstance(decision, Reject):
             del self._tickets[key]

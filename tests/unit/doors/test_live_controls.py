@@ -5,25 +5,18 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import AsyncIterator
-from typing import Any, cast
 
 import grpc.aio
 import pytest
 
-from doors.grpc.live import LiveControls
 from headrace.live import LiveEvent
 from headrace.v1 import video_pb2 as pb
-from model_core.pipeline import SessionRequest
-from model_core.presets import millrace_64
-from model_core.tasks import cancel_and_wait
 from model_core.types import TextEmbedding
-from service.checks import Catalogue, Limits, Validator
-from service.sessions.running import RunningSession
-from tests.fakes import FakeEncoder, FakeStages, ManualClock
+from service.checks import Limits
+from tests.fakes import FakeEncoder, FakeStages
 from tests.served import live_call, read_all, serving
 
 TIMEOUT_S = 20.0
-MODEL = millrace_64()
 
 
 class Away(FakeEncoder):
@@ -111,29 +104,3 @@ async def test_a_live_that_ends_as_it_starts_leaves_no_helper_unstarted(recwarn:
             await served.nothing_left()
     gc.collect()
     assert [str(told.message) for told in recwarn if "never awaited" in str(told.message)] == []
-
-
-async def test_of_prompts_that_come_faster_than_one_session_may_have_embedded_the_newest_is_embedded() -> None:
-    stages, clock = FakeStages(), ManualClock()
-    session = await stages.pipeline.open(SessionRequest("s", "a red circle", 1, 4, None))
-    waiting = [pb.LiveRequest(prompt=pb.PromptChange(prompt=f"prompt {n}", request_id=n)) for n in range(1, 61)]
-    refused: list[int] = []
-
-    class Incoming:
-        async def next(self, _: type, *, upload: bool) -> pb.LiveRequest:
-            return waiting.pop(0) if waiting else await asyncio.Future()
-
-    async def refuse(answer: pb.PromptRefused) -> None:
-        refused.append(answer.request_id)
-
-    limits = Limits(max_unanswered_controls=64)
-    running = RunningSession(session, cast("Any", None), limits.max_unanswered_controls, whole=False)
-    controls = LiveControls(cast("Any", Incoming()), Validator(Catalogue({MODEL.name: MODEL}, MODEL.name), limits), limits, clock)
-    steering = asyncio.create_task(controls.steer(running, refuse))
-    await clock.advance(0.2)
-    assert stages.encoder.calls == 1 + 9  # the session's own, what may come at once, and one more
-    await clock.advance(0.1)
-    assert stages.encoder.calls == 1 + 10
-    assert session.context().embedding.prompt == "prompt 60"
-    assert refused == list(range(10, 60))
-    await cancel_and_wait(steering)

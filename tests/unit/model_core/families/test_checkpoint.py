@@ -14,13 +14,13 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
 from deployments.config.application import AppConfig
-from headrace.v1 import video_pb2 as pb
 from model_core.errors import InvalidRequest, WeightsError
 from model_core.families.checkpoint import CHECKSUMS, Checkpoint, write_checksums
 from model_core.families.described import Choice, describe
 from model_core.families.loading import load_module
 from model_core.families.tiny import make_tiny
-from service.checks import Catalogue, Limits, Order, Validator
+from service.checks import Catalogue, Limits, Validator
+from service.orders import Doorway, Mode, Order, VideoRequest
 from tests import checkpoints
 
 WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
@@ -212,5 +212,5 @@ def test_more_than_a_clip_is_refused(seconds: float) -> None:
 def order(seconds: float) -> Order:
     config = checkpoints.config("wan")
     validator = Validator(Catalogue({config.name: config}, config.name), Limits())
-    message = pb.GenerateRequest(spec=pb.VideoSpec(prompt="a red circle", seconds=seconds))
-    return validator.generate(message, "session", 7)
+    request = VideoRequest(prompt="a red circle", seconds=seconds)
+    return validator.order(request, Doorway(Mode.FILE, "spec."), "session", 7)

@@ -25,6 +25,7 @@ from model_core.presets import millrace_64
 from model_core.session_log import SessionRecord
 from model_core.types import FrameChunk, Guidance, SessionContext
 from service.checks import Catalogue, Limits, Validator
+from service.orders import Doorway, Mode, VideoRequest
 from tests import checkpoints
 from tests.fakes import FakeStages
 from tests.models import Collector, make
@@ -139,8 +140,8 @@ LED = replace(millrace_64(), guidance=3.0, max_guidance=20.0, negative_prompt="g
 
 def order(config: Any, **spec: Any) -> SessionRequest:
     validator = Validator(Catalogue({config.name: config}, config.name), Limits())
-    message = pb.GenerateRequest(spec=pb.VideoSpec(prompt="a dog", seconds=0.5, **spec))
-    return validator.generate(message, "session", 7).request
+    request = VideoRequest(prompt="a dog", seconds=0.5, **spec)
+    return validator.order(request, Doorway(Mode.FILE, "spec."), "session", 7).request
 
 
 @pytest.mark.parametrize(

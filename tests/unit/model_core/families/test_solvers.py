@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,6 @@ import numpy as np
 import pytest
 import torch
 
-from headrace.v1 import video_pb2 as pb
 from model_core.config import EngineConfig
 from model_core.engine.engine import Engine
 from model_core.engine.session import check
@@ -29,6 +29,7 @@ from model_core.families.registry import family
 from model_core.families.solvers import SOLVERS
 from model_core.types import Latents, SessionContext
 from service.checks import Catalogue, Limits, Validator
+from service.orders import Doorway, Mode, VideoRequest
 from tests import checkpoints
 from tests.models import Collector, make
 from tests.rounding import assert_rounds_alike
@@ -199,8 +200,7 @@ def test_a_schedule_whose_times_are_stretched_needs_two_steps() -> None:
 def test_a_request_for_fewer_steps_than_the_schedule_takes_is_refused() -> None:
     config = checkpoints.config("ltx")
     validator = Validator(Catalogue({config.name: config}, config.name), Limits())
-    message = pb.GenerateRequest(spec=pb.VideoSpec(prompt="a dog", seconds=0.2, steps=1))
+    request, doorway = VideoRequest(prompt="a dog", seconds=0.2, steps=1), Doorway(Mode.FILE, "spec.")
     with pytest.raises(InvalidRequest, match=r"spec.steps: must be from 2 to 100, or 0 for the default; got 1"):
-        validator.generate(message, "session", 7)
-    message.spec.steps = 2
-    assert validator.generate(message, "session", 7).request.num_steps == 2
+        validator.order(request, doorway, "session", 7)
+    assert validator.order(replace(request, steps=2), doorway, "session", 7).request.num_steps == 2

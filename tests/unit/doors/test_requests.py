@@ -1,21 +1,54 @@
+import asyncio
 import math
-from typing import Any
+from typing import Any, cast, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from doors.grpc.replies import MESSAGES
+from doors.grpc.requests import Orders, control
 from doors.grpc.wire import RequestParser
 from headrace.v1 import video_pb2 as pb
 from model_core.errors import FieldViolation, InvalidRequest
 from model_core.presets import DEFAULT_MODEL, millrace_64
 from model_core.types import Codec
-from service.checks import Catalogue, Limits, Validator
+from service.checks import Catalogue, Limits, Problems, Validator
+from service.controls import ChangePrompt, Pause, Resume, Stop
+from service.events import Event, Frames
+from service.orders import Doorway, Order, VideoRequest
 
 CONFIG = millrace_64()
 LIMITS = Limits()
-VALIDATOR = Validator(Catalogue({CONFIG.name: CONFIG}, DEFAULT_MODEL), LIMITS)
 U64_MAX = 2**64 - 1
+
+
+class Checking:
+    """An intake of new sessions only."""
+
+    def __init__(self) -> None:
+        self._validator = Validator(Catalogue({CONFIG.name: CONFIG}, DEFAULT_MODEL), LIMITS)
+
+    def order(self, request: VideoRequest, doorway: Doorway, problems: Problems) -> Order:
+        return self._validator.order(request, doorway, "s1", 5, problems)
+
+
+ORDERS = Orders(cast("Any", Checking()))
+
+
+def generate(message: pb.GenerateRequest) -> Order:
+    return ORDERS.generate(message)[0]
+
+
+def stream(message: pb.StreamRequest) -> Order:
+    return asyncio.run(ORDERS.stream(message))[0]
+
+
+def live(message: pb.LiveRequest) -> Order:
+    return asyncio.run(ORDERS.live(message))[0]
+
+
+READERS: dict[str, Any] = {"generate": generate, "stream": stream, "live": live, "control": control}
 
 
 def spec(**changes: Any) -> pb.VideoSpec:
@@ -23,9 +56,8 @@ def spec(**changes: Any) -> pb.VideoSpec:
 
 
 def violations_of(kind: str, message: Any) -> tuple[FieldViolation, ...]:
-    arguments = (message,) if kind in ("control", "prompt") else (message, "s1", 5)
     with pytest.raises(InvalidRequest) as invalid:
-        getattr(VALIDATOR, kind)(*arguments)
+        READERS[kind](message)
     return invalid.value.violations
 
 
@@ -75,18 +107,18 @@ def test_zero_seconds_need_a_length_but_in_live(kind: str, limit: str) -> None:
     messages = {"generate": pb.GenerateRequest(spec=spec(seconds=0)), "stream": pb.StreamRequest(spec=spec(seconds=0))}
 
     assert violations_of(kind, messages[kind]) == (FieldViolation("spec.seconds", f"must be a number from more than 0 to {limit}; got 0"),)
-    order = VALIDATOR.live(pb.LiveRequest(start=pb.LiveStart(spec=spec(seconds=0))), "s1", 5)
+    order = live(pb.LiveRequest(start=pb.LiveStart(spec=spec(seconds=0))))
     assert order.request.num_frames is None
 
 
 def test_the_limits_themselves_are_allowed() -> None:
     top = spec(prompt="x" * 4096, seconds=60.0, width=64, height=64, steps=16, seed=U64_MAX, model=CONFIG.name)
 
-    order = VALIDATOR.generate(pb.GenerateRequest(spec=top), "s1", 5)
+    order = generate(pb.GenerateRequest(spec=top))
 
     assert order.request.num_frames == 60 * 24
     assert (order.request.num_steps, order.request.seed, order.request.codec) == (16, U64_MAX, Codec.RAW_RGB)
-    VALIDATOR.stream(pb.StreamRequest(spec=spec(seconds=3600), max_lead_seconds=30), "s1", 5)
+    stream(pb.StreamRequest(spec=spec(seconds=3600), max_lead_seconds=30))
 
 
 def test_everything_wrong_is_told_at_once() -> None:
@@ -131,36 +163,37 @@ def test_a_live_begins_with_start_and_has_one() -> None:
     assert violations_of("control", pb.LiveRequest())[0].field == "action"
 
 
-@pytest.mark.parametrize("prompt", ["", "  ", "x" * 4097, "\x1b[2J"])
-def test_a_bad_prompt_change_is_named(prompt: str) -> None:
-    (violation,) = violations_of("prompt", pb.PromptChange(prompt=prompt))
+def test_controls_become_plain() -> None:
+    cases = [
+        (pb.LiveRequest(prompt=pb.PromptChange(prompt="a blue square", request_id=3)), ChangePrompt("a blue square", 3)),
+        (pb.LiveRequest(prompt=pb.PromptChange(prompt="a star", replace_from=0)), ChangePrompt("a star", 0, 0)),
+        (pb.LiveRequest(pause=pb.Pause()), Pause()),
+        (pb.LiveRequest(resume=pb.Resume()), Resume()),
+        (pb.LiveRequest(stop=pb.Stop()), Stop()),
+    ]
+    for message, plain in cases:
+        assert control(message) == plain
 
-    assert violation.field == "prompt.prompt"
 
-
-def test_good_controls_pass() -> None:
-    for message in (
-        pb.LiveRequest(prompt=pb.PromptChange(prompt="a blue square")),
-        pb.LiveRequest(pause=pb.Pause()),
-        pb.LiveRequest(resume=pb.Resume()),
-        pb.LiveRequest(stop=pb.Stop()),
-    ):
-        VALIDATOR.control(message)
+def test_every_event_has_a_message() -> None:
+    assert {*MESSAGES, Frames} == set(get_args(Event))
+    for name, _ in MESSAGES.values():
+        assert name in pb.LiveResponse.DESCRIPTOR.fields_by_name
 
 
 def test_unset_fields_take_the_defaults() -> None:
-    order = VALIDATOR.stream(pb.StreamRequest(spec=spec()), "s1", seed=5)
-    live = VALIDATOR.live(pb.LiveRequest(start=pb.LiveStart(spec=spec())), "s1", seed=5)
+    order = stream(pb.StreamRequest(spec=spec()))
+    steered = live(pb.LiveRequest(start=pb.LiveStart(spec=spec())))
 
     assert (order.request.seed, order.request.num_steps, order.request.codec) == (5, CONFIG.num_steps, Codec.JPEG)
-    assert (order.max_lead_s, live.max_lead_s) == (0.0, LIMITS.live_lead_seconds)
+    assert (order.max_lead_s, steered.max_lead_s) == (0.0, LIMITS.live_lead_seconds)
     assert order.request.session_id == "s1"
-    assert VALIDATOR.stream(pb.StreamRequest(spec=spec(seed=0)), "s1", seed=5).request.seed == 0
+    assert stream(pb.StreamRequest(spec=spec(seed=0))).request.seed == 0
 
 
 @given(st.floats(min_value=0, exclude_min=True, max_value=3600))
 def test_a_valid_length_gives_at_least_one_frame_and_the_nearest_count(seconds: float) -> None:
-    frames = VALIDATOR.stream(pb.StreamRequest(spec=spec(seconds=seconds)), "s1", 5).request.num_frames
+    frames = stream(pb.StreamRequest(spec=spec(seconds=seconds))).request.num_frames
 
     assert frames is not None
     assert frames >= 1

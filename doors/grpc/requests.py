@@ -1,0 +1,144 @@
+"""Messages to plain requests and controls. Here are the checks that only this wire needs, and its names of the fields.
+
+Nothing here keeps a message, which may hold an image or a video.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from doors.grpc.incoming import Incoming
+from doors.grpc.message_size import DEFAULT_BYTES, FIELD, MIN_BYTES, raw_frame_problem
+from doors.grpc.wire import CODECS
+from headrace.v1 import video_pb2 as pb
+from model_core.config import Media, ModelConfig
+from model_core.errors import FieldViolation, InvalidRequest
+from model_core.session import PromptApplied, StepsApplied
+from model_core.types import Codec
+from service.checks import Problems
+from service.controls import ChangePrompt, Control, Pause, Resume, Stop
+from service.intake import Intake
+from service.orders import DEFAULT_CODEC, Doorway, Mode, Order, ResumeRequest, VideoRequest
+
+LEAD = "max_lead_seconds"
+
+
+class Orders:
+    """Orders out of messages. Each method also returns the largest message that the caller takes, and raises as `Intake` does."""
+
+    def __init__(self, intake: Intake) -> None:
+        self._intake = intake
+
+    def generate(self, message: pb.GenerateRequest) -> tuple[Order, int]:
+        problems = Problems()
+        size = _message_bytes(problems, message.max_message_bytes, FIELD)
+        return self._intake.order(_request(problems, message, ""), Doorway(Mode.FILE, "spec."), problems), size
+
+    async def stream(self, message: pb.StreamRequest) -> tuple[Order, int]:
+        return await self._streamed(message, Mode.STREAM, "")
+
+    async def live(self, message: pb.LiveRequest) -> tuple[Order, int]:
+        """`message` is the first one of a Live."""
+        action = message.WhichOneof("action")
+        if action != "start":
+            raise InvalidRequest((FieldViolation("start", f"must be the first message; got {action or 'an empty message'}"),))
+        return await self._streamed(message.start, Mode.LIVE, "start.")
+
+    async def _streamed(self, message: pb.StreamRequest | pb.LiveStart, mode: Mode, path: str) -> tuple[Order, int]:
+        problems = Problems()
+        size = _message_bytes(problems, message.max_message_bytes, f"{path}{FIELD}")
+        resumes = message.HasField("resume")
+        doorway = Doorway(mode, f"{path}{'resume.' if resumes else 'spec.'}", {LEAD: f"{path}{LEAD}"}, _lacks(size, path))
+        if resumes:
+            return await self._intake.resume(_resume(problems, message, path), doorway, problems), size
+        codec = _codec(problems, message.codec, f"{path}codec")
+        return self._intake.order(_request(problems, message, path, codec, message.max_lead_seconds), doorway, problems), size
+
+
+def _request(
+    problems: Problems,
+    message: pb.GenerateRequest | pb.StreamRequest | pb.LiveStart,
+    path: str,
+    codec: Codec = DEFAULT_CODEC,
+    max_lead_seconds: float = 0.0,
+) -> VideoRequest:
+    """Raises InvalidRequest: there is no spec."""
+    if not message.HasField("spec"):
+        problems.add(f"{path}spec", "is required; got none")
+        problems.check()
+    spec = message.spec
+    footage = spec.WhichOneof("footage")
+    kind: Media | None = footage
+    return VideoRequest(
+        prompt=spec.prompt, model=spec.model, seconds=spec.seconds, seed=spec.seed if spec.HasField("seed") else None,
+        width=spec.width, height=spec.height, steps=spec.steps, guidance=spec.guidance if spec.HasField("guidance") else None,
+        negative_prompt=spec.negative_prompt if spec.HasField("negative_prompt") else None,
+        footage=None if kind is None else (kind, getattr(spec, kind)), codec=codec, max_lead_seconds=max_lead_seconds,
+    )  # fmt: skip
+
+
+def _resume(problems: Problems, message: pb.StreamRequest | pb.LiveStart, path: str) -> ResumeRequest:
+    for name, given in (("spec", message.HasField("spec")), ("codec", message.codec != pb.CODEC_UNSPECIFIED)):
+        if given:
+            problems.add(f"{path}{name}", "must be unset with resume; got one")
+    resume = message.resume
+    return ResumeRequest(
+        token=resume.token,
+        next_frame=resume.next_frame,
+        acknowledged=tuple(PromptApplied(ack.prompt, ack.first_frame, ack.request_id, ack.change) for ack in resume.acknowledged),
+        quality_changes=tuple(StepsApplied(change.steps, change.first_frame) for change in resume.quality_changes),
+        max_lead_seconds=message.max_lead_seconds,
+    )
+
+
+def _message_bytes(problems: Problems, stated: int, path: str) -> int:
+    if 0 < stated < MIN_BYTES:
+        problems.add(path, f"must be at least {MIN_BYTES}, or 0 for {DEFAULT_BYTES}; got {stated}")
+    return stated or DEFAULT_BYTES
+
+
+def _lacks(size: int, path: str) -> Callable[[Codec, ModelConfig], Sequence[FieldViolation]]:
+    """What cannot be sent in messages of `size` bytes: raw frames that are larger."""
+
+    def lacks(codec: Codec, config: ModelConfig) -> Sequence[FieldViolation]:
+        problem = raw_frame_problem(config.width, config.height, size) if codec is Codec.RAW_RGB else None
+        return () if problem is None else (FieldViolation(f"{path}{FIELD}", problem),)
+
+    return lacks
+
+
+def _codec(problems: Problems, number: int, path: str) -> Codec:
+    if number == pb.CODEC_UNSPECIFIED:
+        return DEFAULT_CODEC
+    for codec, known in CODECS.items():
+        if number == known:
+            return codec
+    names = ", ".join(f"{pb.Codec.Name(known)} ({known})" for known in CODECS.values())
+    problems.add(path, f"must be one of {names}, or 0 for the default; got {number}")
+    return DEFAULT_CODEC
+
+
+def control(message: pb.LiveRequest) -> Control:
+    """A later message of a Live. Raises InvalidRequest: it is no control."""
+    match message.WhichOneof("action"):
+        case "prompt":
+            change = message.prompt
+            replace_from = change.replace_from if change.HasField("replace_from") else None
+            return ChangePrompt(change.prompt, change.request_id, replace_from)
+        case "pause":
+            return Pause()
+        case "resume":
+            return Resume()
+        case "stop":
+            return Stop()
+        case "start":
+            problem = FieldViolation("start", "must be sent exactly once, as the first message; got a second one")
+        case _:
+            problem = FieldViolation("action", "must be one of prompt, pause, resume, stop; got an empty message")
+    raise InvalidRequest((problem,))
+
+
+async def next_control(incoming: Incoming) -> Control | None:
+    """See `service.controls.Controls`."""
+    message = await incoming.next(pb.LiveRequest, upload=False)
+    return None if message is None else control(message)

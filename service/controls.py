@@ -1,0 +1,35 @@
+"""What a caller may ask of a running session, in plain values. Each door reads them from its own wire."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ChangePrompt:
+    """Show another prompt. `replace_from`: the first frame that may be made again; None for frames that were not sent yet."""
+
+    prompt: str
+    request_id: int = 0
+    replace_from: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Stand still."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Go on after a pause."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """End before the next chunk."""
+
+
+Control = ChangePrompt | Pause | Resume | Stop
+Controls = Callable[[], Awaitable[Control | None]]
+"""Waits for the caller's next control. None: the caller sends no more. Raises InvalidRequest for anything that is no control."""

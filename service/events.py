@@ -1,0 +1,151 @@
+"""What the service reports to a viewer: plain events. Each door puts them on its own wire.
+
+A session reports `QueuePosition` while it waits for a slot, then `Started` once, then everything else in order. `Ended` comes last.
+A session that fails raises an error instead of `Ended`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from model_core.config import ModelConfig
+from model_core.errors import InvalidRequest, StageUnavailable
+from model_core.request import SessionRequest
+from model_core.session import Paused, PromptApplied, Resumed
+from model_core.types import Codec, FrameChunk, StageTiming
+
+__all__ = [
+    "EndReason", "Ended", "Event", "Frames", "Paused", "PromptApplied", "PromptRefused", "QualityChanged", "QualityReason",
+    "QueuePosition", "Resumed", "Send", "Started", "Usage",
+]  # fmt: skip
+
+
+class EndReason(Enum):
+    """Why a session ended without an error. Metrics and logs use the value as the outcome."""
+
+    COMPLETED = "completed"
+    STOPPED = "stopped"
+    DRAINING = "draining"
+    PAUSED = "paused"
+
+
+class QualityReason(Enum):
+    """Why the number of denoise steps changed."""
+
+    LOAD = "load"
+    RECOVERED = "recovered"
+
+
+@dataclass(frozen=True, slots=True)
+class QueuePosition:
+    """The session waits for a slot; the session at position 1 gets the next one."""
+
+    position: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """The session has a slot.
+
+    Attributes:
+        steps: denoise steps a chunk, as they are now.
+        codec_header: bytes that a player needs before the first frame; empty for most codecs.
+        resume_token: what the caller needs to resume the session; empty where it cannot be resumed.
+        degraded: whether `steps` is fewer than the caller asked for.
+    """
+
+    session_id: str
+    model: str
+    seed: int
+    width: int
+    height: int
+    fps: int
+    frames_per_chunk: int
+    steps: int
+    codec: Codec
+    codec_header: bytes = b""
+    resume_token: str = ""
+    degraded: bool = False
+
+    @classmethod
+    def of(cls, request: SessionRequest, config: ModelConfig, steps: int, codec_header: bytes = b"", resume_token: str = "") -> Started:
+        return cls(
+            session_id=request.session_id, model=config.name, seed=request.seed, width=config.width, height=config.height, fps=config.fps,
+            frames_per_chunk=config.frames_per_chunk, steps=steps, codec=request.codec, codec_header=codec_header,
+            resume_token=resume_token, degraded=steps < request.num_steps,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Frames:
+    """A chunk of frames. `before` holds the timings of stages that worked ahead of those that the chunk went through."""
+
+    chunk: FrameChunk
+    before: tuple[StageTiming, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PromptRefused:
+    """A prompt that changes nothing. The error's violations name the field `prompt`."""
+
+    request_id: int
+    error: InvalidRequest | StageUnavailable
+
+
+@dataclass(frozen=True, slots=True)
+class QualityChanged:
+    """Frames from `first_frame` on are made with `steps` denoise steps a chunk."""
+
+    steps: int
+    first_frame: int
+    reason: QualityReason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What a session has used so far.
+
+    Attributes:
+        fps: media rate.
+        frames: frames sent, without those that were superseded.
+        superseded: frames that were sent and then replaced.
+        denoise_s, decode_s: the session's own share of device time.
+    """
+
+    fps: int
+    frames: int = 0
+    superseded: int = 0
+    denoise_s: float = 0.0
+    decode_s: float = 0.0
+
+    @property
+    def video_s(self) -> float:
+        return self.frames / self.fps
+
+    def plus(self, chunk: FrameChunk) -> Usage:
+        """The usage after `chunk` was made."""
+        denoise_s, decode_s = (sum(t.device_s for t in chunk.timings if t.stage == stage) for stage in ("denoiser", "decoder"))
+        return replace(
+            self, frames=self.frames + chunk.num_frames, denoise_s=self.denoise_s + denoise_s, decode_s=self.decode_s + decode_s
+        )  # fmt: skip
+
+    def less(self, frames: int) -> Usage:
+        """The usage when the newest `frames` frames are to be sent again."""
+        return replace(self, frames=self.frames - frames, superseded=self.superseded + frames)
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The session is over. Nothing follows."""
+
+    reason: EndReason
+    usage: Usage
+
+
+Event = (
+    QueuePosition | Started | Frames | PromptApplied | PromptRefused | QualityChanged | Paused | Resumed | Usage | Ended
+)  # fmt: skip
+Send = Callable[[Event], Awaitable[None]]
+"""Returns when the caller has taken the event. The session waits for it, so a slow reader slows its own session and no other."""

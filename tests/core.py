@@ -1,0 +1,51 @@
+"""The service over fake stages, with no wire at all."""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry
+
+from autoscaling.admission.brownout import BrownOutConfig
+from autoscaling.admission.decide import AdmissionConfig
+from autoscaling.capacity.profile import Capacity, DenoiseReplica
+from observability.metrics import Metrics
+from service.admission.desk import AdmissionDesk
+from service.checks import Limits
+from service.intake import Intake
+from service.records.keeper import KeeperPolicy, SessionKeeper
+from service.records.store import MemoryStore
+from service.sessions.pacing import MonotonicClock
+from service.sessions.runner import SessionRunner
+from tests.fakes import FakeStages
+
+
+@dataclass(frozen=True, slots=True)
+class Core:
+    """What a door gets, and what a test looks at."""
+
+    intake: Intake
+    runner: SessionRunner
+    desk: AdmissionDesk
+    stages: FakeStages
+
+
+@asynccontextmanager
+async def core(stages: FakeStages | None = None, *, limits: Limits | None = None, max_sessions: int = 4) -> AsyncGenerator[Core, None]:
+    stages, limits, metrics, clock = stages or FakeStages(), limits or Limits(), Metrics(CollectorRegistry()), MonotonicClock()
+    policy = AdmissionConfig(BrownOutConfig(()), max_waiting=4, max_wait_s=1e9)
+    desk = AdmissionDesk(policy, Capacity((DenoiseReplica(max_sessions),), 0.3, max_sessions), clock, chance=lambda: 0.5)
+    store, keeping = MemoryStore(64 * 1024 * 1024, clock), KeeperPolicy(ttl_s=60, write_every_s=0.02, timeout_s=0.5)
+    keeper = SessionKeeper(store, keeping, metrics, clock, new_token=lambda: secrets.token_urlsafe(24))
+    pipelines, ids = {stages.config.name: stages.pipeline}, itertools.count(1)
+    intake = Intake(pipelines, stages.config.name, limits, keeper, new_id=lambda: f"id-{next(ids)}", new_seed=lambda: 5)
+    runner = SessionRunner(pipelines, desk, keeper, limits, metrics, clock)
+    try:
+        yield Core(intake, runner, desk, stages)
+    finally:
+        runner.close()
+        await keeper.aclose()
