@@ -16,10 +16,10 @@ from autoscaling.capacity.profile import Capacity, DenoiseReplica
 from observability.metrics import Metrics
 from service.admission.desk import AdmissionDesk
 from service.checks import Limits
+from service.clock import MonotonicClock
 from service.intake import Intake
 from service.records.keeper import KeeperPolicy, SessionKeeper
 from service.records.store import MemoryStore
-from service.sessions.pacing import MonotonicClock
 from service.sessions.runner import SessionRunner
 from tests.fakes import FakeStages
 

@@ -26,10 +26,10 @@ from observability.metrics import Metrics
 from observability.tracing import Tracing
 from service.admission.desk import AdmissionDesk
 from service.checks import Limits
+from service.clock import Clock, MonotonicClock
 from service.intake import Intake
 from service.records.keeper import KeeperPolicy, SessionKeeper
 from service.records.store import MemoryStore, SessionStore
-from service.sessions.pacing import Clock, MonotonicClock
 from service.sessions.runner import SessionRunner
 from tests.fakes import FakeStages, eventually
 

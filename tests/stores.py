@@ -13,8 +13,8 @@ from pathlib import Path
 import redis
 
 from deployments.cluster.local import free_port
+from service.clock import Clock, MonotonicClock
 from service.records.store import Held, Holding, MemoryStore, StoreUnavailable
-from service.sessions.pacing import Clock, MonotonicClock
 
 REDIS_SERVER = shutil.which("redis-server")
 WITHOUT_REDIS = "redis-server is not installed (Debian: apt-get install redis-server)"

@@ -16,7 +16,8 @@ from bench.kit import framing
 from model_core.local import LocalPipeline
 from model_core.pipeline import SessionRequest
 from model_core.types import FrameChunk, StageTiming
-from service.sessions.pacing import MediaTimeline, MonotonicClock, Pacer
+from service.clock import MonotonicClock
+from service.sessions.pacing import MediaTimeline, Pacer
 
 
 @dataclass(frozen=True, slots=True)

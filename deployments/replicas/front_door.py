@@ -37,10 +37,10 @@ from observability.metrics import Metrics
 from observability.tracing import Tracing, span_exporter
 from service.admission.capacity import CapacityMonitor
 from service.admission.desk import AdmissionDesk
+from service.clock import Clock, MonotonicClock
 from service.intake import Intake
 from service.records.keeper import KeeperPolicy, SessionKeeper
 from service.records.store import MemoryStore, SessionStore
-from service.sessions.pacing import Clock, MonotonicClock
 from service.sessions.runner import SessionRunner
 
 _TOKEN_BYTES = 24

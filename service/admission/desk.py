@@ -16,7 +16,7 @@ from autoscaling.admission.decide import AdmissionConfig, Admit, Ask, Reject, Te
 from autoscaling.admission.statistics import ControlStatistics
 from autoscaling.capacity.profile import Capacity
 from model_core.errors import CapacityExceeded
-from service.sessions.pacing import Clock
+from service.clock import Clock
 
 
 class Ticket:

@@ -19,8 +19,8 @@ from model_core.pipeline import Session
 from model_core.session_log import SessionRecord
 from model_core.tasks import cancel_and_wait, run_in_thread
 from observability.metrics import Metrics
+from service.clock import Clock
 from service.records.store import Holding, SessionMoved, SessionNotFound, SessionStore, StoreUnavailable
-from service.sessions.pacing import Clock
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Protocol
 
 from model_core.errors import HeadraceError
-from service.sessions.pacing import Clock
+from service.clock import Clock
 
 _SWEEP_EVERY_S = 1.0
 

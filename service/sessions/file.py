@@ -14,8 +14,8 @@ from model_core.errors import HeadraceError, StageUnavailable
 from model_core.media import FileBound, Mp4Writer
 from model_core.tasks import run_in_thread
 from model_core.types import FrameChunk
+from service.clock import Clock
 from service.events import Ended, EndReason, Started, Usage
-from service.sessions.pacing import Clock
 from service.sessions.session import ServedSession
 
 # Written first, so that a disk that is full says so. Where PyAV 18 finds out with the file's header, it keeps the file open for ever.

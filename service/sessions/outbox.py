@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+from service.clock import Clock
 from service.events import Event, Send
-from service.sessions.pacing import Clock, Pacer
+from service.sessions.pacing import Pacer
 
 
 class Outbox:

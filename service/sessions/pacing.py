@@ -2,28 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from typing import Protocol
+from service.clock import Clock
 
 _SPARED = 0.25  # of the time that passes, for each kind of work; admission leaves so much free at a utilisation of 0.8
 _AT_ONCE = 2  # chunks
-
-
-class Clock(Protocol):
-    def now(self) -> float:
-        """Seconds since some fixed moment; never goes back."""
-        ...
-
-    async def sleep(self, seconds: float) -> None: ...
-
-
-class MonotonicClock:
-    def now(self) -> float:
-        return time.monotonic()
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
 
 
 class MediaTimeline:

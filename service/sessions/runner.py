@@ -22,13 +22,13 @@ from observability.session_meter import SessionMeter
 from service.admission.desk import AdmissionDesk, Ticket
 from service.call import Call
 from service.checks import Limits
+from service.clock import Clock
 from service.controls import Controls
 from service.events import EndReason, Send
 from service.orders import Order
 from service.records.keeper import SessionKeeper
 from service.sessions.file import VideoFile, video_file
 from service.sessions.opening import encoding_timing, open_session, trace_attributes
-from service.sessions.pacing import Clock
 from service.sessions.session import DRAINING, Opening, ServedSession
 from service.sessions.steering import Steering
 

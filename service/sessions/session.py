@@ -21,6 +21,7 @@ from model_core.tasks import cancel_and_wait, run_in_thread
 from model_core.types import Codec, FrameChunk, StageTiming
 from observability.session_meter import SessionMeter
 from service.admission.desk import Ticket
+from service.clock import Clock
 from service.events import (
     Ended,
     EndReason,
@@ -39,7 +40,7 @@ from service.events import (
 from service.orders import Mode, Order
 from service.records.keeper import SessionKeeper
 from service.sessions.outbox import Outbox
-from service.sessions.pacing import Clock, MediaTimeline, Pacer
+from service.sessions.pacing import MediaTimeline, Pacer
 from service.sessions.steering import Steering
 
 _TICK_S = 1.0

@@ -14,9 +14,10 @@ from model_core.errors import FieldViolation, InvalidRequest, StageUnavailable
 from model_core.session import Session
 from model_core.tasks import cancel_and_wait
 from service.checks import Limits, prompt_problem
+from service.clock import Clock
 from service.controls import ChangePrompt, Controls, Pause, Resume, Stop
 from service.events import EndReason, PromptRefused
-from service.sessions.pacing import Allowance, Clock
+from service.sessions.pacing import Allowance
 
 # Prompts of one session: more than anybody types, and less of an encoder than others would miss.
 _EMBEDDED_PER_S, _EMBEDDED_AT_ONCE = 4, 8

@@ -11,9 +11,9 @@ from prometheus_client import CollectorRegistry
 
 from model_core.pipeline import Session
 from observability.metrics import Metrics
+from service.clock import MonotonicClock
 from service.records.keeper import KeeperPolicy, SessionKeeper
 from service.records.store import Held, Holding, SessionMoved
-from service.sessions.pacing import MonotonicClock
 from tests.fakes import eventually
 from tests.stores import FakeStore
 

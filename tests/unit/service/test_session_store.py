@@ -12,9 +12,9 @@ from prometheus_client import CollectorRegistry
 from deployments.config.application import SessionStoreSettings
 from deployments.replicas.front_door import session_keeper
 from observability.metrics import Metrics
+from service.clock import MonotonicClock
 from service.records.redis import RedisStore
 from service.records.store import Holding, MemoryStore, SessionStore, StoreUnavailable
-from service.sessions.pacing import MonotonicClock
 from tests.fakes import ManualClock
 from tests.stores import REDIS_SERVER, WITHOUT_REDIS, RedisServer, redis_server
 
