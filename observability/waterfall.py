@@ -155,7 +155,16 @@ def _span(raw: Mapping[str, Any]) -> Span:
     events = tuple((event["name"], _moment(event["timestamp"])) for event in raw["events"])
     context = raw["context"]
     start, end = _moment(raw["start_time"]), _moment(raw["end_time"])
-    return Span(context["trace_id"].removeprefix("0x"), context["span_id"], parent, raw["name"], start, end, raw["attributes"], events)
+    return Span(
+        trace_id=context["trace_id"].removeprefix("0x"),
+        span_id=context["span_id"],
+        parent=parent,
+        name=raw["name"],
+        start=start,
+        end=end,
+        attributes=raw["attributes"],
+        events=events,
+    )
 
 
 def _moment(text: str) -> float:

@@ -77,7 +77,16 @@ def read(frames: Tensor) -> Reading:
     shape, size = _shape(alpha, centres, area)
     faint = peak < _FAINT
     colour, shape, size, motion, speed = (index.masked_fill(faint, -1) for index in (colour, shape, size, motion, speed))
-    return Reading(background, colour, shape, motion, speed, size, area.median(1).values, background_rgb)
+    return Reading(
+        background=background,
+        colour=colour,
+        shape=shape,
+        motion=motion,
+        speed=speed,
+        size=size,
+        area=area.median(1).values,
+        background_rgb=background_rgb,
+    )
 
 
 def _nearest(rgb: Tensor, table: Tensor) -> Tensor:

@@ -43,7 +43,13 @@ def records(n: int, kind: np.dtype[Any]) -> Records:
 
 
 class Params(NamedTuple):
-    """Constants of a run, as of `StageTimes`. `steps`: most of a session; `bin_s`: of `Tally`; `suffix`: chunks to commit again."""
+    """Constants of a run; `StageTimes` says what each one is.
+
+    Attributes:
+        steps: denoise steps of a chunk at full quality.
+        bin_s: width of a time bin of `Tally`.
+        suffix: at most so many chunks are committed when a leg reopens.
+    """
 
     buckets: Ints
     step_s: Floats

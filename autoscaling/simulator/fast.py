@@ -47,7 +47,16 @@ class FastPlane:
         self._d = np.zeros(decoders, DECODER)
         room = engines * times.slots * (times.max_lead_chunks + times.ahead_chunks + 1)
         row, decoder, order = (_places(room) for _ in range(3))
-        self._out = Taken(np.zeros(room), row, _zeros(room), decoder, _zeros(1), order, _zeros(decoders), _zeros(decoders))
+        self._out = Taken(
+            at=np.zeros(room),
+            row=row,
+            chunk=_zeros(room),
+            decoder=decoder,
+            filled=_zeros(1),
+            order=order,
+            begin=_zeros(decoders),
+            end=_zeros(decoders),
+        )
         self._tally = Tally(_zeros(bins), _zeros(bins), _zeros(bins), _zeros(max(1, chunks.size)), _zeros(1), _zeros(3))
         self._ended_at = self._s["ended_at"]
         self._busy_s, self._expected_s = self._e.of["busy_s"], self._e.of["expected_s"]

@@ -54,13 +54,25 @@ class StageTimes:
             raise ValueError(f"max_lead_chunks + ahead_chunks must be at most {most}; got {self.max_lead_chunks} + {self.ahead_chunks}")
 
     def params(self, seed: int, bin_s: float) -> Params:
-        """For the data plane."""
-        profile = self.profile
+        """These times as the compiled data plane takes them."""
         return Params(
-            np.array(profile.buckets), np.array(profile.step_s), np.array(profile.commit_s), self.decode_s, self.hop_s, self.chunk_s,
-            self.lead_s, self.comfort_s, self.steps, self.max_lead_chunks, self.ahead_chunks, self.noise, seed, bin_s,
-            self.suffix_chunks, self.slots,
-        )  # fmt: skip
+            buckets=np.array(self.profile.buckets),
+            step_s=np.array(self.profile.step_s),
+            commit_s=np.array(self.profile.commit_s),
+            decode_s=self.decode_s,
+            hop_s=self.hop_s,
+            chunk_s=self.chunk_s,
+            lead_s=self.lead_s,
+            comfort_s=self.comfort_s,
+            steps=self.steps,
+            max_lead=self.max_lead_chunks,
+            ahead=self.ahead_chunks,
+            noise=self.noise,
+            seed=seed,
+            bin_s=bin_s,
+            suffix=self.suffix_chunks,
+            slots=self.slots,
+        )
 
     def suffix_commit_s(self, next_chunk: int) -> float:
         """Device seconds that opening a leg at `next_chunk` takes."""

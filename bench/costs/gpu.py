@@ -60,8 +60,30 @@ class Setup:
         return torch.randn(*size, device=self.device, dtype=torch.bfloat16)
 
 
-CARD = Setup(torch.device("cuda"), 480, 832, 1536, 30, 12, 512, 4096, 192, 8192)
-DRY = Setup(torch.device("cpu"), 32, 32, 64, 2, 2, 16, 32, 16, 64)
+CARD = Setup(
+    device=torch.device("cuda"),
+    height=480,
+    width_px=832,
+    width=1536,
+    depth=30,
+    heads=12,
+    text_tokens=512,
+    text_width=4096,
+    decoder_width=192,
+    matrix=8192,
+)
+DRY = Setup(
+    device=torch.device("cpu"),
+    height=32,
+    width_px=32,
+    width=64,
+    depth=2,
+    heads=2,
+    text_tokens=16,
+    text_width=32,
+    decoder_width=16,
+    matrix=64,
+)
 
 
 def milliseconds(setup: Setup, work: Callable[[], object], repeats: int) -> float:

@@ -145,8 +145,16 @@ async def storm(
         ]
         say(f"{sum(made.values()):5d} calls: empty after {waited:.2f} s; tasks {after.tasks}; files {after.files}; MB {after.resident_mb}")
     return Report(
-        dict(made), slow_readers, tuple(waits), tuple(left), before.tasks, after.tasks, before.files, after.files, tuple(memory)
-    )  # fmt: skip
+        calls=dict(made),
+        slow_readers=slow_readers,
+        waited_s=tuple(waits),
+        left=tuple(left),
+        tasks_before=before.tasks,
+        tasks_after=after.tasks,
+        files_before=before.files,
+        files_after=after.files,
+        memory=tuple(memory),
+    )
 
 
 def grown(memory: tuple[dict[str, float], ...]) -> list[str]:

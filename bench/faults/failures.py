@@ -169,9 +169,18 @@ async def measure(cluster: FaultCluster, truth: Reference, name: str, a: argpars
         errors += sorted({v.error for v in viewers if v.error})
         print(f"  {name}: {hit} hit, {verdict}, gaps {[round(g, 2) for g in now]} {errors[-1:]}", file=sys.stderr, flush=True)
     return Row(
-        name, a.rounds, a.sessions * a.rounds, hits, total.lost, total.duplicated, total.differ,
-        round(quantile(longest, 0.5), 3), round(max(gaps), 3), round(late_s, 3), tuple(errors),
-    )  # fmt: skip
+        fault=name,
+        rounds=a.rounds,
+        sessions=a.sessions * a.rounds,
+        hit=hits,
+        lost=total.lost,
+        duplicated=total.duplicated,
+        differ=total.differ,
+        gap_p50_s=round(quantile(longest, 0.5), 3),
+        gap_max_s=round(max(gaps), 3),
+        late_max_s=round(late_s, 3),
+        errors=tuple(errors),
+    )
 
 
 def table(rows: list[Row]) -> str:

@@ -146,25 +146,60 @@ def tune(study: Study, name: str, on: Sequence[str], tuned: Tuned) -> Tuned:
     return best
 
 
-def verdict(rows: Mapping[str, Sequence[Outcome]]) -> dict[str, Any]:
-    """Ours against the cheapest other policy that holds the objectives here, and against each Ray; node-hours seed by seed."""
+@dataclass(frozen=True, slots=True)
+class Saving:
+    """Node-hours that our policy saves against another one, seed by seed; `holds` says whether the other one holds the objectives."""
+
+    percent: Mean
+    holds: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How our policy compares on one workload.
+
+    Attributes:
+        ours_holds: whether our policy holds the objectives.
+        ttff_share, on_time_share: of our policy, in percent.
+        best: the cheapest other policy that holds the objectives without knowing the workload beforehand; None if none does.
+        saved: against `best`, each of Ray's, and the static cluster.
+    """
+
+    ours_holds: bool
+    ttff_share: Mean
+    on_time_share: Mean
+    best: str | None
+    saved: Mapping[str, Saving]
+
+    def lines(self) -> list[str]:
+        """The verdict in words."""
+        lines = []
+        if not self.ours_holds:
+            lines.append(f"ours MISSES: TTFF {self.ttff_share} %, chunks {self.on_time_share} %")
+        if self.best is None:
+            lines.append("no other policy that was not told holds the objectives")
+        for other, saving in self.saved.items():
+            word, how = "fewer" if saving.percent.value >= 0 else "MORE", "" if saving.holds else ", which misses"
+            lines.append(f"{abs(saving.percent.value):.1f} ± {saving.percent.half:.1f} % {word} node-hours than {other}{how}")
+        return lines
+
+    def to_json(self) -> dict[str, Any]:
+        saved = {other: {"percent": s.percent.value, "half": s.percent.half, "holds": s.holds} for other, s in self.saved.items()}
+        return {"ours_holds": self.ours_holds, "best": self.best, "saved": saved, "lines": self.lines()}
+
+
+def verdict(rows: Mapping[str, Sequence[Outcome]]) -> Verdict:
+    """Compare our policy with the others that ran in `rows`."""
     means = {p: summary(o) for p, o in rows.items()}
-    held = {p: misses(m) == 0 for p, m in means.items()}
-    others = [p for p in rows if held[p] and p not in {"headrace", "static", TOLD}]
+    holds = {p: misses(m) == 0 for p, m in means.items()}
+    others = [p for p in rows if holds[p] and p not in {"headrace", "static", TOLD}]
     best = min(others, key=lambda p: means[p]["node_hours"].value, default=None)
-    lines, saved = [], {}
-    if not held["headrace"]:
-        m = means["headrace"]
-        lines.append(f"ours MISSES: TTFF {m['ttff_share']} %, chunks {m['on_time_share']} %")
-    if best is None:
-        lines.append("no other policy that was not told holds the objectives")
+    saved = {}
     for other in dict.fromkeys(p for p in (best, "ray", TOLD, "static") if p is not None and p in rows):
         share = mean([100 * (1 - a.node_hours / b.node_hours) for a, b in zip(rows["headrace"], rows[other], strict=True)])
-        saved[other] = {"percent": share.value, "half": share.half, "holds": held[other]}
-        word, how = "fewer" if share.value >= 0 else "MORE", "" if held[other] else ", which misses"
-        lines.append(f"{abs(share.value):.1f} ± {share.half:.1f} % {word} node-hours than {other}{how}")
-    print("  " + "\n  ".join(lines))
-    return {"ours_holds": held["headrace"], "best": best, "saved": saved, "lines": lines}
+        saved[other] = Saving(share, holds[other])
+    ours = means["headrace"]
+    return Verdict(holds["headrace"], ours["ttff_share"], ours["on_time_share"], best, saved)
 
 
 def main() -> None:
@@ -199,10 +234,11 @@ def main() -> None:
             text = f"{workload}\n{report.table(rows)}"
             print("\n" + text, flush=True)
             judged = verdict(rows)
+            print("  " + "\n  ".join(judged.lines()))
             settings = {shown: asdict(t.ray if n == "ray" else t.ours) for shown, (n, t) in named.items() if n in SEARCH}
             parts = {shown: report.as_json(o) for shown, o in rows.items()}
-            found["workloads"][workload] = {"settings": settings, **parts, "verdict": judged}
-            texts.append(text + "\n" + "\n".join(judged["lines"]))
+            found["workloads"][workload] = {"settings": settings, **parts, "verdict": judged.to_json()}
+            texts.append(text + "\n" + "\n".join(judged.lines()))
             pages.append(report.plots(f"{workload}, seed {FIRST_SEED}", {shown: group[0].timeline for shown, group in ran.items()}))
             write(a.json, json.dumps(found, indent=1) + "\n")
             write(a.html, report.page("Policies, simulated", pages, "\n\n".join(texts)))

@@ -89,10 +89,17 @@ def check_graphs(graphs: Sequence[Any]) -> Iterator[GraphReport]:
             if lowered.difference is not None and not lowered.difference <= TOLERANCE:
                 faults = (*faults, f"differs from eager by {lowered.difference:.1e} of the largest output; the limit is {TOLERANCE:.0e}")
         yield GraphReport(
-            spec.stage, spec.name, spec.bucket.rows, spec.key, faults,
-            lowered.sha256 if lowered else "", lowered.operations if lowered else 0, lowered.difference if lowered else None,
-            work, export_s + time.perf_counter() - started,
-        )  # fmt: skip
+            stage=spec.stage,
+            name=spec.name,
+            rows=spec.bucket.rows,
+            key=spec.key,
+            faults=faults,
+            stablehlo_sha256=lowered.sha256 if lowered else "",
+            operations=lowered.operations if lowered else 0,
+            difference=lowered.difference if lowered else None,
+            work=work,
+            check_s=export_s + time.perf_counter() - started,
+        )
         gc.collect()  # programs of large models hold their weights
 
 
