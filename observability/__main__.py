@@ -46,6 +46,8 @@ def reference() -> str:
     lines += [f"| `{label.name}` | {_values(label)} |" for label in labels.values()]
     lines += ["", "## Buckets", "", "| metric | edges |", "|---|---|"]
     lines += [f"| `{m.name}` | {', '.join(f'{edge:g}' for edge in m.buckets)} |" for m in CATALOGUE if m.kind is Kind.HISTOGRAM]
+    lines += ["", "## Deprecated names", "", "The old name is served beside the new one until the next minor version.", ""]
+    lines += ["| old | new |", "|---|---|", *(f"| `{m.formerly}` | `{m.name}` |" for m in CATALOGUE if m.formerly)]
     return "\n".join(lines) + "\n"
 
 

@@ -68,6 +68,7 @@ class Metric:
         buckets: of a histogram, without infinity.
         on_ray: also shown among Ray's own metrics.
         eventful: has data only after something out of the ordinary, such as an error; a healthy system may have none.
+        formerly: a counter's deprecated name, which is served too, for one minor version.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Metric:
     buckets: tuple[float, ...] = ()
     on_ray: bool = False
     eventful: bool = False
+    formerly: str = ""
 
     @property
     def full(self) -> str:
@@ -164,7 +166,14 @@ CAPACITY = Metric(
     "capacity_sessions", Kind.GAUGE, "Paced sessions of default quality that the stages serve in real time.", _DOOR, on_ray=True
 )
 BROWNOUT = Metric("brownout_level", Kind.GAUGE, "0: full quality.", _DOOR, on_ray=True)
-SESSIONS = Metric("sessions_total", Kind.COUNTER, "Calls ended, by RPC and how they ended.", _DOOR, (RPC, OUTCOME))
+CALLS = Metric(
+    "calls_total",
+    Kind.COUNTER,
+    "Calls ended, by RPC and how they ended; `ListModels` too.",
+    _DOOR,
+    (RPC, OUTCOME),
+    formerly="sessions_total",
+)
 ADMISSIONS = Metric("admissions_total", Kind.COUNTER, "Requests, by tenant and answer.", _DOOR, (TENANT, ANSWER))
 ADMISSION_WAIT = Metric("admission_wait_seconds", Kind.HISTOGRAM, "Wait for a slot; 0 for none.", _DOOR, (), WAIT_BUCKETS_S)
 STORE_ERRORS = Metric(

@@ -19,7 +19,11 @@ def histogram(metric: Metric, registry: CollectorRegistry) -> Histogram:
 
 
 def counter(metric: Metric, registry: CollectorRegistry) -> Counter:
-    return Counter(metric.full, metric.text, _names(metric), registry=registry)
+    """The counter, and beside it its deprecated name, if it has one."""
+    made = Counter(metric.full, metric.text, _names(metric), registry=registry)
+    if metric.formerly:
+        registry.register(OldName(metric, made))
+    return made
 
 
 def gauge(metric: Metric, registry: CollectorRegistry) -> Gauge:
@@ -28,6 +32,22 @@ def gauge(metric: Metric, registry: CollectorRegistry) -> Gauge:
 
 def _names(metric: Metric) -> tuple[str, ...]:
     return tuple(label.name for label in metric.labels)
+
+
+class OldName(Collector):
+    """Serves a renamed counter's samples under its deprecated name."""
+
+    def __init__(self, metric: Metric, renamed: Counter) -> None:
+        self._metric, self._renamed = metric, renamed
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        metric = self._metric
+        old = CounterMetricFamily(f"{c.PREFIX}_{metric.formerly}", f"Deprecated: now {metric.full}.", labels=_names(metric))
+        for family in self._renamed.collect():
+            for sample in family.samples:
+                if sample.name == metric.full:
+                    old.add_metric([sample.labels[name] for name in _names(metric)], sample.value)
+        yield old
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +81,7 @@ class Metrics:
         self.sessions_degraded = gauge(c.SESSIONS_DEGRADED, registry)
         self.capacity_sessions = gauge(c.CAPACITY, registry)
         self.brownout_level = gauge(c.BROWNOUT, registry)
-        self.sessions_total = counter(c.SESSIONS, registry)
+        self.calls_total = counter(c.CALLS, registry)
         self.admissions_total = counter(c.ADMISSIONS, registry)
         self.admission_wait_seconds = histogram(c.ADMISSION_WAIT, registry)
         self.session_store_errors_total = counter(c.STORE_ERRORS, registry)

@@ -69,8 +69,8 @@ def _over(metric: Metric, edge: float) -> tuple[str, str]:
 _SLOW_FIRST, _FIRST = _over(c.TTFF, c.TTFF_OBJECTIVE_S)
 _LATE, _CHUNKS = _over(c.LATENESS, c.LATENESS_OBJECTIVE_S)
 _SLOW_SWITCH, _SWITCHES = _over(c.PROMPT_SWITCH, c.SWITCH_OBJECTIVE_S)
-_REFUSED = f'(sum(rate({c.SESSIONS.full}{{{{outcome="refused"}}}}[{{w}}])) or vector(0))'
-_FAILED = f'(sum(rate({c.SESSIONS.full}{{{{outcome=~"internal|unavailable"}}}}[{{w}}])) or vector(0))'
+_REFUSED = f'(sum(rate({c.CALLS.full}{{{{outcome="refused"}}}}[{{w}}])) or vector(0))'
+_FAILED = f'(sum(rate({c.CALLS.full}{{{{outcome=~"internal|unavailable"}}}}[{{w}}])) or vector(0))'
 
 OBJECTIVES = (
     Objective(
@@ -83,7 +83,7 @@ OBJECTIVES = (
         f"A new prompt takes longer than {c.SWITCH_OBJECTIVE_S:g} s to show.",
     ),
     Objective(
-        "availability", "HeadraceCallsFail", 0.999, _FAILED, f"sum(rate({c.SESSIONS.full}[{{w}}]))",
+        "availability", "HeadraceCallsFail", 0.999, _FAILED, f"sum(rate({c.CALLS.full}[{{w}}]))",
         "Calls end with INTERNAL or UNAVAILABLE.",
     ),
 )  # fmt: skip

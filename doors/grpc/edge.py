@@ -98,7 +98,7 @@ class RpcEdge:
             self._ended(rpc, call, call.outcome)
 
     def _ended(self, rpc: str, call: Call, outcome: str) -> None:
-        self._metrics.sessions_total.labels(rpc, outcome).inc()
+        self._metrics.calls_total.labels(rpc, outcome).inc()
         if call.trace is not None:
             call.trace.end(outcome)
         log.info("%s ended: %s", rpc, outcome)

@@ -190,4 +190,4 @@ async def test_a_busy_server_is_asked_again(language: str, tmp_path: Path) -> No
 
 
 def refused(served: Served) -> bool:
-    return served.metric("sessions_total", rpc="Stream", outcome="refused") > 0
+    return served.metric("calls_total", rpc="Stream", outcome="refused") > 0

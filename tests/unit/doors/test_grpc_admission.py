@@ -167,7 +167,7 @@ async def test_a_tenant_that_is_named_twice_is_refused() -> None:
             async with HeadraceClient(served.address, metadata=metadata) as client:
                 with pytest.raises(BadRequest, match="x-headrace-tenant: must be given at most once in the metadata; got 2"):
                     await client.generate("a red circle", seconds=0.1)
-        assert served.metric("sessions_total", rpc="Generate", outcome="invalid") == 3
+        assert served.metric("calls_total", rpc="Generate", outcome="invalid") == 3
         assert served.desk.statistics().arrivals == 0
 
 

@@ -63,7 +63,7 @@ async def test_every_bad_field_is_named_and_then_the_server_still_serves(method:
             assert fields_of(await raw_call(served, method, data)) == [path + "seconds"]
         await served.still_serves()
         await served.nothing_left()
-        assert served.metric("sessions_total", rpc=method, outcome="invalid") == len(BAD) + (method != "Live")
+        assert served.metric("calls_total", rpc=method, outcome="invalid") == len(BAD) + (method != "Live")
 
 
 async def test_unknown_codec_and_too_large_a_lead() -> None:

@@ -73,7 +73,7 @@ async def test_a_cancelled_call_frees_everything(method: str) -> None:
             await call
 
         await served.nothing_left()
-        await eventually(lambda: served.metric("sessions_total", rpc=method, outcome="cancelled") == 1)
+        await eventually(lambda: served.metric("calls_total", rpc=method, outcome="cancelled") == 1)
 
 
 @pytest.mark.parametrize("method", ["Generate", "Stream"])
@@ -114,7 +114,7 @@ async def test_a_client_that_reads_nothing_stops_production() -> None:
         assert served.stages.denoiser.statistics().chunks == made
         call.cancel()
         await served.nothing_left()
-        await eventually(lambda: served.metric("sessions_total", rpc="Stream", outcome="cancelled") == 1)
+        await eventually(lambda: served.metric("calls_total", rpc="Stream", outcome="cancelled") == 1)
 
 
 async def test_a_reader_that_stalls_for_too_long_loses_its_slot() -> None:
@@ -124,7 +124,7 @@ async def test_a_reader_that_stalls_for_too_long_loses_its_slot() -> None:
         await eventually(lambda: served.stages.denoiser.statistics().chunks > 0)
 
         await served.nothing_left()
-        assert served.metric("sessions_total", rpc="Stream", outcome="stalled") == 1
+        assert served.metric("calls_total", rpc="Stream", outcome="stalled") == 1
         await served.still_serves()
 
         with pytest.raises(grpc.aio.AioRpcError) as error:
@@ -289,7 +289,7 @@ async def test_cancels_at_random_moments_leave_nothing() -> None:
 
         await served.nothing_left()
         await eventually(lambda: len(asyncio.all_tasks()) <= tasks_before)
-        assert all(served.metric("sessions_total", rpc=rpc, outcome="internal") == 0 for rpc in ("Generate", "Stream", "Live"))
+        assert all(served.metric("calls_total", rpc=rpc, outcome="internal") == 0 for rpc in ("Generate", "Stream", "Live"))
         await served.still_serves()
 
 

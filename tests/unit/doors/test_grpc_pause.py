@@ -91,7 +91,7 @@ async def test_where_too_many_pause_the_next_one_ends_and_can_be_resumed() -> No
                 await call.write(pb.LiveRequest(start=pb.LiveStart(resume=point)))
                 assert (await call.read()).HasField("started")
                 call.cancel()
-            assert served.metric("sessions_total", rpc="Live", outcome="paused") == 1
+            assert served.metric("calls_total", rpc="Live", outcome="paused") == 1
         await served.nothing_left()
 
 

@@ -161,7 +161,7 @@ async def test_live_runs_until_stopped() -> None:
         assert last.reason == pb.END_REASON_STOPPED
         assert last.usage.frames_sent >= 32
         await served.nothing_left()
-        assert served.metric("sessions_total", rpc="Live", outcome="stopped") == 1
+        assert served.metric("calls_total", rpc="Live", outcome="stopped") == 1
 
 
 async def test_live_is_paced_on_the_media_timeline() -> None:
@@ -288,4 +288,4 @@ async def test_metrics_tell_first_frames_chunks_stages_and_outcomes() -> None:
         assert served.metric("stage_queue_seconds_sum", stage="decoder") == pytest.approx(4 * 0.001)
         assert served.metric("stage_service_seconds_count", stage="text_encoder") == 2
         assert served.metric("frames_total", codec="raw") == 26
-        assert served.metric("sessions_total", rpc="Stream", outcome="completed") == 2
+        assert served.metric("calls_total", rpc="Stream", outcome="completed") == 2

@@ -202,7 +202,7 @@ async def test_a_resume_fences_the_connection_that_still_serves(old_reads: bool)
             assert ended.value.code() is grpc.StatusCode.ABORTED
             assert ended.value.details() == "the session was resumed on another connection"
             await one.nothing_left()
-            await eventually(lambda: one.metric("sessions_total", rpc="Stream", outcome="moved") == 1)
+            await eventually(lambda: one.metric("calls_total", rpc="Stream", outcome="moved") == 1)
             assert (await new.read()).frames.first_frame == first + PER_CHUNK  # the holder goes on
             new.cancel()
             await two.nothing_left()

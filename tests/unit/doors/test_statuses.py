@@ -207,7 +207,7 @@ async def test_a_call_with_a_long_token_in_its_metadata_is_served(size: int) -> 
 @pytest.mark.parametrize("method", ["Generate", "Stream", "Live", "ListModels"])
 async def test_a_call_that_is_cancelled_before_its_first_message_was_not_invalid(method: str) -> None:
     def ended(outcome: str) -> float:
-        return served.metric("sessions_total", rpc=method, outcome=outcome)
+        return served.metric("calls_total", rpc=method, outcome=outcome)
 
     async with serving() as served, grpc.aio.insecure_channel(served.address) as channel:
         plain: Any = channel

@@ -61,7 +61,7 @@ def objective(alert: str, name: str, edge: str) -> list[Case]:
 
 
 def calls(failed: float) -> tuple[Series, ...]:
-    series = 'headrace_sessions_total{rpc="Stream",outcome="%s"}'
+    series = 'headrace_calls_total{rpc="Stream",outcome="%s"}'
     return ((series % "completed", f"0+{100 - failed:g}x200"), (series % "unavailable", f"0+{failed:g}x200"))
 
 

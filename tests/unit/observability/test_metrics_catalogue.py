@@ -14,9 +14,9 @@ from prometheus_client.openmetrics.exposition import generate_latest
 from model_core.events import Forward
 from observability import catalogue as c
 from observability.__main__ import generated
-from observability.catalogue import CATALOGUE, Kind, Process
+from observability.catalogue import CATALOGUE, PREFIX, Kind, Process
 from observability.context import TRACE_ID
-from observability.dashboards import DASHBOARDS, queries
+from observability.dashboards import DASHBOARDS, queries, to_json
 from observability.metrics import AutoscalerMetrics, DenoiserMetrics, Metrics, StatisticsCollector, shown_on_ray
 from observability.rules import ALERTS, RUNBOOKS, rules
 
@@ -48,10 +48,24 @@ def everything() -> CollectorRegistry:
 
 def test_every_metric_of_the_catalogue_is_counted_somewhere_and_no_other() -> None:
     families = {family.name: family for family in everything().collect()}
-    assert {m.full.removesuffix("_total") for m in CATALOGUE} == set(families)
+    old = {f"{PREFIX}_{m.formerly}" for m in CATALOGUE if m.formerly}
+    assert {name.removesuffix("_total") for name in old | {m.full for m in CATALOGUE}} == set(families)
     for metric in CATALOGUE:
         family = families[metric.full.removesuffix("_total")]
         assert (family.type, family.documentation) == (metric.kind.value, metric.text)
+
+
+def test_a_renamed_counter_is_served_under_both_names() -> None:
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    metrics.calls_total.labels("ListModels", "completed").inc()
+    metrics.calls_total.labels("Stream", "refused").inc(2)
+    for name in ("headrace_calls_total", "headrace_sessions_total"):
+        assert registry.get_sample_value(name, {"rpc": "ListModels", "outcome": "completed"}) == 1
+        assert registry.get_sample_value(name, {"rpc": "Stream", "outcome": "refused"}) == 2
+    queried = "".join(str(rule["expr"]) for rule in every_rule()) + "".join(to_json(dashboard) for dashboard in DASHBOARDS)
+    assert "headrace_calls_total" in queried
+    assert "headrace_sessions_total" not in queried
 
 
 def test_names_carry_their_units_and_are_unique() -> None:
