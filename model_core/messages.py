@@ -8,6 +8,7 @@ so with StageUnavailable, upon which a session opens its next leg on another rep
 - A field that the reader does not know is refused: it is in use, and frames would be others without it.
 - A missing field without a default is refused, and so is a class or a member of an enumeration that the reader does not have.
 - Another `GENERATION` is refused. Raise it when a field comes to mean something else.
+- A class that is renamed or moved keeps its name on the wire, in `WIRE_NAMES`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,13 @@ from typing import Any
 from model_core.errors import StageUnavailable
 
 GENERATION = 1
+# The name on the wire of each class that no longer has it in the code: replicas of earlier versions write and know this one. They are
+# strings, because a reader imports the module only when a message of it arrives.
+WIRE_NAMES = {
+    "deployments.links.link:Ticket": "deployments.link:Ticket",
+    "deployments.links.routing:Avoid": "deployments.routing:Avoid",
+}
+_CODE_NAMES = {wire: code for code, wire in WIRE_NAMES.items()}
 _PLAIN = (bool, int, float, str, bytes, tuple, Mapping, Enum)  # whose values can be compared
 
 
@@ -76,11 +84,12 @@ def read_member(path: str, value: Any) -> Any:
 
 
 def _path(kind: type) -> str:
-    return f"{kind.__module__}:{kind.__qualname__}"
+    path = f"{kind.__module__}:{kind.__qualname__}"
+    return WIRE_NAMES.get(path, path)
 
 
 def _found(path: str) -> Any:
-    module, name = path.split(":")
+    module, name = _CODE_NAMES.get(path, path).split(":")
     try:
         return getattr(import_module(module), name)
     except (ImportError, AttributeError):

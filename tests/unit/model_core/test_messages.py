@@ -8,6 +8,7 @@ import inspect
 import pickle
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
@@ -18,7 +19,7 @@ from deployments.links.link import Ticket
 from deployments.links.routing import Avoid
 from model_core import types
 from model_core.errors import CapacityExceeded, ChunkFailed, FieldViolation, InvalidRequest, StageDraining, StageUnavailable
-from model_core.messages import GENERATION, Message, MessageEnum, read_message
+from model_core.messages import GENERATION, WIRE_NAMES, Message, MessageEnum, read_message
 from model_core.types import Codec, Footage, FrameChunk, Given, Guidance, LatentChunk, Numerics, SessionContext, StageTiming, TextEmbedding
 from observability.context import NOBODY, work, work_for
 
@@ -66,6 +67,26 @@ def test_every_dataclass_that_crosses_stages_is_a_message() -> None:
     assert len(found) >= 8
     assert [kind.__name__ for kind in found if not issubclass(kind, Message)] == []
     assert {type(message) for message in MESSAGES} == {*found, Ticket, Avoid}
+
+
+def test_each_message_keeps_the_name_that_it_has_on_the_wire() -> None:
+    """Replicas of the version before write and read these names: a class may be renamed or moved, its name on the wire may not."""
+    written = sorted(message.__reduce__()[1][0] for message in MESSAGES)
+    assert sorted({*written, Codec.JPEG.__reduce_ex__(4)[1][0]}) == [
+        "deployments.link:Ticket", "deployments.routing:Avoid", *(f"model_core.types:{name}" for name in (
+            "Codec", "Footage", "FrameChunk", "Given", "Guidance", "LatentChunk", "Numerics", "SessionContext", "StageTiming",
+            "TextEmbedding",
+        )),
+    ]  # fmt: skip
+
+
+def test_a_message_of_a_class_that_was_renamed_since_is_read() -> None:
+    old = {"host": "::1", "port": 7, "token": b"token"}
+    assert read_message("deployments.link:Ticket", GENERATION, old) == Ticket("::1", 7, b"token")
+    assert len(set(WIRE_NAMES.values())) == len(WIRE_NAMES)
+    for code, wire in WIRE_NAMES.items():
+        module, name = code.split(":")
+        assert issubclass(getattr(import_module(module), name), Message), wire
 
 
 Class = dict[str, Any]
