@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 Media = Literal["image", "video"]  # what a session may be given besides its prompt
@@ -152,6 +152,13 @@ class RuntimeConfig:
     require_warm: bool = field(default=False, repr=False)
     stuck_seconds: float = field(default=60.0, repr=False)
 
+    def identity(self) -> dict[str, object]:
+        """Every field that can change a frame; a test compares them with `repr`, which names programs that were compiled."""
+        return {
+            "name": self.name, "dtype": self.dtype, "weights": self.weights, "channels_last": self.channels_last,
+            "compiled": self.compiled, "target": self.target, "cores": self.cores, "ranks": self.ranks,
+        }  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Execution:
@@ -164,9 +171,7 @@ class Execution:
     def identity(self) -> dict[str, dict[str, object]]:
         """All of it that can change a frame, by stage and field."""
         stages = {"text_encoder": self.text_encoder, "denoiser": self.denoiser, "decoder": self.decoder}
-        return {
-            stage: {item.name: getattr(runtime, item.name) for item in fields(runtime) if item.repr} for stage, runtime in stages.items()
-        }
+        return {stage: runtime.identity() for stage, runtime in stages.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

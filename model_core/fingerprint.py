@@ -7,7 +7,7 @@ import json
 
 from model_core.config import ModelConfig
 
-_FINGERPRINT_VERSION = 2  # raised when equal configurations make other frames than they did
+FINGERPRINT_VERSION = 2  # raised when equal configurations make other frames than they did
 
 
 def model_fingerprint(config: ModelConfig) -> str:
@@ -18,4 +18,4 @@ def model_fingerprint(config: ModelConfig) -> str:
     Raises:
         WeightsError: they cannot be read.
     """
-    return hashlib.sha256(json.dumps([_FINGERPRINT_VERSION, config.identity()], sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([FINGERPRINT_VERSION, config.identity()], sort_keys=True).encode()).hexdigest()

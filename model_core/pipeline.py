@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from model_core.config import ModelConfig
-from model_core.fingerprint import model_fingerprint
+from model_core.fingerprint import FINGERPRINT_VERSION, model_fingerprint
 from model_core.reopen import ReopenPolicy
 from model_core.request import SessionRequest, guidance_for, within_tokens
 from model_core.session import Control, Pace, Paused, PromptApplied, Resumed, Session, SessionEvent, StepsApplied
@@ -88,6 +88,9 @@ class VideoPipeline:
             StageUnavailable: the text encoder stayed away for the whole of the reopen policy.
         """
         first, last = self.restorable(record)
+        if record.fingerprint_version != FINGERPRINT_VERSION:
+            version = record.fingerprint_version
+            raise ValueError(f"the fingerprint of the session's model must be of version {FINGERPRINT_VERSION}; got version {version}")
         if record.fingerprint != self.fingerprint or not first <= next_frame <= last:
             raise ValueError(f"frame {next_frame} of {record.model}: this pipeline restores frames {first} to {last} of {self.config.name}")
         grid = self.config.grid

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_core.config import ChunkGrid
+from model_core.fingerprint import FINGERPRINT_VERSION
 from model_core.types import Codec, Given, Latents, Numerics, TextEmbedding
 
 _MAGIC = b"HRL2"
@@ -24,6 +25,7 @@ _HEADER = struct.Struct("<4sI")
 _MAX_HEADER_BYTES = 4 * 1024 * 1024  # prompts, mostly; what JSON unpacks to is many times that
 _MAX_DIMENSIONS = 8
 _FLOAT = np.dtype("<f4")
+_VERSION_BEFORE_IT_WAS_WRITTEN = 2  # of the fingerprint, in records that do not say it
 _HEAD, _GUIDE = "head", "guide:"
 
 
@@ -52,6 +54,7 @@ class SessionRecord:
     Attributes:
         model: name of the model.
         fingerprint: `model_fingerprint` of what made the latents.
+        fingerprint_version: the version of the rules for that fingerprint.
         session_id, seed, num_frames, codec: as in `SessionContext`.
         num_steps: what the session asked for.
         first_chunk: index of the chunk that `latents` begins with.
@@ -80,6 +83,7 @@ class SessionRecord:
     numerics: Numerics = field(default_factory=Numerics)
     guidance: float = 1.0
     negative_prompt: str | None = None
+    fingerprint_version: int = FINGERPRINT_VERSION
 
     @property
     def next_chunk(self) -> int:
@@ -100,7 +104,8 @@ class SessionRecord:
         """A JSON header and the raw latents, then what was given."""
         arrays = [*self.latents, *self.sink, *_arrays(self.given).values()]
         header = {
-            "model": self.model, "fingerprint": self.fingerprint, "session_id": self.session_id, "seed": self.seed,
+            "model": self.model, "fingerprint": self.fingerprint, "fingerprint_version": self.fingerprint_version,
+            "session_id": self.session_id, "seed": self.seed,
             "num_steps": self.num_steps, "num_frames": self.num_frames, "codec": self.codec.value, "first_chunk": self.first_chunk,
             "guidance": self.guidance, "negative_prompt": self.negative_prompt, "chunks": len(self.latents), "sink": len(self.sink),
             "given": list(_arrays(self.given)), "shapes": [array.shape for array in arrays],
@@ -129,7 +134,9 @@ class SessionRecord:
             if not 0 <= chunks <= chunks + sink <= len(arrays) or not header["timeline"] or not header["steps"]:
                 raise ValueError(f"{chunks} chunks, {sink} of the beginning, {len(arrays)} arrays, or no prompt or steps")
             return cls(
-                model=header["model"], fingerprint=header["fingerprint"], session_id=header["session_id"], seed=int(header["seed"]),
+                model=header["model"], fingerprint=header["fingerprint"],
+                fingerprint_version=int(header.get("fingerprint_version", _VERSION_BEFORE_IT_WAS_WRITTEN)),
+                session_id=header["session_id"], seed=int(header["seed"]),
                 num_steps=int(header["num_steps"]), num_frames=None if header["num_frames"] is None else int(header["num_frames"]),
                 codec=Codec(header["codec"]), first_chunk=int(header["first_chunk"]), latents=tuple(arrays[:chunks]),
                 timeline=tuple(PromptEntry(int(c), p, int(n), bool(s), int(r)) for c, p, n, s, r in header["timeline"]),

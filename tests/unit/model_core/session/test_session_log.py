@@ -48,6 +48,17 @@ def test_the_sink_is_what_of_the_first_chunks_the_suffix_does_not_hold() -> None
     assert told == {0: ([], []), 1: ([], [0]), 3: ([], [0, 1, 2]), 4: ([0], [1, 2, 3]), 5: ([0, 1], [2, 3, 4]), 9: ([0, 1], [6, 7, 8])}
 
 
+def test_a_record_says_by_which_rules_its_fingerprint_was_made() -> None:
+    written = replace(record(log_of(3)), fingerprint_version=7)
+    data = written.to_bytes()
+    assert SessionRecord.from_bytes(data).fingerprint_version == 7
+    size = struct.unpack_from("<4sI", data)[1]
+    header = json.loads(data[8 : 8 + size])
+    del header["fingerprint_version"]  # as records were before
+    text = json.dumps(header).encode()
+    assert SessionRecord.from_bytes(struct.pack("<4sI", b"HRL2", len(text)) + text + data[8 + size :]).fingerprint_version == 2
+
+
 @pytest.mark.parametrize("chunks", [0, 1, 2, 4, 5, 6, 7, 12])
 def test_a_record_holds_the_sink_and_chunks_of_any_size(chunks: int) -> None:
     written = record(log_of(chunks))

@@ -135,6 +135,11 @@ async def test_a_record_of_other_weights_is_refused(whole: Whole) -> None:
         await stages().pipeline.restore(replace(whole[1][4], fingerprint=model_fingerprint(other)), 32)
 
 
+async def test_a_record_whose_fingerprint_is_of_another_version_is_refused(whole: Whole) -> None:
+    with pytest.raises(ValueError, match="must be of version 2; got version 1"):
+        await stages().pipeline.restore(replace(whole[1][4], fingerprint_version=1), 32)
+
+
 async def test_a_new_prompt_waits_for_the_first_chunk_of_which_nothing_was_seen(whole: Whole) -> None:
     """The record lags by two chunks, and the viewer stands inside a third."""
     events, records = whole
