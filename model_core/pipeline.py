@@ -11,14 +11,14 @@ from model_core.config import ModelConfig
 from model_core.fingerprint import FINGERPRINT_VERSION, model_fingerprint
 from model_core.reopen import ReopenPolicy
 from model_core.request import SessionRequest, guidance_for, within_tokens
-from model_core.session import Control, Pace, Paused, PromptApplied, Resumed, Session, SessionEvent, StepsApplied
+from model_core.session import ControlEvent, Pace, Paused, PromptApplied, Resumed, Session, SessionEvent, StepsApplied
 from model_core.session_log import Extent, SessionLog, SessionRecord
 from model_core.stages.interface import Decoder, TextEncoder
 from model_core.stages.patient import PatientEncoder
 from model_core.types import Codec
 
 __all__ = [
-    "Control",
+    "ControlEvent",
     "Pace",
     "Paused",
     "PromptApplied",

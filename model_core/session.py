@@ -68,8 +68,8 @@ class Resumed:
     next_frame: int
 
 
-Control = PromptApplied | StepsApplied | Paused | Resumed
-SessionEvent = FrameChunk | Control
+ControlEvent = PromptApplied | StepsApplied | Paused | Resumed
+SessionEvent = FrameChunk | ControlEvent
 
 
 class Pace(Protocol):
@@ -135,7 +135,7 @@ class Session:
         self._pace: Pace | None = None
         self._begins = False  # the next leg is begun for a control
         self._changes: deque[Callable[[], None]] = deque()
-        self._unanswered: deque[Control] = deque()
+        self._unanswered: deque[ControlEvent] = deque()
         self._interrupt = asyncio.Event()
 
     @property
@@ -300,12 +300,12 @@ class Session:
         if self._suspect_chunk is not None and chunk <= self._suspect_chunk:
             self._suspect_chunk = None
 
-    def _apply(self, control: Control) -> None:
+    def _apply(self, control: ControlEvent) -> None:
         self._begins = self._begins or isinstance(control, PromptApplied | Resumed)
         self._unanswered.append(control)
         self._interrupt.set()
 
-    def _answer(self, control: Control) -> Control:
+    def _answer(self, control: ControlEvent) -> ControlEvent:
         """A pause at the frame where it takes effect: it may have come while an earlier chunk was still to be handed out.
 
         What is to be superseded by an acknowledgement that comes later has not been superseded yet.

@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from bench.kit.harness import FaultCluster
-from bench.kit.nodes import Nodes, with_cluster_environment
+from bench.kit.nodes import LocalNodes, with_cluster_environment
 from bench.kit.tally import quantile
 from bench.kit.viewers import Programme, Reference, Seen, Verdict, judge, reference, watch
 from headrace.client import ClientError
@@ -215,7 +215,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     a = parser.parse_args()
     with_cluster_environment()
-    with Nodes(namespaces=not a.no_namespaces) as nodes, FaultCluster(nodes, a.fps, a.sessions) as cluster:
+    with LocalNodes(namespaces=not a.no_namespaces) as nodes, FaultCluster(nodes, a.fps, a.sessions) as cluster:
         rows = asyncio.run(run(cluster, a))
     print("\n" + table(rows))
     if a.json:

@@ -30,7 +30,7 @@ LEAD_S = 1.0
 
 
 @dataclass(slots=True)
-class Report:
+class OverloadReport:
     """A run, summed up."""
 
     offered: int
@@ -61,7 +61,7 @@ def trace(seed: int, seconds: float, concurrent: float, mean_s: float) -> list[A
     return poisson(seed, seconds, concurrent / mean_s, Mix(mean_s=mean_s))
 
 
-def summed(outcomes: Sequence[Heard]) -> Report:
+def summed(outcomes: Sequence[Heard]) -> OverloadReport:
     """The figures of a run."""
     refused = [o for o in outcomes if o.result == "refused"]
     played = [o for o in outcomes if o.ttff_s is not None]
@@ -71,7 +71,7 @@ def summed(outcomes: Sequence[Heard]) -> Report:
     known = {"completed", "cut off", "refused", "hung"}
     first = [o.ttff_s or 0.0 for o in played] or [0.0]
     answers = [1000 * o.refused_after_s for o in refused] or [0.0]
-    return Report(
+    return OverloadReport(
         offered=len(outcomes), started=len(played), completed=sum(o.result == "completed" for o in outcomes),
         cut_off=sum(o.result == "cut off" for o in outcomes), refused=len(refused), hung=sum(o.result == "hung" for o in outcomes),
         errors=sorted({o.result for o in outcomes} - known), waited=sum(o.waited for o in outcomes),
@@ -105,7 +105,7 @@ def overrides(mode: str) -> Overrides:
     return Overrides(grpc_port=0, metrics_port=0, args=args)
 
 
-async def run(address: str, visits: Sequence[Arrival], grace_s: float) -> Report:
+async def run(address: str, visits: Sequence[Arrival], grace_s: float) -> OverloadReport:
     """One server, one trace."""
     async with HeadraceClient(address) as client:
         await play(client, together(1, 2.0, "job"))
@@ -120,7 +120,7 @@ async def measure(address: str, a: argparse.Namespace) -> int:
         return await capacity(client, a.step_seconds, most=32)
 
 
-def table(reports: dict[str, Report]) -> str:
+def table(reports: dict[str, OverloadReport]) -> str:
     """The reports side by side."""
     rows = [("", *reports)]
     rows += [(name.replace("_", " "), *(str(asdict(r)[name]) for r in reports.values())) for name in asdict(next(iter(reports.values())))]

@@ -18,7 +18,7 @@ from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ServeDeploySchema
 
-from bench.kit.nodes import Node, Nodes
+from bench.kit.nodes import LocalNodes, Node
 from deployments.cluster.local import ROOT, STAGED_CONFIG, Overrides, RunningApp, free_port, load, start_local
 from deployments.config.names import APP_NAME
 from headrace.client import HeadraceClient
@@ -32,7 +32,7 @@ _WHOLE_WITHIN_S = 120.0
 class FaultCluster:
     """Two front doors on the head, two replicas of each stage on as many worker nodes. Use as a context manager."""
 
-    def __init__(self, nodes: Nodes, fps: int, sessions: int) -> None:
+    def __init__(self, nodes: LocalNodes, fps: int, sessions: int) -> None:
         self.nodes = nodes
         self.sessions = sessions
         self.config = replace(millrace_64(), fps=fps)

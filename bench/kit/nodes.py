@@ -74,7 +74,7 @@ def kill_tree(pid: int) -> None:
                 os.kill(each, number)
 
 
-class Nodes:
+class LocalNodes:
     """The head and its workers. Use as a context manager.
 
     Args:

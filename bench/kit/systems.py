@@ -41,8 +41,8 @@ _ASK_EVERY_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """What a system is given."""
+class Placement:
+    """Where a system listens, how many replicas it has, and the folder for its files."""
 
     port: int
     metrics_port: int
@@ -68,9 +68,9 @@ class System:
     title: str
     wire: str
     note: str
-    command: Callable[[Place], list[str]] = field(default=lambda _: [])
+    command: Callable[[Placement], list[str]] = field(default=lambda _: [])
     path: str = ""
-    env: Callable[[Place], Mapping[str, str]] = field(default=lambda _: {})
+    env: Callable[[Placement], Mapping[str, str]] = field(default=lambda _: {})
     venv: str = ""
 
 
@@ -82,8 +82,8 @@ class Running:
     pid: int
 
 
-def _ours(config: Path, deployments: Callable[[Place], Mapping[str, Mapping[str, Any]]]) -> Callable[[Place], list[str]]:
-    def command(place: Place) -> list[str]:
+def _ours(config: Path, deployments: Callable[[Placement], Mapping[str, Mapping[str, Any]]]) -> Callable[[Placement], list[str]]:
+    def command(place: Placement) -> list[str]:
         args = {
             "admission": {"mode": "none"}, "engine": {"slots": SLOTS}, "decoder": {"slots": SLOTS}, "front_door": {"max_sessions": SLOTS},
         }  # fmt: skip
@@ -96,28 +96,28 @@ def _ours(config: Path, deployments: Callable[[Place], Mapping[str, Mapping[str,
     return command
 
 
-def _replicated(place: Place) -> dict[str, dict[str, Any]]:
+def _replicated(place: Placement) -> dict[str, dict[str, Any]]:
     share = {"num_cpus": 0.5}  # what Ray reserves: all replicas and the front door must find room on as many cores as there are
     return {"FusedPipeline": {"autoscaling_config": None, "num_replicas": place.replicas, "ray_actor_options": share}}
 
 
-def _module(name: str) -> Callable[[Place], list[str]]:
-    def command(place: Place) -> list[str]:
+def _module(name: str) -> Callable[[Placement], list[str]]:
+    def command(place: Placement) -> list[str]:
         return [sys.executable, "-m", f"bench.peers.{name}", "--port", str(place.port), "--replicas", str(place.replicas)]
 
     return command
 
 
-def _bentoml(place: Place) -> list[str]:
+def _bentoml(place: Placement) -> list[str]:
     return ["bentoml", "serve", "bench.peers.bentoml_app:Video", "--host", "127.0.0.1", "--port", str(place.port), "-q"]
 
 
-def _mosec(place: Place) -> list[str]:
+def _mosec(place: Placement) -> list[str]:
     where = ["--address", "127.0.0.1", "--port", str(place.port), "--path", str(place.folder / "mosec")]
     return ["python", "-m", "bench.peers.mosec_app", *where, "--timeout", "600000", "--log-level", "warning"]
 
 
-def _litserve(place: Place) -> list[str]:
+def _litserve(place: Placement) -> list[str]:
     return ["python", *_module("litserve_app")(place)[1:]]
 
 
@@ -183,7 +183,7 @@ async def running(system: System, replicas: int, lead_s: float) -> AsyncGenerato
             await pipeline.aclose()
         return
     with tempfile.TemporaryDirectory(prefix="hb-", dir="/tmp") as folder:
-        place = Place(free_port(), free_port(), replicas, Path(folder))
+        place = Placement(free_port(), free_port(), replicas, Path(folder))
         process = _start(system, place)
         try:
             await _until_open(process, place)
@@ -193,7 +193,7 @@ async def running(system: System, replicas: int, lead_s: float) -> AsyncGenerato
             await asyncio.to_thread(_stop, process)
 
 
-def _start(system: System, place: Place) -> subprocess.Popen[bytes]:
+def _start(system: System, place: Placement) -> subprocess.Popen[bytes]:
     command, env = system.command(place), {**os.environ, **system.env(place), "PYTHONPATH": str(ROOT)}
     if system.venv:
         programs = environment(system.venv) / "bin"
@@ -203,7 +203,7 @@ def _start(system: System, place: Place) -> subprocess.Popen[bytes]:
         return subprocess.Popen(command, cwd=place.folder, env=env, stdout=log, stderr=log, start_new_session=True)
 
 
-async def _until_open(process: subprocess.Popen[bytes], place: Place) -> None:
+async def _until_open(process: subprocess.Popen[bytes], place: Placement) -> None:
     """Until somebody listens. What listens may not serve yet: the first call, which is not measured, waits for that."""
     deadline = time.monotonic() + READY_WITHIN_S
     while time.monotonic() < deadline and process.poll() is None:

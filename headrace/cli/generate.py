@@ -29,7 +29,7 @@ class Mode(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class Summary:
     """What `--json` prints.
 
     `frames_sha256` covers the RGB frames as the model decoded them; None in unary mode, where only an MP4 comes back.
@@ -74,7 +74,7 @@ def generate(
 ) -> None:
     """Make one video from PROMPT."""
 
-    async def main() -> Report:
+    async def main() -> Summary:
         source.check_words_and_seed(prompt, negative_prompt, seed)
         wish = source.Wish(prompt, seconds, seed, source.read_footage(image, video), steps, guidance, negative_prompt)
         check_out(out, wish.length(source.DEFAULT_SECONDS), scale)
@@ -109,7 +109,7 @@ async def _stream(
     wish: source.Wish,
     out: Path | None,
     scale: int | None,
-) -> Report:
+) -> Summary:
     import hashlib
 
     import numpy as np
@@ -146,7 +146,7 @@ async def _stream(
     if info is None:
         raise console.Failure("the stream ended before it began")
     played = clock.stats()
-    return Report(
+    return Summary(
         model=info.model, seed=info.seed, prompt=wish.prompt, mode=Mode.stream.value,
         width=info.width, height=info.height, media_fps=info.fps,
         frames=played.frames, fps=played.fps, ttff_s=played.ttff_s, wall_s=played.wall_s, late_frames=played.late_frames,
@@ -154,7 +154,7 @@ async def _stream(
     )  # fmt: skip
 
 
-async def _unary(address: str, wish: source.Wish, out: Path | None, as_json: bool) -> Report:
+async def _unary(address: str, wish: source.Wish, out: Path | None, as_json: bool) -> Summary:
     from headrace.client import HeadraceClient
 
     begun = time.monotonic()
@@ -171,7 +171,7 @@ async def _unary(address: str, wish: source.Wish, out: Path | None, as_json: boo
         note("frames_sha256 is null: unary mode returns an MP4, not the frames as the model decoded them; use --mode stream")
     info, frames = source.opened(answer.started), answer.ended.usage.frames_sent
     # All frames arrive with the answer: nothing can be seen before it, and nothing comes late after it.
-    return Report(
+    return Summary(
         model=info.model, seed=info.seed, prompt=wish.prompt, mode=Mode.unary.value,
         width=info.width, height=info.height, media_fps=info.fps,
         frames=frames, fps=frames / wall_s, ttff_s=wall_s, wall_s=wall_s, late_frames=0,
@@ -179,7 +179,7 @@ async def _unary(address: str, wish: source.Wish, out: Path | None, as_json: boo
     )  # fmt: skip
 
 
-def _print(report: Report) -> None:
+def _print(report: Summary) -> None:
     ttff = "none" if report.ttff_s is None else f"{report.ttff_s:.3f} s"
     print(f"model        {report.model}, {report.width}x{report.height} at {report.media_fps} frames a second")
     print(f"seed         {report.seed}")

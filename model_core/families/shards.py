@@ -32,7 +32,7 @@ _INDEX = re.compile(rf"(?P<base>.+)\.safetensors\.index(?:\.(?P<variant>{'|'.joi
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class StoredTensor:
     """One tensor in a file, `size` bytes from `start` on."""
 
     dtype: str
@@ -54,13 +54,13 @@ class Weights:
     files: tuple[Path, ...]
     variant: str = ""
 
-    def tensors(self) -> dict[str, Held]:
+    def tensors(self) -> dict[str, StoredTensor]:
         """By name.
 
         Raises:
             WeightsError: a file is damaged, holds a type that is not loaded, or a tensor that another file holds too.
         """
-        found: dict[str, Held] = {}
+        found: dict[str, StoredTensor] = {}
         for path in self.files:
             for name, held in header(path).items():
                 if name in found:
@@ -125,7 +125,7 @@ def _check_parts(folder: Path, files: Sequence[re.Match[str]]) -> None:
         raise WeightsError(f"{folder} has {parts[0].string}, but {what}")
 
 
-def header(path: Path) -> dict[str, Held]:
+def header(path: Path) -> dict[str, StoredTensor]:
     """The tensors that a safetensors file holds.
 
     Raises:
@@ -138,7 +138,7 @@ def header(path: Path) -> dict[str, Held]:
             if length > min(size, _MAX_HEADER_BYTES):
                 raise ValueError(f"its header would be {length} bytes")
             entries = {name: entry for name, entry in json.loads(file.read(length)).items() if name != "__metadata__"}
-        tensors = {name: _held(entry, path, 8 + length) for name, entry in entries.items()}
+        tensors = {name: _stored_tensor(entry, path, 8 + length) for name, entry in entries.items()}
     except (struct.error, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise WeightsError(f"{path} is no safetensors file: {error}") from error
     if size != (end := max((held.start + held.size for held in tensors.values()), default=8 + length)):
@@ -151,9 +151,9 @@ def header(path: Path) -> dict[str, Held]:
     return tensors
 
 
-def _held(entry: Any, path: Path, data: int) -> Held:
+def _stored_tensor(entry: Any, path: Path, data: int) -> StoredTensor:
     start, end = (int(offset) for offset in entry["data_offsets"])
-    return Held(str(entry["dtype"]), tuple(int(size) for size in entry["shape"]), path, data + start, end - start)
+    return StoredTensor(str(entry["dtype"]), tuple(int(size) for size in entry["shape"]), path, data + start, end - start)
 
 
 def contents(files: Sequence[Path]) -> list[str]:

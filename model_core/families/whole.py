@@ -16,7 +16,7 @@ from model_core.families.checkpoint import INDEX, Checkpoint
 from model_core.families.files import listed
 from model_core.families.settings import settled
 from model_core.families.shapes import counts_of, shapes_of
-from model_core.families.shards import Held, weights_of
+from model_core.families.shards import StoredTensor, weights_of
 from model_core.families.vocabulary import check_vocabulary
 from model_core.families.wan_names import GENERATORS, renamed, to_diffusers
 
@@ -271,7 +271,7 @@ def _check_counts(folder: Path, names: Iterable[str], counts: Mapping[str, tuple
             raise WeightsError(f"{folder} does not fit its config.json, whose {setting} makes {must} of {prefix}*; there are {found}")
 
 
-def _problems(network: Network, tensors: Mapping[str, Held], count: int) -> Iterator[str]:
+def _problems(network: Network, tensors: Mapping[str, StoredTensor], count: int) -> Iterator[str]:
     """What is wrong with names and shapes; `count` is how many blocks there are, if that is known."""
     words = {name.split(".")[0] for name in tensors}
     if strange := sorted(words - network.parts - network.optional):
@@ -295,7 +295,7 @@ def _told_of(strange: Sequence[str], blocks: str) -> str:
     return f"unexpected: {strange[0]}, {len(strange)} in all"
 
 
-def _block_problems(prefix: str, tensors: Mapping[str, Held], count: int) -> Iterator[str]:
+def _block_problems(prefix: str, tensors: Mapping[str, StoredTensor], count: int) -> Iterator[str]:
     """Problems: there are not `count` blocks, if that is known, or they are not alike."""
     blocks: dict[int, dict[str, tuple[int, ...]]] = {}
     for name, held in tensors.items():
