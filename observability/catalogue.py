@@ -2,7 +2,8 @@
 
 Objectives stand on bucket edges, so that the share that meets one is a plain ratio of two counters: first frame within
 1 s (`le="1.0"`), chunks on time (`le="0.0"`). No label takes a caller's words: each names the closed set that its values come from, so the
-number of series is fixed. To add a metric, add a constant here; documents, dashboards and checks look at `CATALOGUE`.
+number of series is fixed. What is counted of single sessions has a `model` label: those series multiply by the number of served models. To
+add a metric, add a constant here; documents, dashboards and checks look at `CATALOGUE`.
 """
 
 from __future__ import annotations
@@ -94,6 +95,7 @@ class Metric:
 
 STAGES = ("text_encoder", "denoiser", "decoder")
 
+MODEL = Label("model", bound="models that the front door serves; one, today")
 TENANT = Label("tenant", bound="tenants of the configuration, `default` and `other`")
 STAGE = Label("stage", STAGES)
 DEPLOYMENT = Label("deployment", bound="deployments of the application")
@@ -119,43 +121,43 @@ DIRECTION = Label("direction", ("up", "down", "hold"))
 _DOOR = Process.FRONT_DOOR
 
 # -- what a viewer feels: measured where frames leave ------------------------------------------------------------------------
-TTFF = Metric("ttff_seconds", Kind.HISTOGRAM, "From admission to the first frame sent.", _DOOR, (), FIRST_FRAME_BUCKETS_S)
+TTFF = Metric("ttff_seconds", Kind.HISTOGRAM, "From admission to the first frame sent.", _DOOR, (MODEL,), FIRST_FRAME_BUCKETS_S)
 TTFF_PART = Metric(
     "ttff_part_seconds", Kind.HISTOGRAM,
     "Where the time to a session's first frame went. queue: waiting inside the stages; service: stage compute; transfer: on the way "
     "between processes and threads while somebody waited for it; overhead: everything else. The four sum to ttff_seconds.",
-    _DOOR, (PART,), STAGE_BUCKETS_S,
+    _DOOR, (MODEL, PART), STAGE_BUCKETS_S,
 )  # fmt: skip
 LATENESS = Metric(
     "chunk_lateness_seconds", Kind.HISTOGRAM, "How long after its playout deadline a chunk was sent; 0 for one on time. Paced sessions.",
-    _DOOR, (), LATENESS_BUCKETS_S,
+    _DOOR, (MODEL,), LATENESS_BUCKETS_S,
 )  # fmt: skip
 GAP = Metric(
     "interframe_gap_seconds", Kind.HISTOGRAM,
     "Between frames sent one after the other in different chunks; pauses left out. Frames of one chunk leave together.",
-    _DOOR, (), GAP_BUCKETS_S,
+    _DOOR, (MODEL,), GAP_BUCKETS_S,
 )  # fmt: skip
 JITTER = Metric(
     "jitter_seconds", Kind.HISTOGRAM,
     "By how much the gap before a chunk differs from the length of the chunk before it, either way. Paced sessions.",
-    _DOOR, (), JITTER_BUCKETS_S,
+    _DOOR, (MODEL,), JITTER_BUCKETS_S,
 )  # fmt: skip
 STALL_SECONDS = Metric(
     "stall_seconds_total", Kind.COUNTER,
     "Seconds that a viewer's picture stood still because a chunk was sent after it was due; a stall moves everything after it.",
-    _DOOR,
+    _DOOR, (MODEL,),
 )  # fmt: skip
 PLAYED = Metric(
     "sessions_played_total", Kind.COUNTER, "Paced sessions that showed a frame and have ended; continuous: whether none of them stalled.",
-    _DOOR, (CONTINUOUS,),
+    _DOOR, (MODEL, CONTINUOUS),
 )  # fmt: skip
 PROMPT_SWITCH = Metric(
     "prompt_switch_seconds", Kind.HISTOGRAM, "From a new prompt's arrival to the first frame sent that was made for it.",
-    _DOOR, (), SWITCH_BUCKETS_S,
+    _DOOR, (MODEL,), SWITCH_BUCKETS_S,
 )  # fmt: skip
 RESUME = Metric(
     "resume_seconds", Kind.HISTOGRAM, "From the arrival of a resumed session to the first frame sent that it had missed.",
-    _DOOR, (), FIRST_FRAME_BUCKETS_S, eventful=True,
+    _DOOR, (MODEL,), FIRST_FRAME_BUCKETS_S, eventful=True,
 )  # fmt: skip
 
 # -- sessions and admission --------------------------------------------------------------------------------------------------
@@ -174,46 +176,46 @@ CALLS = Metric(
     (RPC, OUTCOME),
     formerly="sessions_total",
 )
-ADMISSIONS = Metric("admissions_total", Kind.COUNTER, "Requests, by tenant and answer.", _DOOR, (TENANT, ANSWER))
-ADMISSION_WAIT = Metric("admission_wait_seconds", Kind.HISTOGRAM, "Wait for a slot; 0 for none.", _DOOR, (), WAIT_BUCKETS_S)
+ADMISSIONS = Metric("admissions_total", Kind.COUNTER, "Requests, by tenant and answer.", _DOOR, (MODEL, TENANT, ANSWER))
+ADMISSION_WAIT = Metric("admission_wait_seconds", Kind.HISTOGRAM, "Wait for a slot; 0 for none.", _DOOR, (MODEL,), WAIT_BUCKETS_S)
 STORE_ERRORS = Metric(
     "session_store_errors_total", Kind.COUNTER, "Calls of the session store that failed or took too long.",
     _DOOR, (OPERATION,), eventful=True,
 )  # fmt: skip
 
 # -- what was made, and what it cost -----------------------------------------------------------------------------------------
-FRAMES = Metric("frames_total", Kind.COUNTER, "Frames sent, by codec.", _DOOR, (CODEC,))
-VIDEO_SECONDS = Metric("video_seconds_total", Kind.COUNTER, "Seconds of video sent, by tenant.", _DOOR, (TENANT,))
+FRAMES = Metric("frames_total", Kind.COUNTER, "Frames sent, by codec.", _DOOR, (MODEL, CODEC))
+VIDEO_SECONDS = Metric("video_seconds_total", Kind.COUNTER, "Seconds of video sent, by tenant.", _DOOR, (MODEL, TENANT))
 ACCELERATOR_SECONDS = Metric(
     "accelerator_seconds_total", Kind.COUNTER,
-    "Device time of chunks sent, shared forwards divided by the sessions in them, by tenant and stage.", _DOOR, (TENANT, STAGE),
+    "Device time of chunks sent, shared forwards divided by the sessions in them, by tenant and stage.", _DOOR, (MODEL, TENANT, STAGE),
 )  # fmt: skip
 DEGRADED_CHUNKS = Metric(
     "degraded_chunks_total", Kind.COUNTER, "Chunks sent that were made with fewer steps than were asked for, by brown-out level.",
-    _DOOR, (LEVEL,), eventful=True,
+    _DOOR, (MODEL, LEVEL), eventful=True,
 )  # fmt: skip
 
 # -- where a chunk's time went: carried by the chunk, counted when it is sent ------------------------------------------------
 CHUNK_LATENCY = Metric(
-    "chunk_latency_seconds", Kind.HISTOGRAM, "Queue and service time of a chunk, all stages.", _DOOR, (), CHUNK_BUCKETS_S
+    "chunk_latency_seconds", Kind.HISTOGRAM, "Queue and service time of a chunk, all stages.", _DOOR, (MODEL,), CHUNK_BUCKETS_S
 )
 STAGE_QUEUE = Metric(
     "stage_queue_seconds", Kind.HISTOGRAM, "Time a chunk, or a prompt, waited in a stage before work on it began.",
-    _DOOR, (STAGE,), STAGE_BUCKETS_S,
+    _DOOR, (MODEL, STAGE), STAGE_BUCKETS_S,
 )  # fmt: skip
 STAGE_SERVICE = Metric(
-    "stage_service_seconds", Kind.HISTOGRAM, "Time a stage worked on a chunk, or on a prompt.", _DOOR, (STAGE,), STAGE_BUCKETS_S
+    "stage_service_seconds", Kind.HISTOGRAM, "Time a stage worked on a chunk, or on a prompt.", _DOOR, (MODEL, STAGE), STAGE_BUCKETS_S
 )
 STAGE_TRANSFER = Metric(
     "stage_transfer_seconds", Kind.HISTOGRAM,
     "Time that whoever pulled the stage waited for a result that was already on its way. Between hosts as exact as their clocks agree.",
-    _DOOR, (STAGE,), STAGE_BUCKETS_S,
+    _DOOR, (MODEL, STAGE), STAGE_BUCKETS_S,
 )  # fmt: skip
 OVERHEAD = Metric(
     "framework_overhead_seconds", Kind.HISTOGRAM,
     "End to end less stage compute and queueing. first_frame: from admission to the first frame sent; chunk: its transfers, and from its "
     "arrival at the front door until gRPC has taken it, a slow reader's flow control included.",
-    _DOOR, (OF,), STAGE_BUCKETS_S,
+    _DOOR, (MODEL, OF), STAGE_BUCKETS_S,
 )  # fmt: skip
 REPLICAS = Metric(
     "replicas_answering", Kind.GAUGE, "Replicas that answered when Prometheus last asked for its targets, by deployment.",

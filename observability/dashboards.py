@@ -101,6 +101,7 @@ _OVERVIEW = Dashboard(
             "Error budgets: burn rate", "How many times faster than allowed each budget burns, in the alerts' shortest window.", "short",
             tuple(Line(f"{share_name(o, BURNS[0].short_s)} / {1 - o.target:.6g}", o.name.replace("_", " ")) for o in OBJECTIVES),
         ),
+        _panel("Time to first frame by model, p95", c.TTFF, "s", Line(_quantile(c.TTFF, 0.95, "model"), "{{model}}")),
         _panel("Calls ended", c.CALLS, "ops", Line(_rate(c.CALLS, "rpc, outcome"), "{{rpc}} {{outcome}}")),
         _panel("Requests by answer", c.ADMISSIONS, "ops", Line(_rate(c.ADMISSIONS, "answer"), "{{answer}}")),
         _panel("Wait for a slot", c.ADMISSION_WAIT, "s", *_quantiles(c.ADMISSION_WAIT, 0.5, 0.99)),

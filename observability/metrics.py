@@ -52,29 +52,51 @@ class OldName(Collector):
 
 @dataclass(frozen=True, slots=True)
 class StageSeries:
-    """What is counted of one stage, its label looked up once."""
+    """What is counted of one stage for one model, its labels looked up once."""
 
     queue: Histogram
     service: Histogram
     transfer: Histogram
 
 
+@dataclass(frozen=True, slots=True)
+class ModelSeries:
+    """What is counted of the sessions of one model, its labels looked up once."""
+
+    ttff_seconds: Histogram
+    ttff_parts: Mapping[str, Histogram]
+    chunk_lateness_seconds: Histogram
+    interframe_gap_seconds: Histogram
+    jitter_seconds: Histogram
+    stall_seconds_total: Counter
+    sessions_played: Mapping[bool, Counter]
+    prompt_switch_seconds: Histogram
+    resume_seconds: Histogram
+    admission_wait_seconds: Histogram
+    frames: Mapping[str, Counter]
+    video_seconds_total: Callable[[str], Counter]
+    accelerator_seconds_total: Callable[[str, str], Counter]
+    degraded_chunks_total: Callable[[str], Counter]
+    chunk_latency_seconds: Histogram
+    stages: Mapping[str, StageSeries]
+    overhead_first_frame: Histogram
+    overhead_chunk: Histogram
+
+
 class Metrics:
-    """A front door's."""
+    """The metrics of a front door. Those of single sessions are counted through `of` the session's model."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
         self.ttff_seconds = histogram(c.TTFF, registry)
-        parts = histogram(c.TTFF_PART, registry)
-        self.ttff_parts = {part: parts.labels(part) for part in c.PART.values}
         self.chunk_lateness_seconds = histogram(c.LATENESS, registry)
-        self.interframe_gap_seconds = histogram(c.GAP, registry)
-        self.jitter_seconds = histogram(c.JITTER, registry)
-        self.stall_seconds_total = counter(c.STALL_SECONDS, registry)
-        played = counter(c.PLAYED, registry)
-        self.sessions_played = {continuous: played.labels("yes" if continuous else "no") for continuous in (True, False)}
         self.prompt_switch_seconds = histogram(c.PROMPT_SWITCH, registry)
-        self.resume_seconds = histogram(c.RESUME, registry)
+        self._ttff_part = histogram(c.TTFF_PART, registry)
+        self._gap = histogram(c.GAP, registry)
+        self._jitter = histogram(c.JITTER, registry)
+        self._stalls = counter(c.STALL_SECONDS, registry)
+        self._played = counter(c.PLAYED, registry)
+        self._resume = histogram(c.RESUME, registry)
 
         self.sessions_live = gauge(c.SESSIONS_LIVE, registry)
         self.sessions_waiting = gauge(c.SESSIONS_WAITING, registry)
@@ -83,21 +105,49 @@ class Metrics:
         self.brownout_level = gauge(c.BROWNOUT, registry)
         self.calls_total = counter(c.CALLS, registry)
         self.admissions_total = counter(c.ADMISSIONS, registry)
-        self.admission_wait_seconds = histogram(c.ADMISSION_WAIT, registry)
+        self._admission_wait = histogram(c.ADMISSION_WAIT, registry)
         self.session_store_errors_total = counter(c.STORE_ERRORS, registry)
 
-        frames = counter(c.FRAMES, registry)
-        self.frames = {codec: frames.labels(codec) for codec in c.CODEC.values}
-        self.video_seconds_total = counter(c.VIDEO_SECONDS, registry)
-        self.accelerator_seconds_total = counter(c.ACCELERATOR_SECONDS, registry)
-        self.degraded_chunks_total = counter(c.DEGRADED_CHUNKS, registry)
+        self._frames = counter(c.FRAMES, registry)
+        self._video_seconds = counter(c.VIDEO_SECONDS, registry)
+        self._accelerator_seconds = counter(c.ACCELERATOR_SECONDS, registry)
+        self._degraded_chunks = counter(c.DEGRADED_CHUNKS, registry)
 
-        self.chunk_latency_seconds = histogram(c.CHUNK_LATENCY, registry)
-        queue, service, transfer = (histogram(metric, registry) for metric in (c.STAGE_QUEUE, c.STAGE_SERVICE, c.STAGE_TRANSFER))
-        self.stages = {s: StageSeries(queue.labels(s), service.labels(s), transfer.labels(s)) for s in c.STAGES}
-        overhead = histogram(c.OVERHEAD, registry)
-        self.overhead_first_frame, self.overhead_chunk = (overhead.labels(of) for of in c.OF.values)
+        self._chunk_latency = histogram(c.CHUNK_LATENCY, registry)
+        self._queue, self._service, self._transfer = (histogram(m, registry) for m in (c.STAGE_QUEUE, c.STAGE_SERVICE, c.STAGE_TRANSFER))
+        self._overhead = histogram(c.OVERHEAD, registry)
         self.replicas_answering = gauge(c.REPLICAS, registry)
+        self._models: dict[str, ModelSeries] = {}
+
+    def of(self, model: str) -> ModelSeries:
+        """The series of one model. `model` must be a served one's name, or the number of series grows without bound."""
+        series = self._models.get(model)
+        if series is None:
+            series = self._models[model] = self._series(model)
+        return series
+
+    def _series(self, model: str) -> ModelSeries:
+        queue, service, transfer = self._queue, self._service, self._transfer
+        return ModelSeries(
+            ttff_seconds=self.ttff_seconds.labels(model),
+            ttff_parts={part: self._ttff_part.labels(model, part) for part in c.PART.values},
+            chunk_lateness_seconds=self.chunk_lateness_seconds.labels(model),
+            interframe_gap_seconds=self._gap.labels(model),
+            jitter_seconds=self._jitter.labels(model),
+            stall_seconds_total=self._stalls.labels(model),
+            sessions_played={continuous: self._played.labels(model, "yes" if continuous else "no") for continuous in (True, False)},
+            prompt_switch_seconds=self.prompt_switch_seconds.labels(model),
+            resume_seconds=self._resume.labels(model),
+            admission_wait_seconds=self._admission_wait.labels(model),
+            frames={codec: self._frames.labels(model, codec) for codec in c.CODEC.values},
+            video_seconds_total=lambda tenant: self._video_seconds.labels(model, tenant),
+            accelerator_seconds_total=lambda tenant, stage: self._accelerator_seconds.labels(model, tenant, stage),
+            degraded_chunks_total=lambda level: self._degraded_chunks.labels(model, level),
+            chunk_latency_seconds=self._chunk_latency.labels(model),
+            stages={s: StageSeries(queue.labels(model, s), service.labels(model, s), transfer.labels(model, s)) for s in c.STAGES},
+            overhead_first_frame=self._overhead.labels(model, "first_frame"),
+            overhead_chunk=self._overhead.labels(model, "chunk"),
+        )
 
 
 class DenoiserMetrics:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from model_core.types import FrameChunk, Numerics, StageTiming
 from observability.context import exemplar
-from observability.metrics import Metrics
+from observability.metrics import ModelSeries
 from observability.session_trace import SessionTrace
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class SessionMeter:
     """One session's. Tell it what happened, in order.
 
     Args:
-        metrics: where to count.
+        metrics: where to count what its model's sessions do.
         tenant: one of a fixed set.
         fps: media rate.
         paced: whether the session keeps up with playback; one that does not can neither be late nor stall.
@@ -50,7 +50,7 @@ class SessionMeter:
 
     def __init__(
         self,
-        metrics: Metrics,
+        metrics: ModelSeries,
         tenant: str,
         fps: int,
         *,
@@ -62,8 +62,8 @@ class SessionMeter:
         self._trace = trace
         self._fps = fps
         self._paced = paced
-        self._video_s = metrics.video_seconds_total.labels(tenant)
-        self._device_s = {stage: metrics.accelerator_seconds_total.labels(tenant, stage) for stage in metrics.stages}
+        self._video_s = metrics.video_seconds_total(tenant)
+        self._device_s = {stage: metrics.accelerator_seconds_total(tenant, stage) for stage in metrics.stages}
         self._last: tuple[float, int] | None = None  # when the last chunk was sent, and its frames
         self._stalled_s = 0.0
         self._showed = False
@@ -140,7 +140,7 @@ class SessionMeter:
 
     def degraded(self, level: int) -> None:
         """The chunk that was just sent was made at brown-out `level`."""
-        self._metrics.degraded_chunks_total.labels(str(level)).inc()
+        self._metrics.degraded_chunks_total(str(level)).inc()
 
     def paused(self) -> None:
         """The time until the next chunk is nobody's gap."""

@@ -51,8 +51,9 @@ class Served:
     client: HeadraceClient
 
     def metric(self, name: str, **labels: str) -> float:
-        """A sample's value; 0 where there is none yet."""
-        return self.registry.get_sample_value(f"headrace_{name}", labels) or 0.0
+        """The sum of the samples that have these labels, whatever others they have; 0 where there is none yet."""
+        samples = (sample for family in self.registry.collect() for sample in family.samples if sample.name == f"headrace_{name}")
+        return sum(sample.value for sample in samples if labels.items() <= sample.labels.items())
 
     async def nothing_left(self) -> None:
         """Wait until no session, slot, place in line, or stream is left."""

@@ -82,15 +82,21 @@ class AdmissionConfig:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One request: its tenant's account, the steps that its chunks cost, and whether it must keep up with playback.
+    """One request for a session.
 
-    `resumed`: somebody is watching it already, so it stands before those who have not begun, and is not refused for a long wait.
+    Attributes:
+        tenant: the account.
+        steps: denoise steps that a chunk costs.
+        paced: whether it must keep up with playback.
+        resumed: somebody is watching it already, so it stands before those who have not begun, and is not refused for a long wait.
+        model: the model that it is for. An `AdmissionControl` decides for the replicas of one model, so no decision looks at this.
     """
 
     tenant: str
     steps: int
     paced: bool
     resumed: bool = False
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,8 @@ def best_us(work: Callable[[int], None], times: int) -> float:
 
 
 def counting() -> Callable[[int], None]:
-    meter, denoiser = SessionMeter(Metrics(CollectorRegistry()), "default", 24, paced=True), DenoiserMetrics(CollectorRegistry())
+    meter = SessionMeter(Metrics(CollectorRegistry()).of("millrace-64"), "default", 24, paced=True)
+    denoiser = DenoiserMetrics(CollectorRegistry())
     forwards = [*(Forward("step", 1, 1, 0.01, (0.2,)) for _ in range(4)), Forward("commit", 1, 1, 0.01)]
 
     def count(n: int) -> None:

@@ -37,8 +37,10 @@ class Scoreboard:
 
 
 def _counted(histogram: Histogram, objective: float) -> tuple[float, float]:
-    """Observations, and those beyond `objective`, which is an edge of a bucket."""
-    buckets = {
-        float(sample.labels["le"]): sample.value for family in histogram.collect() for sample in family.samples if "le" in sample.labels
-    }
+    """Observations of all models, and those beyond `objective`, which is an edge of a bucket."""
+    buckets = dict.fromkeys((objective, math.inf), 0.0)
+    for family in histogram.collect():
+        for sample in family.samples:
+            if (edge := float(sample.labels.get("le", "nan"))) in buckets:
+                buckets[edge] += sample.value
     return buckets[math.inf], buckets[math.inf] - buckets[objective]

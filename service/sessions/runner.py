@@ -60,6 +60,8 @@ class SessionRunner:
         self._limits = limits
         self._metrics = metrics
         self._clock = clock
+        for model in pipelines:
+            metrics.of(model)  # its series are there before its first session
         self._sessions: set[ServedSession] = set()
         self._draining = asyncio.Event()
         self._handed_over = asyncio.Event()
@@ -127,7 +129,8 @@ class SessionRunner:
         arrived = self._clock.now()
         account = self._desk.tenant(call.tenant)
         config, steps, scale = order.config, order.request.num_steps, order.request.scale(order.config)
-        ask = Ask(account, config.work(steps, scale), paced=order.max_lead_s > 0, resumed=order.resume is not None)
+        work, resumed = config.work(steps, scale), order.resume is not None
+        ask = Ask(account, work, paced=order.max_lead_s > 0, resumed=resumed, model=config.name)
         SESSION_ID.set(order.request.session_id)
         if call.trace is not None:
             call.trace.about(order.request.session_id, trace_attributes(order, account))
@@ -140,7 +143,7 @@ class SessionRunner:
             encoded = self._clock.now()
             opening = Opening(arrived, encoding_timing(session, encoded - asked))
             paced, numerics = order.max_lead_s > 0, session.context().numerics
-            meter = SessionMeter(self._metrics, account, order.config.fps, paced=paced, trace=call.trace, numerics=numerics)
+            meter = SessionMeter(self._metrics.of(config.name), account, order.config.fps, paced=paced, trace=call.trace, numerics=numerics)
             meter.encoded(opening.encoding, asked, encoded)
             served = ServedSession(order, session, ticket, meter, opening, self._keeper, self._clock)
             ticket.follow(
@@ -167,10 +170,10 @@ class SessionRunner:
         try:
             with self._desk.enter(ask, token) as ticket:
                 answer = "waiting" if not ticket.admitted else "degraded" if ticket.steps < ask.steps else "admitted"
-                count.labels(ask.tenant, answer).inc()
+                count.labels(ask.model, ask.tenant, answer).inc()
                 yield ticket
         except CapacityExceeded:
-            count.labels(ask.tenant, "refused").inc()
+            count.labels(ask.model, ask.tenant, "refused").inc()
             raise
 
     @contextmanager

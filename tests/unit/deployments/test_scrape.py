@@ -58,13 +58,13 @@ async def test_a_replica_that_stops_answering_is_not_listed_any_more() -> None:
 
 async def test_the_endpoint_serves_metrics_and_targets_and_nothing_else() -> None:
     registry = CollectorRegistry()
-    Metrics(registry).ttff_seconds.observe(0.4)
+    Metrics(registry).of("m").ttff_seconds.observe(0.4)
     known: Targets = [{"targets": ["10.0.0.1:1"], "labels": {"process": "Decoder"}}]
     exporter = Exporter(registry, targets=lambda: known)
     try:
         status, text = await asyncio.to_thread(fetch, exporter.port, "/metrics")
         assert status == 200
-        assert 'headrace_ttff_seconds_bucket{le="1.0"} 1.0' in text
+        assert 'headrace_ttff_seconds_bucket{le="1.0",model="m"} 1.0' in text
         assert "_created" not in text
         status, text = await asyncio.to_thread(fetch, exporter.port, "/targets")
         assert (status, json.loads(text)) == (200, known)

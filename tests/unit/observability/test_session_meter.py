@@ -17,7 +17,7 @@ from headrace.v1 import video_pb2 as pb
 from model_core.events import Forward
 from model_core.types import Codec, FrameChunk, LatentChunk, SessionContext, StageTiming, received
 from observability import catalogue as c
-from observability.catalogue import CATALOGUE
+from observability.catalogue import CATALOGUE, PREFIX
 from observability.metrics import DenoiserMetrics, Metrics
 from observability.session_meter import SessionMeter, first_frame
 from tests.fakes import DECODE_TIMING, FakeDenoiser, FakeStages
@@ -40,10 +40,10 @@ class Meter:
 
     def __init__(self, *, paced: bool = True) -> None:
         self.registry = CollectorRegistry()
-        self.meter = SessionMeter(Metrics(self.registry), "default", FPS, paced=paced)
+        self.meter = SessionMeter(Metrics(self.registry).of("m"), "default", FPS, paced=paced)
 
     def value(self, name: str, **labels: str) -> float:
-        return self.registry.get_sample_value(f"headrace_{name}", labels) or 0.0
+        return self.registry.get_sample_value(f"headrace_{name}", labels | {"model": "m"}) or 0.0
 
 
 def test_the_parts_of_a_first_frame_sum_to_the_whole() -> None:
@@ -170,8 +170,9 @@ async def test_no_caller_adds_a_series() -> None:
         await served.nothing_left()
         after = series(served)
     assert after == before
-    allowed = {(m.full, label.name): set(label.values) for m in CATALOGUE for label in m.labels}
-    bounded = {"tenant": set(TENANTS), "level": {"1", "2"}}
+    named = [(name, m) for m in CATALOGUE for name in (m.full, *([f"{PREFIX}_{m.formerly}"] if m.formerly else []))]
+    allowed = {(name, label.name): set(label.values) for name, m in named for label in m.labels}
+    bounded = {"tenant": set(TENANTS), "level": {"1", "2"}, "model": {served.stages.config.name}}
     for name, labels in after:
         metric = name.removesuffix("_bucket").removesuffix("_count").removesuffix("_sum").removesuffix("_created")
         for label, value in labels:
@@ -182,7 +183,7 @@ async def test_no_caller_adds_a_series() -> None:
 def test_counting_a_chunk_is_a_bounded_number_of_calls() -> None:
     """`sent`, and a chunk's forwards, however many chunks came before; `bench.costs.hot_path` has the seconds."""
     metrics = Metrics(CollectorRegistry())
-    meter, denoiser = SessionMeter(metrics, "default", FPS, paced=True), DenoiserMetrics(CollectorRegistry())
+    meter, denoiser = SessionMeter(metrics.of("m"), "default", FPS, paced=True), DenoiserMetrics(CollectorRegistry())
     forwards = [*(Forward("step", 1, 1, 0.01, (0.2,)) for _ in range(4)), Forward("commit", 1, 1, 0.01)]
 
     def count(index: int) -> None:

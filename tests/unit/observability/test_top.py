@@ -25,7 +25,7 @@ class Door:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.metrics = Metrics(self.registry)
-        self.meter = SessionMeter(self.metrics, "default", 24, paced=True)
+        self.meter = SessionMeter(self.metrics.of("m"), "default", 24, paced=True)
         self.stages = {"denoiser_sessions": 2.0, "denoiser_free_slots": 14.0, "denoiser_busy_s": 5.0}
         self.denoiser = CollectorRegistry()
         self.denoiser.register(StatisticsCollector(lambda: self.stages))
@@ -39,13 +39,13 @@ class Door:
 def test_what_happened_between_two_readings() -> None:
     door = Door()
     for _ in range(5):
-        door.metrics.ttff_seconds.observe(4.0)  # long ago
+        door.metrics.of("m").ttff_seconds.observe(4.0)  # long ago
     before = door.read(100.0)
     for seconds in (0.06, 0.07, 0.08, 0.9):
-        door.metrics.ttff_seconds.observe(seconds)
+        door.metrics.of("m").ttff_seconds.observe(seconds)
     for lateness in (0.0, 0.0, 0.0, 0.25):
-        door.metrics.chunk_lateness_seconds.observe(lateness)
-    door.metrics.frames["jpeg"].inc(480)
+        door.metrics.of("m").chunk_lateness_seconds.observe(lateness)
+    door.metrics.of("m").frames["jpeg"].inc(480)
     door.metrics.sessions_live.set(3)
     door.metrics.sessions_waiting.set(1)
     door.metrics.capacity_sessions.set(8)

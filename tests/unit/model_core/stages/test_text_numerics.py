@@ -182,7 +182,7 @@ def test_the_front_door_that_resumes_a_session_logs_what_rounds_otherwise_as_far
 ) -> None:
     frames = FrameChunk(3, 24, 8, 8, 8, Codec.JPEG, (b"",) * 8, np.zeros((1, 1, 1, 1), np.float32), numerics=Numerics(OURS, OURS, OURS))
     with caplog.at_level(logging.INFO, "observability.session_meter"):
-        meter = SessionMeter(Metrics(CollectorRegistry()), "default", 24, paced=False, numerics=before)
+        meter = SessionMeter(Metrics(CollectorRegistry()).of("m"), "default", 24, paced=False, numerics=before)
         for _ in range(2):
             meter.sent(frames, 0.0, 0.0, 0.0)
     assert [record.message.partition(" the")[0] for record in caplog.records] == (["from frame 24 on"] if other else [])
