@@ -60,30 +60,31 @@ class VideoServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Generate(self, request, context):
-        """A finished MP4 in one answer, made as fast as the cluster can.
+        """Returns a finished MP4, made as fast as the cluster can.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Stream(self, request, context):
-        """Frames as they are made. Cancel the call to stop.
+        """Streams frames as they are made. Cancel the call to stop.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Live(self, request_iterator, context):
-        """A steerable session: start, change the prompt mid-stream, pause, resume, stop. Closing the sending side says that no more controls come.
-        A session that plays goes on to its end; one without an end goes on until the call is cancelled, or for as long as a Stream may last. A
-        session that is paused at that moment ends, because nobody is left to resume it.
+        """Runs a session that the client steers: start, change the prompt, pause, resume, stop.
+        A client that closes its sending side sends no more controls. A session that plays then continues to its end. A
+        session without an end continues until the call is cancelled, or for as long as a Stream may last. A session that
+        is paused at that moment ends, because no control can resume it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListModels(self, request, context):
-        """What is served, with the limits that requests are checked against.
+        """Returns the models that the server offers, with the limits of requests.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
