@@ -211,7 +211,7 @@ async def check_alert(seen: Prometheus, slowed: Path) -> int:
 def runbook_queries() -> list[str]:
     """As they stand in the alert's runbook: for stages, and for replicas."""
     text = (ROOT / runbook(ALERT)).read_text(encoding="utf-8")
-    return re.findall(r"^ +(topk\(.*\[5m\].*)$", text, re.MULTILINE)
+    return [" ".join(query.split()) for query in re.findall(r"^ *```promql\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL)]
 
 
 def slow_decoder(seen: Prometheus) -> str | None:

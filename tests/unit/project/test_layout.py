@@ -18,6 +18,7 @@ FIXED = (
     "deploy/kuberay/rayservice.yaml", "docs/adr/README.md", "proto/headrace/v1/video.proto",
 )  # fmt: skip
 MAX_LINES = 400
+MAX_COLUMNS = 120  # of a document
 # Words and paths of the machines and people that wrote this; character classes keep this file from matching itself.
 FOREIGN = re.compile(
     r"/w[o]rk/|/f[a]rm/|/opt/p[y]pi|/r[o]ot/|s[h]ared/design|\bc[o]-founder|\bc[l]aude\b|a[n]thropic|\bi[s]sue #?\d|\bb[r]ief\.md",
@@ -100,18 +101,54 @@ def test_links_in_documents_lead_somewhere() -> None:
     assert [f"{relative(d)} -> {target}" for d, target in local if not (d.parent / target).exists()] == []
 
 
+WIDE_YET = {"ARCHITECTURE.md", "CONTRIBUTING.md", "README.md", "docs/metrics.md"}
+
+
+def test_lines_of_documents_fit_a_screen() -> None:
+    """Everything must fit: prose is wrapped, a table with long cells becomes a list, a long command gets backslashes."""
+    wide = {
+        relative(d): lines
+        for d in documents()
+        if relative(d) not in WIDE_YET
+        and (lines := [number for number, line in enumerate(d.read_text().splitlines(), 1) if len(line) > MAX_COLUMNS])
+    }
+    assert wide == {}
+
+
+def test_headings_that_links_name_exist() -> None:
+    missing = []
+    for document in documents():
+        for target, anchor in re.findall(r"\]\(([^)#\s]*)#([^)\s]+)\)", document.read_text()):
+            page = (document.parent / target) if target else document
+            if "://" not in target and page.suffix == ".md" and anchor not in headings(page):
+                missing.append(f"{relative(document)} -> {target}#{anchor}")
+    assert missing == []
+
+
+def headings(page: Path) -> set[str]:
+    """The anchors that GitHub gives to the headings of `page`."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+# Names that stand for a file which the reader chooses or writes.
+PLACEHOLDERS = {"findings/NAME.sh", "trn2.yaml"}
+
+
 def test_paths_named_in_documents_exist() -> None:
-    """A path in backticks is a claim: from the top level down, or the bare name of a file that stands somewhere."""
+    """A path in backticks is a claim. It starts at the top level or beside the document, or is the bare name of a tracked file."""
     tops = {p.name for p in ROOT.iterdir()}
     names = {p.name for p in tracked()}
     missing = []
-    for document in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"):
-        for quoted in re.findall(r"`([\w.-]+(?:/[\w.-]+)*/?)`", (ROOT / document).read_text()):
+    for document in documents():
+        for quoted in re.findall(r"`([\w.-]+(?:/[\w.-]+)*/?)`", document.read_text()):
             path = Path(quoted)
-            if (len(path.parts) > 1 and path.parts[0] in tops and not (ROOT / path).exists()) or (
+            if quoted in PLACEHOLDERS or (ROOT / path).exists() or (document.parent / path).exists():
+                continue
+            if (len(path.parts) > 1 and path.parts[0] in tops) or (
                 len(path.parts) == 1 and path.suffix in {".md", ".py", ".toml", ".txt", ".yaml"} and path.name not in names
             ):
-                missing.append(f"{document}: {quoted}")
+                missing.append(f"{relative(document)}: {quoted}")
     assert missing == []
 
 
