@@ -179,8 +179,8 @@ def _read(data: bytes, offset: int, shapes: list[list[int]]) -> list[NDArray[np.
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What a viewer knows of its session: the newest changes of prompt and of steps (chunk, steps), in the order in which it was told."""
+class Acknowledged:
+    """The newest changes of prompt and of steps (chunk, steps) that a viewer says it was sent, in the order in which it was sent them."""
 
     prompts: tuple[PromptEntry, ...] = ()
     steps: tuple[tuple[int, int], ...] = ()
@@ -188,9 +188,9 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class Reconciled:
-    """One story of a session, to go on with at `chunk`, or within the chunk before it where the viewer stands there.
+    """One account of a session. It continues at `chunk`, or within the chunk before it where the viewer stands there.
 
-    `prompts` and `steps` are what the viewer has still to be told first.
+    `prompts` and `steps` are the changes that the viewer has still to be sent, before any frame.
     """
 
     record: SessionRecord
@@ -199,25 +199,25 @@ class Reconciled:
     steps: tuple[tuple[int, int], ...]
 
 
-def reconcile(record: SessionRecord, chunk: int, told: Told) -> Reconciled:
-    """Bring together a record and a viewer that has seen nothing from `chunk` on, whichever of them knows more.
+def reconcile(record: SessionRecord, chunk: int, acknowledged: Acknowledged) -> Reconciled:
+    """Bring a record and its viewer to one account, whichever of them knows more. The viewer has seen nothing from `chunk` on.
 
-    A record may lag: it then takes over what the viewer was told. Or acknowledgements were lost on their way to the viewer: they are given
-    again, and where they superseded chunks that the viewer has seen, it goes back to the first of those.
+    A record may lag. It then takes over the changes that the viewer acknowledges. Or changes were lost on their way to the viewer. They are
+    sent again, and if one superseded chunks that the viewer has seen, the viewer goes back to the first of those chunks.
     """
     newest = record.timeline[-1].change
-    known = max((entry.change for entry in told.prompts), default=0)
-    for entry in sorted((entry for entry in told.prompts if entry.change > newest), key=lambda entry: entry.change):
+    known = max((entry.change for entry in acknowledged.prompts), default=0)
+    for entry in sorted((entry for entry in acknowledged.prompts if entry.change > newest), key=lambda entry: entry.change):
         record = record.changed(entry)
-    told_steps = told.steps if known >= newest else ()
+    acknowledged_steps = acknowledged.steps if known >= newest else ()
     steps = record.steps
-    for change in (change for change in told_steps if change[0] >= record.next_chunk):
+    for change in (change for change in acknowledged_steps if change[0] >= record.next_chunk):
         steps = with_change(steps, change)
     unknown = [entry for entry in record.timeline if entry.change > known]
-    # Without superseding, a change is told before the frames that it is in force for: who has those knows of it.
+    # Without superseding, a change is sent before the frames that it is in force for: a viewer that has those frames knows of it.
     chunk = min([chunk, *(entry.chunk for entry in unknown if entry.supersedes)])
     story: tuple[tuple[int, int], ...] = ()
-    for change in told_steps:
+    for change in acknowledged_steps:
         story = with_change(story, change)
     ahead = tuple(change for change in steps if change[0] >= chunk and change != (0, record.num_steps))
     news = () if ahead == tuple(change for change in story if change[0] >= chunk) else ahead

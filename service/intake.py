@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from model_core.pipeline import VideoPipeline
 from model_core.request import SessionRequest
-from model_core.session_log import PromptEntry, SessionRecord, Told, reconcile
+from model_core.session_log import Acknowledged, PromptEntry, SessionRecord, reconcile
 from service.checks import Catalogue, Limits, Problems, Validator
 from service.orders import Doorway, Mode, Order, ResumePoint, ResumeRequest, VideoRequest
 from service.records.keeper import SessionKeeper
@@ -103,7 +103,7 @@ def resume_point(record: SessionRecord, pipeline: VideoPipeline, request: Resume
     config, grid = pipeline.config, pipeline.config.grid
     prompts = (PromptEntry(grid.chunk_of(ack.first_frame), ack.prompt, ack.change) for ack in request.acknowledged)
     steps = ((grid.chunk_of(change.first_frame), change.steps) for change in request.quality_changes)
-    story = reconcile(record, grid.chunk_from(request.next_frame), Told(tuple(prompts), tuple(steps)))
+    story = reconcile(record, grid.chunk_from(request.next_frame), Acknowledged(tuple(prompts), tuple(steps)))
     next_frame = min(request.next_frame, grid.first_frame(story.chunk))
     first, last = pipeline.restorable(story.record)
     problems = Problems()

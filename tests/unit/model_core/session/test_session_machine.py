@@ -22,7 +22,7 @@ from model_core.errors import EngineDead, StageDraining, StageUnavailable
 from model_core.pipeline import Paused, PromptApplied, Resumed, Session, SessionEvent, SessionRequest, StepsApplied, VideoPipeline
 from model_core.presets import millrace_64
 from model_core.reopen import ReopenPolicy
-from model_core.session_log import PromptEntry, SessionRecord, Told, reconcile
+from model_core.session_log import Acknowledged, PromptEntry, SessionRecord, reconcile
 from model_core.stages.interface import Decoder, Denoiser, TextEncoder
 from model_core.types import FrameChunk, LatentChunk, SessionContext
 from tests.fakes import FakeDecoder, FakeDenoiser, FakeEncoder
@@ -119,10 +119,10 @@ class Viewer:
                 del kept[event.first_frame :]
         return kept
 
-    def told(self, per_chunk: int) -> Told:
+    def told(self, per_chunk: int) -> Acknowledged:
         acks = [event for event in self.arrived if isinstance(event, PromptApplied)]
         qualities = [event for event in self.arrived if isinstance(event, StepsApplied)]
-        return Told(
+        return Acknowledged(
             tuple(PromptEntry(ack.first_frame // per_chunk, ack.prompt, ack.change) for ack in acks),
             tuple((event.first_frame // per_chunk, event.steps) for event in qualities),
         )

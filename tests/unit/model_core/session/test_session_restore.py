@@ -11,7 +11,7 @@ import pytest
 from model_core.fingerprint import model_fingerprint
 from model_core.pipeline import Paused, PromptApplied, Session, SessionEvent, SessionRequest
 from model_core.presets import millrace_64
-from model_core.session_log import PromptEntry, SessionRecord, Told, reconcile
+from model_core.session_log import Acknowledged, PromptEntry, SessionRecord, reconcile
 from model_core.types import Codec, FrameChunk
 from tests.fakes import FakeStages
 
@@ -53,7 +53,7 @@ def frames(events: Sequence[SessionEvent]) -> list[bytes]:
 
 async def disturbed(record: SessionRecord, next_frame: int, told: tuple[PromptEntry, ...] = ()) -> list[SessionEvent]:
     other = stages()
-    story = reconcile(SessionRecord.from_bytes(record.to_bytes()), CONFIG.grid.chunk_from(next_frame), Told(told))
+    story = reconcile(SessionRecord.from_bytes(record.to_bytes()), CONFIG.grid.chunk_from(next_frame), Acknowledged(told))
     assert story.chunk == CONFIG.grid.chunk_from(next_frame)
     events, _ = await play(await other.pipeline.restore(story.record, next_frame))
     assert other.open_streams == 0
