@@ -27,6 +27,7 @@ GENERATION = 1
 WIRE_NAMES = {
     "deployments.links.link:Ticket": "deployments.link:Ticket",
     "deployments.links.routing:Avoid": "deployments.routing:Avoid",
+    "model_core.types:Conditioning": "model_core.types:Given",
 }
 _CODE_NAMES = {wire: code for code, wire in WIRE_NAMES.items()}
 _PLAIN = (bool, int, float, str, bytes, tuple, Mapping, Enum)  # whose values can be compared

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from model_core.config import ChunkGrid
 from model_core.fingerprint import FINGERPRINT_VERSION
-from model_core.types import Codec, Given, Latents, Numerics, TextEmbedding
+from model_core.types import Codec, Conditioning, Latents, Numerics, TextEmbedding
 
 _MAGIC = b"HRL2"
 _HEADER = struct.Struct("<4sI")
@@ -78,7 +78,7 @@ class SessionRecord:
     latents: tuple[Latents, ...]
     timeline: tuple[PromptEntry, ...]
     steps: tuple[tuple[int, int], ...]
-    given: Given | None = None
+    given: Conditioning | None = None
     sink: tuple[Latents, ...] = ()
     numerics: Numerics = field(default_factory=Numerics)
     guidance: float = 1.0
@@ -149,7 +149,7 @@ class SessionRecord:
             raise ValueError(f"no session record: {error}") from error
 
 
-def _arrays(given: Given | None) -> dict[str, NDArray[np.float32]]:
+def _arrays(given: Conditioning | None) -> dict[str, NDArray[np.float32]]:
     """By name; `head` is the head, and a guide's name has a prefix."""
     if given is None:
         return {}
@@ -157,10 +157,10 @@ def _arrays(given: Given | None) -> dict[str, NDArray[np.float32]]:
     return head | {_GUIDE + name: guide for name, guide in given.guides.items()}
 
 
-def _given(arrays: dict[str, NDArray[np.float32]]) -> Given | None:
+def _given(arrays: dict[str, NDArray[np.float32]]) -> Conditioning | None:
     """The inverse."""
     guides = {name.removeprefix(_GUIDE): array for name, array in arrays.items() if name != _HEAD}
-    return Given(arrays.get(_HEAD), guides) if arrays else None
+    return Conditioning(arrays.get(_HEAD), guides) if arrays else None
 
 
 def _read(data: bytes, offset: int, shapes: list[list[int]]) -> list[NDArray[np.float32]]:
@@ -259,7 +259,7 @@ class SessionLog:
         given: what the session was given besides its prompt.
     """
 
-    def __init__(self, embedding: TextEmbedding, steps: int, extent: Extent, given: Given | None = None) -> None:
+    def __init__(self, embedding: TextEmbedding, steps: int, extent: Extent, given: Conditioning | None = None) -> None:
         self._extent = extent
         self._given = given
         self._given_until = None if given is None else given.needed_until(extent.grid)
@@ -276,7 +276,7 @@ class SessionLog:
         return self._next_chunk
 
     @property
-    def given(self) -> Given | None:
+    def given(self) -> Conditioning | None:
         """What the session was given besides its prompt, as long as a chunk may have to be made anew from it."""
         return self._given
 

@@ -84,14 +84,14 @@ class Footage(Message):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Given(Message):
-    """What the denoise stage knows of a session's footage.
+class Conditioning(Message):
+    """What the denoise stage knows of the image or video that a session begins with.
 
     Attributes:
-        head: clean latents `[C, F, H, W]` that the session's log begins with, for models that go on from what they are given. Chunks that
-            they fill are not denoised.
-        guides: float32 by name, for models that look at it in every step of a clip; shapes are the family's.
-        timing: what the text stage took for the call that this answers; None if it does not say.
+        head: clean latents `[C, F, H, W]` that the session's log begins with, for models that continue a video. Chunks that it fills
+            are not denoised.
+        guides: float32 by name, for models that look at the footage in every step of a clip. Their shapes are the family's.
+        timing: the text stage's timing of the call that made this; None if the stage does not say.
     """
 
     head: Latents | None = None
@@ -105,7 +105,7 @@ class Given(Message):
     def chunk(self, grid: ChunkGrid, index: int) -> Latents:
         """The latents of one of them."""
         if self.head is None:
-            raise ValueError("nothing is given as the beginning of the log")
+            raise ValueError("the conditioning has no head: the log begins with nothing of it")
         start = sum(grid.latents(earlier) for earlier in range(index))
         return np.ascontiguousarray(self.head[:, start : start + grid.latents(index)])
 
@@ -153,7 +153,7 @@ class SessionContext(Message):
         codec: how the decode stage hands out frames.
         due_s: seconds from now until the first frame of `next_chunk` is due on the viewer's screen; None for a job, which has no deadline.
         suspect_chunk: a chunk that could not be made before; if it cannot be made now either, the session is at fault, and ends.
-        given: what the session was given besides its prompt, as long as chunks are made from it.
+        given: the session's conditioning beside its prompt, as long as chunks are made from it.
         numerics: of its newest chunk; replicas with the same are preferred.
         guidance: what leads it beside its prompt.
     """
@@ -169,7 +169,7 @@ class SessionContext(Message):
     codec: Codec = Codec.RAW_RGB
     due_s: float | None = None
     suspect_chunk: int | None = None
-    given: Given | None = None
+    given: Conditioning | None = None
     numerics: Numerics = Numerics()
     guidance: Guidance = Guidance()
 

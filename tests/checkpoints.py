@@ -19,7 +19,7 @@ from model_core.families.described import CheckpointConfig, Choice, describe
 from model_core.families.interface import Conditioner, Embedder, Sampler
 from model_core.families.registry import family
 from model_core.families.tiny import make_tiny
-from model_core.types import Given, Guidance, SessionContext, TextEmbedding
+from model_core.types import Conditioning, Guidance, SessionContext, TextEmbedding
 from tests.pictures import picture
 
 STEPS = 3
@@ -105,7 +105,7 @@ def conditioner(name: str) -> Conditioner:
     return family(config(name).family).conditioner(config(name))
 
 
-def given(name: str, seed: int) -> Given | None:
+def given(name: str, seed: int) -> Conditioning | None:
     if not config(name).needs_media:
         return None
     with torch.inference_mode():

@@ -22,7 +22,18 @@ from model_core.pipeline import VideoPipeline
 from model_core.presets import millrace_64
 from model_core.reopen import ReopenPolicy
 from model_core.stages.interface import Denoiser
-from model_core.types import Codec, Footage, FrameChunk, Given, LatentChunk, Latents, Numerics, SessionContext, StageTiming, TextEmbedding
+from model_core.types import (
+    Codec,
+    Conditioning,
+    Footage,
+    FrameChunk,
+    LatentChunk,
+    Latents,
+    Numerics,
+    SessionContext,
+    StageTiming,
+    TextEmbedding,
+)
 
 DENOISE_TIMING = StageTiming("denoiser", queue_s=0.002, service_s=0.030, device_s=0.015)
 DECODE_TIMING = StageTiming("decoder", queue_s=0.001, service_s=0.010, device_s=0.008)
@@ -101,8 +112,8 @@ class FakeEncoder:
             prompt, (digest / np.float32(255)).reshape(1, 32).astype(np.float32), np.ones(1, np.bool_), count=len(prompt.split())
         )
 
-    async def condition(self, footage: Footage) -> Given:
-        return Given(guides={"mean": np.array([footage.frames.mean()], np.float32)})
+    async def condition(self, footage: Footage) -> Conditioning:
+        return Conditioning(guides={"mean": np.array([footage.frames.mean()], np.float32)})
 
 
 class FakeDenoiser:

@@ -24,7 +24,7 @@ from model_core.pipeline import Session, SessionRequest, VideoPipeline
 from model_core.session_log import SessionRecord
 from model_core.stages.decoder import LocalDecoder
 from model_core.stages.denoiser import LocalDenoiser
-from model_core.types import Footage, FrameChunk, Given, TextEmbedding
+from model_core.types import Conditioning, Footage, FrameChunk, TextEmbedding
 from tests.models import random_dit, random_embedding, small_config
 
 CHUNKS = 6
@@ -41,7 +41,7 @@ class Encoder:
     async def encode(self, prompt: str, numerics: str = "") -> TextEmbedding:
         return random_embedding(prompt, config())
 
-    async def condition(self, footage: Footage) -> Given:
+    async def condition(self, footage: Footage) -> Conditioning:
         raise NotImplementedError
 
 

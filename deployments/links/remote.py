@@ -23,7 +23,7 @@ from deployments.links.link import CreditLine, Ticket
 from deployments.links.routing import Avoid
 from model_core.errors import ChunkFailed, HeadraceError, SessionBroken, StageDraining, StageUnavailable
 from model_core.tasks import cancel_and_wait
-from model_core.types import Footage, FrameChunk, Given, LatentChunk, Numerics, SessionContext, TextEmbedding
+from model_core.types import Conditioning, Footage, FrameChunk, LatentChunk, Numerics, SessionContext, TextEmbedding
 from observability.context import work
 
 T = TypeVar("T")
@@ -247,9 +247,9 @@ class RemoteTextEncoder(_RemoteStage):
         avoid = replace(self._failed.lately(), unlike=Numerics(text_encoder=numerics))
         return cast("TextEmbedding", await self._call("encode", prompt, work(), avoid))
 
-    async def condition(self, footage: Footage) -> Given:
+    async def condition(self, footage: Footage) -> Conditioning:
         avoid = self._failed.lately()
-        return cast("Given", await self._call("condition", footage, work(), avoid, timeout_s=self._footage_timeout_s))
+        return cast("Conditioning", await self._call("condition", footage, work(), avoid, timeout_s=self._footage_timeout_s))
 
 
 class RemoteDenoiser(_RemoteStage):

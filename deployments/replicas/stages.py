@@ -34,7 +34,7 @@ from model_core.config import EngineConfig, ModelConfig, RuntimeConfig
 from model_core.events import ReportsForwards
 from model_core.runtimes.environment import set_environment
 from model_core.stages.interface import Decoder, Denoiser, TextEncoder
-from model_core.types import Footage, FrameChunk, Given, LatentChunk, SessionContext, TextEmbedding
+from model_core.types import Conditioning, Footage, FrameChunk, LatentChunk, SessionContext, TextEmbedding
 from observability.context import NOBODY, Work, work_for
 from observability.logs import set_up_logs
 from observability.metrics import DenoiserMetrics, StatisticsCollector
@@ -204,7 +204,7 @@ class _Encoding(_Shell):
         log.info("a prompt is to be embedded")
         return await self._encoder.encode(prompt)
 
-    async def condition(self, footage: Footage, work: Work = NOBODY, _: Avoid | None = None) -> Given:
+    async def condition(self, footage: Footage, work: Work = NOBODY, _: Avoid | None = None) -> Conditioning:
         work_for(work)
         return await self._encoder.condition(footage)
 

@@ -32,7 +32,7 @@ from model_core.graphs import DENOISER, Bucket, GraphSpec, Inputs
 from model_core.nn.causal_dit import MASKED, KeyValue, Modulation
 from model_core.nn.wan import FlowMapFAR, Rotary, rotary
 from model_core.nn.window import filled, side_by_side
-from model_core.types import Given
+from model_core.types import Conditioning
 
 __all__ = ["AnyFlowConditioner", "AnyFlowSampler", "conditioner", "embedder", "graphs", "painter", "sampler"]
 
@@ -148,11 +148,11 @@ class AnyFlowConditioner:
     def __init__(self, pipeline: Any, config: CheckpointConfig) -> None:
         self._pipeline, self._config = pipeline, config
 
-    def condition(self, frames: NDArray[np.uint8]) -> Given:
+    def condition(self, frames: NDArray[np.uint8]) -> Conditioning:
         """Frames of whole chunks, of which the first has one."""
         pixels = torch.tensor(frames).permute(0, 3, 1, 2)[None].float() / 255
         latents = self._pipeline.encode_video(pixels, self._config.height, self._config.width)
-        return Given(head=latents[0].transpose(0, 1).float().numpy().copy())
+        return Conditioning(head=latents[0].transpose(0, 1).float().numpy().copy())
 
 
 class AnyFlowSampler(StreamSampler):

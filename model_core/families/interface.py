@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from model_core.config import EngineConfig, ModelConfig
 from model_core.errors import FieldViolation
 from model_core.graphs import GraphSpec
-from model_core.types import Given, Latents, SessionContext, TextEmbedding
+from model_core.types import Conditioning, Latents, SessionContext, TextEmbedding
 
 Leg = Any  # a sampler's state of one open leg, which only that sampler looks into
 Memory = Any  # a painter's state of one session, immutable
@@ -41,7 +41,7 @@ class Embedder(Protocol):
 class Conditioner(Protocol):
     """The networks that look at an image or video. Called from one thread at a time, under `torch.inference_mode`."""
 
-    def condition(self, frames: NDArray[np.uint8]) -> Given:
+    def condition(self, frames: NDArray[np.uint8]) -> Conditioning:
         """What sessions are given of `frames` `[N, H, W, 3]`, a function of them alone."""
         ...
 

@@ -26,7 +26,7 @@ from model_core.nn.vae import VAE, Memory
 from model_core.nn.window import ChunkKeyValues, filled, gather, side_by_side
 from model_core.runtimes.load import load_program
 from model_core.runtimes.program import DTYPES
-from model_core.types import Given, Latents, SessionContext, TextEmbedding
+from model_core.types import Conditioning, Latents, SessionContext, TextEmbedding
 from model_core.weights import load_dit, load_vae
 
 
@@ -178,12 +178,12 @@ class MillraceConditioner:
     def __init__(self, vae: VAE, config: MillraceConfig) -> None:
         self._vae, self._config = vae, config
 
-    def condition(self, frames: NDArray[np.uint8]) -> Given:
+    def condition(self, frames: NDArray[np.uint8]) -> Conditioning:
         """An image stands still for one chunk. `frames` are otherwise whole chunks."""
         if len(frames) == 1:
             frames = frames.repeat(self._config.grid.first_frame(1), axis=0)
         pixels = torch.tensor(frames).permute(0, 3, 1, 2)[None].float() / 255
-        return Given(head=self._vae.encode(pixels)[0].numpy().copy())
+        return Conditioning(head=self._vae.encode(pixels)[0].numpy().copy())
 
 
 class MillracePainter:

@@ -25,7 +25,7 @@ from model_core.families.described import CheckpointConfig
 from model_core.families.interface import Conditioner, Sampler
 from model_core.families.loading import load_module
 from model_core.families.wan import WanGraph, WanSampler, embedder, graphs, image_shape, networks, painter
-from model_core.types import Given, SessionContext
+from model_core.types import Conditioning, SessionContext
 
 __all__ = ["conditioner", "embedder", "graphs", "painter", "sampler"]
 
@@ -61,7 +61,7 @@ class WanConditioner:
     def __init__(self, pipeline: Any, config: CheckpointConfig) -> None:
         self._pipeline, self._config = pipeline, config
 
-    def condition(self, frames: NDArray[np.uint8]) -> Given:
+    def condition(self, frames: NDArray[np.uint8]) -> Conditioning:
         """Guides: `condition` `[4 + C, F, H, W]`, and with an image encoder `features` `[T, D]`."""
         config, pipeline, device = self._config, self._pipeline, torch.device("cpu")
         image = Image.fromarray(frames[0])
@@ -74,7 +74,7 @@ class WanConditioner:
         guides = {_CONDITION: condition[0].numpy().copy()}
         if pipeline.image_encoder is not None:
             guides[_FEATURES] = pipeline.encode_image(image, device)[0].float().numpy().copy()
-        return Given(guides=guides)
+        return Conditioning(guides=guides)
 
 
 class WanImageSampler(WanSampler):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import Protocol
 
-from model_core.types import Footage, FrameChunk, Given, LatentChunk, SessionContext, TextEmbedding
+from model_core.types import Conditioning, Footage, FrameChunk, LatentChunk, SessionContext, TextEmbedding
 
 
 class TextEncoder(Protocol):
@@ -22,7 +22,7 @@ class TextEncoder(Protocol):
         """
         ...
 
-    async def condition(self, footage: Footage) -> Given:
+    async def condition(self, footage: Footage) -> Conditioning:
         """What the denoise stage is given of an image or video, a function of its pixels alone.
 
         Raises:

@@ -13,7 +13,7 @@ from typing import TypeVar
 from model_core.errors import StageUnavailable
 from model_core.reopen import ReopenPolicy
 from model_core.stages.interface import TextEncoder
-from model_core.types import Footage, Given, TextEmbedding
+from model_core.types import Conditioning, Footage, TextEmbedding
 
 Answer = TypeVar("Answer")
 
@@ -52,7 +52,7 @@ class PatientEncoder:
         """
         return await self._tried(partial(self._encoder.encode, prompt, numerics))
 
-    async def condition(self, footage: Footage) -> Given:
+    async def condition(self, footage: Footage) -> Conditioning:
         """What the denoise stage is given of an image or video.
 
         Raises:

@@ -22,7 +22,7 @@ from model_core.probe import Probe
 from model_core.stages.device import DeviceThread
 from model_core.stages.shared_runs import SharedRuns
 from model_core.stages.watchdog import Watchdog
-from model_core.types import Footage, Given, StageTiming, TextEmbedding
+from model_core.types import Conditioning, Footage, StageTiming, TextEmbedding
 
 CACHE_SIZE = 1024
 CACHE_BYTES = 512 * 2**20  # features of large text encoders are several megabytes a prompt
@@ -99,7 +99,7 @@ class LocalTextEncoder:
             DeviceThread("text encoder", watchdog, "text-encoder"),
         )
         # Large networks look at footage, for seconds; a prompt must not wait for that.
-        self._footage: SharedRuns[str, Given] = SharedRuns(
+        self._footage: SharedRuns[str, Conditioning] = SharedRuns(
             FOOTAGE_CACHE_SIZE, cache_bytes, lambda given: sum(array.nbytes for array in given.arrays()),
             DeviceThread("text encoder", Watchdog("text encoder", stuck_s), "footage"),
         )  # fmt: skip
@@ -117,7 +117,7 @@ class LocalTextEncoder:
         embedding, cached = await self._prompts.get(prompt, partial(self._embed_one, prompt, self._clock()))
         return replace(embedding, timing=_NO_TIME) if cached else embedding
 
-    async def condition(self, footage: Footage) -> Given:
+    async def condition(self, footage: Footage) -> Conditioning:
         """See `TextEncoder.condition`. The arrays are shared and read-only.
 
         Raises:
@@ -163,7 +163,7 @@ class LocalTextEncoder:
         timing = StageTiming("text_encoder", started - asked, seconds, seconds)
         return TextEmbedding(prompt, tokens_ntd[0], mask_nt[0], timing, count, self.numerics)
 
-    def _look_at(self, footage: Footage, asked: float) -> Given:
+    def _look_at(self, footage: Footage, asked: float) -> Conditioning:
         started = self._clock()
         told = " x ".join(map(str, footage.frames.shape[:3]))
         with _blamed("footage", "frames of which this model makes latents", told, self._footage_probe):
@@ -179,7 +179,7 @@ class LocalTextEncoder:
         _check_finite(tokens_ntd)
         return tokens_ntd, mask_nt
 
-    def _given(self, frames: NDArray[np.uint8]) -> Given:
+    def _given(self, frames: NDArray[np.uint8]) -> Conditioning:
         if self._conditioner is None:
             raise InvalidRequest((FieldViolation("footage", "must be unset: this model takes neither image nor video; got one"),))
         with torch.inference_mode():

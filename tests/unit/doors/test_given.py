@@ -26,7 +26,7 @@ from model_core.presets import millrace_64
 from model_core.session_log import SessionRecord
 from model_core.stages.denoiser import LocalDenoiser
 from model_core.stages.text_encoder import FOOTAGE_CACHE_SIZE, LocalTextEncoder
-from model_core.types import Footage, FrameChunk, Given, Latents, SessionContext
+from model_core.types import Conditioning, Footage, FrameChunk, Latents, SessionContext
 from model_core.uploads.upload import Upload
 from model_core.weights import load_vae
 from tests.fakes import FakeDenoiser, FakeEncoder, FakeStages, eventually
@@ -60,8 +60,8 @@ def made_whole() -> list[Latents]:
     return make(new_engine(random_dit(), SMALL), random_context("a session", SMALL, CHUNKS))
 
 
-def given(chunks: Sequence[Latents]) -> Given:
-    return Given(head=np.concatenate(chunks, axis=1))
+def given(chunks: Sequence[Latents]) -> Conditioning:
+    return Conditioning(head=np.concatenate(chunks, axis=1))
 
 
 async def streamed(denoiser: LocalDenoiser, context: SessionContext) -> list[Latents]:
@@ -97,7 +97,7 @@ async def test_a_leg_may_begin_within_what_is_given_and_end_there(denoiser: Loca
 )
 async def test_what_does_not_fit_the_model_is_refused(denoiser: LocalDenoiser, head: Latents, sentence: str) -> None:
     with pytest.raises(InvalidRequest, match=sentence):
-        await streamed(denoiser, replace(random_context("a session", SMALL), given=Given(head=head)))
+        await streamed(denoiser, replace(random_context("a session", SMALL), given=Conditioning(head=head)))
     denoiser.check_health()
 
 
@@ -110,9 +110,9 @@ class Looking:
     def __init__(self) -> None:
         self.calls = 0
 
-    def condition(self, frames: NDArray[np.uint8]) -> Given:
+    def condition(self, frames: NDArray[np.uint8]) -> Conditioning:
         self.calls += 1
-        return Given(guides={"mean": np.array([frames.mean()], np.float32)})
+        return Conditioning(guides={"mean": np.array([frames.mean()], np.float32)})
 
 
 @pytest.fixture(scope="module", name="embedder")
@@ -171,7 +171,7 @@ def test_the_embedded_models_autoencoder_gives_back_what_is_given() -> None:
 class Heads(FakeEncoder):
     """A text stage whose footage becomes the first two chunks of the log."""
 
-    async def condition(self, footage: Footage) -> Given:
+    async def condition(self, footage: Footage) -> Conditioning:
         rng = np.random.default_rng(2)
         return given([rng.standard_normal(REAL.latent_shape(0), np.float32) for _ in range(2)])
 

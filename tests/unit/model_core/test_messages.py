@@ -20,7 +20,18 @@ from deployments.links.routing import Avoid
 from model_core import types
 from model_core.errors import CapacityExceeded, ChunkFailed, FieldViolation, InvalidRequest, StageDraining, StageUnavailable
 from model_core.messages import GENERATION, WIRE_NAMES, Message, MessageEnum, read_message
-from model_core.types import Codec, Footage, FrameChunk, Given, Guidance, LatentChunk, Numerics, SessionContext, StageTiming, TextEmbedding
+from model_core.types import (
+    Codec,
+    Conditioning,
+    Footage,
+    FrameChunk,
+    Guidance,
+    LatentChunk,
+    Numerics,
+    SessionContext,
+    StageTiming,
+    TextEmbedding,
+)
 from observability.context import NOBODY, work, work_for
 
 LATENTS = np.arange(16, dtype=np.float32).reshape(1, 1, 4, 4)
@@ -28,10 +39,10 @@ TIMING = StageTiming("denoiser", 0.1, 0.2, 0.05, left_at=3.0, steps_s=(0.1, 0.0)
 EMBEDDING = TextEmbedding("a", np.ones((2, 3), np.float32), np.ones(2, np.bool_), TIMING)
 FULL = SessionContext(
     "s", 7, 4, EMBEDDING, next_chunk=3, num_frames=48, suffix=(LATENTS,), sink=(LATENTS,), codec=Codec.JPEG, due_s=0.5, suspect_chunk=3,
-    given=Given(LATENTS, {"mask": LATENTS}), numerics=Numerics("a", "b"), guidance=Guidance(3.0, EMBEDDING),
+    given=Conditioning(LATENTS, {"mask": LATENTS}), numerics=Numerics("a", "b"), guidance=Guidance(3.0, EMBEDDING),
 )  # fmt: skip
 MESSAGES: tuple[Any, ...] = (
-    TIMING, EMBEDDING, FULL, SessionContext("s", 7, 4, EMBEDDING), Footage(np.zeros((1, 2, 2, 3), np.uint8)), Given(),
+    TIMING, EMBEDDING, FULL, SessionContext("s", 7, 4, EMBEDDING), Footage(np.zeros((1, 2, 2, 3), np.uint8)), Conditioning(),
     LatentChunk(2, LATENTS, (TIMING,)), FrameChunk(0, 0, 8, 4, 4, Codec.FMP4_H264, (b"x",), LATENTS, (TIMING,)),
     Ticket("::1", 7, b"token", 1.0), Numerics("a", "b"), Guidance(3.0, EMBEDDING), Avoid(frozenset({"a"}), Numerics(text_encoder="c")),
 )  # fmt: skip
@@ -83,6 +94,7 @@ def test_each_message_keeps_the_name_that_it_has_on_the_wire() -> None:
 def test_a_message_of_a_class_that_was_renamed_since_is_read() -> None:
     old = {"host": "::1", "port": 7, "token": b"token"}
     assert read_message("deployments.link:Ticket", GENERATION, old) == Ticket("::1", 7, b"token")
+    assert plain(read_message("model_core.types:Given", GENERATION, {"head": LATENTS})) == plain(Conditioning(LATENTS))
     assert len(set(WIRE_NAMES.values())) == len(WIRE_NAMES)
     for code, wire in WIRE_NAMES.items():
         module, name = code.split(":")

@@ -152,6 +152,20 @@ def test_paths_named_in_documents_exist() -> None:
     assert missing == []
 
 
+def test_the_glossary_names_what_the_code_has() -> None:
+    """`path::Name` in the glossary is a claim: the file defines that name at its top level."""
+    glossary = (ROOT / "ARCHITECTURE.md").read_text().partition("## Glossary")[2]
+    named = re.findall(r"`([\w/]+\.py)::(\w+)`", glossary)
+    assert len(named) > 20
+    missing = []
+    for path, name in named:
+        body = ast.parse((ROOT / path).read_text()).body
+        names = {node.name for node in body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
+        names |= {target.id for node in body if isinstance(node, ast.Assign) for target in node.targets if isinstance(target, ast.Name)}
+        missing += [] if name in names else [f"{path}::{name}"]
+    assert missing == []
+
+
 def test_make_targets_named_in_documents_exist_and_are_explained() -> None:
     explained = set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert {"install", "check", "test", "demo"} <= explained

@@ -17,7 +17,7 @@ from model_core.families.registry import family
 from model_core.local import LocalPipeline
 from model_core.pipeline import Session, SessionRequest
 from model_core.session_log import SessionRecord
-from model_core.types import Footage, FrameChunk, Given
+from model_core.types import Conditioning, Footage, FrameChunk
 from tests import checkpoints
 from tests.models import Collector, make
 from tests.rounding import assert_same_picture
@@ -121,7 +121,7 @@ def test_a_clip_that_needs_an_image_is_refused_without_one_or_with_another_shape
     context = checkpoints.context("wan-image", PROMPT, seed=7)
     check(settings, sampler, context)
     assert context.given is not None
-    for given in (None, Given(guides={}), Given(guides={**context.given.guides, "features": np.zeros((4, 32), np.float32)})):
+    for given in (None, Conditioning(guides={}), Conditioning(guides={**context.given.guides, "features": np.zeros((4, 32), np.float32)})):
         with pytest.raises(InvalidRequest, match=r"given.guides: must be {'condition': \(8, 3, 4, 6\), 'features': \(5, 32\)}; got"):
             check(settings, sampler, replace(context, given=given))
 

@@ -19,7 +19,7 @@ from model_core.stages.decoder import LocalDecoder
 from model_core.stages.device import DeviceThread
 from model_core.stages.text_encoder import LocalTextEncoder
 from model_core.stages.watchdog import Watchdog
-from model_core.types import Footage, FrameChunk, Given, LatentChunk, Latents, SessionContext
+from model_core.types import Conditioning, Footage, FrameChunk, LatentChunk, Latents, SessionContext
 from tests.fakes import eventually
 from tests.models import random_context, small_config
 
@@ -143,10 +143,10 @@ class Conditioner:
     def __init__(self) -> None:
         self.gone = False
 
-    def condition(self, frames: NDArray[np.uint8]) -> Given:
+    def condition(self, frames: NDArray[np.uint8]) -> Conditioning:
         if self.gone or frames.min() == 255:
             raise ArithmeticError("no latents")
-        return Given(head=np.full((1, 1, 1, 1), frames.mean(), np.float32))
+        return Conditioning(head=np.full((1, 1, 1, 1), frames.mean(), np.float32))
 
 
 def footage(light: int) -> Footage:

@@ -8,7 +8,7 @@ import pytest
 from model_core.errors import FieldViolation, HeadraceError, InvalidRequest, SessionBroken, StageDraining, StageUnavailable
 from model_core.reopen import ReopenPolicy
 from model_core.stages.patient import PatientEncoder
-from model_core.types import Footage, Given, TextEmbedding
+from model_core.types import Conditioning, Footage, TextEmbedding
 from tests.fakes import FakeEncoder
 
 POLICY = ReopenPolicy(attempts=100, backoff_s=1.0, max_backoff_s=8.0, give_up_after_s=30.0)
@@ -29,7 +29,7 @@ class Away(FakeEncoder):
         self.numerics = numerics
         return await super().encode(prompt, numerics)
 
-    async def condition(self, footage: Footage) -> Given:
+    async def condition(self, footage: Footage) -> Conditioning:
         self._answer()
         return await super().condition(footage)
 
