@@ -124,60 +124,68 @@ _DOOR = Process.FRONT_DOOR
 TTFF = Metric("ttff_seconds", Kind.HISTOGRAM, "From admission to the first frame sent.", _DOOR, (MODEL,), FIRST_FRAME_BUCKETS_S)
 TTFF_PART = Metric(
     "ttff_part_seconds", Kind.HISTOGRAM,
-    "Where the time to a session's first frame went. queue: waiting inside the stages; service: stage compute; transfer: on the way "
-    "between processes and threads while somebody waited for it; overhead: everything else. The four sum to ttff_seconds.",
+    "The parts of the time to a session's first frame. queue: waiting inside the stages; service: stage compute; transfer: on the way "
+    "between processes and threads while the reader waited; overhead: everything else. The four sum to ttff_seconds.",
     _DOOR, (MODEL, PART), STAGE_BUCKETS_S,
 )  # fmt: skip
 LATENESS = Metric(
-    "chunk_lateness_seconds", Kind.HISTOGRAM, "How long after its playout deadline a chunk was sent; 0 for one on time. Paced sessions.",
+    "chunk_lateness_seconds", Kind.HISTOGRAM, "How long after its playout deadline a chunk was sent; 0 if on time. Only paced sessions.",
     _DOOR, (MODEL,), LATENESS_BUCKETS_S,
 )  # fmt: skip
 GAP = Metric(
     "interframe_gap_seconds", Kind.HISTOGRAM,
-    "Between frames sent one after the other in different chunks; pauses left out. Frames of one chunk leave together.",
+    "Time between two consecutive chunks as sent, pauses excluded. The frames of one chunk leave together.",
     _DOOR, (MODEL,), GAP_BUCKETS_S,
 )  # fmt: skip
 JITTER = Metric(
     "jitter_seconds", Kind.HISTOGRAM,
-    "By how much the gap before a chunk differs from the length of the chunk before it, either way. Paced sessions.",
+    "Absolute difference between the gap before a chunk and the length of the chunk before it. Only paced sessions.",
     _DOOR, (MODEL,), JITTER_BUCKETS_S,
 )  # fmt: skip
 STALL_SECONDS = Metric(
     "stall_seconds_total", Kind.COUNTER,
-    "Seconds that a viewer's picture stood still because a chunk was sent after it was due; a stall moves everything after it.",
+    "Seconds for which a viewer's picture stood still because a chunk was late. A stall shifts all later deadlines.",
     _DOOR, (MODEL,),
 )  # fmt: skip
 PLAYED = Metric(
-    "sessions_played_total", Kind.COUNTER, "Paced sessions that showed a frame and have ended; continuous: whether none of them stalled.",
+    "sessions_played_total", Kind.COUNTER,
+    "Paced sessions that showed a frame and have ended. continuous: whether the session had no stall.",
     _DOOR, (MODEL, CONTINUOUS),
 )  # fmt: skip
 PROMPT_SWITCH = Metric(
-    "prompt_switch_seconds", Kind.HISTOGRAM, "From a new prompt's arrival to the first frame sent that was made for it.",
+    "prompt_switch_seconds", Kind.HISTOGRAM, "From the arrival of a new prompt to the first frame sent that shows it.",
     _DOOR, (MODEL,), SWITCH_BUCKETS_S,
 )  # fmt: skip
 RESUME = Metric(
-    "resume_seconds", Kind.HISTOGRAM, "From the arrival of a resumed session to the first frame sent that it had missed.",
+    "resume_seconds", Kind.HISTOGRAM, "From the arrival of a resume to the first missing frame sent.",
     _DOOR, (MODEL,), FIRST_FRAME_BUCKETS_S, eventful=True,
 )  # fmt: skip
 
 # -- sessions and admission --------------------------------------------------------------------------------------------------
-SESSIONS_LIVE = Metric("sessions_live", Kind.GAUGE, "Sessions that hold a slot.", _DOOR, on_ray=True)
+SESSIONS_LIVE = Metric("sessions_live", Kind.GAUGE, "Sessions that have a slot.", _DOOR, on_ray=True)
 SESSIONS_WAITING = Metric("sessions_waiting", Kind.GAUGE, "Sessions that wait for a slot.", _DOOR, on_ray=True)
 SESSIONS_DEGRADED = Metric("sessions_degraded", Kind.GAUGE, "Sessions that run with fewer steps than they asked for.", _DOOR, on_ray=True)
 CAPACITY = Metric(
-    "capacity_sessions", Kind.GAUGE, "Paced sessions of default quality that the stages serve in real time.", _DOOR, on_ray=True
+    "capacity_sessions", Kind.GAUGE, "Paced sessions of default quality that the stages can serve in real time.", _DOOR, on_ray=True
 )
-BROWNOUT = Metric("brownout_level", Kind.GAUGE, "0: full quality.", _DOOR, on_ray=True)
+BROWNOUT = Metric("brownout_level", Kind.GAUGE, "Brown-out level; 0 is full quality.", _DOOR, on_ray=True)
 CALLS = Metric(
     "calls_total",
     Kind.COUNTER,
-    "Calls ended, by RPC and how they ended; `ListModels` too.",
+    "Calls that ended, by RPC and outcome, including `ListModels`.",
     _DOOR,
     (RPC, OUTCOME),
     formerly="sessions_total",
 )
 ADMISSIONS = Metric("admissions_total", Kind.COUNTER, "Requests, by tenant and answer.", _DOOR, (MODEL, TENANT, ANSWER))
-ADMISSION_WAIT = Metric("admission_wait_seconds", Kind.HISTOGRAM, "Wait for a slot; 0 for none.", _DOOR, (MODEL,), WAIT_BUCKETS_S)
+ADMISSION_WAIT = Metric(
+    "admission_wait_seconds",
+    Kind.HISTOGRAM,
+    "Time that a request waited for a slot; 0 if it did not wait.",
+    _DOOR,
+    (MODEL,),
+    WAIT_BUCKETS_S,
+)
 STORE_ERRORS = Metric(
     "session_store_errors_total", Kind.COUNTER, "Calls of the session store that failed or took too long.",
     _DOOR, (OPERATION,), eventful=True,
@@ -188,33 +196,34 @@ FRAMES = Metric("frames_total", Kind.COUNTER, "Frames sent, by codec.", _DOOR, (
 VIDEO_SECONDS = Metric("video_seconds_total", Kind.COUNTER, "Seconds of video sent, by tenant.", _DOOR, (MODEL, TENANT))
 ACCELERATOR_SECONDS = Metric(
     "accelerator_seconds_total", Kind.COUNTER,
-    "Device time of chunks sent, shared forwards divided by the sessions in them, by tenant and stage.", _DOOR, (MODEL, TENANT, STAGE),
+    "Device time of chunks sent, by tenant and stage. The time of a shared forward is divided by its sessions.",
+    _DOOR, (MODEL, TENANT, STAGE),
 )  # fmt: skip
 DEGRADED_CHUNKS = Metric(
-    "degraded_chunks_total", Kind.COUNTER, "Chunks sent that were made with fewer steps than were asked for, by brown-out level.",
+    "degraded_chunks_total", Kind.COUNTER, "Chunks sent with fewer denoise steps than the request asked for, by brown-out level.",
     _DOOR, (MODEL, LEVEL), eventful=True,
 )  # fmt: skip
 
 # -- where a chunk's time went: carried by the chunk, counted when it is sent ------------------------------------------------
 CHUNK_LATENCY = Metric(
-    "chunk_latency_seconds", Kind.HISTOGRAM, "Queue and service time of a chunk, all stages.", _DOOR, (MODEL,), CHUNK_BUCKETS_S
+    "chunk_latency_seconds", Kind.HISTOGRAM, "Queue and service time of a chunk, summed over all stages.", _DOOR, (MODEL,), CHUNK_BUCKETS_S
 )
 STAGE_QUEUE = Metric(
-    "stage_queue_seconds", Kind.HISTOGRAM, "Time a chunk, or a prompt, waited in a stage before work on it began.",
+    "stage_queue_seconds", Kind.HISTOGRAM, "Time that a chunk or a prompt waited in a stage before work on it began.",
     _DOOR, (MODEL, STAGE), STAGE_BUCKETS_S,
 )  # fmt: skip
 STAGE_SERVICE = Metric(
-    "stage_service_seconds", Kind.HISTOGRAM, "Time a stage worked on a chunk, or on a prompt.", _DOOR, (MODEL, STAGE), STAGE_BUCKETS_S
+    "stage_service_seconds", Kind.HISTOGRAM, "Time that a stage worked on a chunk or on a prompt.", _DOOR, (MODEL, STAGE), STAGE_BUCKETS_S
 )
 STAGE_TRANSFER = Metric(
     "stage_transfer_seconds", Kind.HISTOGRAM,
-    "Time that whoever pulled the stage waited for a result that was already on its way. Between hosts as exact as their clocks agree.",
+    "Time that the reader waited for a result that was already on its way. Between hosts it is as exact as their clocks.",
     _DOOR, (MODEL, STAGE), STAGE_BUCKETS_S,
 )  # fmt: skip
 OVERHEAD = Metric(
     "framework_overhead_seconds", Kind.HISTOGRAM,
-    "End to end less stage compute and queueing. first_frame: from admission to the first frame sent; chunk: its transfers, and from its "
-    "arrival at the front door until gRPC has taken it, a slow reader's flow control included.",
+    "Time outside stage compute and queueing. first_frame: from admission to the first frame sent; chunk: its transfers, and the time "
+    "from its arrival at the front door until gRPC has accepted it, including a slow reader's flow control.",
     _DOOR, (MODEL, OF), STAGE_BUCKETS_S,
 )  # fmt: skip
 REPLICAS = Metric(
@@ -224,45 +233,48 @@ REPLICAS = Metric(
 
 # -- inside the stages: each replica its own ---------------------------------------------------------------------------------
 STEP_TIME = Metric(
-    "step_seconds", Kind.HISTOGRAM, "One forward of the denoiser: a denoise step or a commit, by batch bucket.",
+    "step_seconds", Kind.HISTOGRAM, "Time of one forward of the denoiser: a denoise step or a commit, by batch bucket.",
     Process.DENOISER, (WORK, BATCH), STEP_BUCKETS_S,
 )  # fmt: skip
 OCCUPANCY = Metric(
-    "batch_occupancy_ratio", Kind.HISTOGRAM, "Rows of a forward that belonged to a session, of those in its bucket.",
+    "batch_occupancy_ratio", Kind.HISTOGRAM, "Share of a forward's bucket rows that belonged to a session.",
     Process.DENOISER, (WORK,), SHARE_BUCKETS,
 )  # fmt: skip
 SLACK = Metric(
     "dispatch_slack_seconds", Kind.HISTOGRAM,
-    "Time that a paced session's chunk had to spare when its first step was dispatched; below 0 it cannot be denoised in time.",
+    "Spare time of a paced session's chunk when its first step was dispatched. Below 0 the chunk will be late.",
     Process.DENOISER, (), SLACK_BUCKETS_S,
 )  # fmt: skip
-CACHE_SLOTS = Metric("cache_slots", Kind.GAUGE, "Slots of the session cache.", Process.DENOISER, (SLOT_STATE,), on_ray=True)
+CACHE_SLOTS = Metric("cache_slots", Kind.GAUGE, "Slots of the session cache, used and free.", Process.DENOISER, (SLOT_STATE,), on_ray=True)
 DENOISER_WAITING = Metric("denoiser_waiting_sessions", Kind.GAUGE, "Sessions that wait for a cache slot.", Process.DENOISER, on_ray=True)
-UNDELIVERED = Metric("undelivered_chunks", Kind.GAUGE, "Denoised chunks that nobody has pulled yet.", Process.DENOISER)
+UNDELIVERED = Metric("undelivered_chunks", Kind.GAUGE, "Denoised chunks that no reader has pulled yet.", Process.DENOISER)
 EXPECTED_SECONDS = Metric(
-    "expected_busy_seconds_total", Kind.COUNTER, "What the denoiser's forwards should have taken, by the profile it measured at its start.",
+    "expected_busy_seconds_total", Kind.COUNTER,
+    "Time that the denoiser's forwards should have taken, by the profile measured at its start.",
     Process.DENOISER,
 )  # fmt: skip
 DENOISER_BUSY = Metric("denoiser_busy_seconds_total", Kind.COUNTER, "Device time of a denoise replica.", Process.DENOISER)
-DENOISER_CHUNKS = Metric("denoiser_chunks_total", Kind.COUNTER, "Chunks denoised, also those that were dropped.", Process.DENOISER)
+DENOISER_CHUNKS = Metric("denoiser_chunks_total", Kind.COUNTER, "Chunks denoised, including dropped ones.", Process.DENOISER)
 DECODER_BUSY = Metric("decoder_busy_seconds_total", Kind.COUNTER, "Device time of a decode replica.", Process.DECODER)
-DECODER_CHUNKS = Metric("decoder_chunks_total", Kind.COUNTER, "Chunks decoded, also those that were dropped.", Process.DECODER)
+DECODER_CHUNKS = Metric("decoder_chunks_total", Kind.COUNTER, "Chunks decoded, including dropped ones.", Process.DECODER)
 DECODER_SESSIONS = Metric("decoder_sessions", Kind.GAUGE, "Sessions that a decode replica serves.", Process.DECODER, on_ray=True)
-ENCODER_BUSY = Metric("text_encoder_busy_seconds_total", Kind.COUNTER, "Time in tokenizer and model.", Process.TEXT_ENCODER)
+ENCODER_BUSY = Metric(
+    "text_encoder_busy_seconds_total", Kind.COUNTER, "Time that the text encoder spent in tokenizer and model.", Process.TEXT_ENCODER
+)
 PROMPTS = Metric(
-    "prompts_total", Kind.COUNTER, "Prompts embedded: from the cache, joined to an equal one under way, or by the model.",
+    "prompts_total", Kind.COUNTER, "Prompts embedded. source: from the cache, joined to an equal one in progress, or by the model.",
     Process.TEXT_ENCODER, (PROMPT_SOURCE,),
 )  # fmt: skip
 
 # -- the autoscaling policy --------------------------------------------------------------------------------------------------
 AUTOSCALER_DECISIONS = Metric(
-    "autoscaler_decisions_total", Kind.COUNTER, "Decisions of the policy about a deployment.", Process.CONTROLLER, (DEPLOYMENT, DIRECTION)
+    "autoscaler_decisions_total", Kind.COUNTER, "Decisions of the policy, by deployment.", Process.CONTROLLER, (DEPLOYMENT, DIRECTION)
 )
 AUTOSCALER_TARGET = Metric(
     "autoscaler_target_replicas", Kind.GAUGE, "Replicas that the policy wants.", Process.CONTROLLER, (DEPLOYMENT,), on_ray=True
 )
 AUTOSCALER_TIME = Metric(
-    "autoscaler_decision_seconds", Kind.HISTOGRAM, "One run of the policy; it runs in Serve's control loop.",
+    "autoscaler_decision_seconds", Kind.HISTOGRAM, "Time of one run of the policy, in Serve's control loop.",
     Process.CONTROLLER, (), DECISION_BUCKETS_S,
 )  # fmt: skip
 
