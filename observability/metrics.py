@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -10,6 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from model_core.events import Forward
+from model_core.statistics import DecoderStatistics, DenoiserStatistics, StageStatistics, TextEncoderStatistics
 from observability import catalogue as c
 from observability.catalogue import CATALOGUE, Kind, Metric
 
@@ -179,34 +180,36 @@ class AutoscalerMetrics:
         self.decision_seconds = histogram(c.AUTOSCALER_TIME, registry)
 
 
-# Metrics that are numbers of a stage's own statistics, read when they are scraped: they cost nothing until then.
-# Metric, values of its labels, and the number's name in the flat statistics of a replica.
-_FROM_STATISTICS: tuple[tuple[Metric, tuple[str, ...], str], ...] = (
-    (c.CACHE_SLOTS, ("used",), "denoiser_sessions"),
-    (c.CACHE_SLOTS, ("free",), "denoiser_free_slots"),
-    (c.DENOISER_WAITING, (), "denoiser_waiting"),
-    (c.UNDELIVERED, (), "denoiser_undelivered"),
-    (c.DENOISER_BUSY, (), "denoiser_busy_s"),
-    (c.EXPECTED_SECONDS, (), "denoiser_expected_s"),
-    (c.DENOISER_CHUNKS, (), "denoiser_chunks"),
-    (c.DECODER_BUSY, (), "decoder_busy_s"),
-    (c.DECODER_CHUNKS, (), "decoder_chunks"),
-    (c.DECODER_SESSIONS, (), "decoder_sessions"),
-    (c.ENCODER_BUSY, (), "text_encoder_service_s"),
-    (c.PROMPTS, ("cache",), "text_encoder_hits"),
-    (c.PROMPTS, ("joined",), "text_encoder_joined"),
-    (c.PROMPTS, ("model",), "text_encoder_misses"),
-)
+def statistics_as_metrics(counted: StageStatistics) -> Iterator[tuple[Metric, tuple[str, ...], float]]:
+    """Metrics that are a stage's own statistics, with the values of their labels. They cost nothing until they are scraped."""
+    match counted:
+        case TextEncoderStatistics():
+            yield c.ENCODER_BUSY, (), counted.service_s
+            yield c.PROMPTS, ("cache",), counted.hits
+            yield c.PROMPTS, ("joined",), counted.joined
+            yield c.PROMPTS, ("model",), counted.misses
+        case DenoiserStatistics():
+            yield c.CACHE_SLOTS, ("used",), counted.sessions
+            yield c.CACHE_SLOTS, ("free",), counted.free_slots
+            yield c.DENOISER_WAITING, (), counted.waiting
+            yield c.UNDELIVERED, (), counted.undelivered
+            yield c.DENOISER_BUSY, (), counted.busy_s
+            yield c.EXPECTED_SECONDS, (), counted.expected_s
+            yield c.DENOISER_CHUNKS, (), counted.chunks
+        case DecoderStatistics():
+            yield c.DECODER_BUSY, (), counted.busy_s
+            yield c.DECODER_CHUNKS, (), counted.chunks
+            yield c.DECODER_SESSIONS, (), counted.sessions
 
 
 class StatisticsCollector(Collector):
-    """Metrics out of statistics that are kept anyway. What a stage does not keep is left out.
+    """Metrics out of statistics that are kept anyway.
 
     Args:
-        read: the flat numbers of this replica's stages; called from the thread that serves a scrape.
+        read: the statistics of each stage in this process; called from the thread that serves a scrape.
     """
 
-    def __init__(self, read: Callable[[], Mapping[str, float]]) -> None:
+    def __init__(self, read: Callable[[], Iterable[StageStatistics]]) -> None:
         self._read = read
 
     def describe(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
@@ -214,13 +217,12 @@ class StatisticsCollector(Collector):
         return iter(())
 
     def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
-        numbers = self._read()
         families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
-        for metric, values, name in _FROM_STATISTICS:
-            if name in numbers:
+        for counted in self._read():
+            for metric, values, number in statistics_as_metrics(counted):
                 kind = CounterMetricFamily if metric.kind is Kind.COUNTER else GaugeMetricFamily
                 family = families.setdefault(metric.name, kind(metric.full, metric.text, labels=_names(metric)))
-                family.add_metric(values, numbers[name])
+                family.add_metric(values, number)
         return iter(families.values())
 
 

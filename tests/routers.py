@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, cast
 
-from deployments.links.routing import NUMERICS, SESSIONS, AskingRouter
+from deployments.links.routing import AskingRouter, RoutingReport
 
 OURS, THEIRS = "0123", "4567"  # numerics
 
@@ -30,7 +30,7 @@ class StubReplica:
         return self.replica_id.encode()
 
     def __post_init__(self) -> None:
-        self.routing_stats = {NUMERICS: {self.stage: self.numerics}} | ({} if self.sessions is None else {SESSIONS: self.sessions})
+        self.routing_stats = RoutingReport({self.stage: self.numerics}, self.sessions).flatten()
 
 
 class StubRouter(AskingRouter):

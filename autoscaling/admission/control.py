@@ -19,8 +19,8 @@ from autoscaling.admission.brownout import BrownOut
 from autoscaling.admission.decide import AdmissionConfig, Admit, Ask, Decision, Reject, View, Wait, decide
 from autoscaling.admission.fairness import FairShares, Waiter
 from autoscaling.admission.lengths import Lengths
-from autoscaling.admission.statistics import ControlStatistics
 from autoscaling.capacity.profile import Capacity
+from autoscaling.reports import ControlStatistics
 
 
 @dataclass(slots=True)

@@ -1,6 +1,6 @@
-"""From what stage replicas report of themselves to a capacity.
+"""From what stage replicas report to a capacity.
 
-Counters only grow while a replica lives; one that begins anew has another name.
+A reading is the part of a report that capacity needs. Its counters only grow while a replica lives; one that begins anew has another name.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from autoscaling.capacity.profile import Capacity, DenoiseReplica, StepProfile, blended, corrected, decode_capacity
+from autoscaling.reports import ReplicaReport, ReportError
 
 # A session that has just left is still counted by its replica for a moment: only what all these rounds agree on is taken for others'.
 _ROUNDS = 3
 
 
 # Tuples and plain numbers, because a large cluster makes thousands of them in each round.
-class DenoiseReport(NamedTuple):
+class DenoiseReading(NamedTuple):
     """One denoise replica.
 
     Attributes:
@@ -35,35 +36,61 @@ class DenoiseReport(NamedTuple):
     busy_s: float = 0.0
     expected_s: float = 0.0
 
+    @classmethod
+    def of(cls, report: ReplicaReport) -> DenoiseReading:
+        """Of a replica that denoises.
 
-class DecodeReport(NamedTuple):
+        Raises:
+            ReportError: it does not report that.
+        """
+        if (d := report.denoiser) is None:
+            raise ReportError("a denoise replica must report its denoiser; it does not")
+        profile = StepProfile(d.profile.buckets, d.profile.step_s, d.profile.commit_s) if d.profile.buckets else None
+        return cls(report.replica, d.sessions + d.free_slots, d.sessions + d.waiting, profile, d.busy_s, d.expected_s)
+
+
+class DecodeReading(NamedTuple):
     """One decode replica: chunks decoded and seconds spent on them, since its start."""
 
     replica: float
     chunks: float = 0.0
     busy_s: float = 0.0
 
+    @classmethod
+    def of(cls, report: ReplicaReport) -> DecodeReading:
+        """As `DenoiseReading.of`."""
+        if report.decoder is None:
+            raise ReportError("a decode replica must report its decoder; it does not")
+        return cls(report.replica, report.decoder.chunks, report.decoder.busy_s)
 
-class TextReport(NamedTuple):
+
+class TextReading(NamedTuple):
     """One text replica: prompts that went through its model and seconds spent on them, since its start."""
 
     replica: float
     prompts: float = 0.0
     busy_s: float = 0.0
 
+    @classmethod
+    def of(cls, report: ReplicaReport) -> TextReading:
+        """As `DenoiseReading.of`."""
+        if report.text_encoder is None:
+            raise ReportError("a text replica must report its text encoder; it does not")
+        return cls(report.replica, report.text_encoder.misses, report.text_encoder.service_s)
+
 
 @dataclass(frozen=True, slots=True)
 class Measured:
     """What rounds of reports say of each stage. `correction` is of each denoise replica, the others are seconds for one chunk or prompt."""
 
-    denoise: Mapping[float, DenoiseReport] = field(default_factory=dict)
+    denoise: Mapping[float, DenoiseReading] = field(default_factory=dict)
     correction: Mapping[float, float] = field(default_factory=dict)
-    decode: Mapping[float, DecodeReport] = field(default_factory=dict)
-    text: Mapping[float, TextReport] = field(default_factory=dict)
+    decode: Mapping[float, DecodeReading] = field(default_factory=dict)
+    text: Mapping[float, TextReading] = field(default_factory=dict)
     chunk_decode: float | None = None
     encode: float | None = None
 
-    def observe(self, denoise: Sequence[DenoiseReport], decode: Sequence[DecodeReport], text: Sequence[TextReport] = ()) -> Measured:
+    def observe(self, denoise: Sequence[DenoiseReading], decode: Sequence[DecodeReading], text: Sequence[TextReading] = ()) -> Measured:
         """With one more round. Of a stage without a report, what was known last stands."""
         return Measured(
             denoise={report.replica: report for report in denoise} if denoise else self.denoise,
@@ -74,7 +101,7 @@ class Measured:
             encode=_timed(self.encode, text, self.text),
         )
 
-    def _corrections(self, denoise: Sequence[DenoiseReport]) -> dict[float, float]:
+    def _corrections(self, denoise: Sequence[DenoiseReading]) -> dict[float, float]:
         found: dict[float, float] = {}
         for name, _, _, _, busy_s, expected_s in denoise:
             if before := self.denoise.get(name):
@@ -116,7 +143,7 @@ class CapacityEstimator:
         self._others: deque[int] = deque(maxlen=_ROUNDS)
         self.capacity = Capacity((DenoiseReplica(slots),), budget_s, ceiling, decode_slots=decode_slots)
 
-    def observe(self, denoise: Sequence[DenoiseReport], decode: Sequence[DecodeReport], mine: int) -> Capacity:
+    def observe(self, denoise: Sequence[DenoiseReading], decode: Sequence[DecodeReading], mine: int) -> Capacity:
         """One round. `mine` of the sessions were admitted here. Without a denoise report the last capacity stands."""
         if not denoise:
             return self.capacity
@@ -138,7 +165,7 @@ class CapacityEstimator:
 def sessions_alone(measured: Measured, budget_s: float, steps: int, decode_slots: int = 0) -> int | None:
     """Sessions of `steps` steps that one replica, which alone reported, serves in real time; None where it has measured nothing yet.
 
-    `decode_slots`: see `autoscaling.scaling.Terms`.
+    `decode_slots`: see `autoscaling.reports.Terms`.
     """
     counts = [
         DenoiseReplica(report.slots, report.profile, measured.correction[name]).sessions(steps, budget_s)
@@ -148,38 +175,3 @@ def sessions_alone(measured: Measured, budget_s: float, steps: int, decode_slots
     if (decoded := decode_capacity(measured.chunk_decode, budget_s, len(measured.decode))) is not None:
         counts.append(min(decoded, decode_slots or decoded))
     return max(1, min(counts)) if counts else None
-
-
-def denoise_report(numbers: Mapping[str, float], slots: int) -> DenoiseReport:
-    """From the flat numbers that a replica exports; what it does not export is taken for unknown, its slots for `slots`."""
-
-    def number(name: str) -> float:
-        return numbers.get(f"denoiser_{name}", 0.0)
-
-    if "denoiser_free_slots" in numbers:
-        slots = int(number("sessions") + number("free_slots"))
-    return DenoiseReport(
-        replica=numbers.get("replica", 0.0), slots=slots, sessions=int(number("sessions") + number("waiting")), profile=_profile(numbers),
-        busy_s=number("busy_s"), expected_s=number("expected_s"),
-    )  # fmt: skip
-
-
-def decode_report(numbers: Mapping[str, float]) -> DecodeReport:
-    """As `denoise_report`."""
-    return DecodeReport(numbers.get("replica", 0.0), numbers.get("decoder_chunks", 0.0), numbers.get("decoder_busy_s", 0.0))
-
-
-def text_report(numbers: Mapping[str, float]) -> TextReport:
-    """As `denoise_report`."""
-    return TextReport(numbers.get("replica", 0.0), numbers.get("text_encoder_misses", 0.0), numbers.get("text_encoder_service_s", 0.0))
-
-
-def _profile(numbers: Mapping[str, float]) -> StepProfile | None:
-    def table(name: str) -> tuple[float, ...]:
-        values: list[float] = []
-        while (value := numbers.get(f"denoiser_{name}_{len(values)}")) is not None:
-            values.append(value)
-        return tuple(values)
-
-    buckets = table("profile_buckets")
-    return StepProfile(tuple(map(int, buckets)), table("profile_step_s"), table("profile_commit_s")) if buckets else None

@@ -18,10 +18,9 @@ from autoscaling.scaling.types import (
     Stage,
     StageLimits,
     StageReplicas,
-    Terms,
 )
 
 __all__ = [
     "Cause", "Demand", "NodeShape", "Observation", "Plan", "Reason", "ScalingConfig",
-    "Stage", "StageLimits", "StageReplicas", "State", "Terms", "plan",
+    "Stage", "StageLimits", "StageReplicas", "State", "plan",
 ]  # fmt: skip

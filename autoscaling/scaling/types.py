@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from autoscaling.admission.brownout import BrownOutConfig
-from autoscaling.capacity.estimate import DecodeReport, DenoiseReport, TextReport
+from autoscaling.capacity.estimate import DecodeReading, DenoiseReading, TextReading
 from autoscaling.scaling.nodes import nodes_needed
 
 
@@ -52,29 +52,15 @@ class Observation:
     ended_total: float
     prompts_total: float
     replicas: Mapping[Stage, StageReplicas]
-    text: tuple[TextReport, ...] = ()
-    denoise: tuple[DenoiseReport, ...] = ()
-    decode: tuple[DecodeReport, ...] = ()
+    text: tuple[TextReading, ...] = ()
+    denoise: tuple[DenoiseReading, ...] = ()
+    decode: tuple[DecodeReading, ...] = ()
     jobs: int = 0
     chunks_total: float = 0.0
     late_chunks_total: float = 0.0
     first_frames_total: float = 0.0
     late_first_frames_total: float = 0.0
     nodes: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What admission and scaling must agree on: a chunk's playback seconds, the steps of full quality, utilisation, brown-out levels.
-
-    `decode_slots`: sessions that a decode replica holds, whatever its speed; 0 for as many as it keeps up with.
-    """
-
-    chunk_s: float
-    steps: int
-    utilisation: float
-    tiers: tuple[int, ...] = ()
-    decode_slots: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +139,7 @@ class ScalingConfig:
         prior_session_s: how long a session is taken to last until sessions have been seen to end.
         prior_sessions: that a denoise or decode replica holds, until one has been measured.
         prior_encode_s: for a prompt, likewise.
-        decode_slots: see `Terms`.
+        decode_slots: see `autoscaling.reports.Terms`.
         fill_nodes: whether room on nodes that are paid for anyway is filled, with what lets most sessions fit at the lowest quality.
     """
 

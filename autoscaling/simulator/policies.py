@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from autoscaling.capacity.estimate import DecodeReport, DenoiseReport, TextReport
+from autoscaling.capacity.estimate import DecodeReading, DenoiseReading, TextReading
 from autoscaling.scaling import ScalingConfig, Stage, State, plan
 from autoscaling.simulator.signals import History, Sample, Target
 
@@ -124,7 +124,7 @@ def busy_share(before: Sample, after: Sample, stage: Stage) -> float:
 
 def _busy(sample: Sample, stage: Stage) -> dict[float, float]:
     o = sample.observation
-    reports: Mapping[Stage, Sequence[TextReport | DenoiseReport | DecodeReport]] = {
+    reports: Mapping[Stage, Sequence[TextReading | DenoiseReading | DecodeReading]] = {
         Stage.TEXT_ENCODER: o.text, Stage.DENOISER: o.denoise, Stage.DECODER: o.decode
     }  # fmt: skip
     return {report.replica: report.busy_s for report in reports[stage]}

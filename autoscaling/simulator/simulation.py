@@ -18,7 +18,7 @@ import numpy as np
 
 from autoscaling.admission.control import AdmissionControl
 from autoscaling.admission.decide import DEFAULT_TENANT, AdmissionConfig, Admit, Ask, Reject
-from autoscaling.capacity.estimate import CapacityEstimator, DecodeReport, DenoiseReport, TextReport
+from autoscaling.capacity.estimate import CapacityEstimator, DecodeReading, DenoiseReading, TextReading
 from autoscaling.scaling import Observation, Stage, StageReplicas
 from autoscaling.simulator.arrays import Floats
 from autoscaling.simulator.cluster import Cluster, Hardware, Phase, Replica
@@ -284,9 +284,9 @@ class Simulation:
             live=statistics.live, waiting=statistics.waiting, arrivals_total=books.arrived, ended_total=books.ended + books.killed,
             prompts_total=books.prompts,
             replicas={s: StageReplicas(len(running[s]), self._target.replicas[s]) for s in Stage},
-            text=tuple(TextReport(r.key, *self.legs.encoded(r)) for r in running[Stage.TEXT_ENCODER]),
-            denoise=tuple(map(DenoiseReport, _keys(denoise), repeat(times.slots), held, repeat(times.profile), *work)),
-            decode=tuple(map(DecodeReport, _keys(decode), *decoded)),
+            text=tuple(TextReading(r.key, *self.legs.encoded(r)) for r in running[Stage.TEXT_ENCODER]),
+            denoise=tuple(map(DenoiseReading, _keys(denoise), repeat(times.slots), held, repeat(times.profile), *work)),
+            decode=tuple(map(DecodeReading, _keys(decode), *decoded)),
             nodes=self.cluster.staying_nodes(now),
             chunks_total=float((played.on_time + played.late).sum()), late_chunks_total=float(played.late.sum()),
             first_frames_total=float(self._firsts[0]), late_first_frames_total=float(self._firsts[1]),

@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 from prometheus_client import CollectorRegistry
 
-from autoscaling.scaling import Terms
+from autoscaling.reports import ControlStatistics, FrontDoorReport, ReplicaReport, Terms, ViewerTotals, flatten
 from deployments.config.names import FRONT_DOOR, STAGE_DEPLOYMENTS
 from deployments.config.scaling import ScalingSettings, scaling_numbers
-from deployments.replicas.process import numbers
 from deployments.scaling.policy import KeptNodes, PolicyLoop
 from deployments.scaling.report import PolicyReport
 from model_core.events import Forward
+from model_core.statistics import DenoiserStatistics
 from model_core.types import Codec, FrameChunk
 from observability.metrics import DenoiserMetrics, Metrics
 from observability.session_meter import SessionMeter
@@ -59,9 +59,12 @@ def counting() -> Callable[[int], None]:
 
 def decision() -> Callable[[int], None]:
     loop = PolicyLoop(KeptNodes(), PolicyReport(), time.perf_counter)
-    door = {"front_door_live": 40.0, "front_door_arrivals": 40.0} | numbers("terms", Terms(0.5, 4, 0.8, (3, 2)))
+    admission = ControlStatistics(
+        live=40, degraded=0, waiting=0, level=0, capacity=48, live_jobs=0, waiting_jobs=0, arrivals=40, departures=0
+    )
+    door = flatten(FrontDoorReport(admission, ViewerTotals(0, 0, 0, 0, 0), Terms(0.5, 4, 0.8, (3, 2))))
     door |= scaling_numbers(ScalingSettings(interval_seconds=0.1), 0.0)
-    denoiser = {"replica": 1.0, "denoiser_sessions": 40.0, "denoiser_free_slots": 8.0}
+    denoiser = flatten(ReplicaReport(1.0, denoiser=DenoiserStatistics(40, 0, 8, 0, 0, 0, 0, 0.0, 0.0)))
     told = {FRONT_DOOR: door, "Denoiser": denoiser}
     clock = [0.0]
 

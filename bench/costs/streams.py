@@ -22,11 +22,13 @@ from typing import Any
 
 from ray import serve
 
+from autoscaling.reports import FrontDoorReport, ProcessStatistics
 from bench.kit.load import PROMPT, Arrival, offer, together
 from bench.kit.tally import Figures, figures
 from bench.kit.wires import GrpcWire
 from deployments.cluster.local import Overrides, start_local
 from deployments.config.names import APP_NAME, FRONT_DOOR
+from deployments.links.remote import reports
 from headrace.client import HeadraceClient
 from headrace.v1 import video_pb2 as pb
 from model_core.presets import millrace_64
@@ -110,11 +112,12 @@ async def crowd(clients: Sequence[HeadraceClient], streams: int) -> AsyncGenerat
         await cancel_and_wait(*tasks)
 
 
-async def front_door() -> dict[str, float]:
-    """Its statistics."""
-    handle: Any = serve.get_deployment_handle(FRONT_DOOR, APP_NAME)
-    (answer,) = await handle.broadcast("statistics").results_async(timeout_s=ASK_WITHIN_S)
-    return dict(answer)
+async def front_door() -> ProcessStatistics:
+    """Its process."""
+    (report,) = await reports(serve.get_deployment_handle(FRONT_DOOR, APP_NAME), FrontDoorReport, ASK_WITHIN_S)
+    if report.process is None:
+        raise RuntimeError("the front door must report its process; it does not")
+    return report.process
 
 
 async def viewers(kind: str, client: HeadraceClient, live: int, seconds: float) -> Figures:
@@ -151,8 +154,8 @@ async def _measured(kind: str, address: str, a: argparse.Namespace) -> Found:
         among = await watching if watching is not None else await viewers(kind, client, a.live, a.seconds)
         return Found(
             kind=kind, streams=a.streams, settled=there.settled, errors=dict(there.errors), opening_s=round(opening_s, 1),
-            kib_a_stream=round((after["process_resident_bytes"] - before["process_resident_bytes"]) / 1024 / a.streams, 1),
-            files=int(after["process_files"]), answers_s=round(answers_s, 3), viewers_without=without, viewers_among=among,
+            kib_a_stream=round((after.resident_bytes - before.resident_bytes) / 1024 / a.streams, 1),
+            files=after.files, answers_s=round(answers_s, 3), viewers_without=without, viewers_among=among,
             load_average=round(os.getloadavg()[0], 1),
         )  # fmt: skip
 

@@ -14,7 +14,7 @@ import json
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,36 +22,52 @@ from typing import Any
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
+from autoscaling.reports import FrontDoorReport, ProcessStatistics, ReplicaReport
 from bench.kit.leavers import PROMPT, Leaver
 from deployments.cluster.local import Overrides, start_local
-from deployments.config.names import APP_NAME
+from deployments.config.names import APP_NAME, FRONT_DOOR
+from deployments.links.remote import reports
 from headrace.client import HeadraceClient
 
 DEPLOYMENTS = ("TextEncoder", "Denoiser", "Decoder", "FrontDoor")
-HOLDINGS = (
-    "link_open", "denoiser_sessions", "denoiser_waiting", "denoiser_undelivered", "denoiser_open", "decoder_sessions", "decoder_open",
-    "front_door_open", "front_door_live", "front_door_waiting",
-)  # fmt: skip
 _SPARE_TASKS = 3  # health checks and probes come and go
 _GROWTH = 1.10
+_ASK_WITHIN_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
     """What all replicas hold together; `tasks`, `files` and `resident_mb` by deployment."""
 
-    holdings: dict[str, float]
-    tasks: dict[str, float]
-    files: dict[str, float]
+    holdings: dict[str, int]
+    tasks: dict[str, int]
+    files: dict[str, int]
     resident_mb: dict[str, float]
 
     @property
-    def total(self) -> float:
+    def total(self) -> int:
         return sum(self.holdings.values())
 
 
+AnyReport = ReplicaReport | FrontDoorReport
+
+
+def holdings(report: AnyReport) -> Iterator[tuple[str, int]]:
+    """What a replica holds for callers, in words."""
+    if isinstance(report, FrontDoorReport):
+        yield from (("calls", report.open), ("sessions", report.admission.live), ("places in line", report.admission.waiting))
+        return
+    if report.link:
+        yield "links", report.link.open
+    if report.denoiser:
+        yield from (("denoiser sessions", report.denoiser.sessions), ("denoiser waiting", report.denoiser.waiting))
+        yield "undelivered chunks", report.denoiser.undelivered
+    if report.decoder:
+        yield "decoder sessions", report.decoder.sessions
+
+
 class Inspector:
-    """Asks replicas for their statistics."""
+    """Asks replicas for their reports."""
 
     def __init__(self) -> None:
         self._handles: dict[str, DeploymentHandle[Any]] = {d: serve.get_deployment_handle(d, APP_NAME) for d in DEPLOYMENTS}
@@ -60,24 +76,34 @@ class Inspector:
         for handle in self._handles.values():
             handle.shutdown()
 
-    async def replicas(self) -> dict[str, list[dict[str, float]]]:
-        """What each replica that answers says of itself, by deployment."""
-        answers = {
-            d: await h.broadcast("statistics").results_async(timeout_s=10.0, return_exceptions=True) for d, h in self._handles.items()
-        }
-        return {d: [answer for answer in told if isinstance(answer, dict)] for d, told in answers.items()}
+    async def replicas(self) -> dict[str, list[AnyReport]]:
+        """From each replica that answers, by deployment."""
+        found: dict[str, list[AnyReport]] = {}
+        for deployment, handle in self._handles.items():
+            if deployment == FRONT_DOOR:
+                found[deployment] = [*await reports(handle, FrontDoorReport, _ASK_WITHIN_S)]
+            else:
+                found[deployment] = [*await reports(handle, ReplicaReport, _ASK_WITHIN_S)]
+        return found
+
+    async def processes(self) -> dict[str, list[ProcessStatistics]]:
+        """Of each replica that answers, by deployment."""
+        return {d: [r.process for r in rs if r.process] for d, rs in (await self.replicas()).items()}
 
     async def held(self) -> Held:
         replicas = await self.replicas()
-        every = [r for rs in replicas.values() for r in rs]
+        held: Counter[str] = Counter()
+        for name, number in (each for rs in replicas.values() for r in rs for each in holdings(r)):
+            held[name] += number
+        processes = {d: [r.process for r in rs if r.process] for d, rs in replicas.items()}
         return Held(
-            {name: sum(r.get(name, 0.0) for r in every) for name in HOLDINGS},
-            {d: sum(r["process_tasks"] for r in rs) for d, rs in replicas.items()},
-            {d: sum(r["process_files"] for r in rs) for d, rs in replicas.items()},
-            {d: round(sum(r["process_resident_bytes"] for r in rs) / 2**20, 1) for d, rs in replicas.items()},
+            dict(held),
+            {d: sum(p.tasks for p in ps) for d, ps in processes.items()},
+            {d: sum(p.files for p in ps) for d, ps in processes.items()},
+            {d: round(sum(p.resident_bytes for p in ps) / 2**20, 1) for d, ps in processes.items()},
         )
 
-    async def until_empty(self, within_s: float, tasks: dict[str, float]) -> tuple[Held, float]:
+    async def until_empty(self, within_s: float, tasks: dict[str, int]) -> tuple[Held, float]:
         """Ask until nothing is held and tasks are back to `tasks`, or the time is over. Returns what was held last, and seconds waited."""
         started = time.monotonic()
         while True:
@@ -97,10 +123,10 @@ class Report:
     slow_readers: int
     waited_s: tuple[float, ...]
     left: tuple[str, ...]
-    tasks_before: dict[str, float]
-    tasks_after: dict[str, float]
-    files_before: dict[str, float]
-    files_after: dict[str, float]
+    tasks_before: dict[str, int]
+    tasks_after: dict[str, int]
+    files_before: dict[str, int]
+    files_after: dict[str, int]
     memory: tuple[dict[str, float], ...]
 
 

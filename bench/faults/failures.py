@@ -65,18 +65,18 @@ async def nothing(_: FaultCluster, __: random.Random) -> int:
 
 def replica(deployment: str) -> Strike:
     async def strike(cluster: FaultCluster, chance: random.Random) -> int:
-        replicas = await cluster.statistics(deployment)
-        victim = chance.choice([r for r in replicas if r["link_open"]] or replicas)
-        os.kill(int(victim["process_pid"]), 9)
-        return int(victim["link_open"])
+        found = [(r.process.pid, r.link.open) for r in await cluster.stages(deployment) if r.process and r.link]
+        pid, streams = chance.choice([victim for victim in found if victim[1]] or found)
+        os.kill(pid, 9)
+        return streams
 
     return strike
 
 
 async def front_door(cluster: FaultCluster, chance: random.Random) -> int:
-    victim = chance.choice([r for r in await cluster.statistics("FrontDoor") if r["front_door_open"]])
-    os.kill(int(victim["process_pid"]), 9)
-    return int(victim["front_door_open"])
+    pid, calls = chance.choice([(r.process.pid, r.open) for r in await cluster.front_doors() if r.process and r.open])
+    os.kill(pid, 9)
+    return calls
 
 
 async def text_encoder(cluster: FaultCluster, chance: random.Random) -> int:

@@ -212,16 +212,16 @@ class Soak:
 
     async def _look(self) -> None:
         at_s = round(time.monotonic() - self._began, 1)
-        for deployment, replicas in (await self._inspector.replicas()).items():
-            for replica in replicas:
-                memory = self.memory.setdefault(int(replica["process_pid"]), Memory(deployment, int(replica["process_pid"])))
+        for deployment, processes in (await self._inspector.processes()).items():
+            for process in processes:
+                memory = self.memory.setdefault(process.pid, Memory(deployment, process.pid))
                 memory.at_s.append(at_s)
-                memory.mb.append(round(replica["process_resident_bytes"] / 2**20, 1))
+                memory.mb.append(round(process.resident_bytes / 2**20, 1))
 
     async def _kill(self) -> None:
         """The youngest replica of a stage, where another one is left; so the oldest shows whether memory grows."""
         deployment = STAGES[sum(self.kills.values()) % len(STAGES)]
-        answering = [int(replica["process_pid"]) for replica in (await self._inspector.replicas())[deployment]]
+        answering = [process.pid for process in (await self._inspector.processes())[deployment]]
         if len(answering) < 2:
             return
         known = {pid: age for age, pid in enumerate(self.memory)}

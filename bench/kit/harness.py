@@ -18,9 +18,11 @@ from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ServeDeploySchema
 
+from autoscaling.reports import FrontDoorReport, ReplicaReport
 from bench.kit.nodes import LocalNodes, Node
 from deployments.cluster.local import ROOT, STAGED_CONFIG, Overrides, RunningApp, free_port, load, start_local
-from deployments.config.names import APP_NAME
+from deployments.config.names import APP_NAME, FRONT_DOOR
+from deployments.links.remote import reports
 from headrace.client import HeadraceClient
 from model_core.presets import millrace_64
 
@@ -67,12 +69,13 @@ class FaultCluster:
     def client(self) -> HeadraceClient:
         return HeadraceClient(self.address)
 
-    async def statistics(self, deployment: str) -> list[dict[str, float]]:
-        """Of every replica that answers now."""
-        if deployment not in self._handles:
-            self._handles[deployment] = serve.get_deployment_handle(deployment, APP_NAME)
-        answers = await self._handles[deployment].broadcast("statistics").results_async(timeout_s=_ASK_WITHIN_S, return_exceptions=True)
-        return [answer for answer in answers if isinstance(answer, dict)]
+    async def stages(self, deployment: str) -> list[ReplicaReport]:
+        """From every replica of a stage that answers now."""
+        return await reports(self._handle(deployment), ReplicaReport, _ASK_WITHIN_S)
+
+    async def front_doors(self) -> list[FrontDoorReport]:
+        """From every front door that answers now."""
+        return await reports(self._handle(FRONT_DOOR), FrontDoorReport, _ASK_WITHIN_S)
 
     def controller_pid(self) -> int:
         actor: Any = ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
@@ -81,19 +84,20 @@ class FaultCluster:
 
     async def choose_node(self, chance: random.Random) -> tuple[Node, int]:
         """A worker node that sessions run through, and how many."""
-        open_links = {node.name: 0.0 for node in self.nodes.workers}
+        open_links = {node.name: 0 for node in self.nodes.workers}
         for deployment in ("Denoiser", "Decoder"):
-            for replica in await self.statistics(deployment):
-                open_links[self.nodes.node_of(int(replica["process_pid"])).name] += replica["link_open"]
+            for replica in await self.stages(deployment):
+                if replica.process and replica.link:
+                    open_links[self.nodes.node_of(replica.process.pid).name] += replica.link.open
         node = chance.choice([n for n in self.nodes.workers if open_links[n.name]] or self.nodes.workers)
-        return node, min(self.sessions, int(open_links[node.name]))
+        return node, min(self.sessions, open_links[node.name])
 
     async def until_whole(self) -> None:
         """Wait until two replicas of every deployment answer, and two worker nodes are there."""
         await asyncio.to_thread(self._top_up)
         deadline = time.monotonic() + _WHOLE_WITHIN_S
         while True:
-            missing = [d for d in DEPLOYMENTS if len(await self._answering(d)) != 2]
+            missing = [d for d in DEPLOYMENTS if await self._answering(d) != 2]
             if not missing and self._settled():
                 return
             if time.monotonic() > deadline:
@@ -106,11 +110,17 @@ class FaultCluster:
         document, _ = load(STAGED_CONFIG, self._overrides())
         serve_start(proxy_location="Disabled").deploy_apps(ServeDeploySchema.model_validate(document))
 
-    async def _answering(self, deployment: str) -> list[dict[str, float]]:
+    def _handle(self, deployment: str) -> DeploymentHandle[Any]:
+        if deployment not in self._handles:
+            self._handles[deployment] = serve.get_deployment_handle(deployment, APP_NAME)
+        return self._handles[deployment]
+
+    async def _answering(self, deployment: str) -> int:
+        """How many replicas do."""
         try:
-            return await self.statistics(deployment)
+            return len(await (self.front_doors() if deployment == FRONT_DOOR else self.stages(deployment)))
         except Exception:  # noqa: BLE001 - whatever it is, it is not whole
-            return []
+            return 0
 
     def _settled(self) -> bool:
         app = serve.status().applications[APP_NAME]

@@ -16,20 +16,26 @@ import itertools
 import json
 import os
 import time
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ray import serve
+from ray.serve.handle import DeploymentHandle
 
+from autoscaling.capacity.estimate import DecodeReading, TextReading
+from autoscaling.reports import ReplicaReport
+from autoscaling.scaling import Stage
 from bench.kit.load import Arrival, Heard, Mix, burst, offer
 from bench.kit.tally import lateness, quantile
 from bench.kit.timed import BASE_S, ROW_S
 from bench.kit.wires import GrpcWire
 from deployments.cluster.local import ROOT, Overrides, start_local
 from deployments.config.names import APP_NAME, STAGE_DEPLOYMENTS
+from deployments.links.remote import reports
 from headrace.client import HeadraceClient
+from model_core.statistics import ForwardProfile
 
 FPS = 8
 LEAD_S, SILENCE_S, GRACE_S = 1.0, 30.0, 60.0
@@ -41,7 +47,6 @@ _LOOK_EVERY_S = 0.5
 # A replica that is being started or stopped takes its place, too.
 _STARTING = "STARTING"
 _PRESENT = (_STARTING, "RUNNING", "STOPPING", "UPDATING", "RECOVERING")
-_MEASURED = ("profile", "busy_s", "expected_s", "chunks", "misses", "service_s")
 
 Counts = list[tuple[float, dict[str, int], dict[str, int]]]  # seconds; replicas that take their place; those of them that still start
 
@@ -92,16 +97,37 @@ async def play(address: str, visits: Sequence[Arrival]) -> tuple[list[Heard], Co
                 watching.result()  # it had stopped before, which it should not
 
 
-def measured() -> dict[str, float]:
-    """What a replica of each stage has measured of itself: the denoiser's profile, and seconds and counts of each."""
-    told: dict[str, float] = {}
-    for name in STAGE_DEPLOYMENTS.values():
-        handle: Any = serve.get_deployment_handle(name, APP_NAME)
+@dataclass(frozen=True, slots=True)
+class Measurements:
+    """What replicas have measured of themselves: the denoiser's profile; prompts and chunks, and the seconds that these took."""
+
+    profile: ForwardProfile
+    prompts: int
+    encoding_s: float
+    chunks: int
+    decoding_s: float
+
+    @classmethod
+    def parse(cls, recorded: Mapping[str, Any]) -> Measurements:
+        """From what `dataclasses.asdict` made, by way of JSON."""
+        profile = ForwardProfile(**{name: tuple(values) for name, values in recorded["profile"].items()})
+        return cls(**{**recorded, "profile": profile})
+
+
+async def measured() -> Measurements:
+    """By one replica of each stage."""
+
+    async def one(stage: Stage) -> ReplicaReport:
+        handle: DeploymentHandle[Any] = serve.get_deployment_handle(STAGE_DEPLOYMENTS[stage], APP_NAME)
         try:
-            told |= handle.statistics.remote().result(timeout_s=SILENCE_S)
+            return (await reports(handle, ReplicaReport, SILENCE_S))[0]
         finally:
             handle.shutdown()
-    return {name: value for name, value in told.items() if any(part in name for part in _MEASURED)}
+
+    text, decode = TextReading.of(await one(Stage.TEXT_ENCODER)), DecodeReading.of(await one(Stage.DECODER))
+    denoiser = (await one(Stage.DENOISER)).denoiser
+    profile = ForwardProfile() if denoiser is None else denoiser.profile
+    return Measurements(profile, int(text.prompts), text.busy_s, int(decode.chunks), decode.busy_s)
 
 
 def replica_seconds(counts: Counts) -> dict[str, float]:
@@ -133,7 +159,7 @@ def run(policy: str, visits: Sequence[Arrival]) -> dict[str, object]:
     """One cluster, one trace."""
     with start_local(None, overrides(policy)) as app:
         heard, counts = asyncio.run(play(app.address, visits))
-        told = measured()
+        found = asyncio.run(measured())
     sessions = [
         {
             "at_s": h.arrival.at_s, "seconds": h.arrival.seconds, "result": h.result, "waited": h.waited,
@@ -141,7 +167,7 @@ def run(policy: str, visits: Sequence[Arrival]) -> dict[str, object]:
         }
         for h in heard
     ]  # fmt: skip
-    return {"policy": policy, "summary": summed(heard, counts), "replicas": counts, "sessions": sessions, "measured": told}
+    return {"policy": policy, "summary": summed(heard, counts), "replicas": counts, "sessions": sessions, "measured": asdict(found)}
 
 
 def table(rounds: Sequence[dict[str, Any]]) -> str:

@@ -19,8 +19,9 @@ from typing import Any, cast
 import numpy as np
 from ray.serve.config import AutoscalingConfig
 
-from autoscaling.capacity.estimate import decode_report, denoise_report, text_report
-from autoscaling.scaling import Stage, Terms
+from autoscaling.capacity.profile import StepProfile
+from autoscaling.reports import Terms
+from autoscaling.scaling import Stage
 from autoscaling.simulator.cluster import Hardware
 from autoscaling.simulator.fine import FinePlane
 from autoscaling.simulator.plane import StageTimes
@@ -29,6 +30,7 @@ from autoscaling.simulator.signals import Autoscaler
 from autoscaling.simulator.simulation import Setting, Simulation
 from autoscaling.simulator.workload import Lengths, Workload
 from bench.kit.tally import quantile
+from bench.scaling.burst import Measurements
 from deployments.cluster.local import STAGED_CONFIG, Overrides, load
 from deployments.config.application import AppConfig
 from deployments.config.names import FRONT_DOOR
@@ -56,19 +58,19 @@ def start_s(recorded: Mapping[str, Any]) -> float:
 
 def setting(found: Mapping[str, Any], recorded: Mapping[str, Any]) -> Setting:
     """Of the round `recorded` of the file `found`."""
-    app, fps, told = AppConfig(), found["stages"]["fps"], recorded["measured"]
-    report, decoder, encoder = denoise_report(told, app.engine.slots), decode_report(told), text_report(told)
-    encode_s, decode_s = encoder.busy_s / max(1.0, encoder.prompts), decoder.busy_s / max(1.0, decoder.chunks)
-    if report.profile is None:
-        raise ValueError("the recording must have the denoiser's profile, denoiser_profile_buckets_0 and so on; it has none")
+    app, fps, measured = AppConfig(), found["stages"]["fps"], Measurements.parse(recorded["measured"])
+    encode_s, decode_s = measured.encoding_s / max(1, measured.prompts), measured.decoding_s / max(1, measured.chunks)
+    if not measured.profile.buckets:
+        raise ValueError("the recording must have the denoiser's profile; its buckets are empty")
+    profile = StepProfile(measured.profile.buckets, measured.profile.step_s, measured.profile.commit_s)
     frames = next(chunk[2] for session in recorded["sessions"] for chunk in session["chunks"])
     times = StageTimes(
-        profile=report.profile, encode_s=encode_s, decode_s=decode_s, hop_s=HOP_S, chunk_s=frames / fps, slots=app.engine.slots,
+        profile=profile, encode_s=encode_s, decode_s=decode_s, hop_s=HOP_S, chunk_s=frames / fps, slots=app.engine.slots,
         max_lead_chunks=app.engine.max_lead_chunks, noise=0.02, open_s=0.0,
     )  # fmt: skip
     first = [session["chunks"][0] for session in recorded["sessions"] if session["chunks"]]
     fastest = min((at for at, _, _, degraded in first if not degraded), default=0.0)  # of all steps, as the work below
-    work = encode_s + times.steps * report.profile.step_s[0] + decode_s + 3 * HOP_S
+    work = encode_s + times.steps * profile.step_s[0] + decode_s + 3 * HOP_S
     times = replace(times, open_s=max(0.0, fastest - work))
     starts = dict.fromkeys(Stage, start_s(recorded))
     return Setting(

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from autoscaling.admission.brownout import least_tier
-from autoscaling.scaling import Terms
+from autoscaling.reports import Terms
 from deployments.config.addresses import checked_host, url_parts
 from deployments.config.admission import AdmissionSettings
 from deployments.config.settings import Settings

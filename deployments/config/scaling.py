@@ -18,7 +18,8 @@ from typing import Annotated, Any, Self
 from pydantic import Field, ValidationError, model_validator
 
 from autoscaling.admission.brownout import BrownOutConfig
-from autoscaling.scaling import NodeShape, ScalingConfig, Stage, StageLimits, Terms
+from autoscaling.reports import Terms
+from autoscaling.scaling import NodeShape, ScalingConfig, Stage, StageLimits
 from deployments.config.settings import Settings
 from model_core.errors import FieldViolation
 from observability.catalogue import TTFF_OBJECTIVE_S

@@ -17,6 +17,7 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
+from autoscaling.reports import LinkStatistics
 from model_core.errors import StageDraining, StageUnavailable
 from model_core.messages import Message
 from model_core.tasks import cancel_and_wait
@@ -42,16 +43,6 @@ class Ticket(Message):
     port: int
     token: bytes
     silence_s: float = SILENCE_S
-
-
-@dataclass(frozen=True, slots=True)
-class LinkStatistics:
-    """Streams `open` now and `opened` ever, items `sent`, and items the open streams may send before they must wait."""
-
-    open: int
-    opened: int
-    sent: int
-    credit: int
 
 
 class ReaderGone(StageUnavailable):

@@ -19,6 +19,7 @@ from ray.exceptions import AuthenticationError, CrossLanguageError, RayError, Ra
 from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
+from autoscaling.reports import ReplicaReport, parse
 from deployments.links.link import CreditLine, Ticket
 from deployments.links.routing import Avoid
 from model_core.errors import ChunkFailed, HeadraceError, SessionBroken, StageDraining, StageUnavailable
@@ -27,6 +28,7 @@ from model_core.types import Conditioning, Footage, FrameChunk, LatentChunk, Num
 from observability.context import work
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 _DESERTED_AFTER_S = 0.5  # a ping that has not been answered for so long makes one look whether there is anybody
 _FINAL = (UnserializableException, UserCodeException, CrossLanguageError, AuthenticationError)
@@ -112,6 +114,16 @@ class Failures:
             raise
 
 
+async def reports(handle: DeploymentHandle[Any], kind: type[R], timeout_s: float) -> list[R]:
+    """What each replica behind `handle` that answers within `timeout_s` reports.
+
+    Raises:
+        ReportError: one lacks numbers that a report must have.
+    """
+    answers = await handle.broadcast("statistics").results_async(timeout_s=timeout_s, return_exceptions=True)
+    return [report for answer in answers if isinstance(answer, dict) and (report := parse(kind, answer)) is not None]
+
+
 class _RemoteStage:
     """`open_timeout_s` bounds the time until a stream is accepted, `call_timeout_s` a unary call.
 
@@ -157,17 +169,18 @@ class _RemoteStage:
             return False
         return False
 
-    async def statistics(self) -> list[dict[str, float]]:
-        """Flat numbers of every replica that answers.
+    async def reports(self) -> list[ReplicaReport]:
+        """From every replica that answers.
 
         Raises:
             StageUnavailable: none did in time.
+            ReportError: one lacks numbers that a report must have.
         """
         with stage_errors(self._stage):
-            answers = await self._handle.broadcast("statistics").results_async(timeout_s=self._open_timeout_s, return_exceptions=True)
-        if not (numbers := [answer for answer in answers if isinstance(answer, dict)]):
-            raise StageUnavailable(f"{self._stage}: none of {len(answers)} replicas told its statistics")
-        return numbers
+            found = await reports(self._handle, ReplicaReport, self._open_timeout_s)
+        if not found:
+            raise StageUnavailable(f"{self._stage}: no replica reported")
+        return found
 
     async def _call(self, method: str, *args: object, timeout_s: float | None = None) -> Any:
         timeout_s = timeout_s or self._call_timeout_s

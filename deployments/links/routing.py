@@ -14,7 +14,8 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 from ray.serve._private.request_router.common import PendingRequest
 from ray.serve._private.request_router.pow_2_router import PowerOfTwoChoicesRequestRouter
@@ -23,10 +24,6 @@ from ray.serve.context import ReplicaContext
 
 from model_core.messages import Message
 from model_core.types import Numerics, SessionContext
-
-SESSIONS = "sessions"  # in a replica's routing statistics: how many it serves in real time
-
-NUMERICS = "numerics"  # there, too: a digest of how each of its stages rounds
 
 # Replicas asked for one leg: all of them in a small deployment, a sample of a large one.
 _ASKED = 8
@@ -45,6 +42,27 @@ class Avoid(Message):
 
     actors: frozenset[str] = frozenset()
     unlike: Numerics = field(default_factory=Numerics)
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingReport:
+    """What a replica reports to the routers, which Serve carries as a dictionary.
+
+    Attributes:
+        numerics: how each of its stages rounds; see `model_core.types.Numerics`.
+        sessions: how many it serves in real time; None where it does not know, and where no replica has to be empty one day.
+    """
+
+    numerics: Mapping[str, str] = field(default_factory=dict)
+    sessions: int | None = None
+
+    def flatten(self) -> dict[str, Any]:
+        return {each.name: value for each in fields(self) if (value := getattr(self, each.name)) is not None}
+
+    @classmethod
+    def parse(cls, told: Mapping[str, Any]) -> RoutingReport:
+        """From what `flatten` made, also in a replica of another version: what it does not report is unknown."""
+        return cls(**{each.name: told[each.name] for each in fields(cls) if each.name in told})
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +149,7 @@ class AskingRouter(PowerOfTwoChoicesRequestRouter):
         avoid = avoided(() if pending_request is None else pending_request.args)
         willing = [replica for replica in candidate_replicas if not avoid or replica.actor_id.hex() not in avoid] or candidate_replicas
         wanted = _wanted(pending_request)
-        alike = _Alike(replica for replica in willing if rounds_alike(replica.routing_stats.get(NUMERICS), wanted))
+        alike = _Alike(replica for replica in willing if rounds_alike(RoutingReport.parse(replica.routing_stats).numerics, wanted))
         first = [] if len(alike) in {0, len(willing)} else [_Alike(_sample(alike))]
         last = [] if len(willing) == len(candidate_replicas) else [_sample(candidate_replicas)]
         return [*first, _sample(willing), *last]
@@ -140,7 +158,10 @@ class AskingRouter(PowerOfTwoChoicesRequestRouter):
         answers = await self._probe_queue_lens(candidates, backoff_index)
         free = [(replica, busy) for replica, busy in answers if busy is not None and busy < replica.max_ongoing_requests]
         places = self._places()
-        asked = [Candidate(busy, _sessions(replica), places.get(replica.replica_id, len(places))) for replica, busy in free]
+        asked = [
+            Candidate(busy, RoutingReport.parse(replica.routing_stats).sessions, places.get(replica.replica_id, len(places)))
+            for replica, busy in free
+        ]
         chosen = preferred(asked)
         if chosen is None or (isinstance(candidates, _Alike) and asked[chosen].is_full):
             return None
@@ -167,8 +188,3 @@ def _wanted(request: PendingRequest | None) -> Numerics | None:
         if isinstance(argument, Avoid):
             return argument.unlike
     return None
-
-
-def _sessions(replica: RunningReplica) -> int | None:
-    told = replica.routing_stats.get(SESSIONS)
-    return None if told is None else int(told)

@@ -7,6 +7,7 @@ import os
 import random
 import secrets
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,15 @@ from prometheus_client import CollectorRegistry
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from autoscaling.admission.statistics import ControlStatistics
 from autoscaling.capacity.estimate import CapacityEstimator
 from autoscaling.capacity.profile import Capacity, DenoiseReplica
+from autoscaling.reports import ControlStatistics, FrontDoorReport, flatten
 from deployments.config.addresses import joined
 from deployments.config.application import AppConfig, FrontDoorSettings, SessionStoreSettings
 from deployments.config.tuning import Tuned
 from deployments.links.remote import RemoteDecoder, RemoteDenoiser, RemoteTextEncoder
 from deployments.replicas.metrics_port import Discovery, ReplicaMetrics, Target, announced, metrics_targets
-from deployments.replicas.process import numbers, process_statistics
+from deployments.replicas.process import process_statistics
 from deployments.replicas.scoreboard import Scoreboard
 from doors.grpc.edge import RpcEdge
 from doors.grpc.health import HealthMonitor
@@ -86,7 +87,7 @@ class FrontDoorReplica:
             service, monitor, joined(settings.host, settings.port), _identity(settings), with_reflection=settings.reflection
         )
         self._scoreboard = Scoreboard(metrics)
-        self._terms = numbers("terms", config.terms())
+        self._terms = config.terms()
         measured = config.admission.mode == "measured"
         self._tuned = Tuned(time.time, self._desk.set_tenants if measured else lambda _: None)
         self._drain_s = settings.drain_seconds
@@ -96,15 +97,16 @@ class FrontDoorReplica:
         self._measuring = None if capacity is None else asyncio.create_task(capacity.run())
 
     async def statistics(self) -> dict[str, float]:
-        """Flat numbers: sessions that are open, run and wait, and those of the process (see `ProcessStatistics`)."""
-        admission = numbers("front_door", self._desk.statistics())
-        return {"front_door_open": float(self._runner.open_sessions)} | admission | numbers("process", process_statistics())
+        """A `FrontDoorReport`, flat."""
+        return flatten(replace(self._report(), process=process_statistics()))
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
-        """What the scaling policy goes by: numbers of admission, totals of what viewers saw, the application's terms, and its settings."""
+        """What the scaling policy goes by: a `FrontDoorReport`, flat, and the scaling settings beside it."""
+        return flatten(self._report()) | self._tuned.numbers
+
+    def _report(self) -> FrontDoorReport:
         admission = self._desk.statistics()
-        seen = numbers("front_door", self._scoreboard.read(admission.arrivals))
-        return numbers("front_door", admission) | seen | self._terms | self._tuned.numbers
+        return FrontDoorReport(admission, self._scoreboard.read(admission.arrivals), self._terms, self._runner.open_sessions)
 
     async def reconfigure(self, user_config: object) -> None:
         """Serve calls this with `user_config` after the start, and again whenever it has changed; nothing else of the replica changes.
@@ -177,7 +179,7 @@ def _admission(
         return AdmissionDesk(policy, unlimited, clock, random.random, show), None
     desk = AdmissionDesk(policy, estimator.capacity, clock, random.random, show)
     period_s = config.front_door.probe_period_seconds
-    return desk, CapacityMonitor(denoiser.statistics, decoder.statistics, estimator, desk, config.engine.slots, period_s)
+    return desk, CapacityMonitor(denoiser.reports, decoder.reports, estimator, desk, period_s)
 
 
 def _identity(settings: FrontDoorSettings) -> TlsIdentity | None:

@@ -1,32 +1,22 @@
-"""Numbers that a replica gives about itself, those of its process among them: in these a leak would show."""
+"""What a replica knows of its process, and how it lets others go first while it starts."""
 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+
+from autoscaling.reports import ProcessStatistics
 
 _YIELDING = 5  # steps of niceness: a third of the share of CPU time of a process that does not yield, where there is not enough for both
 _LOWEST = 19  # nice(2)
 _CAP_SYS_NICE = 1 << 23  # capabilities(7)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class ProcessStatistics:
-    """Of the process and the event loop that asks: unfinished asyncio `tasks`, open `files` (sockets too), resident memory."""
-
-    pid: int
-    tasks: int
-    files: int
-    resident_bytes: int
-
-
 def process_statistics() -> ProcessStatistics:
-    """Call it on the event loop."""
+    """Of this process, now. Call it on the event loop."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     files = sum(1 for _ in Path("/proc/self/fd").iterdir())
     return ProcessStatistics(os.getpid(), len(asyncio.all_tasks()), files, pages * os.sysconf("SC_PAGE_SIZE"))
@@ -57,20 +47,3 @@ def may_raise_priority() -> bool:
     """Whether this process may take back a priority that it gave up."""
     capabilities = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("CapEff:"))
     return bool(int(capabilities.split()[1], 16) & _CAP_SYS_NICE)
-
-
-def numbers(prefix: str, statistics: Any) -> dict[str, float]:
-    """The numbers in a statistics dataclass, flat, as Serve's autoscaler takes them; those of a dataclass or tuple within, too."""
-    flat: dict[str, float] = {}
-    for name, value in _items(statistics):
-        if isinstance(value, int | float):
-            flat[f"{prefix}_{name}"] = float(value)
-        elif isinstance(value, tuple) or dataclasses.is_dataclass(value):
-            flat |= numbers(f"{prefix}_{name}", value)
-    return flat
-
-
-def _items(value: Any) -> Iterable[tuple[object, Any]]:
-    if isinstance(value, tuple):
-        return enumerate(value)
-    return ((field.name, getattr(value, field.name)) for field in dataclasses.fields(value))

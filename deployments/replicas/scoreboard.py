@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from prometheus_client import Histogram
 
+from autoscaling.reports import ViewerTotals
 from observability.catalogue import LATENESS_OBJECTIVE_S, TTFF_OBJECTIVE_S
 from observability.metrics import Metrics
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """Counts since the start of this front door; see `autoscaling.scaling.Observation`."""
-
-    prompts: float
-    chunks: float
-    late_chunks: float
-    first_frames: float
-    late_first_frames: float
 
 
 class Scoreboard:
@@ -28,12 +17,12 @@ class Scoreboard:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
 
-    def read(self, arrivals: int) -> Score:
+    def read(self, arrivals: int) -> ViewerTotals:
         """Now, after `arrivals` sessions, each of which has a prompt to embed."""
         chunks, late = _counted(self._metrics.chunk_lateness_seconds, LATENESS_OBJECTIVE_S)
         firsts, slow = _counted(self._metrics.ttff_seconds, TTFF_OBJECTIVE_S)
         switches, _ = _counted(self._metrics.prompt_switch_seconds, math.inf)
-        return Score(arrivals + switches, chunks, late, firsts, slow)
+        return ViewerTotals(arrivals + switches, chunks, late, firsts, slow)
 
 
 def _counted(histogram: Histogram, objective: float) -> tuple[float, float]:

@@ -12,8 +12,9 @@ import logging
 import os
 import secrets
 import sys
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from importlib import import_module
 from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
@@ -22,18 +23,20 @@ from prometheus_client import CollectorRegistry
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from autoscaling.capacity.estimate import Measured, decode_report, denoise_report, sessions_alone
+from autoscaling.capacity.estimate import DecodeReading, DenoiseReading, Measured, sessions_alone
+from autoscaling.reports import ReplicaReport, flatten
 from deployments.config.application import AppConfig
 from deployments.links.drain import watch_serve
 from deployments.links.link import LinkServer, ReaderGone, Ticket
 from deployments.links.remote import RemoteDenoiser
-from deployments.links.routing import NUMERICS, SESSIONS, Avoid, may_shrink
+from deployments.links.routing import Avoid, RoutingReport, may_shrink
 from deployments.replicas.metrics_port import ReplicaMetrics, Target
-from deployments.replicas.process import numbers, process_statistics, yielding
+from deployments.replicas.process import process_statistics, yielding
 from model_core.config import EngineConfig, ModelConfig, RuntimeConfig
 from model_core.events import ReportsForwards
 from model_core.runtimes.environment import set_environment
 from model_core.stages.interface import Decoder, Denoiser, TextEncoder
+from model_core.statistics import DecoderStatistics, DenoiserStatistics, StageStatistics, TextEncoderStatistics
 from model_core.types import Conditioning, Footage, FrameChunk, LatentChunk, SessionContext, TextEmbedding
 from observability.context import NOBODY, Work, work_for
 from observability.logs import set_up_logs
@@ -46,10 +49,6 @@ log = logging.getLogger(__name__)
 
 class LocalStage(Protocol):
     """What a shell needs of a stage beyond its work."""
-
-    def statistics(self) -> Any:
-        """A frozen dataclass; its numbers are exported."""
-        ...
 
     def check_health(self) -> None:
         """Raise if the stage must be replaced (`EngineDead`)."""
@@ -75,13 +74,16 @@ def numerics(stages: Mapping[str, object]) -> dict[str, str]:
     return {name: stage.numerics for name, stage in stages.items() if isinstance(stage, HasNumerics)}
 
 
-class LocalTextEncoder(TextEncoder, LocalStage, Protocol): ...
+class LocalTextEncoder(TextEncoder, LocalStage, Protocol):
+    def statistics(self) -> TextEncoderStatistics: ...
 
 
-class LocalDenoiser(Denoiser, LocalStage, Protocol): ...
+class LocalDenoiser(Denoiser, LocalStage, Protocol):
+    def statistics(self) -> DenoiserStatistics: ...
 
 
-class LocalDecoder(Decoder, LocalStage, Protocol): ...
+class LocalDecoder(Decoder, LocalStage, Protocol):
+    def statistics(self) -> DecoderStatistics: ...
 
 
 class StageFactory(Protocol):
@@ -110,9 +112,18 @@ def stage_factory(config: AppConfig, threads: int, *runtimes: RuntimeConfig) -> 
 class _Shell:
     """Shared by all replicas. `_stages` are closed in order."""
 
-    def __init__(self, config: AppConfig, **stages: LocalStage) -> None:
+    def __init__(
+        self,
+        config: AppConfig,
+        *,
+        text_encoder: LocalTextEncoder | None = None,
+        decoder: LocalDecoder | None = None,
+        denoiser: LocalDenoiser | None = None,
+    ) -> None:
         set_up_logs()
-        self._stages = stages
+        self._text_stage, self._decode_stage, self._denoise_stage = text_encoder, decoder, denoiser
+        stages: dict[str, LocalStage | None] = {"text_encoder": text_encoder, "decoder": decoder, "denoiser": denoiser}
+        self._stages = {name: stage for name, stage in stages.items() if stage is not None}
         self._name = float(secrets.randbits(52))  # a float holds it exactly
         self._terms, self._measured = config.terms(), Measured()
         self._links = LinkServer(
@@ -120,8 +131,8 @@ class _Shell:
         )
         self._drain = watch_serve(self._links.hand_over)
         registry = CollectorRegistry()
-        registry.register(StatisticsCollector(self._stage_numbers))
-        for stage in stages.values():
+        registry.register(StatisticsCollector(self._counted))
+        for stage in self._stages.values():
             if isinstance(stage, ReportsForwards):
                 stage.observe(DenoiserMetrics(registry).observe)
         self._metrics = ReplicaMetrics(registry, config.front_door.metrics_host)
@@ -136,41 +147,43 @@ class _Shell:
             stage.check_health()
 
     async def statistics(self) -> dict[str, float]:
-        """Flat numbers: the stage's own, those of its links (see `LinkStatistics`) and of its process (see `ProcessStatistics`).
-
-        `replica` is a random number that tells this replica from others.
-        """
-        own = {"replica": self._name} | numbers("link", self._links.statistics()) | numbers("process", process_statistics())
-        return own | self._stage_numbers()
+        """A `ReplicaReport`, flat."""
+        return flatten(replace(self._report(), link=self._links.statistics(), process=process_statistics()))
 
     async def metrics_target(self) -> Target:
         """Where Prometheus reads this replica."""
         return self._metrics.target()
 
-    def _stage_numbers(self) -> dict[str, float]:
-        flat: dict[str, float] = {}
-        for name, stage in self._stages.items():
-            flat |= numbers(name, stage.statistics())
-        return flat
+    def _report(self) -> ReplicaReport:
+        text, denoise, decode = self._text_stage, self._denoise_stage, self._decode_stage
+        return ReplicaReport(
+            self._name,
+            text_encoder=None if text is None else text.statistics(),
+            denoiser=None if denoise is None else denoise.statistics(),
+            decoder=None if decode is None else decode.statistics(),
+        )
+
+    def _counted(self) -> Sequence[StageStatistics]:
+        report = self._report()
+        return [counted for counted in (report.text_encoder, report.denoiser, report.decoder) if counted is not None]
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
-        return {"replica": self._name} | self._stage_numbers()
+        """A `ReplicaReport`, flat."""
+        return flatten(self._report())
 
     async def record_routing_stats(self) -> dict[str, Any]:
-        """For `deployments.links.routing`: how its stages round, and how many sessions it serves in real time, as far as it knows.
+        """A `RoutingReport`, flat."""
+        sessions = self._sessions_alone() if may_shrink(serve.get_replica_context()) else None
+        return RoutingReport(numerics(self._stages), sessions).flatten()
 
-        No number where no replica has to be empty one day.
-        """
-        always = {NUMERICS: numerics(self._stages)}
-        if not may_shrink(serve.get_replica_context()):
-            return always
-        told = await self.record_autoscaling_stats()
+    def _sessions_alone(self) -> int | None:
+        """Sessions that this replica serves in real time; None while it has measured nothing."""
+        report = self._report()
         self._measured = self._measured.observe(
-            [denoise_report(told, 0)] if "denoiser_free_slots" in told else [], [decode_report(told)] if "decoder_busy_s" in told else []
+            [] if report.denoiser is None else [DenoiseReading.of(report)], [] if report.decoder is None else [DecodeReading.of(report)]
         )
         terms = self._terms
-        sessions = sessions_alone(self._measured, terms.utilisation * terms.chunk_s, terms.steps, terms.decode_slots)
-        return always if sessions is None else {**always, SESSIONS: float(sessions)}
+        return sessions_alone(self._measured, terms.utilisation * terms.chunk_s, terms.steps, terms.decode_slots)
 
     async def _linked(self, chunks: AsyncGenerator[T, None]) -> AsyncGenerator[Ticket | T, None]:
         """`chunks` as a linked stream, which ends at a chunk boundary when the replica drains."""

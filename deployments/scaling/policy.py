@@ -15,21 +15,22 @@ import logging
 import time
 import weakref
 from collections import defaultdict
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from autoscaling.capacity.estimate import decode_report, denoise_report, text_report
-from autoscaling.scaling import Observation, Plan, Stage, StageReplicas, State, Terms, plan
+from autoscaling.capacity.estimate import DecodeReading, DenoiseReading, TextReading
+from autoscaling.reports import FrontDoorReport, ReplicaReport, parse
+from autoscaling.scaling import Observation, Plan, Stage, StageReplicas, State, plan
 from deployments.config.names import FRONT_DOOR, STAGE_DEPLOYMENTS
 from deployments.config.scaling import NodeSettings, ScalingSettings, newest_settings
 from deployments.replicas.metrics_port import ReplicaMetrics, announce
 from deployments.scaling.nodes import node_keeper
 from deployments.scaling.report import PolicyReport
 
-Numbers = Mapping[str, Mapping[str, float]]
+R = TypeVar("R")
 
 # Serve's logger writes where the controller's other lines go.
 log = logging.getLogger("ray.serve.headrace")
@@ -84,7 +85,6 @@ class PolicyLoop:
         self._timer = timer
         self._totals = Totals()
         self._state = State()
-        self._terms: Terms | None = None
         self._wanted: dict[str, int] = {}
         self._now = self._next = 0.0
         self._failing = False
@@ -108,52 +108,47 @@ class PolicyLoop:
         return self._wanted
 
     def _decide(self, contexts: Mapping[str, Any], now: float) -> None:
-        numbers = {name: latest(context) for name, context in contexts.items()}
-        doors = numbers.get(FRONT_DOOR) or {}
-        self._terms = next((terms for door in doors.values() if (terms := terms_of(door))), self._terms)
-        self._settings = newest_settings(doors.values()) or self._settings
-        if self._terms is None or not doors:
+        told = latest(contexts[FRONT_DOOR]) if FRONT_DOOR in contexts else {}
+        self._settings = newest_settings(told.values()) or self._settings
+        doors = reports(FrontDoorReport, told)
+        if not doors:
             return  # no front door has reported yet
+        terms = next(iter(doors.values())).terms
         limits = {
             stage: (contexts[name].capacity_adjusted_min_replicas, contexts[name].capacity_adjusted_max_replicas)
             for stage, name in STAGE_DEPLOYMENTS.items()
         }
-        config = self._settings.config(self._terms, limits)
+        config = self._settings.config(terms, limits)
         replicas = {
             stage: StageReplicas(contexts[name].current_num_replicas, contexts[name].target_num_replicas)
             for stage, name in STAGE_DEPLOYMENTS.items()
         }
         self._now = now
-        seen = self._observation(doors, numbers, replicas, config.prior_sessions)
+        stages = {stage: tuple(reports(ReplicaReport, latest(contexts[name])).values()) for stage, name in STAGE_DEPLOYMENTS.items()}
+        seen = self._observation(doors, stages, replicas)
         decided, self._state = plan(seen, config, self._state, now)
         self._apply(decided)
 
     def _observation(
-        self, doors: Numbers, numbers: Mapping[str, Numbers], replicas: Mapping[Stage, StageReplicas], slots: int
+        self, doors: Mapping[str, FrontDoorReport], stages: Mapping[Stage, Sequence[ReplicaReport]], replicas: Mapping[Stage, StageReplicas]
     ) -> Observation:
-        def now(name: str) -> int:
-            return int(sum(door.get(f"front_door_{name}", 0.0) for door in doors.values()))
-
-        def ever(name: str) -> float:
-            return self._totals.sum(f"front_door_{name}", doors)
-
-        jobs_live, jobs_waiting = now("live_jobs"), now("waiting_jobs")
-        text, denoise, decode = (numbers[STAGE_DEPLOYMENTS[stage]].values() for stage in Stage)
+        now = [door.admission for door in doors.values()]
+        totals = self._totals.add({name: Counters.of(door) for name, door in doors.items()})
         return Observation(
-            live=now("live") - jobs_live,
-            waiting=now("waiting") - jobs_waiting,
-            jobs=jobs_live + jobs_waiting,
-            arrivals_total=ever("arrivals"),
-            ended_total=ever("departures"),
-            prompts_total=ever("prompts"),
-            chunks_total=ever("chunks"),
-            late_chunks_total=ever("late_chunks"),
-            first_frames_total=ever("first_frames"),
-            late_first_frames_total=ever("late_first_frames"),
+            live=sum(door.live - door.live_jobs for door in now),
+            waiting=sum(door.waiting - door.waiting_jobs for door in now),
+            jobs=sum(door.live_jobs + door.waiting_jobs for door in now),
+            arrivals_total=totals.arrivals,
+            ended_total=totals.departures,
+            prompts_total=totals.prompts,
+            chunks_total=totals.chunks,
+            late_chunks_total=totals.late_chunks,
+            first_frames_total=totals.first_frames,
+            late_first_frames_total=totals.late_first_frames,
             replicas=replicas,
-            text=tuple(text_report(replica) for replica in text),
-            denoise=tuple(denoise_report(replica, slots) for replica in denoise),
-            decode=tuple(decode_report(replica) for replica in decode),
+            text=tuple(map(TextReading.of, stages[Stage.TEXT_ENCODER])),
+            denoise=tuple(map(DenoiseReading.of, stages[Stage.DENOISER])),
+            decode=tuple(map(DecodeReading.of, stages[Stage.DECODER])),
             nodes=None if self._settings.nodes is None else self._nodes.up,
         )
 
@@ -208,32 +203,46 @@ def latest(context: Any) -> dict[str, dict[str, float]]:
     return dict(found)
 
 
-def terms_of(door: Mapping[str, float]) -> Terms | None:
-    """What a front door says of the application; None if it says nothing yet."""
-    if not (chunk_s := door.get("terms_chunk_s")):
-        return None
-    tiers: list[int] = []
-    while (tier := door.get(f"terms_tiers_{len(tiers)}")) is not None:
-        tiers.append(int(tier))
-    decode_slots = int(door.get("terms_decode_slots", 0.0))
-    return Terms(chunk_s, int(door["terms_steps"]), door["terms_utilisation"], tuple(tiers), decode_slots)
+def reports(kind: type[R], told: Mapping[str, Mapping[str, float]]) -> dict[str, R]:
+    """By replica; a replica that has not reported yet is left out.
+
+    Raises:
+        ReportError: one lacks numbers that a report must have.
+    """
+    return {name: report for name, numbers in told.items() if (report := parse(kind, numbers)) is not None}
+
+
+class Counters(NamedTuple):
+    """The counters in one front door's report, or their sums over front doors."""
+
+    arrivals: float = 0.0
+    departures: float = 0.0
+    prompts: float = 0.0
+    chunks: float = 0.0
+    late_chunks: float = 0.0
+    first_frames: float = 0.0
+    late_first_frames: float = 0.0
+
+    @classmethod
+    def of(cls, door: FrontDoorReport) -> Counters:
+        seen = door.viewers
+        return cls(
+            door.admission.arrivals, door.admission.departures, seen.prompts, seen.chunks, seen.late_chunks, seen.first_frames,
+            seen.late_first_frames,
+        )  # fmt: skip
 
 
 class Totals:
-    """Sums of counters over replicas that come and go: what each has added since it was first seen."""
+    """Sums of counters over front doors that come and go: what each has added since it was first seen."""
 
     def __init__(self) -> None:
-        self._last: dict[tuple[str, str], float] = {}
-        self._sums: defaultdict[str, float] = defaultdict(float)
+        self._last: Mapping[str, Counters] = {}
+        self._sums = Counters()
 
-    def sum(self, name: str, replicas: Numbers) -> float:
-        """Of the counter `name`, which may begin anew at 0."""
-        for replica, numbers in replicas.items():
-            value = numbers.get(name, 0.0)
-            before = self._last.get((name, replica), value)
-            self._sums[name] += value - before if value >= before else value
-            self._last[name, replica] = value
-        gone = [key for key in self._last if key[0] == name and key[1] not in replicas]
-        for key in gone:
-            del self._last[key]
-        return self._sums[name]
+    def add(self, doors: Mapping[str, Counters]) -> Counters:
+        """The sums with what `doors` have counted since the last call. A counter that is below its last value has begun anew at 0."""
+        for name, now in doors.items():
+            added = (n - before if n >= before else n for n, before in zip(now, self._last.get(name, now), strict=True))
+            self._sums = Counters(*(total + more for total, more in zip(self._sums, added, strict=True)))
+        self._last = doors
+        return self._sums

@@ -32,6 +32,7 @@ from model_core.errors import DeviceBroken
 from model_core.events import Forward, Observer
 from model_core.families.interface import Leg, Sampler
 from model_core.probe import Probe
+from model_core.statistics import ForwardProfile
 from model_core.types import Guidance, LatentChunk, Latents, SessionContext
 
 _WARM_RUNS = 5  # other processes of the machine start at the same time
@@ -46,15 +47,6 @@ Work = Literal["step", "commit"]
 
 def _raise(_: EngineSession, error: Exception) -> None:
     raise error
-
-
-@dataclass(frozen=True, slots=True)
-class ForwardProfile:
-    """Seconds of a denoise step and of a commit in each of `buckets`, measured once; all empty before that."""
-
-    buckets: tuple[int, ...] = ()
-    step_s: tuple[float, ...] = ()
-    commit_s: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

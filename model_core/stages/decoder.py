@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -25,19 +24,11 @@ from model_core.stages.failures import failed
 from model_core.stages.interface import Denoiser
 from model_core.stages.memories import Key, Memories, all_finite
 from model_core.stages.watchdog import Watchdog
+from model_core.statistics import DecoderStatistics
 from model_core.types import Codec, FrameChunk, LatentChunk, Latents, Numerics, SessionContext, StageTiming, received
 
 JPEG_QUALITY = 90
 _REMEMBERED_BYTES = 64 * 2**20
-
-
-@dataclass(frozen=True, slots=True)
-class DecoderStatistics:
-    """Sessions open now; chunks decoded and seconds on the device since the start."""
-
-    sessions: int
-    chunks: int
-    busy_s: float
 
 
 class LocalDecoder:

@@ -15,42 +15,17 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
-from dataclasses import dataclass
 
 from model_core.config import EngineConfig, ModelConfig
-from model_core.engine.engine import Engine, ForwardProfile
+from model_core.engine.engine import Engine
 from model_core.engine.session import EngineSession, check, given_chunks
 from model_core.errors import DeviceBroken, EngineDead, HeadraceError, StageUnavailable
 from model_core.events import Observer
 from model_core.families.interface import Sampler
 from model_core.stages.failures import failed
 from model_core.stages.watchdog import Watchdog
+from model_core.statistics import DenoiserStatistics
 from model_core.types import LatentChunk, SessionContext
-
-
-@dataclass(frozen=True, slots=True)
-class DenoiserStatistics:
-    """What this replica holds and has done.
-
-    Attributes:
-        sessions, waiting, free_slots: now.
-        undelivered: finished chunks whose reader has not taken them, now.
-        steps, rows, chunks: forwards, rows in them, chunks finished, since the start.
-        busy_s: seconds the device was busy, since the start.
-        expected_s: what that would have been by `profile`.
-        profile: measured before the first session.
-    """
-
-    sessions: int
-    waiting: int
-    free_slots: int
-    undelivered: int
-    steps: int
-    rows: int
-    chunks: int
-    busy_s: float
-    expected_s: float
-    profile: ForwardProfile
 
 
 class _Leg:

@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -22,6 +22,7 @@ from model_core.probe import Probe
 from model_core.stages.device import DeviceThread
 from model_core.stages.shared_runs import SharedRuns
 from model_core.stages.watchdog import Watchdog
+from model_core.statistics import TextEncoderStatistics
 from model_core.types import Conditioning, Footage, StageTiming, TextEmbedding
 
 CACHE_SIZE = 1024
@@ -30,31 +31,6 @@ FOOTAGE_CACHE_SIZE = 8  # some ten megabytes each
 log = logging.getLogger(__name__)
 
 _NO_TIME = StageTiming("text_encoder", 0.0, 0.0, 0.0)
-
-
-@dataclass(frozen=True, slots=True)
-class TextEncoderStatistics:
-    """Counts since the encoder was made.
-
-    Attributes:
-        hits: prompts answered from the cache.
-        joined: prompts that waited for an equal prompt already being encoded.
-        misses: prompts that went through the model.
-        cached: prompts in the cache now.
-        in_flight: distinct prompts being encoded now.
-        service_s: seconds spent in tokenizer and model.
-        footage_hits, footage_misses, footage_service_s: the same of images and videos; who joined a run counts as a hit.
-    """
-
-    hits: int
-    joined: int
-    misses: int
-    cached: int
-    in_flight: int
-    service_s: float
-    footage_hits: int = 0
-    footage_misses: int = 0
-    footage_service_s: float = 0.0
 
 
 class LocalTextEncoder:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
-from autoscaling.capacity.estimate import CapacityEstimator, decode_report, denoise_report
+from autoscaling.capacity.estimate import CapacityEstimator, DecodeReading, DenoiseReading
+from autoscaling.reports import ReplicaReport
 from service.admission.desk import AdmissionDesk
 
-Poll = Callable[[], Awaitable[Sequence[Mapping[str, float]]]]
+Poll = Callable[[], Awaitable[Sequence[ReplicaReport]]]
 
 log = logging.getLogger(__name__)
 
@@ -18,21 +19,17 @@ class CapacityMonitor:
     """Polls stages, and tells the desk.
 
     Args:
-        denoisers, decoders: give the flat numbers of each replica that answers.
+        denoisers, decoders: return the report of each replica that answers.
         estimator: turns them into a capacity.
         desk: is told.
-        slots: of a denoise replica that does not say how many it has.
         interval_s: between two rounds.
     """
 
-    def __init__(
-        self, denoisers: Poll, decoders: Poll, estimator: CapacityEstimator, desk: AdmissionDesk, slots: int, interval_s: float = 1.0
-    ) -> None:
+    def __init__(self, denoisers: Poll, decoders: Poll, estimator: CapacityEstimator, desk: AdmissionDesk, interval_s: float = 1.0) -> None:
         self._denoisers = denoisers
         self._decoders = decoders
         self._estimator = estimator
         self._desk = desk
-        self._slots = slots
         self._interval_s = interval_s
         self._answering = True
 
@@ -53,8 +50,8 @@ class CapacityMonitor:
         before = self._playing()
         denoise, decode = await asyncio.gather(self._denoisers(), self._decoders())
         capacity = self._estimator.observe(
-            [denoise_report(numbers, self._slots) for numbers in denoise],
-            [decode_report(numbers) for numbers in decode],
+            [DenoiseReading.of(report) for report in denoise],
+            [DecodeReading.of(report) for report in decode],
             max(before, self._playing()),
         )
         self._desk.observe(capacity)

@@ -13,8 +13,8 @@ from dataclasses import replace
 
 from autoscaling.admission.control import AdmissionControl
 from autoscaling.admission.decide import AdmissionConfig, Admit, Ask, Reject, Tenant
-from autoscaling.admission.statistics import ControlStatistics
 from autoscaling.capacity.profile import Capacity
+from autoscaling.reports import ControlStatistics
 from model_core.errors import CapacityExceeded
 from service.clock import Clock
 

@@ -147,8 +147,7 @@ async def playing(stand: Stand, timeline: Timeline, seeds: range) -> AsyncGenera
 
 
 async def replica_places(stand: Stand, deployment: str) -> set[str]:
-    pids = {int(numbers["process_pid"]) for numbers in await stand.cluster.statistics(deployment)}
-    return await asyncio.to_thread(places, stand.cloud, pids)
+    return await asyncio.to_thread(places, stand.cloud, await stand.cluster.pids(deployment))
 
 
 @pytest.fixture
@@ -201,9 +200,10 @@ async def test_a_lost_node_costs_no_frame(stand: Stand, timeline: Timeline) -> N
     async with timeline.record(cloud):
         timeline.note("three viewers come")
         async with playing(stand, timeline, range(3)) as viewers:
-            busiest = max(await stand.cluster.statistics("Denoiser"), key=lambda numbers: numbers["link_open"])
-            assert busiest["link_open"] > 0
-            (place,) = await asyncio.to_thread(places, cloud, {int(busiest["process_pid"])})
+            links = {r.process.pid: r.link.open for r in await stand.cluster.stages("Denoiser") if r.process and r.link}
+            busiest = max(links, key=lambda pid: links[pid])
+            assert links[busiest] > 0
+            (place,) = await asyncio.to_thread(places, cloud, {busiest})
             (node,) = [each for each in cloud.nodes() if each.node == place]
             timeline.note("the node is lost")
             await asyncio.to_thread(cloud.kill, node)

@@ -16,8 +16,10 @@ from ray.serve._private.common import ReplicaState
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ServeDeploySchema
 
+from autoscaling.reports import FrontDoorReport, ReplicaReport
 from deployments.cluster.local import ROOT, STAGED_CONFIG, Overrides, RunningApp, load
-from deployments.config.names import APP_NAME
+from deployments.config.names import APP_NAME, FRONT_DOOR
+from deployments.links.remote import reports
 from headrace.client import HeadraceClient
 from headrace.v1 import video_pb2 as pb
 from model_core.pipeline import SessionRequest
@@ -46,30 +48,44 @@ class Cluster:
             self._handles[deployment] = serve.get_deployment_handle(deployment, APP_NAME)
         return self._handles[deployment]
 
-    async def statistics(self, deployment: str) -> list[dict[str, float]]:
-        """Of every replica that answers now."""
-        answers = await self.handle(deployment).broadcast("statistics").results_async(timeout_s=PATIENCE_S, return_exceptions=True)
-        return [answer for answer in answers if isinstance(answer, dict)]
+    async def stages(self, deployment: str) -> list[ReplicaReport]:
+        """From every replica of a stage that answers now."""
+        return await reports(self.handle(deployment), ReplicaReport, PATIENCE_S)
+
+    async def pids(self, deployment: str) -> set[int]:
+        """Processes of the replicas that answer now."""
+        if deployment == FRONT_DOOR:
+            return {door.process.pid for door in await reports(self.handle(deployment), FrontDoorReport, PATIENCE_S) if door.process}
+        return {replica.process.pid for replica in await self.stages(deployment) if replica.process}
 
     def running(self, deployment: str) -> int:
         """Its replicas that serve now."""
         return int(serve.status().applications[APP_NAME].deployments[deployment].replica_states.get(ReplicaState.RUNNING, 0))
 
-    async def total(self, *numbers: str) -> float:
-        """Sum over replicas of numbers given as `Deployment.number`."""
-        pairs = [number.split(".") for number in numbers]
-        return sum([replica[name] for deployment, name in pairs for replica in await self.statistics(deployment)])
+    async def open(self, *deployments: str) -> list[int]:
+        """For each stage: the links that its replicas have open, then the sessions of their denoisers and decoders."""
+        found = []
+        for deployment in deployments:
+            replicas = await self.stages(deployment)
+            found.append(sum(replica.link.open for replica in replicas if replica.link))
+            found += [sum(held) for held in zip(*map(_sessions, replicas), strict=True)]
+        return found
 
-    async def until_free(self, *numbers: str) -> None:
-        """Wait until all of them are 0."""
+    async def until_free(self, *deployments: str) -> None:
+        """Wait until they have nothing open."""
         async with asyncio.timeout(PATIENCE_S):
-            while await self.total(*numbers) > 0:  # noqa: ASYNC110 - another process counts down
+            while any(await self.open(*deployments)):  # noqa: ASYNC110 - another process counts down
                 await asyncio.sleep(0.05)
 
     def close(self) -> None:
         """End the handles' background work: it would look for the cluster when that is gone."""
         for handle in self._handles.values():
             handle.shutdown()
+
+
+def _sessions(replica: ReplicaReport) -> list[int]:
+    denoising = [replica.denoiser.sessions + replica.denoiser.waiting] if replica.denoiser else []
+    return denoising + ([replica.decoder.sessions] if replica.decoder else [])
 
 
 def overrides(folder: Path, port: int, *, fused: bool = False) -> Overrides:

@@ -9,14 +9,14 @@ import os
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass
 from pathlib import Path
 
 from model_core.config import EngineConfig, ModelConfig
 from model_core.errors import EngineDead
 from model_core.stages.interface import Denoiser
-from model_core.types import LatentChunk, SessionContext
-from tests.fakes import FakeDecoder, FakeDenoiser, FakeEncoder, StreamStatistics
+from model_core.statistics import DecoderStatistics, DenoiserStatistics, TextEncoderStatistics
+from model_core.types import FrameChunk, LatentChunk, SessionContext
+from tests.fakes import FakeDecoder, FakeDenoiser, FakeEncoder
 
 FOLDER_VARIABLE = "HEADRACE_TEST_FOLDER"
 HOLD_ENCODER = "hold-encoder"  # while it exists, no text encoder comes up
@@ -29,26 +29,30 @@ def flag(name: str) -> Path:
     return Path(os.environ.get(FOLDER_VARIABLE, "/nonexistent")) / name
 
 
-@dataclass(frozen=True, slots=True)
-class EngineStatistics:
-    open: int
-    chunks: int
-    pid: int
-    sessions: int
-    waiting: int
-    free_slots: int
-
-
 class Encoder(FakeEncoder):
-    def statistics(self) -> StreamStatistics:
-        return StreamStatistics(0, self.calls, 0)
+    def statistics(self) -> TextEncoderStatistics:
+        return TextEncoderStatistics(hits=0, joined=0, misses=self.calls, cached=0, in_flight=0, service_s=0.0)
 
     def check_health(self) -> None: ...
 
     async def aclose(self) -> None: ...
 
 
-class Decoder(FakeDecoder):
+class Decoder:
+    """A fake decoder that reports as a real one."""
+
+    def __init__(self, config: ModelConfig, denoiser: Denoiser) -> None:
+        self._decoder = FakeDecoder(config, denoiser)
+
+    def statistics(self) -> DecoderStatistics:
+        inner = self._decoder.statistics()
+        return DecoderStatistics(sessions=inner.open, chunks=inner.chunks, busy_s=0.0)
+
+    async def stream(self, context: SessionContext) -> AsyncGenerator[FrameChunk, None]:
+        async with aclosing(self._decoder.stream(context)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
     def check_health(self) -> None: ...
 
     async def aclose(self) -> None: ...
@@ -62,10 +66,13 @@ class Engine:
         self._slots = engine.slots
         self._dead = False
 
-    def statistics(self) -> EngineStatistics:
+    def statistics(self) -> DenoiserStatistics:
         inner = self._denoiser.statistics()
         held = min(self._slots, inner.open)  # as the engine would say; all of them are served
-        return EngineStatistics(inner.open, inner.chunks, os.getpid(), held, inner.open - held, self._slots - held)
+        return DenoiserStatistics(
+            sessions=held, waiting=inner.open - held, free_slots=self._slots - held, undelivered=0, steps=0, rows=0, chunks=inner.chunks,
+            busy_s=0.0, expected_s=0.0,
+        )  # fmt: skip
 
     async def stream(self, context: SessionContext) -> AsyncGenerator[LatentChunk, None]:
         async with aclosing(self._denoiser.stream(context)) as chunks:

@@ -109,7 +109,7 @@ async def test_a_setting_of_the_policy_changes_under_a_stream_and_no_replica_is_
     assert await playing == await expected(PROMPT, seed=11, seconds=LONG_S)
 
 
-async def processes(cluster: Cluster) -> dict[str, set[float]]:
+async def processes(cluster: Cluster) -> dict[str, set[int]]:
     """Ids of the processes of each deployment."""
     names = ("TextEncoder", "Denoiser", "Decoder", "FrontDoor")
-    return {name: {replica["process_pid"] for replica in await cluster.statistics(name)} for name in names}
+    return {name: await cluster.pids(name) for name in names}

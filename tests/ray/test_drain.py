@@ -48,8 +48,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, ports: tuple[int, int]) ->
         cluster.close()
 
 
-async def pids(cluster: Cluster) -> set[float]:
-    return {replica["process_pid"] for replica in await cluster.statistics("Denoiser")}
+async def pids(cluster: Cluster) -> set[int]:
+    return await cluster.pids("Denoiser")
 
 
 @pytest.mark.parametrize(("replicas", "cpus"), [(2, 0.02), (1, 0.02)], ids=["redeployed", "scaled down"])

@@ -29,7 +29,7 @@ from tests.ray.fake_stages import HOLD_ENCODER, KILL_ENGINE
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
 
 PROMPT = "a red circle moving left"
-OPEN = ("Decoder.link_open", "Decoder.decoder_open", "Denoiser.link_open", "Denoiser.denoiser_open")
+STAGES = ("Decoder", "Denoiser")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,33 +136,37 @@ async def test_a_cancelled_call_frees_every_stage(cluster: Cluster) -> None:
         calls = [stream(client, PROMPT, seed=n, seconds=600.0) for n in range(6)]
         for call in calls:
             await anext(call)
-        assert [await cluster.total(number) for number in OPEN] == [6, 6, 6, 6]
+        assert await cluster.open(*STAGES) == [6, 6, 6, 6]
         for call in calls:
             await call.aclose()
-        await cluster.until_free(*OPEN)
+        await cluster.until_free(*STAGES)
 
 
 async def test_a_client_that_vanishes_frees_every_stage(cluster: Cluster) -> None:
     client = cluster.client()
     call = stream(client, PROMPT, seed=1, seconds=600.0)
     await anext(call)
-    assert await cluster.total(*OPEN) == 4
+    assert await cluster.open(*STAGES) == [1, 1, 1, 1]
     await client.close()
-    await cluster.until_free(*OPEN)
+    await cluster.until_free(*STAGES)
     await call.aclose()
+
+
+async def chunks_denoised(cluster: Cluster) -> int:
+    return sum(replica.denoiser.chunks for replica in await cluster.stages("Denoiser") if replica.denoiser)
 
 
 async def test_no_stage_runs_ahead_of_a_reader_that_has_stopped(cluster: Cluster) -> None:
     """One chunk a link: the fake stages make nothing ahead of their own accord."""
     context = SessionContext("slow", seed=1, num_steps=4, embedding=await FakeEncoder().encode(PROMPT))
     decoder = RemoteDecoder(cluster.handle("Decoder"), "decoder", PATIENCE_S)
-    before = await cluster.total("Denoiser.denoiser_chunks")
+    before = await chunks_denoised(cluster)
     async with aclosing(decoder.stream(context)) as chunks:
         assert [(await anext(chunks)).index for _ in range(5)] == [0, 1, 2, 3, 4]
         await asyncio.sleep(1.0)  # time for dozens of chunks
-        assert 5 <= await cluster.total("Denoiser.denoiser_chunks") - before <= 7
+        assert 5 <= await chunks_denoised(cluster) - before <= 7
         assert (await anext(chunks)).index == 5
-    await cluster.until_free(*OPEN)
+    await cluster.until_free(*STAGES)
 
 
 async def test_every_process_logs_in_json_for_which_session_and_trace_it_works(cluster: Cluster) -> None:
@@ -184,34 +188,34 @@ async def test_every_process_logs_in_json_for_which_session_and_trace_it_works(c
             await asyncio.sleep(0.1)
 
 
-async def test_statistics_are_flat_numbers_for_the_autoscaler(cluster: Cluster) -> None:
-    (numbers,) = await cluster.statistics("Decoder")
-    assert {"link_open", "link_sent", "decoder_chunks"} <= numbers.keys()
-    assert all(isinstance(value, float) for value in numbers.values())
+async def test_a_replica_reports_its_stage_its_links_and_its_process(cluster: Cluster) -> None:
+    (report,) = await cluster.stages("Decoder")
+    assert None not in {report.decoder, report.link, report.process}
+    assert (report.text_encoder, report.denoiser) == (None, None)
 
 
 async def test_a_denoise_replica_killed_in_a_stream_costs_no_frame(cluster: Cluster) -> None:
     made: list[bytes] = []
-    (victim,) = await cluster.statistics("Denoiser")
+    (victim,) = await cluster.pids("Denoiser")
     async with asyncio.timeout(PATIENCE_S), cluster.client() as client:
         async for chunk in stream(client, PROMPT, seed=11, seconds=8.0):
             made += chunk.data
             if chunk.chunk_index == 4:
-                kill(int(victim["denoiser_pid"]))
+                kill(victim)
     assert made == await expected(PROMPT, seed=11, seconds=8.0)
-    (successor,) = await cluster.statistics("Denoiser")
-    assert successor["denoiser_pid"] != victim["denoiser_pid"]
+    (successor,) = await cluster.pids("Denoiser")
+    assert successor != victim
 
 
 async def test_a_dead_engine_is_replaced_and_costs_no_frame(cluster: Cluster) -> None:
-    (victim,) = await cluster.statistics("Denoiser")
+    (victim,) = await cluster.pids("Denoiser")
     (cluster.folder / KILL_ENGINE).touch()
     async with cluster.client() as client:
         made = await frames(client, PROMPT, seed=12, seconds=4.0)
     assert not (cluster.folder / KILL_ENGINE).exists()
     assert made == await expected(PROMPT, seed=12, seconds=4.0)
-    (successor,) = await cluster.statistics("Denoiser")
-    assert successor["denoiser_pid"] != victim["denoiser_pid"]
+    (successor,) = await cluster.pids("Denoiser")
+    assert successor != victim
 
 
 async def test_a_killed_front_door_comes_back_on_its_port(cluster: Cluster) -> None:
@@ -224,7 +228,7 @@ async def test_a_killed_front_door_comes_back_on_its_port(cluster: Cluster) -> N
         with pytest.raises(Unavailable):
             async for _ in call:
                 pass
-        await cluster.until_free(*OPEN)
+        await cluster.until_free(*STAGES)
         while True:
             try:
                 assert await frames(client, PROMPT, seed=13, seconds=1.0) == await expected(PROMPT, seed=13, seconds=1.0)

@@ -1,27 +1,27 @@
-"""From the flat numbers of replicas to a capacity."""
+"""From the reports of replicas to a capacity."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
 from autoscaling.admission.decide import AdmissionConfig, Ask
-from autoscaling.capacity.estimate import CapacityEstimator, DecodeReport, DenoiseReport, decode_report, denoise_report
+from autoscaling.capacity.estimate import CapacityEstimator, DecodeReading, DenoiseReading, TextReading
 from autoscaling.capacity.profile import StepProfile
-from deployments.replicas.process import numbers
-from model_core.engine.engine import ForwardProfile
+from autoscaling.reports import ReplicaReport, ReportError
 from model_core.errors import StageUnavailable
-from model_core.stages.denoiser import DenoiserStatistics
+from model_core.statistics import ForwardProfile
 from service.admission.capacity import CapacityMonitor
 from service.admission.desk import AdmissionDesk
 from tests.fakes import ManualClock, eventually
+from tests.reports import DECODER, DENOISER, ENCODER
 
 PROFILE = StepProfile((1, 2, 4), (0.01, 0.01, 0.01), (0.01, 0.01, 0.01))  # a chunk of 4 steps for up to four: 0.05 s
 
 
-def report(busy_s: float = 0.0, expected_s: float = 0.0, sessions: int = 0, replica: float = 1.0) -> DenoiseReport:
-    return DenoiseReport(replica, slots=16, sessions=sessions, profile=PROFILE, busy_s=busy_s, expected_s=expected_s)
+def report(busy_s: float = 0.0, expected_s: float = 0.0, sessions: int = 0, replica: float = 1.0) -> DenoiseReading:
+    return DenoiseReading(replica, slots=16, sessions=sessions, profile=PROFILE, busy_s=busy_s, expected_s=expected_s)
 
 
 def estimator() -> CapacityEstimator:
@@ -40,7 +40,7 @@ def test_slots_of_decoders_bound_the_sessions_that_run_whatever_their_speed() ->
     """Beyond them, a session would run and show nothing."""
     e = CapacityEstimator(budget_s=0.101, ceiling=64, slots=8, decode_slots=2)
     assert (e.capacity.slots, e.capacity.sessions(4)) == (2, 2)
-    one, two = DecodeReport(5.0, 100, 0.01), DecodeReport(6.0, 100, 0.01)
+    one, two = DecodeReading(5.0, 100, 0.01), DecodeReading(6.0, 100, 0.01)
     assert e.observe([report()], [one], mine=0).slots == 2
     assert e.observe([report()], [one, two], mine=0).slots == 4
     assert e.observe([report()], [], mine=0).slots == 2
@@ -63,9 +63,9 @@ def test_steps_that_take_longer_than_measured_lower_the_capacity_and_recover() -
 
 def test_decoding_can_be_what_limits() -> None:
     e = estimator()
-    capacity = e.observe([report()], [DecodeReport(5.0, chunks=10, busy_s=0.25)], mine=0)
+    capacity = e.observe([report()], [DecodeReading(5.0, chunks=10, busy_s=0.25)], mine=0)
     assert capacity.sessions(4) == 4
-    assert e.observe([report()], [DecodeReport(5.0, 10, 0.25), DecodeReport(6.0)], mine=0).sessions(4) == 8
+    assert e.observe([report()], [DecodeReading(5.0, 10, 0.25), DecodeReading(6.0)], mine=0).sessions(4) == 8
     assert e.observe([report()], [], mine=0).sessions(4) == 8
 
 
@@ -74,38 +74,43 @@ def test_sessions_of_others_are_those_seen_three_times() -> None:
     assert [e.observe([report(sessions=n)], [], mine=2).others for n in (5, 5, 4, 2, 5)] == [0, 0, 2, 0, 0]
 
 
-@dataclass(frozen=True, slots=True)
-class OddStatistics:
-    open: int
+def test_a_reading_is_what_capacity_needs_of_a_report() -> None:
+    profile = ForwardProfile((1, 2), (0.01, 0.02), (0.005, 0.006))
+    denoiser = replace(DENOISER, sessions=3, waiting=1, free_slots=13, busy_s=1.5, expected_s=1.25, profile=profile)
+    report = ReplicaReport(7.0, replace(ENCODER, misses=6, service_s=0.75), denoiser, replace(DECODER, chunks=4, busy_s=0.5))
+    assert DenoiseReading.of(report) == DenoiseReading(7.0, 16, 4, StepProfile((1, 2), (0.01, 0.02), (0.005, 0.006)), 1.5, 1.25)
+    assert DecodeReading.of(report) == DecodeReading(7.0, 4, 0.5)
+    assert TextReading.of(report) == TextReading(7.0, 6, 0.75)
+    assert DenoiseReading.of(ReplicaReport(7.0, denoiser=replace(DENOISER, free_slots=2))).profile is None
 
 
-def test_what_a_replica_exports_is_what_is_read() -> None:
-    measured = ForwardProfile((1, 2), (0.01, 0.02), (0.005, 0.006))
-    statistics = DenoiserStatistics(3, 1, 13, 0, 10, 20, 5, busy_s=1.5, expected_s=1.25, profile=measured)
-    flat = {"replica": 7.0} | numbers("denoiser", statistics)
-    assert denoise_report(flat, slots=99) == DenoiseReport(7.0, 16, 4, StepProfile((1, 2), (0.01, 0.02), (0.005, 0.006)), 1.5, 1.25)
-    assert denoise_report(numbers("denoiser", OddStatistics(3)), slots=99) == DenoiseReport(0.0, 99)
-    assert decode_report({"replica": 2.0, "decoder_chunks": 4.0, "decoder_busy_s": 0.5}) == DecodeReport(2.0, 4.0, 0.5)
+@pytest.mark.parametrize(("reading", "stage"), [(DenoiseReading, "denoiser"), (DecodeReading, "decoder"), (TextReading, "text encoder")])
+def test_a_stage_that_its_replica_does_not_report_is_an_error_and_no_zero(
+    reading: type[DenoiseReading | DecodeReading | TextReading], stage: str
+) -> None:
+    with pytest.raises(ReportError, match=f"must report its {stage}"):
+        reading.of(ReplicaReport(7.0))
 
 
 async def test_the_monitor_survives_stages_that_are_away() -> None:
-    answers: list[Sequence[Mapping[str, float]] | Exception] = [
+    answers: list[Sequence[ReplicaReport] | Exception] = [
         StageUnavailable("away"),
-        [{"denoiser_sessions": 0.0, "denoiser_free_slots": 3.0}],
+        [ReplicaReport(1.0)],  # whose numbers nobody here can read
+        [ReplicaReport(1.0, denoiser=replace(DENOISER, free_slots=3))],
     ]
 
-    async def denoisers() -> Sequence[Mapping[str, float]]:
+    async def denoisers() -> Sequence[ReplicaReport]:
         answer = answers.pop(0) if len(answers) > 1 else answers[0]
         if isinstance(answer, Exception):
             raise answer
         return answer
 
-    async def decoders() -> Sequence[Mapping[str, float]]:
+    async def decoders() -> Sequence[ReplicaReport]:
         return []
 
     e = estimator()
     desk = AdmissionDesk(AdmissionConfig(), e.capacity, ManualClock(), lambda: 0.0)
-    task = asyncio.create_task(CapacityMonitor(denoisers, decoders, e, desk, slots=8, interval_s=0.0).run())
+    task = asyncio.create_task(CapacityMonitor(denoisers, decoders, e, desk, interval_s=0.0).run())
     await eventually(lambda: desk.statistics().capacity == 3)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -115,15 +120,15 @@ async def test_the_monitor_survives_stages_that_are_away() -> None:
 async def test_sessions_of_others_are_not_hidden_behind_own_ones_that_pause() -> None:
     """Three run on the replica: one of ours, and two of another front door's. Our second one pauses, and is on no replica."""
 
-    async def denoisers() -> Sequence[Mapping[str, float]]:
-        return [{"denoiser_sessions": 3.0, "denoiser_free_slots": 5.0}]
+    async def denoisers() -> Sequence[ReplicaReport]:
+        return [ReplicaReport(1.0, denoiser=replace(DENOISER, sessions=3, free_slots=5))]
 
-    async def decoders() -> Sequence[Mapping[str, float]]:
+    async def decoders() -> Sequence[ReplicaReport]:
         return []
 
     e = estimator()
     desk = AdmissionDesk(AdmissionConfig(), e.capacity, ManualClock(), lambda: 0.0)
-    monitor = CapacityMonitor(denoisers, decoders, e, desk, slots=8)
+    monitor = CapacityMonitor(denoisers, decoders, e, desk)
     ask = Ask("default", 4, paced=True)
     with desk.enter(ask), desk.enter(ask) as paused:
         desk.pause(paused)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoscaling.capacity.estimate import DecodeReport, DenoiseReport, Measured, TextReport
+from autoscaling.capacity.estimate import DecodeReading, DenoiseReading, Measured, TextReading
 from autoscaling.capacity.profile import StepProfile
 from autoscaling.scaling import Cause, NodeShape, Observation, Plan, ScalingConfig, Stage, StageLimits, StageReplicas, State, plan
 from autoscaling.scaling.nodes import nodes_needed
@@ -20,8 +20,8 @@ CONFIG = ScalingConfig(chunk_s=0.5, steps=4, limits=LIMITS, z=2.33, burst_z=0.0,
 NODES = NodeShape(units=32, max_nodes=10)
 
 
-def reports(busy: float = 0.0, expected: float = 0.0) -> tuple[DenoiseReport, ...]:
-    return (DenoiseReport(1.0, 16, profile=PROFILE, busy_s=busy, expected_s=expected),)
+def reports(busy: float = 0.0, expected: float = 0.0) -> tuple[DenoiseReading, ...]:
+    return (DenoiseReading(1.0, 16, profile=PROFILE, busy_s=busy, expected_s=expected),)
 
 
 def observation(live: int, waiting: int = 0, arrivals: float = 0.0, targets: Mapping[Stage, int] | None = None) -> Observation:
@@ -29,7 +29,7 @@ def observation(live: int, waiting: int = 0, arrivals: float = 0.0, targets: Map
     return Observation(
         live=live, waiting=waiting, arrivals_total=arrivals, ended_total=max(0.0, arrivals - live), prompts_total=arrivals,
         replicas={stage: StageReplicas(targets[stage], targets[stage]) for stage in Stage},
-        text=(TextReport(1.0, 100.0, 5.0),), denoise=reports(), decode=(DecodeReport(1.0, 100.0, 2.0),),
+        text=(TextReading(1.0, 100.0, 5.0),), denoise=reports(), decode=(DecodeReading(1.0, 100.0, 2.0),),
     )  # fmt: skip
 
 
@@ -198,7 +198,7 @@ def test_what_is_unlikely_has_room_at_the_lowest_quality() -> None:
 
 def test_a_node_is_filled_with_decoders_for_its_denoisers() -> None:
     """Sessions need both: what fits at the lowest quality on a paid node must not end at the decoders."""
-    slow = (DecodeReport(1.0, 100.0, 4.0),)  # 40 ms a chunk: ten sessions on a decoder, twelve or more on a denoiser
+    slow = (DecodeReading(1.0, 100.0, 4.0),)  # 40 ms a chunk: ten sessions on a decoder, twelve or more on a denoiser
     config = replace(CONFIG, nodes=NODES)
     decided, _ = plan(replace(observation(50), decode=slow, nodes=3), config, State(), 0.0)
     lowest = PROFILE.capacity(2, CONFIG.budget_s, 1.0, 16)

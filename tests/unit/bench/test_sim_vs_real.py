@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 
 from autoscaling.scaling import Stage
 from autoscaling.simulator.policies import Ours
+from bench.scaling.burst import Measurements
 from bench.scaling.sim_vs_real import policy, real, setting, simulated, start_s
+from model_core.statistics import ForwardProfile
 
 NAMES = ("TextEncoder", "Denoiser", "Decoder")
 
@@ -19,13 +23,11 @@ def counts(at: float, denoisers: int, starting: int) -> list[Any]:
 
 def recording(seconds: float = 20.0) -> tuple[dict[str, Any], dict[str, Any]]:
     """One session at a time, a first frame 0.25 s after it was asked for, and a second denoiser that takes six seconds to start."""
-    profile = {"buckets": (1, 2, 4, 8), "step_s": (0.05,) * 4, "commit_s": (0.05,) * 4}
-    told = {f"denoiser_profile_{name}_{k}": float(value) for name, values in profile.items() for k, value in enumerate(values)}
-    told |= {"text_encoder_misses": 10.0, "text_encoder_service_s": 0.1, "decoder_chunks": 100.0, "decoder_busy_s": 1.0}
+    measured = Measurements(ForwardProfile((1, 2, 4, 8), (0.05,) * 4, (0.05,) * 4), prompts=10, encoding_s=0.1, chunks=100, decoding_s=1.0)
     visits = [{"at_s": 1.0 + 5 * n, "seconds": 4.0} for n in range(3)]
     sessions = [{**v, "chunks": [[0.25 + k, 8 * k, 8, False] for k in range(4)]} for v in visits]
     recorded = {
-        "policy": "headrace", "measured": told, "sessions": sessions,
+        "policy": "headrace", "measured": json.loads(json.dumps(asdict(measured))), "sessions": sessions,
         "replicas": [counts(0.0, 1, 0), counts(4.0, 2, 1), counts(10.0, 2, 0), counts(20.0, 2, 0)],
     }  # fmt: skip
     found = {"settings": {"seconds": seconds}, "stages": {"fps": 8, "most": dict.fromkeys(NAMES, 2)}, "arrivals": visits}

@@ -69,7 +69,7 @@ def test_a_run_without_fault_misses_nothing() -> None:
         ({"heard": [caller([0.0], "hung")]}, "a bystander's session ended: hung"),
         ({"calls": [Call("stream", "UNKNOWN", allowed=False)] * 2}, "unexpected: stream: UNKNOWN, 2 times"),
         ({"memories": [memory(*(300.0 + 5 * n for n in range(12)))]}, "FrontDoor 7: 310.0 MB, then 355.0 MB, +300.0 MB an hour"),
-        ({"left": ["denoiser_sessions = 1"]}, "left over: denoiser_sessions = 1"),
+        ({"left": ["denoiser sessions = 1"]}, "left over: denoiser sessions = 1"),
     ],
 )
 def test_each_fault_is_missed_in_words(made: dict[str, Any], sentence: str) -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -12,17 +12,17 @@ from ray.serve.config import AutoscalingConfig
 from ray.serve.context import ReplicaContext
 
 from autoscaling.admission.decide import Tenant
-from autoscaling.scaling import Terms
+from autoscaling.reports import FrontDoorReport, ReplicaReport, Terms, ViewerTotals, flatten
 from deployments.cluster.local import STAGED_CONFIG, Overrides, load
 from deployments.config.application import AppConfig
 from deployments.config.names import FRONT_DOOR, STAGE_DEPLOYMENTS
 from deployments.config.scaling import NodeSettings, ScalingSettings, newest_settings, scaling_numbers
 from deployments.config.tuning import Tuned, tuning
 from deployments.links.routing import Candidate, may_shrink, preferred
-from deployments.replicas.process import numbers
-from deployments.scaling.policy import PipelinePolicy, PolicyLoop, Totals, latest, log, terms_of
+from deployments.scaling.policy import Counters, PipelinePolicy, PolicyLoop, Totals, latest, log
 from deployments.scaling.report import PolicyReport
 from model_core.errors import InvalidRequest
+from tests.reports import ADMISSION, DENOISER, VIEWERS
 from tests.work import calls_of
 
 TERMS = Terms(0.5, 4, 0.8, (3, 2))
@@ -54,13 +54,20 @@ def context(name: str, replicas: dict[str, dict[str, float]], now: float, target
 PLAIN: dict[str, Any] = {"burst_k": 0, "burst_z": 0, "z": 0}
 
 
-def contexts(now: float, live: int, settings: dict[str, Any] | None = None, since: float = 1.0, **targets: int) -> dict[str, Any]:
+def door(**admission: int) -> dict[str, float]:
+    """What a front door reports."""
+    return flatten(FrontDoorReport(replace(ADMISSION, **admission), VIEWERS, TERMS))
+
+
+def contexts(
+    now: float, live: int, settings: dict[str, Any] | None = None, since: float = 1.0, *, sessions: int | None = None, waiting: int = 0
+) -> dict[str, Any]:
     """`settings` are those that the front door has been told, `since` then."""
     tuned = tuning({"scaling": {**PLAIN, **(settings or {})}}).scaling
-    door = {"front_door_live": float(live), "front_door_arrivals": float(live)} | numbers("terms", TERMS) | scaling_numbers(tuned, since)
-    denoiser = {"replica": 1.0, "denoiser_sessions": float(live), "denoiser_free_slots": max(0.0, 4.0 - live)}
-    told: dict[str, dict[str, dict[str, float]]] = {FRONT_DOOR: {"a": door}, "Denoiser": {"b": denoiser}}
-    return {name: context(name, told.get(name, {}), now, targets.get(name, 1)) for name in (FRONT_DOOR, *STAGE_DEPLOYMENTS.values())}
+    front_door = door(live=live if sessions is None else sessions, waiting=waiting, arrivals=live) | scaling_numbers(tuned, since)
+    denoiser = flatten(ReplicaReport(1.0, denoiser=replace(DENOISER, sessions=live, free_slots=max(0, 4 - live))))
+    told: dict[str, dict[str, dict[str, float]]] = {FRONT_DOOR: {"a": front_door}, "Denoiser": {"b": denoiser}}
+    return {name: context(name, told.get(name, {}), now) for name in (FRONT_DOOR, *STAGE_DEPLOYMENTS.values())}
 
 
 def policy(up: Up | None = None) -> PolicyLoop:
@@ -72,9 +79,7 @@ def test_sessions_become_replicas_and_the_front_door_is_left_alone() -> None:
     assert set(wanted) == set(STAGE_DEPLOYMENTS.values())
     assert wanted["Denoiser"] == 1, "of a replica with 8 sessions and no slot left, 8 is what it holds"
     assert policy().tick(contexts(100.0, 3)).get("Denoiser") == 1
-    busy = contexts(100.0, 3)
-    busy[FRONT_DOOR].raw_metrics["front_door_waiting"] = {"a": [SimpleNamespace(value=9.0)]}
-    assert policy().tick(busy)["Denoiser"] == 3
+    assert policy().tick(contexts(100.0, 3, waiting=9))["Denoiser"] == 3
 
 
 def test_between_decisions_the_last_one_stands() -> None:
@@ -96,7 +101,7 @@ def test_nothing_is_said_until_a_front_door_reports_or_where_a_stage_is_missing(
 def test_an_error_leaves_every_stage_as_it_is_and_is_logged_once() -> None:
     loop = policy()
     broken = contexts(100.0, 5)
-    broken["Denoiser"].raw_metrics = {"denoiser_sessions": {"b": [SimpleNamespace(value="no number")]}}
+    broken["Denoiser"].raw_metrics.popitem()
     again = {name: SimpleNamespace(**{**vars(c), "current_time": 105.0}) for name, c in broken.items()}
     lines: list[str] = []
     handler = logging.Handler()
@@ -117,17 +122,13 @@ def test_nodes_are_asked_for_within_the_pools() -> None:
     settings = {"nodes": {"pools": pools, "units": 4, "replica_units": {"denoiser": 2}}}
     loop = policy(nodes)
     loop.tick(contexts(100.0, 4, settings))
-    crowd = contexts(102.0, 4, settings)
-    crowd[FRONT_DOOR].raw_metrics["front_door_live"] = {"a": [SimpleNamespace(value=400.0)]}
-    assert loop.tick(crowd)["Denoiser"] == 6, "three nodes of two replicas each"
+    assert loop.tick(contexts(102.0, 4, settings, sessions=400))["Denoiser"] == 6, "three nodes of two replicas each"
     assert nodes.wanted == [(1, "trn2 trn2-spot"), (3, "trn2 trn2-spot")]
 
 
 def crowded(now: float, settings: dict[str, Any], since: float) -> dict[str, Any]:
     """More viewers than any pool has room for, on replicas that hold four each."""
-    crowd = contexts(now, 4, settings, since)
-    crowd[FRONT_DOOR].raw_metrics["front_door_live"] = {"a": [SimpleNamespace(value=400.0)]}
-    return crowd
+    return contexts(now, 4, settings, since, sessions=400)
 
 
 def pool(name: str, most: int) -> dict[str, Any]:
@@ -175,7 +176,7 @@ def test_a_wrong_setting_ends_no_replica_that_serves() -> None:
 def test_settings_of_another_version_are_left_out() -> None:
     known = scaling_numbers(tuning({"scaling": {"z": 2}}).scaling, 1.0)
     assert newest_settings([known, {'scaling {"zz":1}': 9.0}]) == tuning({"scaling": {"z": 2}}).scaling
-    assert newest_settings([{"front_door_live": 3.0}]) is None
+    assert newest_settings([door(live=3)]) is None
 
 
 def test_serve_s_identifiers_come_back() -> None:
@@ -201,18 +202,33 @@ def test_a_decision_does_not_grow_with_what_came_before() -> None:
     assert work(2100.1) < 0.1 * early, "between two decisions the last one is repeated"
 
 
-def test_what_a_front_door_tells_of_its_terms_is_what_the_policy_reads() -> None:
-    assert terms_of(numbers("terms", TERMS)) == TERMS
-    assert terms_of({}) is None
+def test_the_terms_are_those_of_the_configuration() -> None:
     told = AppConfig().terms()
     assert (told.steps, told.tiers, told.utilisation) == (4, (3, 2), 0.8)
 
 
 def test_counters_of_replicas_that_come_and_go() -> None:
     totals = Totals()
-    seen = [{"a": 5.0}, {"a": 7.0, "b": 100.0}, {"b": 103.0}, {"b": 1.0}, {}, {"c": 9.0}, {"c": 10.0}]
-    sums = [totals.sum("n", {replica: {"n": value} for replica, value in round_.items()}) for round_ in seen]
-    assert sums == [0, 2, 5, 6, 6, 6, 7]
+    seen: list[dict[str, int]] = [{"a": 5}, {"a": 7, "b": 100}, {"b": 103}, {"b": 1}, {}, {"c": 9}, {"c": 10}]
+    sums = [totals.add({name: Counters(chunks=value, prompts=3) for name, value in round_.items()}) for round_ in seen]
+    assert [(each.chunks, each.prompts) for each in sums] == [(n, 0) for n in (0, 2, 5, 6, 6, 6, 7)]
+
+
+def test_each_counter_of_a_front_door_is_summed_as_itself() -> None:
+    report = FrontDoorReport(replace(ADMISSION, arrivals=1, departures=2), ViewerTotals(3, 4, 5, 6, 7), TERMS)
+    assert Counters.of(report) == Counters(
+        arrivals=1, departures=2, prompts=3, chunks=4, late_chunks=5, first_frames=6, late_first_frames=7
+    )
+
+
+def test_a_front_door_that_has_not_reported_yet_is_waited_for_and_one_that_lacks_a_number_stops_decisions() -> None:
+    loop = policy()
+    starting = contexts(100.0, 3)
+    starting[FRONT_DOOR].raw_metrics["running_requests"] = {"z": [SimpleNamespace(value=1.0)]}  # Serve's own count
+    assert loop.tick(starting)["Denoiser"] == 1
+    partly = contexts(200.0, 3)
+    del partly[FRONT_DOOR].raw_metrics[next(iter(door()))]
+    assert loop.tick(partly) == {}
 
 
 def test_the_newest_value_counts() -> None:

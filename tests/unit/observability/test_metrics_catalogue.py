@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +13,18 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.exposition import generate_latest
 
 from model_core.events import Forward
+from model_core.statistics import DecoderStatistics, DenoiserStatistics, StageStatistics, TextEncoderStatistics
 from observability import catalogue as c
 from observability.__main__ import generated
-from observability.catalogue import CATALOGUE, PREFIX, Kind, Process
+from observability.catalogue import CATALOGUE, PREFIX, Kind, Metric, Process
 from observability.context import TRACE_ID
 from observability.dashboards import DASHBOARDS, queries, to_json
-from observability.metrics import AutoscalerMetrics, DenoiserMetrics, Metrics, StatisticsCollector, shown_on_ray
+from observability.metrics import AutoscalerMetrics, DenoiserMetrics, Metrics, StatisticsCollector, shown_on_ray, statistics_as_metrics
 from observability.rules import ALERTS, RUNBOOKS, rules
+from tests.reports import DECODER, DENOISER, ENCODER
 
 ROOT = Path(__file__).parents[3]
-STATISTICS = {
-    "denoiser_sessions": 3.0, "denoiser_free_slots": 13.0, "denoiser_waiting": 1.0, "denoiser_undelivered": 2.0, "denoiser_busy_s": 5.0,
-    "denoiser_expected_s": 4.0, "denoiser_chunks": 40.0, "decoder_busy_s": 1.5, "decoder_chunks": 39.0, "decoder_sessions": 3.0,
-    "text_encoder_service_s": 0.1, "text_encoder_hits": 4.0, "text_encoder_joined": 1.0, "text_encoder_misses": 2.0,
-}  # fmt: skip
+STATISTICS: tuple[StageStatistics, ...] = (ENCODER, DENOISER, DECODER)
 
 
 def every_rule() -> list[dict[str, Any]]:
@@ -114,15 +113,36 @@ def test_every_label_says_what_bounds_it() -> None:
 
 
 def test_statistics_become_metrics_when_they_are_scraped() -> None:
-    read = dict(STATISTICS)
+    read: list[StageStatistics] = [replace(DENOISER, free_slots=13)]
     registry = CollectorRegistry()
     registry.register(StatisticsCollector(lambda: read))
     assert registry.get_sample_value("headrace_cache_slots", {"state": "free"}) == 13
-    read["denoiser_free_slots"] = 12.0
+    read[0] = replace(DENOISER, free_slots=12)
     assert registry.get_sample_value("headrace_cache_slots", {"state": "free"}) == 12
-    assert registry.get_sample_value("headrace_prompts_total", {"source": "cache"}) == 4
-    del read["denoiser_free_slots"]
+    read.clear()
     assert registry.get_sample_value("headrace_cache_slots", {"state": "free"}) is None
+
+
+@pytest.mark.parametrize(
+    ("counted", "shown"),
+    [
+        (
+            DenoiserStatistics(3, 1, 13, 2, 90, 91, 40, 5.0, 4.0),
+            [
+                (c.CACHE_SLOTS, "used", 3), (c.CACHE_SLOTS, "free", 13), (c.DENOISER_WAITING, "", 1), (c.UNDELIVERED, "", 2),
+                (c.DENOISER_BUSY, "", 5), (c.EXPECTED_SECONDS, "", 4), (c.DENOISER_CHUNKS, "", 40),
+            ],
+        ),
+        (DecoderStatistics(3, 39, 1.5), [(c.DECODER_BUSY, "", 1.5), (c.DECODER_CHUNKS, "", 39), (c.DECODER_SESSIONS, "", 3)]),
+        (
+            TextEncoderStatistics(4, 1, 2, 92, 93, 0.5),
+            [(c.ENCODER_BUSY, "", 0.5), (c.PROMPTS, "cache", 4), (c.PROMPTS, "joined", 1), (c.PROMPTS, "model", 2)],
+        ),
+    ],
+    ids=["denoiser", "decoder", "text encoder"],
+)  # fmt: skip
+def test_each_metric_of_a_stage_is_the_number_that_it_says(counted: StageStatistics, shown: list[tuple[Metric, str, float]]) -> None:
+    assert [(metric, "".join(values), number) for metric, values, number in statistics_as_metrics(counted)] == shown
 
 
 def test_forwards_are_told_by_batch_with_their_occupancy_and_slack() -> None:

@@ -17,6 +17,7 @@ from observability.exporter import Exporter
 from observability.metrics import Metrics, StatisticsCollector
 from observability.session_meter import SessionMeter
 from observability.top import Reading, busiest, quantile, reading, view
+from tests.reports import DENOISER
 
 
 class Door:
@@ -26,9 +27,9 @@ class Door:
         self.registry = CollectorRegistry()
         self.metrics = Metrics(self.registry)
         self.meter = SessionMeter(self.metrics.of("m"), "default", 24, paced=True)
-        self.stages = {"denoiser_sessions": 2.0, "denoiser_free_slots": 14.0, "denoiser_busy_s": 5.0}
+        self.stage = replace(DENOISER, sessions=2, free_slots=14, busy_s=5.0)
         self.denoiser = CollectorRegistry()
-        self.denoiser.register(StatisticsCollector(lambda: self.stages))
+        self.denoiser.register(StatisticsCollector(lambda: [self.stage]))
 
     def read(self, at: float, *, denoisers: int = 1) -> Reading:
         door = ("FrontDoor", generate_latest(self.registry).decode())
@@ -50,7 +51,7 @@ def test_what_happened_between_two_readings() -> None:
     door.metrics.sessions_waiting.set(1)
     door.metrics.capacity_sessions.set(8)
     door.meter.encoded(StageTiming("text_encoder", 0.0, 0.03, 0.03), 0.0, 0.0)
-    door.stages["denoiser_busy_s"] = 14.0
+    door.stage = replace(door.stage, busy_s=14.0)
     seen = view(before, door.read(110.0))
     assert (seen.span_s, seen.live, seen.waiting, seen.capacity) == (10.0, 3, 1, 8)
     assert (seen.slots_used, seen.slots) == (2, 16)
@@ -71,7 +72,7 @@ def test_what_happened_between_two_readings() -> None:
 def test_what_was_started_anew_counts_from_zero_and_a_second_replica_is_counted_beside_the_first() -> None:
     door = Door()
     before = door.read(100.0)
-    door.stages["denoiser_busy_s"] = 2.0
+    door.stage = replace(door.stage, busy_s=2.0)
     seen = view(before, door.read(110.0, denoisers=2))
     assert seen.stages[1].replicas == 2
     assert seen.stages[1].busy == pytest.approx((2.0 + 2.0) / 10 / 2)

@@ -8,8 +8,8 @@ import pytest
 
 from autoscaling.admission.brownout import BrownOutConfig
 from autoscaling.admission.decide import AdmissionConfig, Ask
-from autoscaling.admission.statistics import ControlStatistics
 from autoscaling.capacity.profile import Capacity, DenoiseReplica, StepProfile
+from autoscaling.reports import ControlStatistics
 from model_core.errors import CapacityExceeded
 from service.admission.desk import AdmissionDesk
 from tests.fakes import ManualClock

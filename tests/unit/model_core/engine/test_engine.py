@@ -13,10 +13,11 @@ import torch
 
 from model_core.config import EngineConfig, MillraceConfig
 from model_core.diffusion.flow_match import chunk_noise
-from model_core.engine.engine import Engine, ForwardProfile
+from model_core.engine.engine import Engine
 from model_core.families.millrace import MillraceSampler
 from model_core.nn.causal_dit import CausalDiT
 from model_core.presets import millrace_64
+from model_core.statistics import ForwardProfile
 from model_core.types import Latents, SessionContext
 from model_core.weights import load_dit
 from tests.models import SMALL_DIT, Collector, make, random_context, random_dit, random_embedding, resumed, small_config
