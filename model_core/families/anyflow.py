@@ -143,7 +143,7 @@ class Memory:
 
 
 class AnyFlowConditioner:
-    """A `Conditioner`: what is given becomes the first chunks of the log. `pipeline` is AnyFlow's with an autoencoder and no other part."""
+    """A `Conditioner`: the footage becomes the first chunks of the log. `pipeline` is AnyFlow's with an autoencoder and no other part."""
 
     def __init__(self, pipeline: Any, config: CheckpointConfig) -> None:
         self._pipeline, self._config = pipeline, config
@@ -174,7 +174,7 @@ class AnyFlowSampler(StreamSampler):
 
     def noise(self, leg: StreamLeg, chunk: int) -> Tensor:
         first = latents_before(self.config.grid, chunk)
-        return cast("Memory", leg.given).noise[:, :, first : first + self.config.grid.latents(chunk)]
+        return cast("Memory", leg.state).noise[:, :, first : first + self.config.grid.latents(chunk)]
 
     def position(self, chunk: int) -> Rotary:
         return self._pasts[chunk].position()
@@ -184,7 +184,7 @@ class AnyFlowSampler(StreamSampler):
 
     def start(self, leg: StreamLeg, chunk: int) -> None:
         """A chunk that was committed and is made again, as in the warm-up, does not look at itself."""
-        memory = cast("Memory", leg.given)
+        memory = cast("Memory", leg.state)
         if len(memory.clean) > chunk:
             del memory.clean[chunk:]
             memory.past = self._committed([leg])[0] if memory.clean else []
@@ -195,30 +195,30 @@ class AnyFlowSampler(StreamSampler):
         shape = (1, channels, latents_before(grid, grid.chunks or 0), height, width)
         draw_from = torch.Generator().manual_seed(leg.context.seed)
         noise: Tensor = randn_tensor(shape, generator=draw_from, dtype=torch.float32)
-        leg.given = Memory(noise, [self.program.put(torch.tensor(latents)[None]) for latents in leg.context.suffix])
-        if leg.given.clean:
-            leg.given.past = self._committed([leg])[0]
+        leg.state = Memory(noise, [self.program.put(torch.tensor(latents)[None]) for latents in leg.context.suffix])
+        if leg.state.clean:
+            leg.state.past = self._committed([leg])[0]
 
     def advance(self, rows: Sequence[StreamLeg], x_t: Tensor, t: Tensor, t_next: Tensor, step: Modulation, position: Rotary) -> Any:
-        past = side_by_side([leg.given.past or self._nothing for leg in rows])
+        past = side_by_side([leg.state.past or self._nothing for leg in rows])
         return self.program.run("denoise", x_t, t, t_next, step, position, texts(rows), past)
 
     def commit(self, legs: Sequence[StreamLeg]) -> None:
         for leg in legs:
-            leg.given.clean[leg.chunk :] = [leg.x_t]
+            leg.state.clean[leg.chunk :] = [leg.x_t]
         for leg, past in zip(legs, self._committed(legs), strict=True):
-            leg.given.past = past
+            leg.state.past = past
 
     def _committed(self, legs: Sequence[StreamLeg]) -> list[list[KeyValue]]:
         """Keys and values of all that `legs`, all of them as far, have made; a layer each."""
         rows = filled(legs, self.buckets)
-        seen = self._pasts[len(rows[0].given.clean)]
-        clean = torch.cat([torch.cat(leg.given.clean, 2) for leg in rows])
+        seen = self._pasts[len(rows[0].state.clean)]
+        clean = torch.cat([torch.cat(leg.state.clean, 2) for leg in rows])
         distant, recent = clean.split((seen.distant, seen.recent), 2)
         step = modulation([leg.steps for leg in rows], [-1] * len(rows))
         position, mask = self.program.put((joined([seen.positions()] * len(rows)), seen.mask()))
-        given = (recent, [distant] if seen.distant else [], step, position, texts(rows), mask)
-        ticket = self.program.run("commit", *given)
+        inputs = (recent, [distant] if seen.distant else [], step, position, texts(rows), mask)
+        ticket = self.program.run("commit", *inputs)
         ticket.wait()
         return [row_of(ticket.state, i) for i in range(len(legs))]
 

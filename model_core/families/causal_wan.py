@@ -116,7 +116,7 @@ class Commit:
     x_0: Tensor
 
     def seen(self) -> list[ChunkKeyValues]:
-        return [*self.leg.given.sink, *self.window]
+        return [*self.leg.state.sink, *self.window]
 
 
 class CausalWanSampler(StreamSampler):
@@ -150,7 +150,7 @@ class CausalWanSampler(StreamSampler):
     def remember(self, leg: StreamLeg) -> None:
         """Commit from the suffix what an undisturbed leg would have committed since the cache was last renewed."""
         context, rolling = leg.context, self._shape.rolling
-        leg.given = cache = Cache([], deque(maxlen=rolling), deque(maxlen=rolling))
+        leg.state = cache = Cache([], deque(maxlen=rolling), deque(maxlen=rolling))
         held = {context.next_chunk - len(context.suffix) + i: latents for i, latents in enumerate(context.suffix)}
         held |= dict(enumerate(context.sink))
         renewed = context.next_chunk - context.next_chunk % self._renewal if self._renewal else 0
@@ -162,13 +162,13 @@ class CausalWanSampler(StreamSampler):
 
     def advance(self, rows: Sequence[StreamLeg], x_t: Tensor, t: Tensor, t_next: Tensor, step: Modulation, position: Rotary) -> Any:
         noise = self.program.put(torch.cat([self._noise(leg, leg.chunk, leg.step + 1) for leg in rows]))
-        past, mask = self._past([[*leg.given.sink, *leg.given.window] for leg in rows])
+        past, mask = self._past([[*leg.state.sink, *leg.state.window] for leg in rows])
         return self.program.run("denoise", x_t, noise, t, t_next, step, position, texts(rows), past, mask)
 
     def commit(self, legs: Sequence[StreamLeg]) -> None:
-        self._run_commit([Commit(leg, window, leg.chunk, leg.x_t) for leg in legs for window in self._windows(leg.given, leg.chunk)])
+        self._run_commit([Commit(leg, window, leg.chunk, leg.x_t) for leg in legs for window in self._windows(leg.state, leg.chunk)])
         for leg in legs:
-            cache = cast("Cache", leg.given)
+            cache = cast("Cache", leg.state)
             if cache.heir and (leg.chunk + 1) % self._renewal == 0:
                 cache.window, cache.heir = cache.heir, deque(maxlen=self._shape.rolling)
 
@@ -187,13 +187,13 @@ class CausalWanSampler(StreamSampler):
             step = modulation([row.leg.steps for row in rows], [-1] * len(rows))
             position = self.program.put(joined([self._shape.position(row.chunk) for row in rows]))
             past, mask = self._past([row.seen() for row in rows])
-            given = (torch.cat([row.x_0 for row in rows]), step, position, texts([row.leg for row in rows]), past, mask)
-            ticket = self.program.run("commit", *given)
+            inputs = (torch.cat([row.x_0 for row in rows]), step, position, texts([row.leg for row in rows]), past, mask)
+            ticket = self.program.run("commit", *inputs)
             ticket.wait()
             made += [row_of(ticket.state, i) for i in range(len(part))]
         for row, slots in zip(commits, made, strict=True):
             if row.chunk < self._sink:
-                row.leg.given.sink[row.chunk :] = [slots]
+                row.leg.state.sink[row.chunk :] = [slots]
             else:
                 row.window.append(slots)
 
@@ -244,8 +244,8 @@ def step_of(transformer: Any, rows: int, dtype: torch.dtype) -> Modulation:
     return Modulation(draw(rows, 6, width, seed=3, dtype=dtype) * 0.1, draw(rows, 2, width, seed=4, dtype=last) * 0.1)
 
 
-def _noise_inputs(*given: Any) -> Inputs:
-    *shape, _ = given
+def _noise_inputs(*inputs: Any) -> Inputs:
+    *shape, _ = inputs
     return (draw(*shape),)
 
 

@@ -43,7 +43,7 @@ class ClipLeg:
         schedule: the noise schedule, which some families' solvers keep state in.
         x_t: noisy latents, one row in the network's own layout.
         step: looks at the network that are done; see `ModelConfig.forwards`.
-        given: the family's own tensors, made once a leg.
+        guides: the family's own tensors, made once a leg.
         draw: what noise comes from, for this clip alone; some solvers draw more of it at each step.
         kept: what a solver keeps from step to step, where its schedule does not.
         skipping: which of its steps need no forward.
@@ -55,7 +55,7 @@ class ClipLeg:
     schedule: Any
     x_t: Tensor
     step: int
-    given: dict[str, Tensor]
+    guides: dict[str, Tensor]
     draw: torch.Generator = field(default_factory=torch.Generator)
     kept: dict[str, Tensor] = field(default_factory=dict)
     skipping: Skipping = field(default_factory=Skipping)
@@ -121,7 +121,7 @@ class ClipSampler(ABC):
         """A row in the network's layout as latents `[C, F, H, W]`."""
         return x_t[0]
 
-    def given(self, context: SessionContext) -> dict[str, Tensor]:
+    def guides(self, context: SessionContext) -> dict[str, Tensor]:
         """Tensors that are made once a leg."""
         return {}
 
@@ -140,7 +140,7 @@ class ClipSampler(ABC):
         away = context.guidance.away
         sides = [context.embedding] if away is None or context.guidance.scale == 1 else [context.embedding, away]
         text = tuple(torch.cat([torch.tensor(part) for part in parts]) for parts in zip(*((s.tokens, s.mask) for s in sides), strict=True))
-        return ClipLeg(context, cast("tuple[Tensor, Tensor]", text), None, torch.empty(0), 0, self.given(context))
+        return ClipLeg(context, cast("tuple[Tensor, Tensor]", text), None, torch.empty(0), 0, self.guides(context))
 
     def start(self, leg: ClipLeg, chunk: int) -> None:
         schedule = copy.deepcopy(self._schedule)
@@ -155,7 +155,7 @@ class ClipSampler(ABC):
 
     def step(self, legs: Sequence[ClipLeg]) -> None:
         group = self.group(legs[0])
-        unique = dict.fromkeys(legs)  # to warm up, a leg is given several times, and steps once
+        unique = dict.fromkeys(legs)  # to warm up, a leg stands several times among them, and steps once
         known = {leg: copy.copy(leg.skipping) for leg in unique}  # replaced once nothing can raise that is not one leg's own
         predicted = {leg: row for leg in unique if (row := known[leg].guess(leg.x_t, leg.step, group)) is not None}
         if asking := [leg for leg in legs if leg not in predicted]:

@@ -33,7 +33,7 @@ class StreamLeg:
         text: keys and values a layer `[1, T, D]`.
         times: `[S + 1]`, from 1 for noise to 0, in float64.
         steps: a modulation for each step, padded to one number of them; the last row is that of a clean chunk.
-        given: the family's own state.
+        state: the family's own state.
         position: of the tokens of the chunk that is being made, `[1, N, P]`.
         chunk, step: index of that chunk; denoise steps done.
         x_t: noisy latents `[1, C, F, H, W]`.
@@ -43,7 +43,7 @@ class StreamLeg:
     text: list[KeyValue]
     times: Tensor
     steps: Modulation
-    given: Any = None
+    state: Any = None
     position: Rotary = field(default_factory=lambda: Rotary(torch.empty(0), torch.empty(0)))
     chunk: int = 0
     step: int = 0
@@ -76,7 +76,7 @@ class StreamSampler(ABC):
 
     @abstractmethod
     def remember(self, leg: StreamLeg) -> None:
-        """Set `leg.given` from the context's suffix."""
+        """Set `leg.state` from the context's suffix."""
 
     @abstractmethod
     def noise(self, leg: StreamLeg, chunk: int) -> Tensor:
@@ -131,7 +131,7 @@ class StreamSampler(ABC):
         ticket.wait()  # the engine measures what a step takes
         done: set[int] = set()
         for leg, x in zip(legs, ticket.state.split(1), strict=False):
-            if id(leg) not in done:  # to warm up, a leg is given several times
+            if id(leg) not in done:  # to warm up, a leg stands several times among them
                 leg.x_t = x
                 leg.step += 1
                 done.add(id(leg))

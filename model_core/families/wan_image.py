@@ -94,14 +94,14 @@ class WanImageSampler(WanSampler):
         wrong = () if guides == self._shapes else (FieldViolation("context.given.guides", f"must be {self._shapes}; got {guides}"),)
         return (*super().violations(context), *wrong)
 
-    def given(self, context: SessionContext) -> dict[str, Tensor]:
-        """Zeros where nothing is given, which only happens to warm up."""
+    def guides(self, context: SessionContext) -> dict[str, Tensor]:
+        """Zeros where the session has no conditioning, which only happens to warm up."""
         if context.given is None:
             return {name: torch.zeros(1, *shape) for name, shape in self._shapes.items()}
         return {name: torch.tensor(guide)[None] for name, guide in context.given.guides.items()}
 
     def inputs(self, legs: Sequence[ClipLeg], x_t: Tensor) -> Tensor:
-        return torch.cat([x_t, torch.cat([leg.given[_CONDITION] for leg in legs])], dim=1)
+        return torch.cat([x_t, torch.cat([leg.guides[_CONDITION] for leg in legs])], dim=1)
 
     def more(self, legs: Sequence[ClipLeg]) -> tuple[Tensor, ...]:
-        return (torch.cat([leg.given[_FEATURES] for leg in legs]),) if _FEATURES in self._shapes else ()
+        return (torch.cat([leg.guides[_FEATURES] for leg in legs]),) if _FEATURES in self._shapes else ()
