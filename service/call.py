@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable
 from dataclasses import dataclass
 
-from model_core.errors import HeadraceError
+from model_core.errors import CapacityExceeded, HeadraceError, InvalidRequest, StageUnavailable
 from observability.session_trace import SessionTrace
+from service.records.store import SessionMismatch, SessionMoved, SessionNotFound
 
 
 class ReaderStalled(HeadraceError):
@@ -30,11 +30,26 @@ class Call:
     outcome: str = "completed"
 
 
-@asynccontextmanager
-async def taken_within(seconds: float) -> AsyncGenerator[None, None]:
-    """Every door writes each message inside this. Raises ReaderStalled when the caller has not taken the message after `seconds`."""
+_OUTCOMES: dict[type[Exception], str] = {
+    InvalidRequest: "invalid",
+    CapacityExceeded: "refused",
+    StageUnavailable: "unavailable",
+    SessionNotFound: "unknown",
+    SessionMismatch: "unknown",
+    SessionMoved: "moved",
+    ReaderStalled: "stalled",
+}
+
+
+def outcome_of(error: Exception) -> str:
+    """The label in the metrics of a call that ends with `error`; "internal" for a defect."""
+    return next((outcome for kind, outcome in _OUTCOMES.items() if isinstance(error, kind)), "internal")
+
+
+async def taken_within(seconds: float, write: Awaitable[object]) -> None:
+    """Every door writes each message with this. Raises ReaderStalled when the caller has not taken the message after `seconds`."""
     try:
         async with asyncio.timeout(seconds):
-            yield
+            await write
     except TimeoutError:
         raise ReaderStalled(f"nothing was read for {seconds:g} s") from None

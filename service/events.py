@@ -126,10 +126,14 @@ class Usage:
 
     def plus(self, chunk: FrameChunk) -> Usage:
         """The usage after `chunk` was made."""
-        denoise_s, decode_s = (sum(t.device_s for t in chunk.timings if t.stage == stage) for stage in ("denoiser", "decoder"))
-        return replace(
-            self, frames=self.frames + chunk.num_frames, denoise_s=self.denoise_s + denoise_s, decode_s=self.decode_s + decode_s
-        )  # fmt: skip
+        denoise_s, decode_s = self.denoise_s, self.decode_s
+        for timing in chunk.timings:
+            if timing.stage == "denoiser":
+                denoise_s += timing.device_s
+            elif timing.stage == "decoder":
+                decode_s += timing.device_s
+        frames = self.frames + chunk.num_frames
+        return Usage(fps=self.fps, frames=frames, superseded=self.superseded, denoise_s=denoise_s, decode_s=decode_s)
 
     def less(self, frames: int) -> Usage:
         """The usage when the newest `frames` frames are to be sent again."""

@@ -27,6 +27,7 @@ from observability.tracing import Tracing
 from service.admission.desk import AdmissionDesk
 from service.checks import Limits
 from service.clock import Clock, MonotonicClock
+from service.doors import Doors
 from service.intake import Intake
 from service.records.keeper import KeeperPolicy, SessionKeeper
 from service.records.store import MemoryStore, SessionStore
@@ -42,8 +43,8 @@ class Served:
     """A running server with everything a test looks at."""
 
     address: str
-    server: GrpcServer
-    service: VideoService
+    server: Doors
+    service: SessionRunner
     monitor: HealthMonitor
     desk: AdmissionDesk
     stages: FakeStages
@@ -101,20 +102,22 @@ async def serving(
     keeper = SessionKeeper(store, keeping, metrics, MonotonicClock(), new_token=lambda: secrets.token_urlsafe(24))
     pipelines = {stages.config.name: stages.pipeline}
     limits, new_id = limits or Limits(), lambda: f"id-{next(ids)}"
+    runner = SessionRunner(pipelines, desk, keeper, limits, metrics, clock)
     service = VideoService(
         Intake(pipelines, stages.config.name, limits, keeper, new_id, new_seed=lambda: SEED),
-        SessionRunner(pipelines, desk, keeper, limits, metrics, clock),
+        runner,
         RpcEdge(SERVICE_NAME, metrics, new_id, tracing or Tracing()),
     )
     probes = probes or dict.fromkeys(("text_encoder", "denoiser", "decoder"), answers)
     monitor = HealthMonitor(probes, (SERVICE_NAME,), interval_s=0.01, timeout_s=0.5)
-    server = GrpcServer(service, monitor, f"127.0.0.1:{port}", tls, with_reflection=with_reflection)
-    address = f"127.0.0.1:{await server.start()}"
+    doors = Doors([GrpcServer(service, monitor, f"127.0.0.1:{port}", tls, with_reflection=with_reflection)], runner)
+    (port,) = await doors.start()
+    address = f"127.0.0.1:{port}"
     async with HeadraceClient(address) as client:
         try:
-            yield Served(address, server, service, monitor, desk, stages, metrics.registry, client)
+            yield Served(address, doors, runner, monitor, desk, stages, metrics.registry, client)
         finally:
-            await server.drain(grace_s=0)
+            await doors.drain(grace_s=0)
             await keeper.aclose()
 
 

@@ -39,6 +39,7 @@ from observability.tracing import Tracing, span_exporter
 from service.admission.capacity import CapacityMonitor
 from service.admission.desk import AdmissionDesk
 from service.clock import Clock, MonotonicClock
+from service.doors import Doors
 from service.intake import Intake
 from service.records.keeper import KeeperPolicy, SessionKeeper
 from service.records.store import MemoryStore, SessionStore
@@ -83,9 +84,8 @@ class FrontDoorReplica:
             "decoder": frames.ping,
         }
         monitor = HealthMonitor(probes, (SERVICE_NAME,), settings.probe_period_seconds, settings.probe_timeout_seconds)
-        self._server = GrpcServer(
-            service, monitor, joined(settings.host, settings.port), _identity(settings), with_reflection=settings.reflection
-        )
+        address = joined(settings.host, settings.port)
+        self._doors = Doors([GrpcServer(service, monitor, address, _identity(settings), with_reflection=settings.reflection)], self._runner)
         self._scoreboard = Scoreboard(metrics)
         self._terms = config.terms()
         measured = config.admission.mode == "measured"
@@ -93,7 +93,7 @@ class FrontDoorReplica:
         self._drain_s = settings.drain_seconds
         self._draining: asyncio.Task[None] | None = None
         self._metrics = _replica_metrics(metrics, settings, text_encoder, denoiser, decoder)
-        await self._server.start()
+        await self._doors.start()
         self._measuring = None if capacity is None else asyncio.create_task(capacity.run())
 
     async def statistics(self) -> dict[str, float]:
@@ -123,7 +123,7 @@ class FrontDoorReplica:
     async def drain(self) -> None:
         """Refuse new sessions, let running ones play on for `drain_seconds`, stop. Every caller waits for the one drain."""
         if self._draining is None:
-            self._draining = asyncio.create_task(self._server.drain(self._drain_s))
+            self._draining = asyncio.create_task(self._doors.drain(self._drain_s))
         await asyncio.shield(self._draining)
 
     async def __del__(self) -> None:

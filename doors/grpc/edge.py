@@ -20,7 +20,7 @@ from model_core.errors import CapacityExceeded, FieldViolation, InvalidRequest, 
 from model_core.tasks import finished
 from observability.metrics import Metrics
 from observability.tracing import Tracing
-from service.call import Call, ReaderStalled
+from service.call import Call, ReaderStalled, outcome_of
 from service.records.store import SessionMismatch, SessionMoved, SessionNotFound
 
 Context = grpc.aio.ServicerContext[bytes, Message]
@@ -92,7 +92,7 @@ class RpcEdge:
                 # ended; those of an error that came from elsewhere may be of tasks that go on.
                 traceback.clear_frames(error.__traceback__)
             # Counted first: to a client that reads nothing, even the status is long in coming.
-            self._ended(rpc, call, status.outcome)
+            self._ended(rpc, call, outcome_of(error))
             await context.abort(status.code, status.message, trailer(status.code, status.message, status.detail))
         else:
             self._ended(rpc, call, call.outcome)
@@ -104,39 +104,38 @@ class RpcEdge:
         log.info("%s ended: %s", rpc, outcome)
 
 
-# Outcome and status of errors that have nothing more to say than their message.
-_PLAIN: dict[type[Exception], tuple[str, grpc.StatusCode]] = {
-    SessionNotFound: ("unknown", grpc.StatusCode.NOT_FOUND),
-    SessionMismatch: ("unknown", grpc.StatusCode.FAILED_PRECONDITION),
-    SessionMoved: ("moved", grpc.StatusCode.ABORTED),
-    ReaderStalled: ("stalled", grpc.StatusCode.DEADLINE_EXCEEDED),
+# Statuses of errors that have nothing more to say than their message.
+_PLAIN: dict[type[Exception], grpc.StatusCode] = {
+    SessionNotFound: grpc.StatusCode.NOT_FOUND,
+    SessionMismatch: grpc.StatusCode.FAILED_PRECONDITION,
+    SessionMoved: grpc.StatusCode.ABORTED,
+    ReaderStalled: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How a call ends: `outcome` is its label in the metrics."""
+    """How a call ends."""
 
-    outcome: str
     code: grpc.StatusCode
     message: str
     detail: Message | None = None
 
 
 def status_of(error: Exception, new_id: Callable[[], str]) -> Status:
-    """What a caller is told of `error`; of a defect only an id, by which the log names it."""
+    """What the caller learns of `error`; of a defect only an id, by which the log names it."""
     message = short(str(error))
     match error:
         case InvalidRequest():
-            return Status("invalid", grpc.StatusCode.INVALID_ARGUMENT, message, _bad_request(error))
+            return Status(grpc.StatusCode.INVALID_ARGUMENT, message, _bad_request(error))
         case CapacityExceeded():
-            return _later("refused", grpc.StatusCode.RESOURCE_EXHAUSTED, error, error.retry_after_s)
+            return _later(grpc.StatusCode.RESOURCE_EXHAUSTED, error, error.retry_after_s)
         case StageUnavailable():
-            return _later("unavailable", grpc.StatusCode.UNAVAILABLE, error, _UNAVAILABLE_RETRY_S)
+            return _later(grpc.StatusCode.UNAVAILABLE, error, _UNAVAILABLE_RETRY_S)
         case SessionNotFound() | SessionMismatch() | SessionMoved() | ReaderStalled():
-            return Status(*_PLAIN[type(error)], message)
+            return Status(_PLAIN[type(error)], message)
     info = error_details_pb2.RequestInfo(request_id=new_id())
-    return Status("internal", grpc.StatusCode.INTERNAL, f"internal error; request id {info.request_id}", info)
+    return Status(grpc.StatusCode.INTERNAL, f"internal error; request id {info.request_id}", info)
 
 
 def _bad_request(error: InvalidRequest) -> error_details_pb2.BadRequest:
@@ -144,10 +143,10 @@ def _bad_request(error: InvalidRequest) -> error_details_pb2.BadRequest:
     return error_details_pb2.BadRequest(field_violations=[violation(field=v.field, description=v.description) for v in error.violations])
 
 
-def _later(outcome: str, code: grpc.StatusCode, error: Exception, seconds: float) -> Status:
+def _later(code: grpc.StatusCode, error: Exception, seconds: float) -> Status:
     """To be tried again after `seconds`: the sentence and the detail say the same, to a tenth."""
     tenths = max(1, round(10 * seconds))
     again = f"; try again in {tenths / 10:g} s"
     delay = duration_pb2.Duration()
     delay.FromMilliseconds(100 * tenths)
-    return Status(outcome, code, short(str(error), len(again)) + again, error_details_pb2.RetryInfo(retry_delay=delay))
+    return Status(code, short(str(error), len(again)) + again, error_details_pb2.RetryInfo(retry_delay=delay))

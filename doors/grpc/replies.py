@@ -47,8 +47,7 @@ class Replies:
     async def send(self, event: Event) -> None:
         """See `service.events.Send`. Raises ReaderStalled."""
         for message in self._messages(event):
-            async with taken_within(self._stall_s):
-                await self._outgoing.write(message)
+            await taken_within(self._stall_s, self._outgoing.write(message))
 
     def _messages(self, event: Event) -> Iterator[Reply]:
         if isinstance(event, Frames):

@@ -27,9 +27,6 @@ _OPTIONS = (
     # Gateways add tokens and cookies. By default gRPC refuses some calls with more than 8 KiB, at random, as "busy".
     ("grpc.max_metadata_size", MAX_METADATA_BYTES),
 )
-# Of the time to drain, what sessions get to end in order.
-_ENDING_S = 1.0
-
 # gRPC itself refuses larger messages, unread, with the status that means "busy". Smaller ones above our limit get a sentence of ours.
 UNREAD_BYTES = 64 * 1024 * 1024
 
@@ -53,7 +50,7 @@ def _reflection_v1(names: tuple[str, ...]) -> grpc.GenericRpcHandler:
 
 
 class GrpcServer:
-    """One listening server. `start`, then `drain`.
+    """The gRPC door. It listens once.
 
     Args:
         service: the RPCs.
@@ -79,7 +76,6 @@ class GrpcServer:
         self._with_reflection = with_reflection
         self._server: grpc.aio.Server | None = None
         self._probing: asyncio.Task[None] | None = None
-        self._stop_lock = asyncio.Lock()
 
     async def start(self) -> int:
         """Listen. Returns the port.
@@ -108,24 +104,17 @@ class GrpcServer:
         self._probing = asyncio.create_task(self._monitor.run())
         return port
 
-    async def drain(self, grace_s: float) -> None:
-        """Report NOT_SERVING, take no more calls, and stop when those that run have ended, after `grace_s` at the latest.
+    async def stop_serving(self) -> None:
+        """See `Door`. Health checks say NOT_SERVING."""
+        await self._monitor.stop_serving()
 
-        Sessions that wait or are paused end at once. Those that run play on, and end before their next chunk when there is just time left
-        for that; a Generate that still runs then fails, with a status that tells the caller to try again.
+    async def stop(self, grace_s: float) -> None:
+        """See `Door`. One at a time: two overlapping stops of a grpc.aio server crash the process.
 
         Raises:
             RuntimeError: the server was never started.
         """
         if self._server is None or self._probing is None:
             raise RuntimeError("the GrpcServer was not started")
-        # One at a time: two overlapping stops of a grpc.aio server crash the process.
-        async with self._stop_lock:
-            await self._monitor.stop_serving()
-            self._service.drain()
-            stopping = asyncio.create_task(self._server.stop(grace_s))
-            await asyncio.wait({stopping}, timeout=max(0.0, grace_s - _ENDING_S))
-            self._service.hand_over()
-            await stopping
-            await cancel_and_wait(self._probing)
-            self._service.close()
+        await self._server.stop(grace_s)
+        await cancel_and_wait(self._probing)

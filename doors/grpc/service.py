@@ -43,23 +43,6 @@ class VideoService:
         """What one caller may ask for."""
         return self._intake.limits
 
-    @property
-    def open_sessions(self) -> int:
-        """Sessions that wait or run."""
-        return self._runner.open_sessions
-
-    def drain(self) -> None:
-        """Refuse new sessions; those that run go on."""
-        self._runner.drain()
-
-    def hand_over(self) -> None:
-        """End what still runs before its next chunk, so that it goes on elsewhere."""
-        self._runner.hand_over()
-
-    def close(self) -> None:
-        """After the last call."""
-        self._runner.close()
-
     def handler(self) -> grpc.GenericRpcHandler:
         """For `server.add_generic_rpc_handlers`.
 

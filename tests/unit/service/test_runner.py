@@ -162,8 +162,7 @@ async def test_draining_refuses_and_hands_over() -> None:
 
 async def test_a_reader_that_takes_nothing_loses_its_slot() -> None:
     async def stalled(event: Event) -> None:
-        async with taken_within(0.01):
-            await asyncio.Future()
+        await taken_within(0.01, asyncio.Event().wait())
 
     async with core() as served:
         with pytest.raises(ReaderStalled, match=r"nothing was read for 0.01 s"):
