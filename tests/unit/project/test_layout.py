@@ -162,6 +162,22 @@ def test_the_glossary_names_what_the_code_has() -> None:
     assert missing == []
 
 
+def test_files_and_modules_of_commands_in_documents_exist() -> None:
+    """Also inside a longer command: `pytest tests/unit/NAME.py`, `python -m bench.costs.hops`."""
+    tops = "|".join(re.escape(p.name) for p in ROOT.iterdir() if p.is_dir() and not p.name.startswith("."))
+    file = re.compile(rf"(?<![\w./-])(?:{tops})(?:/[\w.-]+)*/[\w-]+\.(?:json|md|proto|py|sh|yaml)\b")
+    module = re.compile(rf"python3? -m ((?:{tops})(?:\.\w+)*)")
+    missing = []
+    for document in documents():
+        text = document.read_text()
+        missing += [(relative(document), f) for f in file.findall(text) if f not in PLACEHOLDERS and not (ROOT / f).exists()]
+        for name in module.findall(text):
+            path = ROOT / name.replace(".", "/")
+            if not path.with_suffix(".py").exists() and not (path / "__main__.py").exists():
+                missing.append((relative(document), name))
+    assert missing == []
+
+
 def test_make_targets_named_in_documents_exist_and_are_explained() -> None:
     explained = set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert {"install", "check", "test", "demo"} <= explained
