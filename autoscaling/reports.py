@@ -5,13 +5,13 @@ Ray Serve carries numbers by name and nothing else, so a report is flattened whe
     flatten(ReplicaReport(7.0, decoder=DecoderStatistics(sessions=3, ...)))  ->  {"replica": 7.0, "decoder_sessions": 3.0, ...}
     parse(ReplicaReport, numbers)                                            ->  the same ReplicaReport
 
-The name of a number is its path through the fields below. No other module spells one; a renamed field is renamed for writers and
-readers alike.
+The name of a number is its path through the fields below. No other module spells one, so writers and readers cannot differ, and a test
+pins the names, so that none changes by accident.
 
 Two versions of a replica run side by side during a rolling update, so `parse` follows four rules. A number that the schema does not
 know is skipped. A number that is missing takes its field's default; every field that is added later must have one. A number that is
 missing and has no default raises `ReportError`, because a guess of zero would pass for a fact. If every number is missing there is no
-report, or no such part of it: None. (Serve has counts of its own from a replica that has not reported yet.)
+report, or no such section of it: None. (Serve has counts of its own from a replica that has not reported yet.)
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ class FrontDoorReport:
 
 
 def flatten(report: Any) -> dict[str, float]:
-    """The numbers of a report, by name. A part that is None is left out."""
+    """The numbers of a report, by name. A section that is None is left out."""
     return dict(_numbers(report, ""))
 
 
@@ -159,13 +159,13 @@ def parse(kind: type[R], numbers: Mapping[str, float]) -> R | None:
 
 
 class _Field(NamedTuple):
-    """One field of a dataclass: a number, a tuple of numbers, or a part, which is another dataclass. `kind` is of the number or part."""
+    """One field of a dataclass: a number, a tuple of numbers, or a section, which is a dataclass itself. `kind` is that of the item."""
 
     attribute: str
     name: str
     kind: Any
     is_tuple: bool
-    is_part: bool
+    is_section: bool
     is_required: bool
 
 
@@ -176,15 +176,15 @@ def _fields(kind: Any) -> tuple[_Field, ...]:
     for each in dataclasses.fields(kind):
         hint, is_tuple = hints[each.name], False
         if get_origin(hint) is types.UnionType:
-            (hint,) = (part for part in get_args(hint) if part is not types.NoneType)
+            (hint,) = (each_hint for each_hint in get_args(hint) if each_hint is not types.NoneType)
         if get_origin(hint) is tuple:
             hint, _ = get_args(hint)
             is_tuple = True
-        is_part = dataclasses.is_dataclass(hint)
-        if not is_part and hint not in {int, float}:
+        is_section = dataclasses.is_dataclass(hint)
+        if not is_section and hint not in {int, float}:
             raise TypeError(f"{kind.__name__}.{each.name} must be a number, a tuple of numbers or a dataclass of these; got {hint}")
         is_required = each.default is dataclasses.MISSING and each.default_factory is dataclasses.MISSING
-        found.append(_Field(each.name, each.metadata.get(_NAME, each.name), hint, is_tuple, is_part, is_required))
+        found.append(_Field(each.name, each.metadata.get(_NAME, each.name), hint, is_tuple, is_section, is_required))
     return tuple(found)
 
 
@@ -194,7 +194,7 @@ def _numbers(report: Any, prefix: str) -> Iterator[tuple[str, float]]:
         value, name = getattr(report, each.attribute), prefix + each.name
         if value is None:
             continue
-        if each.is_part:
+        if each.is_section:
             yield from _numbers(value, f"{name}_")
         elif each.is_tuple:
             yield from ((f"{name}_{n}", float(item)) for n, item in enumerate(value))
@@ -207,7 +207,7 @@ def _report(kind: Any, prefix: str, numbers: Mapping[str, float]) -> Any:
     missing: list[str] = []
     for each in _fields(kind):
         name = prefix + each.name
-        if each.is_part:
+        if each.is_section:
             if each.is_required or _is_reported(each.kind, f"{name}_", numbers):
                 values[each.attribute] = _report(each.kind, f"{name}_", numbers)
         elif each.is_tuple:
@@ -230,7 +230,11 @@ def _items(name: str, numbers: Mapping[str, float]) -> Iterator[float]:
 
 def _is_reported(kind: Any, prefix: str, numbers: Mapping[str, float]) -> bool:
     """Whether any number of a dataclass is there: then all that it must have are expected."""
-    return any(
-        _is_reported(each.kind, f"{prefix}{each.name}_", numbers) if each.is_part else prefix + each.name + "_0" * each.is_tuple in numbers
-        for each in _fields(kind)
-    )
+
+    def found(each: _Field) -> bool:
+        name = prefix + each.name
+        if each.is_section:
+            return _is_reported(each.kind, f"{name}_", numbers)
+        return (f"{name}_0" if each.is_tuple else name) in numbers
+
+    return any(map(found, _fields(kind)))

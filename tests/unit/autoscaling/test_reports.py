@@ -65,12 +65,37 @@ DOOR = FrontDoorReport(
 )
 
 
-def test_names_are_paths() -> None:
+STAGE_NAMES = """
+replica
+text_encoder: hits joined misses cached in_flight service_s footage_hits footage_misses footage_service_s
+denoiser: sessions waiting free_slots undelivered steps rows chunks busy_s expected_s
+denoiser_profile: buckets_0 buckets_1 step_s_0 step_s_1 commit_s_0 commit_s_1
+decoder: sessions chunks busy_s
+link: open opened sent credit
+process: pid tasks files resident_bytes
+"""
+DOOR_NAMES = """
+front_door: live degraded waiting level capacity live_jobs waiting_jobs arrivals departures paused aside
+front_door: prompts chunks late_chunks first_frames late_first_frames open
+terms: chunk_s steps utilisation tiers_0 tiers_1 decode_slots
+process: pid tasks files resident_bytes
+"""
+
+
+@pytest.mark.parametrize(("report", "names"), [(REPLICA, STAGE_NAMES), (DOOR, DOOR_NAMES)], ids=["replica", "front door"])
+def test_the_names_of_numbers_stand(report: Any, names: str) -> None:
+    """Replicas of two versions run side by side: one that is renamed or removed cannot be read by the other version."""
+    expected = set()
+    for line in names.split("\n"):
+        section, _, fields = line.rpartition(": ")
+        expected |= {f"{section}_{name}".removeprefix("_") for name in fields.split()}
+    assert set(flatten(report)) == expected
+
+
+def test_a_number_keeps_its_value_under_its_name() -> None:
     numbers = flatten(REPLICA)
     assert (numbers["replica"], numbers["denoiser_busy_s"], numbers["denoiser_profile_step_s_1"]) == (7.0, 1.5, 0.2)
-    door = flatten(DOOR)
-    assert (door["front_door_open"], door["front_door_live"], door["front_door_late_chunks"]) == (12.0, 1.0, 3.0)
-    assert (door["terms_tiers_0"], door["terms_tiers_1"]) == (3.0, 2.0)
+    assert flatten(DOOR)["front_door_late_chunks"] == 3.0
 
 
 @pytest.mark.parametrize("report", [REPLICA, DOOR], ids=["replica", "front door"])
