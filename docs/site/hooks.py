@@ -11,7 +11,7 @@ import posixpath
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
@@ -38,9 +38,15 @@ LANGUAGES = {
 }  # fmt: skip
 
 FENCE = re.compile(r"^( *)(`{3,})[^\n]*\n.*?^\1\2$", re.MULTILINE | re.DOTALL)
-LINK = re.compile(r"(?<=\]\()([^)#\s]+)(?=[)#\s])")
+LINK = re.compile(r"(?:(?<=\]\()|(?<=src=\"))([^)#\s\"]+)")
 # What a test reads of a code block, and a reader need not.
 MARKER = re.compile(r"^ *<!-- (?:tested|untested): .*? -->\n", re.MULTILINE | re.DOTALL)
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Write out the patterns of the menu, so that a new decision or runbook needs no line there."""
+    config.nav = expanded(config.nav)
+    return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -65,6 +71,24 @@ def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
     uri = page.file.src_uri
     source = next((path for path, at in DOCUMENTS.items() if at == uri), f"docs/{uri}")
     return MARKER.sub("", rewritten(deeper(markdown), source, uri))
+
+
+def expanded(menu: Any) -> Any:
+    """`menu` with each `FOLDER/*.md` as the pages of that folder, by name, without its README."""
+    match menu:
+        case dict():
+            return {title: expanded(entry) for title, entry in menu.items()}
+        case list():
+            return [item for entry in menu for item in (pages(entry) if isinstance(entry, str) else [expanded(entry)])]
+        case _:
+            return menu
+
+
+def pages(entry: str) -> list[str]:
+    if not entry.endswith("/*.md"):
+        return [entry]
+    folder = ROOT / "docs" / posixpath.dirname(entry)
+    return [f"{posixpath.dirname(entry)}/{path.name}" for path in sorted(folder.glob("*.md")) if path.name != "README.md"]
 
 
 def linked(documents: Iterable[str]) -> set[str]:

@@ -42,6 +42,22 @@ def test_a_link_leads_to_a_page_of_the_site(hooks: ModuleType, source: str, uri:
     assert hooks.rewritten(f"see [it]({link}), there", source, uri) == f"see [it]({leads_to}), there"
 
 
+def test_a_picture_in_html_leads_there_too(hooks: ModuleType) -> None:
+    tag = '<img src="%s" alt="a star" width="256">'
+    assert hooks.rewritten(tag % "docs/images/steer.gif", "README.md", "index.md") == tag % "images/steer.gif"
+    pictures = [(d, source) for d in documents() for source in re.findall(r'src="([^"]+)"', d.read_text())]
+    assert pictures
+    assert [(relative(d), source) for d, source in pictures if not (d.parent / source).is_file()] == []
+
+
+def test_the_menu_has_every_decision_and_runbook(hooks: ModuleType) -> None:
+    menu = hooks.expanded([{"Home": "index.md"}, {"Decisions": ["adr/README.md", "adr/*.md"]}])
+    listed = menu[1]["Decisions"]
+    assert menu[0] == {"Home": "index.md"}
+    assert listed[:2] == ["adr/README.md", "adr/0001-latents-are-the-log.md"]
+    assert sorted(listed) == sorted(f"adr/{path.name}" for path in (ROOT / "docs" / "adr").glob("*.md"))
+
+
 def test_a_link_in_a_block_is_left_alone(hooks: ModuleType) -> None:
     block = "```text\n[serve](serve.yaml)\n```\n"
     assert hooks.rewritten(block, "README.md", "index.md") == block
