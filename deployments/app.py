@@ -11,12 +11,12 @@ from ray import serve
 from ray.serve import Application
 from ray.serve.config import RequestRouterConfig
 
-from autoscaling.scaling import Stage
 from deployments.cluster.exposure import check_token
 from deployments.config.application import AppConfig
 from deployments.config.names import FRONT_DOOR, FUSED_DEPLOYMENT, STAGE_DEPLOYMENTS
 from deployments.replicas.front_door import FrontDoorReplica
 from deployments.replicas.stages import DecoderReplica, DenoiserReplica, FusedReplica, TextEncoderReplica
+from model_core.stage import Stage
 
 # Health probes and statistics are calls too; they must get through when every slot is taken.
 _SPARE_CALLS = 16

@@ -12,9 +12,11 @@ from dataclasses import dataclass, fields
 import torch
 from torch import nn
 
+from model_core.stage import Stage
+
 Inputs = tuple[object, ...]  # positional; tensors, or lists, tuples and named tuples of them
 
-TEXT_ENCODER, DENOISER, DECODER = "text_encoder", "denoiser", "decoder"
+TEXT_ENCODER, DENOISER, DECODER = (stage.value for stage in Stage)
 
 
 @dataclass(frozen=True, slots=True, order=True)

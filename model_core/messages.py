@@ -25,7 +25,7 @@ GENERATION = 1
 # The name on the wire of each class that no longer has it in the code: replicas of earlier versions write and know this one. They are
 # strings, because a reader imports the module only when a message of it arrives.
 WIRE_NAMES = {
-    "deployments.links.link:Ticket": "deployments.link:Ticket",
+    "deployments.links.link:LinkOffer": "deployments.link:Ticket",
     "deployments.links.routing:Avoid": "deployments.routing:Avoid",
     "model_core.types:Conditioning": "model_core.types:Given",
 }

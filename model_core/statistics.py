@@ -11,7 +11,11 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class ForwardProfile:
-    """Seconds of a denoise step and of a commit in each of `buckets`, measured once; all empty before that."""
+    """Seconds of a denoise step and of a commit in each of `buckets`, measured once; all empty before that.
+
+    `autoscaling.capacity.profile.CapacityProfile` says from it how many sessions a replica serves. What a step takes now, for the step
+    scheduler, is `model_core.engine.step_scheduler.StepCosts`.
+    """
 
     buckets: tuple[int, ...] = ()
     step_s: tuple[float, ...] = ()

@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from model_core.stage import Stage
+
 PREFIX = "headrace"
 
 TTFF_OBJECTIVE_S = 1.0
@@ -93,7 +95,7 @@ class Metric:
         return f"{self.full}_count" if self.kind is Kind.HISTOGRAM else self.full
 
 
-STAGES = ("text_encoder", "denoiser", "decoder")
+STAGES = tuple(stage.value for stage in Stage)
 
 MODEL = Label("model", bound="models that the front door serves; one, today")
 TENANT = Label("tenant", bound="tenants of the configuration, `default` and `other`")

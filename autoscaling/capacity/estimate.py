@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from autoscaling.capacity.profile import Capacity, DenoiseReplica, StepProfile, blended, corrected, decode_capacity
+from autoscaling.capacity.profile import Capacity, CapacityProfile, DenoiseReplica, blended, corrected, decode_capacity
 from autoscaling.reports import ReplicaReport, ReportError
 
 # A session that has just left is still counted by its replica for a moment: only what all these rounds agree on is taken for others'.
@@ -32,7 +32,7 @@ class DenoiseReading(NamedTuple):
     replica: float
     slots: int
     sessions: int = 0
-    profile: StepProfile | None = None
+    profile: CapacityProfile | None = None
     busy_s: float = 0.0
     expected_s: float = 0.0
 
@@ -45,7 +45,7 @@ class DenoiseReading(NamedTuple):
         """
         if (d := report.denoiser) is None:
             raise ReportError("a denoise replica must report its denoiser; it does not")
-        profile = StepProfile(d.profile.buckets, d.profile.step_s, d.profile.commit_s) if d.profile.buckets else None
+        profile = CapacityProfile(d.profile.buckets, d.profile.step_s, d.profile.commit_s) if d.profile.buckets else None
         return cls(report.replica, d.sessions + d.free_slots, d.sessions + d.waiting, profile, d.busy_s, d.expected_s)
 
 

@@ -20,8 +20,8 @@ _ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
-class StepProfile:
-    """Seconds of one forward, by batch bucket.
+class CapacityProfile:
+    """How many sessions a replica serves in real time, from the seconds that a forward takes in each batch bucket.
 
     Attributes:
         buckets: batch sizes, ascending; a batch is padded to the next one, and split where it exceeds the largest.
@@ -90,7 +90,7 @@ class DenoiseReplica(NamedTuple):
     """One replica as last heard of. Without a profile nothing is known of its speed, and its slots are taken for its capacity."""
 
     slots: int
-    profile: StepProfile | None = None
+    profile: CapacityProfile | None = None
     correction: float = 1.0
 
     def sessions(self, steps: int, budget_s: float) -> int:

@@ -15,12 +15,11 @@ from autoscaling.scaling.types import (
     Plan,
     Reason,
     ScalingConfig,
-    Stage,
     StageLimits,
     StageReplicas,
 )
 
 __all__ = [
     "Cause", "Demand", "NodeShape", "Observation", "Plan", "Reason", "ScalingConfig",
-    "Stage", "StageLimits", "StageReplicas", "State", "plan",
+    "StageLimits", "StageReplicas", "State", "plan",
 ]  # fmt: skip

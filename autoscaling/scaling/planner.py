@@ -14,7 +14,8 @@ from autoscaling.scaling.demand import Rates, occupancy
 from autoscaling.scaling.nodes import most_that_fit, nodes_needed
 from autoscaling.scaling.sizing import decode_sessions, denoise_sessions, encode_replicas
 from autoscaling.scaling.state import Peak, State
-from autoscaling.scaling.types import Cause, Demand, NodeShape, Observation, Plan, Reason, ScalingConfig, Stage
+from autoscaling.scaling.types import Cause, Demand, NodeShape, Observation, Plan, Reason, ScalingConfig
+from model_core.stage import Stage
 
 _NODES = "nodes"
 Counts = dict[Stage, int]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from autoscaling.capacity.estimate import Measured
-from autoscaling.capacity.profile import StepProfile
+from autoscaling.capacity.profile import CapacityProfile
 from autoscaling.scaling.types import ScalingConfig
 
 # Of the objective for the first frame, a prompt may wait this share for its turn at the text encoder...
@@ -24,8 +24,8 @@ def denoise_sessions(measured: Measured, config: ScalingConfig, steps: int) -> f
     """
     if not measured.denoise:
         return float(config.prior_sessions)
-    kinds: dict[tuple[StepProfile | None, int], list[float]] = {}
-    kind: tuple[StepProfile | None, int] | None = None
+    kinds: dict[tuple[CapacityProfile | None, int], list[float]] = {}
+    kind: tuple[CapacityProfile | None, int] | None = None
     alike: list[float] = []
     for name, report in measured.denoise.items():
         if kind != (report.profile, report.slots):  # mostly they are all alike

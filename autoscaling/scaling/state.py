@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 
 from autoscaling.capacity.estimate import Measured
 from autoscaling.scaling.demand import Rates, Sample, Traffic
-from autoscaling.scaling.types import Observation, ScalingConfig, Stage
+from autoscaling.scaling.types import Observation, ScalingConfig
+from model_core.stage import Stage
 
 # Chunks, or first frames, from which on a share of late ones means something, and the least time to see them in.
 _ENOUGH, _LEAST_S = 50.0, 30.0

@@ -10,14 +10,7 @@ from enum import StrEnum
 from autoscaling.admission.brownout import BrownOutConfig
 from autoscaling.capacity.estimate import DecodeReading, DenoiseReading, TextReading
 from autoscaling.scaling.nodes import nodes_needed
-
-
-class Stage(StrEnum):
-    """The stages that are scaled; the values are the stages' names everywhere."""
-
-    TEXT_ENCODER = "text_encoder"
-    DENOISER = "denoiser"
-    DECODER = "decoder"
+from model_core.stage import Stage
 
 
 @dataclass(frozen=True, slots=True)

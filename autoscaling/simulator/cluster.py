@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, auto
 
-from autoscaling.scaling import Stage
 from autoscaling.scaling.nodes import nodes_needed
 from autoscaling.simulator.workload import Rng
+from model_core.stage import Stage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,9 +9,9 @@ import heapq
 import math
 from dataclasses import dataclass, field
 
-from autoscaling.scaling import Stage
 from autoscaling.simulator.cluster import Cluster, Phase, Replica
 from autoscaling.simulator.plane import DataPlane, StageTimes
+from model_core.stage import Stage
 
 # A session that finds no replica for so long is given up.
 _PATIENCE_S = 30.0

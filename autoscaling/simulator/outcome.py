@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from autoscaling.scaling import Stage
 from autoscaling.simulator.arrays import Floats
+from model_core.stage import Stage
 
 SERIES = ("live", "waiting", "level", "nodes", *(f"{stage}" for stage in Stage))
 

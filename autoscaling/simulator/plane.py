@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from autoscaling.capacity.profile import StepProfile
+from autoscaling.capacity.profile import CapacityProfile
 from autoscaling.simulator.arrays import RING, Floats, Ints, Params
 
 
@@ -30,7 +30,7 @@ class StageTimes:
         ahead_chunks: how many the links between the stages take beyond what the front door has asked for.
     """
 
-    profile: StepProfile
+    profile: CapacityProfile
     encode_s: float = 0.02
     decode_s: float = 0.04
     hop_s: float = 0.003

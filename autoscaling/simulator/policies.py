@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from autoscaling.capacity.estimate import DecodeReading, DenoiseReading, TextReading
-from autoscaling.scaling import ScalingConfig, Stage, State, plan
+from autoscaling.scaling import ScalingConfig, State, plan
 from autoscaling.simulator.signals import History, Sample, Target
+from model_core.stage import Stage
 
 
 @dataclass(slots=True)

@@ -7,21 +7,22 @@ from dataclasses import replace
 
 from autoscaling.admission.brownout import BrownOutConfig
 from autoscaling.admission.decide import AdmissionConfig
-from autoscaling.capacity.profile import StepProfile
-from autoscaling.scaling import NodeShape, ScalingConfig, Stage, StageLimits
+from autoscaling.capacity.profile import CapacityProfile
+from autoscaling.scaling import NodeShape, ScalingConfig, StageLimits
 from autoscaling.simulator.cluster import Hardware
 from autoscaling.simulator.plane import StageTimes
 from autoscaling.simulator.simulation import Setting
+from model_core.stage import Stage
 
 
-def assumed_profile() -> StepProfile:
+def assumed_profile() -> CapacityProfile:
     """20 ms and 6 ms for each row of the batch: the shape of a forward that batches well. Not measured on anything."""
     buckets = (1, 2, 4, 8)
     seconds = tuple(0.02 + 0.006 * b for b in buckets)
-    return StepProfile(buckets, seconds, seconds)
+    return CapacityProfile(buckets, seconds, seconds)
 
 
-def setting(sessions: float, seconds: float, warm_s: float, profile: StepProfile | None = None) -> Setting:
+def setting(sessions: float, seconds: float, warm_s: float, profile: CapacityProfile | None = None) -> Setting:
     """A cluster for about `sessions` sessions at once, with room on it for `sessions` from the start."""
     times = StageTimes(profile=profile or assumed_profile())
     held = sessions_per_replica(times, 0.8)

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from html import escape
 from typing import Any
 
-from autoscaling.scaling import Stage
 from autoscaling.simulator.outcome import Outcome, Timeline
+from model_core.stage import Stage
 
 # Two-sided 95 % quantiles of Student's t, by degrees of freedom; 1.96 beyond.
 _T95 = (math.inf, 12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13, 2.12, 2.11, 2.10, 2.09)

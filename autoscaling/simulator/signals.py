@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from autoscaling.scaling import Observation, Stage
+from autoscaling.scaling import Observation
+from model_core.stage import Stage
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ import numpy as np
 from autoscaling.admission.control import AdmissionControl
 from autoscaling.admission.decide import DEFAULT_TENANT, AdmissionConfig, Admit, Ask, Reject
 from autoscaling.capacity.estimate import CapacityEstimator, DecodeReading, DenoiseReading, TextReading
-from autoscaling.scaling import Observation, Stage, StageReplicas
+from autoscaling.scaling import Observation, StageReplicas
 from autoscaling.simulator.arrays import Floats
 from autoscaling.simulator.cluster import Cluster, Hardware, Phase, Replica
 from autoscaling.simulator.fast import FastPlane
@@ -29,6 +29,7 @@ from autoscaling.simulator.outcome import Books, Outcome, Timeline, by_bin, quan
 from autoscaling.simulator.plane import DataPlane, StageTimes
 from autoscaling.simulator.signals import Autoscaler, History, Sample, Target
 from autoscaling.simulator.workload import Workload, draw, fault_times, streams
+from model_core.stage import Stage
 
 _UNBOUNDED = 1_000_000
 # A crash is seen after so long.

@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry
 from autoscaling.reports import ControlStatistics, FrontDoorReport, ReplicaReport, Terms, ViewerTotals, flatten
 from deployments.config.names import FRONT_DOOR, STAGE_DEPLOYMENTS
 from deployments.config.scaling import ScalingSettings, scaling_numbers
-from deployments.scaling.policy import KeptNodes, PolicyLoop
+from deployments.scaling.policy import ClusterNodes, PolicyLoop
 from deployments.scaling.report import PolicyReport
 from model_core.events import Forward
 from model_core.statistics import DenoiserStatistics
@@ -58,7 +58,7 @@ def counting() -> Callable[[int], None]:
 
 
 def decision() -> Callable[[int], None]:
-    loop = PolicyLoop(KeptNodes(), PolicyReport(), time.perf_counter)
+    loop = PolicyLoop(ClusterNodes(), PolicyReport(), time.perf_counter)
     admission = ControlStatistics(
         live=40, degraded=0, waiting=0, level=0, capacity=48, live_jobs=0, waiting_jobs=0, arrivals=40, departures=0
     )

@@ -36,7 +36,7 @@ _ASK_WITHIN_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class Holdings:
     """What all replicas hold together; `tasks`, `files` and `resident_mb` by deployment."""
 
     holdings: dict[str, int]
@@ -90,20 +90,20 @@ class Inspector:
         """Of each replica that answers, by deployment."""
         return {d: [r.process for r in rs if r.process] for d, rs in (await self.replicas()).items()}
 
-    async def held(self) -> Held:
+    async def held(self) -> Holdings:
         replicas = await self.replicas()
         held: Counter[str] = Counter()
         for name, number in (each for rs in replicas.values() for r in rs for each in holdings(r)):
             held[name] += number
         processes = {d: [r.process for r in rs if r.process] for d, rs in replicas.items()}
-        return Held(
+        return Holdings(
             dict(held),
             {d: sum(p.tasks for p in ps) for d, ps in processes.items()},
             {d: sum(p.files for p in ps) for d, ps in processes.items()},
             {d: round(sum(p.resident_bytes for p in ps) / 2**20, 1) for d, ps in processes.items()},
         )
 
-    async def until_empty(self, within_s: float, tasks: dict[str, int]) -> tuple[Held, float]:
+    async def until_empty(self, within_s: float, tasks: dict[str, int]) -> tuple[Holdings, float]:
         """Ask until nothing is held and tasks are back to `tasks`, or the time is over. Returns what was held last, and seconds waited."""
         started = time.monotonic()
         while True:
@@ -116,7 +116,7 @@ class Inspector:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class StormReport:
     """Of one storm. `left` names what was still held; `memory` is megabytes by deployment before, and after each quarter."""
 
     calls: dict[str, int]
@@ -133,7 +133,7 @@ class Report:
 async def storm(
     address: str, inspector: Inspector, *, calls: int, slow_readers: int, at_once: int, steps: int, seed: int, within_s: float,
     say: Callable[[str], None] = lambda _: None,
-) -> Report:  # fmt: skip
+) -> StormReport:  # fmt: skip
     """Send the callers, `at_once` at a time, and look after each quarter what is left.
 
     Slow readers come with the first quarter: what they take at most is then in what memory is compared with.
@@ -170,7 +170,7 @@ async def storm(
             if after.tasks[d] > n + _SPARE_TASKS
         ]
         say(f"{sum(made.values()):5d} calls: empty after {waited:.2f} s; tasks {after.tasks}; files {after.files}; MB {after.resident_mb}")
-    return Report(
+    return StormReport(
         calls=dict(made),
         slow_readers=slow_readers,
         waited_s=tuple(waits),
@@ -188,7 +188,7 @@ def grown(memory: tuple[dict[str, float], ...]) -> list[str]:
     return [f"{d}: {memory[1][d]} MB, then {memory[-1][d]} MB" for d in memory[0] if memory[-1][d] > memory[1][d] * _GROWTH]
 
 
-async def measure(address: str, a: argparse.Namespace) -> Report:
+async def measure(address: str, a: argparse.Namespace) -> StormReport:
     async with HeadraceClient(address) as client:
         async for _ in client.stream(PROMPT, seconds=2.0, steps=a.steps):
             pass

@@ -84,7 +84,7 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class SoakReport:
     """A run, summed up. `unexpected` is what guests must not end with; `calls` counts statuses by kind."""
 
     seconds: float
@@ -124,7 +124,7 @@ class Report:
 def summed(
     seconds: float, capacity: int, bystanders: int, heard: Sequence[Heard], calls: Sequence[Call], kills: Counter[str],
     memory: Sequence[Memory], left: Sequence[str],
-) -> Report:  # fmt: skip
+) -> SoakReport:  # fmt: skip
     """The figures of a run."""
     late = [value for caller in heard for value in lateness(caller, MODEL.fps)]
     statuses: dict[str, Counter[str]] = {}
@@ -135,7 +135,7 @@ def summed(
         if not call.allowed:
             unexpected.setdefault(f"{call.kind}: {call.status}", []).append(call.details)
     long_lived = [m for m in memory if len(m.at_s) > 1 and m.at_s[-1] - m.at_s[0] > seconds / 2]
-    return Report(
+    return SoakReport(
         seconds=round(seconds, 1), capacity=capacity, bystanders=bystanders, sessions=len(heard), chunks=len(late),
         on_time_share=round(1 - sum(value > 0 for value in late) / max(1, len(late)), 6), max_late_s=round(max(0.0, *late, 0.0), 3),
         refused=sum(caller.result == "refused" for caller in heard),
@@ -239,7 +239,7 @@ class Soak:
             await asyncio.sleep(seconds)
 
 
-async def measure(address: str, a: argparse.Namespace) -> Report:
+async def measure(address: str, a: argparse.Namespace) -> SoakReport:
     """The whole run."""
     async with HeadraceClient(address) as client:
         fits = a.capacity or await capacity(client, seconds=6.0, most=32)
@@ -267,7 +267,7 @@ def overrides() -> Overrides:
     return Overrides(grpc_port=0, metrics_port=0, args=args, deployments=blocks, env={"PYTHONPATH": str(ROOT)}, scaling=None)
 
 
-def table(report: Report) -> str:
+def table(report: SoakReport) -> str:
     seen = f"{report.chunks} chunks, {report.on_time_share:.3%} on time, {report.max_late_s} s late at worst, {report.refused} refused"
     lines = [f"bystanders: {report.sessions} sessions, {seen}; kills {report.kills}; load average {report.load_average}"]
     lines += [f"  {kind:32}{counts}" for kind, counts in report.calls.items()]

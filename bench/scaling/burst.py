@@ -26,7 +26,6 @@ from ray.serve.handle import DeploymentHandle
 
 from autoscaling.capacity.estimate import DecodeReading, TextReading
 from autoscaling.reports import ReplicaReport
-from autoscaling.scaling import Stage
 from bench.kit.load import Arrival, Heard, Mix, burst, offer
 from bench.kit.tally import lateness, quantile
 from bench.kit.timed import BASE_S, ROW_S
@@ -35,6 +34,7 @@ from deployments.cluster.local import ROOT, Overrides, start_local
 from deployments.config.names import APP_NAME, STAGE_DEPLOYMENTS
 from deployments.links.remote import reports
 from headrace.client import HeadraceClient
+from model_core.stage import Stage
 from model_core.statistics import ForwardProfile
 
 FPS = 8

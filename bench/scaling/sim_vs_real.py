@@ -19,9 +19,8 @@ from typing import Any, cast
 import numpy as np
 from ray.serve.config import AutoscalingConfig
 
-from autoscaling.capacity.profile import StepProfile
+from autoscaling.capacity.profile import CapacityProfile
 from autoscaling.reports import Terms
-from autoscaling.scaling import Stage
 from autoscaling.simulator.cluster import Hardware
 from autoscaling.simulator.fine import FinePlane
 from autoscaling.simulator.plane import StageTimes
@@ -36,6 +35,7 @@ from deployments.config.application import AppConfig
 from deployments.config.names import FRONT_DOOR
 from deployments.config.tuning import tuning
 from deployments.scaling.simulated_ray import RayDefault
+from model_core.stage import Stage
 
 NAMES = {Stage.TEXT_ENCODER: "TextEncoder", Stage.DENOISER: "Denoiser", Stage.DECODER: "Decoder"}
 AIMS = {"p50": 10.0, "p99": 20.0}
@@ -62,7 +62,7 @@ def setting(found: Mapping[str, Any], recorded: Mapping[str, Any]) -> Setting:
     encode_s, decode_s = measured.encoding_s / max(1, measured.prompts), measured.decoding_s / max(1, measured.chunks)
     if not measured.profile.buckets:
         raise ValueError("the recording must have the denoiser's profile; its buckets are empty")
-    profile = StepProfile(measured.profile.buckets, measured.profile.step_s, measured.profile.commit_s)
+    profile = CapacityProfile(measured.profile.buckets, measured.profile.step_s, measured.profile.commit_s)
     frames = next(chunk[2] for session in recorded["sessions"] for chunk in session["chunks"])
     times = StageTimes(
         profile=profile, encode_s=encode_s, decode_s=decode_s, hop_s=HOP_S, chunk_s=frames / fps, slots=app.engine.slots,

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from autoscaling.scaling import Stage
 from deployments.config.addresses import is_loopback
 from deployments.config.application import AppConfig, RuntimeSettings
 from deployments.config.names import FRONT_DOOR, FUSED_DEPLOYMENT, STAGE_DEPLOYMENTS
+from model_core.stage import Stage
 
 _AUTO_MOST = 100  # replicas, with `num_replicas: auto`
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from autoscaling.scaling import Stage
+from model_core.stage import Stage
 
 APP_NAME = "headrace"
 FRONT_DOOR = "FrontDoor"

@@ -19,9 +19,10 @@ from pydantic import Field, ValidationError, model_validator
 
 from autoscaling.admission.brownout import BrownOutConfig
 from autoscaling.reports import Terms
-from autoscaling.scaling import NodeShape, ScalingConfig, Stage, StageLimits
+from autoscaling.scaling import NodeShape, ScalingConfig, StageLimits
 from deployments.config.settings import Settings
 from model_core.errors import FieldViolation
+from model_core.stage import Stage
 from observability.catalogue import TTFF_OBJECTIVE_S
 
 # A URL may hold its password before the host, or among its options.

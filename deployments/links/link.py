@@ -1,7 +1,7 @@
 """Bounded streams between replicas.
 
 Serve streams items from one replica to another, but nothing stops a producer whose reader has stopped. So each stream
-carries credit beside it: its first item is a `Ticket`, the reader dials the ticket's address, presents the token, and then
+carries credit beside it: its first item is a `LinkOffer`, the reader dials the offer's address, presents the token, and then
 sends one byte for each item it has consumed. The producer sends `window` items unasked and waits for a byte before each
 further one. The connection lives as long as the stream; when it breaks, the stream ends at both ends. Each end also sends a beat now and
 then, so that a peer which was cut off, or whose event loop stands still, is noticed although nothing breaks. A beat says nothing of the
@@ -36,7 +36,7 @@ DRAINING = "the replica is about to stop; another one serves"
 
 
 @dataclass(frozen=True, slots=True)
-class Ticket(Message):
+class LinkOffer(Message):
     """First item of a linked stream: where its credit is accepted, and after how long without a beat an end counts as gone."""
 
     host: str
@@ -154,8 +154,8 @@ class LinkServer:
     def statistics(self) -> LinkStatistics:
         return LinkStatistics(len(self._gates), self._opened, self._sent, sum(gate.credit for gate in self._gates.values()))
 
-    async def serve(self, source: AsyncGenerator[T, None]) -> AsyncGenerator[Ticket | T, None]:
-        """A ticket, then the items of `source` as credit allows. Closing it closes `source`, at once even while it waits.
+    async def serve(self, source: AsyncGenerator[T, None]) -> AsyncGenerator[LinkOffer | T, None]:
+        """An offer, then the items of `source` as credit allows. Closing it closes `source`, at once even while it waits.
 
         Raises:
             StageDraining: at once or before any further item, after `hand_over`.
@@ -173,7 +173,7 @@ class LinkServer:
         self._opened += 1
         try:
             async with aclosing(source):
-                yield Ticket(self._host, int(listener.sockets[0].getsockname()[1]), token, self._silence_s)
+                yield LinkOffer(self._host, int(listener.sockets[0].getsockname()[1]), token, self._silence_s)
                 while True:
                     await gate.take()
                     try:
@@ -220,19 +220,19 @@ class CreditLine:
         self._tasks = (asyncio.create_task(_beat(writer, silence_s)), asyncio.create_task(self._listen(reader, silence_s)))
 
     @classmethod
-    async def dial(cls, ticket: Ticket) -> CreditLine:
-        """Connect to the stream that the ticket is for.
+    async def dial(cls, offer: LinkOffer) -> CreditLine:
+        """Connect to the stream that the offer is for.
 
         Raises:
             StageUnavailable: the producer cannot be reached.
         """
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                reader, writer = await asyncio.open_connection(ticket.host, ticket.port)
+                reader, writer = await asyncio.open_connection(offer.host, offer.port)
         except (OSError, TimeoutError) as error:
-            raise StageUnavailable(f"link: no connection to {ticket.host}:{ticket.port}: {error}") from error
-        writer.write(ticket.token)
-        return cls(reader, writer, ticket.silence_s)
+            raise StageUnavailable(f"link: no connection to {offer.host}:{offer.port}: {error}") from error
+        writer.write(offer.token)
+        return cls(reader, writer, offer.silence_s)
 
     async def watch(self, item: Awaitable[T]) -> T:
         """`item`, unless the producer falls silent first; a producer that has closed the connection may still have sent it.

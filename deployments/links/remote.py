@@ -20,7 +20,7 @@ from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from autoscaling.reports import ReplicaReport, parse
-from deployments.links.link import CreditLine, Ticket
+from deployments.links.link import CreditLine, LinkOffer
 from deployments.links.routing import Avoid
 from model_core.errors import ChunkFailed, HeadraceError, SessionBroken, StageDraining, StageUnavailable
 from model_core.tasks import cancel_and_wait
@@ -217,7 +217,7 @@ class _RemoteStage:
     async def _accepted(self, response: AsyncIterator[Any]) -> CreditLine:
         try:
             async with asyncio.timeout(self._open_timeout_s):
-                return await CreditLine.dial(cast("Ticket", await anext(response)))
+                return await CreditLine.dial(cast("LinkOffer", await anext(response)))
         except TimeoutError:
             raise StageUnavailable(f"{self._stage}: not opened within {self._open_timeout_s:g} s") from None
 

@@ -27,7 +27,7 @@ from autoscaling.capacity.estimate import DecodeReading, DenoiseReading, Measure
 from autoscaling.reports import ReplicaReport, flatten
 from deployments.config.application import AppConfig
 from deployments.links.drain import watch_serve
-from deployments.links.link import LinkServer, ReaderGone, Ticket
+from deployments.links.link import LinkOffer, LinkServer, ReaderGone
 from deployments.links.remote import RemoteDenoiser
 from deployments.links.routing import Avoid, RoutingReport, may_shrink
 from deployments.replicas.metrics_port import ReplicaMetrics, Target
@@ -74,26 +74,26 @@ def numerics(stages: Mapping[str, object]) -> dict[str, str]:
     return {name: stage.numerics for name, stage in stages.items() if isinstance(stage, HasNumerics)}
 
 
-class LocalTextEncoder(TextEncoder, LocalStage, Protocol):
+class TextEncoderStage(TextEncoder, LocalStage, Protocol):
     def statistics(self) -> TextEncoderStatistics: ...
 
 
-class LocalDenoiser(Denoiser, LocalStage, Protocol):
+class DenoiserStage(Denoiser, LocalStage, Protocol):
     def statistics(self) -> DenoiserStatistics: ...
 
 
-class LocalDecoder(Decoder, LocalStage, Protocol):
+class DecoderStage(Decoder, LocalStage, Protocol):
     def statistics(self) -> DecoderStatistics: ...
 
 
 class StageFactory(Protocol):
     """The module that `AppConfig.stages` names."""
 
-    def build_text_encoder(self, config: ModelConfig) -> LocalTextEncoder: ...
+    def build_text_encoder(self, config: ModelConfig) -> TextEncoderStage: ...
 
-    def build_denoiser(self, config: ModelConfig, engine: EngineConfig) -> LocalDenoiser: ...
+    def build_denoiser(self, config: ModelConfig, engine: EngineConfig) -> DenoiserStage: ...
 
-    def build_decoder(self, config: ModelConfig, denoiser: Denoiser) -> LocalDecoder: ...
+    def build_decoder(self, config: ModelConfig, denoiser: Denoiser) -> DecoderStage: ...
 
 
 def stage_factory(config: AppConfig, threads: int, *runtimes: RuntimeConfig) -> StageFactory:
@@ -116,9 +116,9 @@ class _Shell:
         self,
         config: AppConfig,
         *,
-        text_encoder: LocalTextEncoder | None = None,
-        decoder: LocalDecoder | None = None,
-        denoiser: LocalDenoiser | None = None,
+        text_encoder: TextEncoderStage | None = None,
+        decoder: DecoderStage | None = None,
+        denoiser: DenoiserStage | None = None,
     ) -> None:
         set_up_logs()
         self._text_stage, self._decode_stage, self._denoise_stage = text_encoder, decoder, denoiser
@@ -185,7 +185,7 @@ class _Shell:
         terms = self._terms
         return sessions_alone(self._measured, terms.utilisation * terms.chunk_s, terms.steps, terms.decode_slots)
 
-    async def _linked(self, chunks: AsyncGenerator[T, None]) -> AsyncGenerator[Ticket | T, None]:
+    async def _linked(self, chunks: AsyncGenerator[T, None]) -> AsyncGenerator[LinkOffer | T, None]:
         """`chunks` as a linked stream, which ends at a chunk boundary when the replica drains."""
         self._drain.start()
         log.info("a stream opens")
@@ -210,7 +210,7 @@ class _Shell:
 class _Encoding(_Shell):
     """A shell around a text encoder."""
 
-    _encoder: LocalTextEncoder
+    _encoder: TextEncoderStage
 
     async def encode(self, prompt: str, work: Work = NOBODY, _: Avoid | None = None) -> TextEmbedding:
         work_for(work)
@@ -225,11 +225,11 @@ class _Encoding(_Shell):
 class _Streaming(_Shell):
     """A shell around stages of which `_last` makes the chunks that go out."""
 
-    _last: LocalDenoiser | LocalDecoder
+    _last: DenoiserStage | DecoderStage
 
     async def stream(
         self, context: SessionContext, work: Work = NOBODY, _: Avoid | None = None
-    ) -> AsyncGenerator[Ticket | LatentChunk | FrameChunk, None]:
+    ) -> AsyncGenerator[LinkOffer | LatentChunk | FrameChunk, None]:
         work_for(work)
         chunks: AsyncGenerator[LatentChunk | FrameChunk, None] = self._last.stream(context)
         async with aclosing(self._linked(chunks)) as items:

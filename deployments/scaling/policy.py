@@ -23,12 +23,13 @@ from ray.exceptions import RayError, RayTaskError
 
 from autoscaling.capacity.estimate import DecodeReading, DenoiseReading, TextReading
 from autoscaling.reports import FrontDoorReport, ReplicaReport, parse
-from autoscaling.scaling import Observation, Plan, Stage, StageReplicas, State, plan
+from autoscaling.scaling import Observation, Plan, StageReplicas, State, plan
 from deployments.config.names import FRONT_DOOR, STAGE_DEPLOYMENTS
 from deployments.config.scaling import NodeSettings, ScalingSettings, newest_settings
 from deployments.replicas.metrics_port import ReplicaMetrics, announce
 from deployments.scaling.nodes import node_keeper
 from deployments.scaling.report import PolicyReport
+from model_core.stage import Stage
 
 R = TypeVar("R")
 
@@ -45,7 +46,7 @@ class PipelinePolicy:
 
     def __init__(self, metrics_host: str = "127.0.0.1") -> None:
         report = PolicyReport()
-        self._loop = PolicyLoop(KeptNodes(), report, time.perf_counter)
+        self._loop = PolicyLoop(ClusterNodes(), report, time.perf_counter)
         if ray.is_initialized():
             metrics = ReplicaMetrics(report.registry, metrics_host)
             announce("Controller", metrics.address)
@@ -58,7 +59,7 @@ class PipelinePolicy:
         return {by_name[name][0]: number for name, number in wanted.items()}, None
 
 
-class Nodes(Protocol):
+class NodeProvisioner(Protocol):
     """Where whole nodes come from. `up` of them run; None while that is not known. Neither may wait."""
 
     @property
@@ -78,7 +79,7 @@ class PolicyLoop:
         timer: seconds, to time decisions.
     """
 
-    def __init__(self, nodes: Nodes, report: PolicyReport, timer: Callable[[], float]) -> None:
+    def __init__(self, nodes: NodeProvisioner, report: PolicyReport, timer: Callable[[], float]) -> None:
         self._settings = ScalingSettings()
         self._nodes = nodes
         self._report = report
@@ -159,7 +160,7 @@ class PolicyLoop:
         self._report.decided(decided)
 
 
-class KeptNodes:
+class ClusterNodes:
     """Those of the cluster's node keeper, an actor: it is told, and what it answered before is taken."""
 
     def __init__(self) -> None:

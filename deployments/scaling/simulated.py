@@ -9,12 +9,13 @@ from typing import Literal, cast, get_args
 
 import numpy as np
 
-from autoscaling.scaling import ScalingConfig, Stage
+from autoscaling.scaling import ScalingConfig
 from autoscaling.simulator.policies import Ours, RaySettings, Static, Thresholds, Utilisation
 from autoscaling.simulator.presets import scaling_config, sessions_per_replica
 from autoscaling.simulator.signals import Autoscaler
 from autoscaling.simulator.simulation import Setting
 from autoscaling.simulator.workload import Visitors, Workload, draw
+from model_core.stage import Stage
 
 Policy = Literal["headrace", "ray", "lightx2v", "static"]
 POLICIES: tuple[Policy, ...] = get_args(Policy)

@@ -14,9 +14,9 @@ from ray.serve import autoscaling_policy as serve
 from ray.serve._private.common import DeploymentID
 from ray.serve.config import AutoscalingConfig, AutoscalingContext
 
-from autoscaling.scaling import Stage
 from autoscaling.simulator.policies import RaySettings
 from autoscaling.simulator.signals import History, Target
+from model_core.stage import Stage
 
 _APPLICATION = "headrace"
 

@@ -50,7 +50,7 @@ def _run(
     sessions: int, hours: float, workload: str, trace: Path | None, policy: str, seeds: int, mean: float, profile: Path | None,
     out: Path | None,
 ) -> None:  # fmt: skip
-    from autoscaling.capacity.profile import StepProfile
+    from autoscaling.capacity.profile import CapacityProfile
     from autoscaling.simulator import report
     from autoscaling.simulator.presets import setting
     from autoscaling.simulator.simulation import Simulation
@@ -65,7 +65,7 @@ def _run(
         raise bad_input("--policy", f"must be one of {', '.join(POLICIES)}, all; got {policy}")
     try:
         visitors = known[workload] if trace is None else from_csv(trace)
-        steps = None if profile is None else StepProfile(**{k: tuple(v) for k, v in json.loads(profile.read_text()).items()})
+        steps = None if profile is None else CapacityProfile(**{k: tuple(v) for k, v in json.loads(profile.read_text()).items()})
     except (OSError, ValueError, TypeError) as error:
         raise bad_input("--trace" if trace else "--profile", str(error)) from None
     x = setting(sessions, 3600 * hours, min(300.0, 900 * hours), steps)

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from headrace.cli import console
+from model_core.stage import Stage
 
-STAGES = ("text_encoder", "denoiser", "decoder")
 SERVING = "SERVING"
 IDLE = "IDLE"  # no replica is there; the next session starts one and waits for it
 
@@ -28,7 +28,7 @@ def status(
 
         async with HeadraceClient(address) as client:
             server = await client.health()
-            stages = {stage: await client.health(f"stage/{stage}") for stage in STAGES}
+            stages = {stage.value: await client.health(f"stage/{stage}") for stage in Stage}
             for stage, state in stages.items():
                 if state == SERVING and await client.health(f"replica/{stage}") == "NOT_SERVING":
                     stages[stage] = IDLE

@@ -110,7 +110,7 @@ def _float32() -> Any:
 
 
 def as_data(reports: Sequence[GraphReport]) -> dict[str, Any]:
-    """The report as plain values. `profiles` holds what a `StepProfile` is made of, by chip and band."""
+    """The report as plain values. `profiles` holds what a `CapacityProfile` is made of, by chip and band."""
     graphs = []
     for report in reports:
         entry: dict[str, Any] = asdict(report) | {"passed": report.passed}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from autoscaling.admission.brownout import BrownOutConfig
 from autoscaling.admission.control import AdmissionControl, Change
 from autoscaling.admission.decide import AdmissionConfig, Admit, Ask, Reject, Tenant, View, Wait, decide
-from autoscaling.capacity.profile import Capacity, DenoiseReplica, StepProfile
+from autoscaling.capacity.profile import Capacity, CapacityProfile, DenoiseReplica
 
 LIVE = Ask("default", steps=4, paced=True)
 JOB = Ask("default", steps=4, paced=False)
@@ -19,7 +19,7 @@ JOB = Ask("default", steps=4, paced=False)
 def capacity(at_one_step: float = 24, ceiling: int = 64, others: int = 0) -> Capacity:
     """At correction 1, sessions of 4, 3, 2 steps: 6, 8, 12."""
     buckets = tuple(range(1, 65))
-    profile = StepProfile(buckets, tuple(0.01 * b for b in buckets), tuple(1e-9 * b for b in buckets))
+    profile = CapacityProfile(buckets, tuple(0.01 * b for b in buckets), tuple(1e-9 * b for b in buckets))
     return Capacity((DenoiseReplica(64, profile),), budget_s=0.01 * at_one_step + 1e-4, ceiling=ceiling, others=others)
 
 

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoscaling.admission.brownout import BrownOut, BrownOutConfig, default_tiers, least_tier
-from autoscaling.capacity.profile import Capacity, DenoiseReplica, StepProfile
+from autoscaling.capacity.profile import Capacity, CapacityProfile, DenoiseReplica
 
 CONFIG = BrownOutConfig(tiers=(3, 2), dwell_s=10.0)
 
@@ -11,7 +11,7 @@ CONFIG = BrownOutConfig(tiers=(3, 2), dwell_s=10.0)
 def capacity(correction: float = 1.0) -> Capacity:
     """Sessions of 4, 3, 2 steps: 6, 8, 12 at correction 1: cost is in proportion to steps."""
     buckets = tuple(range(1, 33))
-    profile = StepProfile(buckets, tuple(0.01 * b for b in buckets), tuple(1e-9 * b for b in buckets))
+    profile = CapacityProfile(buckets, tuple(0.01 * b for b in buckets), tuple(1e-9 * b for b in buckets))
     return Capacity((DenoiseReplica(64, profile, correction),), budget_s=0.2401, ceiling=64)
 
 

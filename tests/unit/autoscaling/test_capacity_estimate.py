@@ -8,7 +8,7 @@ import pytest
 
 from autoscaling.admission.decide import AdmissionConfig, Ask
 from autoscaling.capacity.estimate import CapacityEstimator, DecodeReading, DenoiseReading, TextReading
-from autoscaling.capacity.profile import StepProfile
+from autoscaling.capacity.profile import CapacityProfile
 from autoscaling.reports import ReplicaReport, ReportError
 from model_core.errors import StageUnavailable
 from model_core.statistics import ForwardProfile
@@ -17,7 +17,7 @@ from service.admission.desk import AdmissionDesk
 from tests.fakes import ManualClock, eventually
 from tests.reports import DECODER, DENOISER, ENCODER
 
-PROFILE = StepProfile((1, 2, 4), (0.01, 0.01, 0.01), (0.01, 0.01, 0.01))  # a chunk of 4 steps for up to four: 0.05 s
+PROFILE = CapacityProfile((1, 2, 4), (0.01, 0.01, 0.01), (0.01, 0.01, 0.01))  # a chunk of 4 steps for up to four: 0.05 s
 
 
 def report(busy_s: float = 0.0, expected_s: float = 0.0, sessions: int = 0, replica: float = 1.0) -> DenoiseReading:
@@ -78,7 +78,7 @@ def test_a_reading_is_what_capacity_needs_of_a_report() -> None:
     profile = ForwardProfile((1, 2), (0.01, 0.02), (0.005, 0.006))
     denoiser = replace(DENOISER, sessions=3, waiting=1, free_slots=13, busy_s=1.5, expected_s=1.25, profile=profile)
     report = ReplicaReport(7.0, replace(ENCODER, misses=6, service_s=0.75), denoiser, replace(DECODER, chunks=4, busy_s=0.5))
-    assert DenoiseReading.of(report) == DenoiseReading(7.0, 16, 4, StepProfile((1, 2), (0.01, 0.02), (0.005, 0.006)), 1.5, 1.25)
+    assert DenoiseReading.of(report) == DenoiseReading(7.0, 16, 4, CapacityProfile((1, 2), (0.01, 0.02), (0.005, 0.006)), 1.5, 1.25)
     assert DecodeReading.of(report) == DecodeReading(7.0, 4, 0.5)
     assert TextReading.of(report) == TextReading(7.0, 6, 0.75)
     assert DenoiseReading.of(ReplicaReport(7.0, denoiser=replace(DENOISER, free_slots=2))).profile is None

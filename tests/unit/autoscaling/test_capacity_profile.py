@@ -4,13 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoscaling.capacity.profile import Capacity, DenoiseReplica, StepProfile, corrected, decode_capacity
+from autoscaling.capacity.profile import Capacity, CapacityProfile, DenoiseReplica, corrected, decode_capacity
 
-PROFILE = StepProfile((1, 2, 4), (0.010, 0.012, 0.020), (0.005, 0.006, 0.010))
+PROFILE = CapacityProfile((1, 2, 4), (0.010, 0.012, 0.020), (0.005, 0.006, 0.010))
 
 times = st.floats(1e-4, 1.0)
 profiles = st.builds(
-    lambda rows: StepProfile(tuple(2**i for i in range(len(rows))), tuple(r[0] for r in rows), tuple(r[1] for r in rows)),
+    lambda rows: CapacityProfile(tuple(2**i for i in range(len(rows))), tuple(r[0] for r in rows), tuple(r[1] for r in rows)),
     st.lists(st.tuples(times, times), min_size=1, max_size=5),
 )
 
@@ -29,7 +29,7 @@ def test_capacity_is_the_last_count_that_fits_the_budget() -> None:
 
 
 def test_a_larger_bucket_that_measured_faster_was_noise() -> None:
-    assert StepProfile((1, 2), (0.02, 0.01), (0.01, 0.01)).step_s == (0.02, 0.02)
+    assert CapacityProfile((1, 2), (0.02, 0.01), (0.01, 0.01)).step_s == (0.02, 0.02)
 
 
 @pytest.mark.parametrize(
@@ -43,18 +43,18 @@ def test_a_larger_bucket_that_measured_faster_was_noise() -> None:
 )
 def test_a_profile_that_makes_no_sense_is_refused(buckets: tuple[int, ...], step_s: tuple[float, ...], told: str) -> None:
     with pytest.raises(ValueError, match=told):
-        StepProfile(buckets, step_s, step_s)
+        CapacityProfile(buckets, step_s, step_s)
 
 
 @given(profiles, st.integers(1, 40), st.integers(1, 16))
-def test_more_sessions_or_more_steps_never_take_less(profile: StepProfile, sessions: int, steps: int) -> None:
+def test_more_sessions_or_more_steps_never_take_less(profile: CapacityProfile, sessions: int, steps: int) -> None:
     busy = profile.chunk_s(sessions, steps)
     assert busy <= profile.chunk_s(sessions + 1, steps) + 1e-12
     assert busy < profile.chunk_s(sessions, steps + 1)
 
 
 @given(profiles, st.integers(1, 16), st.floats(0.001, 10), st.floats(0.25, 16), st.integers(0, 64))
-def test_capacity_fits_and_one_more_does_not(profile: StepProfile, steps: int, budget_s: float, kappa: float, slots: int) -> None:
+def test_capacity_fits_and_one_more_does_not(profile: CapacityProfile, steps: int, budget_s: float, kappa: float, slots: int) -> None:
     n = profile.capacity(steps, budget_s, kappa, slots)
     assert n == 0 or kappa * profile.chunk_s(n, steps) <= budget_s
     assert n == slots or kappa * profile.chunk_s(n + 1, steps) > budget_s

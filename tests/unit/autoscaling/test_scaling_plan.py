@@ -8,13 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoscaling.capacity.estimate import DecodeReading, DenoiseReading, Measured, TextReading
-from autoscaling.capacity.profile import StepProfile
-from autoscaling.scaling import Cause, NodeShape, Observation, Plan, ScalingConfig, Stage, StageLimits, StageReplicas, State, plan
+from autoscaling.capacity.profile import CapacityProfile
+from autoscaling.scaling import Cause, NodeShape, Observation, Plan, ScalingConfig, StageLimits, StageReplicas, State, plan
 from autoscaling.scaling.nodes import nodes_needed
 from autoscaling.scaling.sizing import decode_sessions, encode_replicas
+from model_core.stage import Stage
 
 # 10 ms a forward whatever the batch: of 0.8 x 0.5 s, four steps and a commit fit eight sessions of a batch of 1, or all of a batch of 8.
-PROFILE = StepProfile((1, 2, 4, 8), (0.03, 0.04, 0.06, 0.09), (0.01, 0.01, 0.02, 0.03))
+PROFILE = CapacityProfile((1, 2, 4, 8), (0.03, 0.04, 0.06, 0.09), (0.01, 0.01, 0.02, 0.03))
 LIMITS = {Stage.TEXT_ENCODER: StageLimits(1, 50), Stage.DENOISER: StageLimits(1, 400, 8), Stage.DECODER: StageLimits(1, 400, 2)}
 CONFIG = ScalingConfig(chunk_s=0.5, steps=4, limits=LIMITS, z=2.33, burst_z=0.0, burst_k=0.0)
 NODES = NodeShape(units=32, max_nodes=10)

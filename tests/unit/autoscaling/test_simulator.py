@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from autoscaling.scaling import Stage
 from autoscaling.simulator import report
 from autoscaling.simulator.cluster import Cluster, Hardware, Phase, Replica
 from autoscaling.simulator.kernel import noise_factor
@@ -21,6 +20,7 @@ from autoscaling.simulator.signals import Autoscaler
 from autoscaling.simulator.simulation import Setting, Simulation
 from autoscaling.simulator.workload import Arrivals, Faults, Lengths, Workload, draw, from_csv, streams, workloads
 from deployments.scaling.simulated import POLICIES, Tuned, policy
+from model_core.stage import Stage
 
 SHORT = setting(30, 240, 60)
 SHORT = replace(SHORT, hardware=replace(SHORT.hardware, node_start_s=20.0, replica_start_s=dict.fromkeys(Stage, 5.0)))

@@ -15,19 +15,20 @@ import pytest
 
 from autoscaling.admission.brownout import BrownOutConfig
 from autoscaling.admission.decide import AdmissionConfig
-from autoscaling.capacity.profile import StepProfile
-from autoscaling.scaling import Stage
+from autoscaling.capacity.profile import CapacityProfile
 from autoscaling.simulator.arrays import Floats
 from autoscaling.simulator.cluster import Hardware
 from autoscaling.simulator.plane import StageTimes
 from autoscaling.simulator.policies import Static
 from autoscaling.simulator.simulation import Setting, Simulation
 from autoscaling.simulator.workload import Arrivals, Lengths, Workload
+from model_core.stage import Stage
 
 # Work that takes next to nothing, so that a session's length is all that counts.
 SERVERS = 40
 TIMES = StageTimes(
-    profile=StepProfile((64,), (1e-5,), (1e-5,)), encode_s=1e-5, decode_s=1e-5, hop_s=0.0, open_s=0.0, reopen_s=0.0, chunk_s=2.0, steps=1,
+    profile=CapacityProfile((64,), (1e-5,), (1e-5,)),
+    encode_s=1e-5, decode_s=1e-5, hop_s=0.0, open_s=0.0, reopen_s=0.0, chunk_s=2.0, steps=1,
     noise=0.0, slots=SERVERS, lead_s=0.01,
 )  # fmt: skip
 TICK_S = 0.25

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from autoscaling.scaling import Stage
 from autoscaling.simulator.policies import Ours
 from bench.scaling.burst import Measurements
 from bench.scaling.sim_vs_real import policy, real, setting, simulated, start_s
+from model_core.stage import Stage
 from model_core.statistics import ForwardProfile
 
 NAMES = ("TextEncoder", "Denoiser", "Decoder")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.faults.soak import MODEL, Memory, Report, overrides, summed
+from bench.faults.soak import MODEL, Memory, SoakReport, overrides, summed
 from bench.kit.guests import LEFT, Call, Guests
 from bench.kit.load import Arrival, Chunk, Heard
 from bench.kit.poisoned import NAN, OPEN, STEP, PoisonedSampler
@@ -31,7 +31,9 @@ def caller(late_s: Sequence[float], result: str = "completed") -> Heard:
     return Heard(Arrival(0.0, "live", 9.0, 1), 0.0, lambda: 0.0, result, chunks=chunks)
 
 
-def report(heard: Sequence[Heard] = (), calls: Sequence[Call] = (), memories: Sequence[Memory] = (), left: Sequence[str] = ()) -> Report:
+def report(
+    heard: Sequence[Heard] = (), calls: Sequence[Call] = (), memories: Sequence[Memory] = (), left: Sequence[str] = ()
+) -> SoakReport:
     return summed(600.0, 8, 4, heard or [caller([0.0] * 2000)], calls, Counter(Denoiser=1), memories, left)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from deployments.links.drain import DrainWatch, must_hand_over
-from deployments.links.link import CreditLine, LinkServer, Ticket
+from deployments.links.link import CreditLine, LinkOffer, LinkServer
 from model_core.errors import StageDraining
 from model_core.reopen import ReopenPolicy
 from tests.fakes import eventually
@@ -100,9 +100,9 @@ async def test_streams_end_at_the_next_chunk_when_their_replica_leaves() -> None
     streams = [server.serve(chunks(n)) for n in range(3)]
     lines = []
     for stream in streams:
-        ticket = await anext(stream)
-        assert isinstance(ticket, Ticket)
-        lines.append(await CreditLine.dial(ticket))
+        offer = await anext(stream)
+        assert isinstance(offer, LinkOffer)
+        lines.append(await CreditLine.dial(offer))
         assert await anext(stream) == 0
     waiting = asyncio.create_task(anext(streams[0]))  # for credit
     await asyncio.sleep(0)
@@ -119,7 +119,7 @@ async def test_streams_end_at_the_next_chunk_when_their_replica_leaves() -> None
         await anext(late)
     server.hand_over(leaving=False)
     back = server.serve(chunks(4))
-    assert isinstance(await anext(back), Ticket)
+    assert isinstance(await anext(back), LinkOffer)
     await back.aclose()
     for line in lines:
         await line.aclose()

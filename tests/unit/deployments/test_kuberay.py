@@ -19,10 +19,10 @@ from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscali
 from ray.autoscaler._private.util import validate_config
 from ray.serve.schema import ServeDeploySchema
 
-from autoscaling.scaling import Stage
 from deployments.cluster.local import STAGED_CONFIG
 from deployments.config.application import AppConfig
 from deployments.config.tuning import tuning
+from model_core.stage import Stage
 
 ROOT = Path(__file__).parents[3]
 MANIFEST = ROOT / "deploy/kuberay/rayservice.yaml"

@@ -9,7 +9,7 @@ from typing import cast
 
 import pytest
 
-from deployments.links.link import TOKEN_BYTES, CreditLine, LinkServer, Ticket
+from deployments.links.link import TOKEN_BYTES, CreditLine, LinkOffer, LinkServer
 from deployments.replicas.stages import DenoiserReplica
 from model_core.errors import StageUnavailable
 from tests.fakes import eventually
@@ -37,8 +37,8 @@ class Source:
 class Buffer:
     """What Serve does with a stream: takes every item at once, without regard for the reader."""
 
-    def __init__(self, stream: AsyncGenerator[Ticket | int, None]) -> None:
-        self.items: list[Ticket | int] = []
+    def __init__(self, stream: AsyncGenerator[LinkOffer | int, None]) -> None:
+        self.items: list[LinkOffer | int] = []
         self.error: StageUnavailable | None = None
         self._stream = stream
         self.task = asyncio.create_task(self._take())
@@ -51,9 +51,9 @@ class Buffer:
         except StageUnavailable as error:
             self.error = error
 
-    async def ticket(self) -> Ticket:
+    async def offer(self) -> LinkOffer:
         await eventually(lambda: bool(self.items))
-        assert isinstance(self.items[0], Ticket)
+        assert isinstance(self.items[0], LinkOffer)
         return self.items[0]
 
 
@@ -73,7 +73,7 @@ async def link(window: int, source: Source, connect_timeout_s: float = 10.0) -> 
 async def test_the_source_runs_exactly_the_window_ahead_of_the_reader(window: int) -> None:
     source = Source()
     async with link(window, source) as (server, buffer):
-        line = await CreditLine.dial(await buffer.ticket())
+        line = await CreditLine.dial(await buffer.offer())
         await eventually(lambda: server.statistics().sent == window)
         for consumed in range(1, 6):
             line.grant()
@@ -97,7 +97,7 @@ async def test_a_finished_source_ends_the_stream_and_leaves_nothing() -> None:
 async def test_a_reader_that_leaves_ends_the_stream_at_the_producer() -> None:
     source = Source()
     async with link(1, source) as (server, buffer):
-        line = await CreditLine.dial(await buffer.ticket())
+        line = await CreditLine.dial(await buffer.offer())
         await eventually(lambda: server.statistics().sent == 1)
         await line.aclose()
         await asyncio.wait_for(buffer.task, 10)
@@ -118,7 +118,7 @@ async def test_a_reader_that_never_connects_is_given_up() -> None:
 async def test_a_slow_but_connected_reader_is_not_given_up() -> None:
     source = Source()
     async with link(1, source, connect_timeout_s=0.5) as (server, buffer):
-        line = await CreditLine.dial(await buffer.ticket())
+        line = await CreditLine.dial(await buffer.offer())
         await asyncio.sleep(0.7)
         line.grant()
         await eventually(lambda: server.statistics().sent == 2)
@@ -129,7 +129,7 @@ async def test_a_slow_but_connected_reader_is_not_given_up() -> None:
 async def test_closing_the_stream_while_it_waits_for_credit_closes_the_source() -> None:
     source = Source()
     async with link(1, source) as (server, buffer):
-        line = await CreditLine.dial(await buffer.ticket())
+        line = await CreditLine.dial(await buffer.offer())
         await eventually(lambda: server.statistics().sent == 1)
         buffer.task.cancel()
         await asyncio.gather(buffer.task, return_exceptions=True)
@@ -141,11 +141,11 @@ async def test_closing_the_stream_while_it_waits_for_credit_closes_the_source() 
 async def test_a_wrong_token_grants_nothing_and_harms_nobody() -> None:
     source = Source()
     async with link(1, source) as (server, buffer):
-        ticket = await buffer.ticket()
-        stranger = await CreditLine.dial(Ticket(ticket.host, ticket.port, bytes(16)))
+        offer = await buffer.offer()
+        stranger = await CreditLine.dial(LinkOffer(offer.host, offer.port, bytes(16)))
         for _ in range(5):
             stranger.grant()
-        reader = await CreditLine.dial(ticket)
+        reader = await CreditLine.dial(offer)
         reader.grant()
         await eventually(lambda: server.statistics().sent == 2)
         await asyncio.sleep(0.05)
@@ -158,7 +158,7 @@ async def test_streams_of_one_server_have_credit_of_their_own() -> None:
     server = LinkServer(HOST, 1)
     first, second = Source(), Source()
     buffers = [Buffer(server.serve(first.items())), Buffer(server.serve(second.items()))]
-    lines = [await CreditLine.dial(await buffer.ticket()) for buffer in buffers]
+    lines = [await CreditLine.dial(await buffer.offer()) for buffer in buffers]
     lines[0].grant()
     await eventually(lambda: (first.made, second.made) == (2, 1))
     await server.aclose()  # breaks what is still open
@@ -174,7 +174,7 @@ async def test_a_replica_ends_the_stream_of_a_reader_that_has_gone_without_an_er
     shell = SimpleNamespace(_links=server, _drain=SimpleNamespace(start=lambda: None))
     stream = DenoiserReplica._linked(cast("DenoiserReplica", shell), source.items())  # noqa: SLF001 - what Serve iterates over
     buffer = Buffer(stream)
-    reader = await CreditLine.dial(await buffer.ticket())
+    reader = await CreditLine.dial(await buffer.offer())
     await reader.aclose()
     await asyncio.wait_for(buffer.task, 10)
     assert buffer.error is None
@@ -187,7 +187,7 @@ async def test_an_unreachable_producer_is_a_stage_that_is_unavailable() -> None:
         closed.bind((HOST, 0))
         port = closed.getsockname()[1]
     with pytest.raises(StageUnavailable, match=f"no connection to 127.0.0.1:{port}"):
-        await CreditLine.dial(Ticket(HOST, port, bytes(16)))
+        await CreditLine.dial(LinkOffer(HOST, port, bytes(16)))
 
 
 async def test_a_producer_that_falls_silent_ends_the_stream_at_the_reader() -> None:
@@ -200,7 +200,7 @@ async def test_a_producer_that_falls_silent_ends_the_stream_at_the_reader() -> N
         writer.close()
 
     listener = await asyncio.start_server(mute, HOST, 0)
-    line = await CreditLine.dial(Ticket(HOST, listener.sockets[0].getsockname()[1], bytes(TOKEN_BYTES), silence_s=0.1))
+    line = await CreditLine.dial(LinkOffer(HOST, listener.sockets[0].getsockname()[1], bytes(TOKEN_BYTES), silence_s=0.1))
     never: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     with pytest.raises(StageUnavailable, match="silent"):
         await line.watch(never)
@@ -215,9 +215,9 @@ async def test_a_reader_that_falls_silent_ends_the_stream_at_the_producer() -> N
     server = LinkServer(HOST, 1, silence_s=0.1)
     source = Source()
     buffer = Buffer(server.serve(source.items()))
-    ticket = await buffer.ticket()
-    _, writer = await asyncio.open_connection(ticket.host, ticket.port)
-    writer.write(ticket.token)
+    offer = await buffer.offer()
+    _, writer = await asyncio.open_connection(offer.host, offer.port)
+    writer.write(offer.token)
     await eventually(buffer.task.done)
     assert buffer.error is not None
     assert source.closed
@@ -230,7 +230,7 @@ async def test_ends_that_only_beat_stay_connected_and_grant_nothing() -> None:
     server = LinkServer(HOST, 1, silence_s=0.5)
     source = Source()
     buffer = Buffer(server.serve(source.items()))
-    line = await CreditLine.dial(await buffer.ticket())
+    line = await CreditLine.dial(await buffer.offer())
     await asyncio.sleep(1.2)  # more than two silences, of which none is so short that a busy machine makes one
     assert not buffer.task.done()
     assert source.made == 1

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from autoscaling.scaling import Stage
 from deployments.config.names import STAGE_DEPLOYMENTS, deployment_name
+from model_core.stage import Stage
 from observability.catalogue import Process
 
 

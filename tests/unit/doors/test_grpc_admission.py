@@ -8,7 +8,7 @@ import pytest
 
 from autoscaling.admission.brownout import BrownOutConfig
 from autoscaling.admission.decide import AdmissionConfig, Tenant
-from autoscaling.capacity.profile import Capacity, DenoiseReplica, StepProfile
+from autoscaling.capacity.profile import Capacity, CapacityProfile, DenoiseReplica
 from deployments.config.admission import AdmissionSettings
 from doors.grpc.edge import TENANT_KEY
 from headrace.client import BadRequest, Busy, HeadraceClient, LiveSession
@@ -19,7 +19,7 @@ from tests.fakes import FakeDenoiser, FakeStages, eventually
 from tests.served import Served, serving
 
 BUCKETS = tuple(range(1, 33))
-PROFILE = StepProfile(BUCKETS, tuple(0.01 * b for b in BUCKETS), tuple(1e-9 * b for b in BUCKETS))
+PROFILE = CapacityProfile(BUCKETS, tuple(0.01 * b for b in BUCKETS), tuple(1e-9 * b for b in BUCKETS))
 # Two sessions of 4 steps, or four of 2.
 TWO = Capacity((DenoiseReplica(32, PROFILE),), budget_s=0.0801, ceiling=32)
 POLICY = AdmissionConfig(

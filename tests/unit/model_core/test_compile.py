@@ -10,7 +10,7 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
-from autoscaling.capacity.profile import StepProfile
+from autoscaling.capacity.profile import CapacityProfile
 from deployments.cluster.local import STAGED_CONFIG
 from headrace.cli import app
 from model_core.compiler.stablehlo import difference
@@ -49,7 +49,7 @@ def test_a_dry_run_checks_every_graph_and_leaves_a_manifest_that_starts_nothing(
     assert commit["work"]["values"] == (8 * 8 + 8) + 2 * 4 * 8 * 2
     for chip in ("trn1", "trn2", "trn3", "h100"):
         for band in ("low", "typical", "tuned"):
-            profile = StepProfile(**{name: tuple(values) for name, values in data["profiles"][chip][band].items()})
+            profile = CapacityProfile(**{name: tuple(values) for name, values in data["profiles"][chip][band].items()})
             assert profile.buckets == (1, 2)
 
     (manifest,) = (tmp_path / "cache").rglob("denoiser.json")

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deployments.links.link import Ticket
+from deployments.links.link import LinkOffer
 from deployments.links.routing import Avoid
 from model_core import types
 from model_core.errors import CapacityExceeded, ChunkFailed, FieldViolation, InvalidRequest, StageDraining, StageUnavailable
@@ -44,7 +44,7 @@ FULL = SessionContext(
 MESSAGES: tuple[Any, ...] = (
     TIMING, EMBEDDING, FULL, SessionContext("s", 7, 4, EMBEDDING), Footage(np.zeros((1, 2, 2, 3), np.uint8)), Conditioning(),
     LatentChunk(2, LATENTS, (TIMING,)), FrameChunk(0, 0, 8, 4, 4, Codec.FMP4_H264, (b"x",), LATENTS, (TIMING,)),
-    Ticket("::1", 7, b"token", 1.0), Numerics("a", "b"), Guidance(3.0, EMBEDDING), Avoid(frozenset({"a"}), Numerics(text_encoder="c")),
+    LinkOffer("::1", 7, b"token", 1.0), Numerics("a", "b"), Guidance(3.0, EMBEDDING), Avoid(frozenset({"a"}), Numerics(text_encoder="c")),
 )  # fmt: skip
 
 
@@ -77,7 +77,7 @@ def test_every_dataclass_that_crosses_stages_is_a_message() -> None:
     ]
     assert len(found) >= 8
     assert [kind.__name__ for kind in found if not issubclass(kind, Message)] == []
-    assert {type(message) for message in MESSAGES} == {*found, Ticket, Avoid}
+    assert {type(message) for message in MESSAGES} == {*found, LinkOffer, Avoid}
 
 
 def test_each_message_keeps_the_name_that_it_has_on_the_wire() -> None:
@@ -93,7 +93,7 @@ def test_each_message_keeps_the_name_that_it_has_on_the_wire() -> None:
 
 def test_a_message_of_a_class_that_was_renamed_since_is_read() -> None:
     old = {"host": "::1", "port": 7, "token": b"token"}
-    assert read_message("deployments.link:Ticket", GENERATION, old) == Ticket("::1", 7, b"token")
+    assert read_message("deployments.link:Ticket", GENERATION, old) == LinkOffer("::1", 7, b"token")
     assert plain(read_message("model_core.types:Given", GENERATION, {"head": LATENTS})) == plain(Conditioning(LATENTS))
     assert len(set(WIRE_NAMES.values())) == len(WIRE_NAMES)
     for code, wire in WIRE_NAMES.items():

@@ -8,7 +8,7 @@ import pytest
 
 from autoscaling.admission.brownout import BrownOutConfig
 from autoscaling.admission.decide import AdmissionConfig, Ask
-from autoscaling.capacity.profile import Capacity, DenoiseReplica, StepProfile
+from autoscaling.capacity.profile import Capacity, CapacityProfile, DenoiseReplica
 from autoscaling.reports import ControlStatistics
 from model_core.errors import CapacityExceeded
 from service.admission.desk import AdmissionDesk
@@ -128,7 +128,7 @@ def test_more_capacity_lets_the_line_in() -> None:
 async def test_steps_are_followed_from_admission_on() -> None:
     clock = ManualClock()
     buckets = tuple(range(1, 17))
-    profile = StepProfile(buckets, tuple(0.01 * b for b in buckets), tuple(1e-9 * b for b in buckets))
+    profile = CapacityProfile(buckets, tuple(0.01 * b for b in buckets), tuple(1e-9 * b for b in buckets))
     capacity = Capacity((DenoiseReplica(16, profile),), budget_s=0.0401, ceiling=16)  # one session of 4 steps, or two of 2
     one = AdmissionDesk(AdmissionConfig(BrownOutConfig((3, 2), dwell_s=5), max_wait_s=1e9), capacity, clock, lambda: 0.0)
     seen: dict[str, list[int]] = {"first": [], "second": [], "third": []}
