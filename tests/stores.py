@@ -14,7 +14,7 @@ import redis
 
 from deployments.cluster.local import free_port
 from service.clock import Clock, MonotonicClock
-from service.records.store import Held, Holding, MemoryStore, StoreUnavailable
+from service.records.store import Lease, LeaseState, MemoryStore, StoreUnavailable
 
 REDIS_SERVER = shutil.which("redis-server")
 WITHOUT_REDIS = "redis-server is not installed (Debian: apt-get install redis-server)"
@@ -42,7 +42,7 @@ class FakeStore:
     def called(self, times: int) -> bool:
         return self.calls >= times
 
-    async def put(self, token: str, holder: str, record: bytes, ttl_s: float) -> Holding:
+    async def put(self, token: str, holder: str, record: bytes, ttl_s: float) -> LeaseState:
         self.under_way += 1
         self.most_under_way = max(self.most_under_way, self.under_way)
         try:
@@ -52,9 +52,9 @@ class FakeStore:
         finally:
             self.under_way -= 1
 
-    async def touch(self, held: Sequence[Held], ttl_s: float) -> list[Holding]:
+    async def touch(self, leases: Sequence[Lease], ttl_s: float) -> list[LeaseState]:
         await self._obey()
-        return await self.inner.touch(held, ttl_s)
+        return await self.inner.touch(leases, ttl_s)
 
     async def get(self, token: str) -> bytes | None:
         await self._obey()

@@ -19,7 +19,7 @@ from model_core.errors import CapacityExceeded
 from service.clock import Clock
 
 
-class Ticket:
+class AdmissionTicket:
     """One session's place: in line, admitted with a number of steps, set aside while it pauses, or withdrawn."""
 
     def __init__(self, key: int, desk: AdmissionDesk) -> None:
@@ -126,7 +126,7 @@ class AdmissionDesk:
         self._chance = chance
         self._on_change = on_change
         self._control = AdmissionControl(config, capacity, clock.now())
-        self._tickets: dict[int, Ticket] = {}
+        self._tickets: dict[int, AdmissionTicket] = {}
         self._keys = itertools.count()
 
     def set_tenants(self, tenants: Mapping[str, Tenant]) -> None:
@@ -147,7 +147,7 @@ class AdmissionDesk:
         return self._control.statistics()
 
     @contextmanager
-    def enter(self, ask: Ask, session: str = "") -> Iterator[Ticket]:
+    def enter(self, ask: Ask, session: str = "") -> Iterator[AdmissionTicket]:
         """Take a place, to be kept for the length of the context. Leaving it, in whatever way, frees the place or the slot.
 
         Args:
@@ -157,7 +157,7 @@ class AdmissionDesk:
             CapacityExceeded: at once, if no slot is free and waiting is no use.
         """
         key = next(self._keys)
-        ticket = self._tickets[key] = Ticket(key, self)
+        ticket = self._tickets[key] = AdmissionTicket(key, self)
         decision = self._control.arrive(key, ask, self._clock.now(), self._chance(), session)
         if isinstance(decision, Reject):
             del self._tickets[key]
@@ -172,12 +172,12 @@ class AdmissionDesk:
             self._control.leave(key, self._clock.now())
             self._pass_on()
 
-    def pause(self, ticket: Ticket) -> None:
+    def pause(self, ticket: AdmissionTicket) -> None:
         """Its viewer stands still. It keeps its slot for a while, and is set aside then."""
         self._control.pause(ticket._key, self._clock.now())  # noqa: SLF001
         self._pass_on()
 
-    def resume(self, ticket: Ticket) -> None:
+    def resume(self, ticket: AdmissionTicket) -> None:
         """Its viewer goes on: at once, or from a place in line."""
         decision = self._control.resume(ticket._key, self._clock.now())  # noqa: SLF001
         if isinstance(decision, Admit):

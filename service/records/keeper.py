@@ -20,7 +20,7 @@ from model_core.session_log import SessionRecord
 from model_core.tasks import cancel_and_wait, run_in_thread
 from observability.metrics import Metrics
 from service.clock import Clock
-from service.records.store import Holding, SessionMoved, SessionNotFound, SessionStore, StoreUnavailable
+from service.records.store import LeaseState, SessionMoved, SessionNotFound, SessionStore, StoreUnavailable
 
 T = TypeVar("T")
 
@@ -43,7 +43,7 @@ class KeeperPolicy:
     timeout_s: float
 
 
-class Kept:
+class RecordedSession:
     """One session that is being written down. `taken` once another holder has it."""
 
     def __init__(self, token: str, holder: str, session: Session, ttl_s: float) -> None:
@@ -89,7 +89,7 @@ class SessionKeeper:
         self.new_token = new_token
         self._complained_at: float | None = None
         self._writers: set[asyncio.Task[None]] = set()
-        self._parts: tuple[set[Kept], ...] = tuple(set() for _ in range(_PARTS))
+        self._parts: tuple[set[RecordedSession], ...] = tuple(set() for _ in range(_PARTS))
         self._rounds: asyncio.Task[None] | None = None
 
     async def find(self, token: str) -> SessionRecord:
@@ -107,39 +107,39 @@ class SessionKeeper:
         Raises as `find`.
         """
         data = await self._asked("claim", self._store.claim(token, holder))
-        for kept in (kept for part in self._parts for kept in part if kept.token == token and kept.holder != holder):
-            kept.changed(at_once=True)
+        for recorded in (recorded for part in self._parts for recorded in part if recorded.token == token and recorded.holder != holder):
+            recorded.changed(at_once=True)
         return await self._read(data)
 
     @asynccontextmanager
-    async def keeping(self, token: str, holder: str, session: Session) -> AsyncGenerator[Kept, None]:
+    async def keeping(self, token: str, holder: str, session: Session) -> AsyncGenerator[RecordedSession, None]:
         """Write `session` down while the body runs, and once more after it.
 
         Raises:
             SessionMoved: another holder has taken the session; the body was cancelled.
         """
-        kept = Kept(token, holder, session, self._policy.ttl_s)
+        recorded = RecordedSession(token, holder, session, self._policy.ttl_s)
         body = asyncio.current_task()
         assert body is not None  # noqa: S101 - a coroutine runs in a task
-        writer = asyncio.create_task(self._write(kept, body))
+        writer = asyncio.create_task(self._write(recorded, body))
         self._writers.add(writer)
         writer.add_done_callback(self._writers.discard)
         part = min(self._parts, key=len)
-        part.add(kept)
+        part.add(recorded)
         if self._rounds is None or self._rounds.done():
             self._rounds = asyncio.create_task(self._make_rounds())
         try:
-            yield kept
-            if kept.taken:
+            yield recorded
+            if recorded.taken:
                 await asyncio.sleep(0)  # where a cancellation that is on its way arrives
         except asyncio.CancelledError:
-            if kept.taken and body.uncancel() == 0:
+            if recorded.taken and body.uncancel() == 0:
                 raise SessionMoved("the session was resumed on another connection") from None
             raise
         finally:
-            part.discard(kept)
-            if not kept.over:
-                kept.end()
+            part.discard(recorded)
+            if not recorded.over:
+                recorded.end()
 
     async def aclose(self) -> None:
         """Let the last writes finish, then close the store."""
@@ -157,54 +157,56 @@ class SessionKeeper:
                 await self._clock.sleep(self._policy.write_every_s / _PARTS)
                 await self._visit(list(part))
 
-    async def _visit(self, part: Sequence[Kept]) -> None:
-        still = [kept for kept in part if not (kept.dirty or kept.writing)]
-        for kept in part:
-            if kept.dirty:
-                kept.wake.set()
+    async def _visit(self, part: Sequence[RecordedSession]) -> None:
+        still = [recorded for recorded in part if not (recorded.dirty or recorded.writing)]
+        for recorded in part:
+            if recorded.dirty:
+                recorded.wake.set()
         for first in range(0, len(still), _AT_ONCE):
             some = still[first : first + _AT_ONCE]
             try:
-                holdings = await self._limited(self._store.touch([(kept.token, kept.holder) for kept in some], self._policy.ttl_s))
+                states = await self._limited(
+                    self._store.touch([(recorded.token, recorded.holder) for recorded in some], self._policy.ttl_s)
+                )
             except StoreUnavailable as error:
                 self._complain("write", error)
                 return
-            for kept, holding in zip(some, holdings, strict=True):
-                if holding is not Holding.MINE:  # the write says what is to be done about it
-                    kept.changed(at_once=True)
+            for recorded, state in zip(some, states, strict=True):
+                if state is not LeaseState.MINE:  # the write says what is to be done about it
+                    recorded.changed(at_once=True)
 
-    async def _write(self, kept: Kept, body: asyncio.Task[object]) -> None:
+    async def _write(self, recorded: RecordedSession, body: asyncio.Task[object]) -> None:
         while True:
-            await kept.wake.wait()
-            kept.wake.clear()
-            last = kept.over
-            if not kept.dirty:
+            await recorded.wake.wait()
+            recorded.wake.clear()
+            last = recorded.over
+            if not recorded.dirty:
                 continue  # it was written meanwhile
             try:
-                holding = await self._turn(kept)
+                state = await self._turn(recorded)
             except StoreUnavailable as error:
-                kept.dirty = True
+                recorded.dirty = True
                 self._complain("write", error)
-                holding = Holding.MINE
-            if holding is Holding.TAKEN:
-                kept.taken = True
-                if not kept.over:
+                state = LeaseState.MINE
+            if state is LeaseState.TAKEN:
+                recorded.taken = True
+                if not recorded.over:
                     body.cancel()
                 return
             if last:
                 return
 
-    async def _turn(self, kept: Kept) -> Holding:
-        if kept.over and kept.forget:
-            await self._limited(self._store.delete(kept.token, kept.holder))
-            return Holding.MINE
-        kept.dirty, kept.writing = False, True
+    async def _turn(self, recorded: RecordedSession) -> LeaseState:
+        if recorded.over and recorded.forget:
+            await self._limited(self._store.delete(recorded.token, recorded.holder))
+            return LeaseState.MINE
+        recorded.dirty, recorded.writing = False, True
         try:
             # Large models have large latents: joining them must not hold up the frames of other sessions.
-            data = await run_in_thread(kept.session.record().to_bytes)
-            return await self._limited(self._store.put(kept.token, kept.holder, data, kept.ttl_s))
+            data = await run_in_thread(recorded.session.record().to_bytes)
+            return await self._limited(self._store.put(recorded.token, recorded.holder, data, recorded.ttl_s))
         finally:
-            kept.writing = False
+            recorded.writing = False
 
     async def _limited(self, call: Awaitable[T]) -> T:
         try:

@@ -11,7 +11,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from service.records.store import Held, Holding, StoreUnavailable
+from service.records.store import Lease, LeaseState, StoreUnavailable
 
 T = TypeVar("T")
 
@@ -69,14 +69,14 @@ class RedisStore:
         self._claim = self._redis.register_script(_CLAIM)
         self._delete = self._redis.register_script(_DELETE)
 
-    async def put(self, token: str, holder: str, record: bytes, ttl_s: float) -> Holding:
-        return _holding(await _answer(self._put(keys=[_key(token)], args=[holder, record, _milliseconds(ttl_s)])))
+    async def put(self, token: str, holder: str, record: bytes, ttl_s: float) -> LeaseState:
+        return _state(await _answer(self._put(keys=[_key(token)], args=[holder, record, _milliseconds(ttl_s)])))
 
-    async def touch(self, held: Sequence[Held], ttl_s: float) -> list[Holding]:
+    async def touch(self, leases: Sequence[Lease], ttl_s: float) -> list[LeaseState]:
         pipeline = self._redis.pipeline(transaction=False)  # one round trip for all of them
-        for token, holder in held:
+        for token, holder in leases:
             await self._touch(keys=[_key(token)], args=[holder, _milliseconds(ttl_s)], client=pipeline)
-        return [_holding(answer) for answer in await _answer(pipeline.execute())]
+        return [_state(answer) for answer in await _answer(pipeline.execute())]
 
     async def get(self, token: str) -> bytes | None:
         command: Any = self._redis.hget(_key(token), "record")
@@ -105,8 +105,8 @@ async def _answer(command: Awaitable[T]) -> T:
         raise StoreUnavailable(f"Redis: {type(error).__name__}: {error}") from error
 
 
-def _holding(answer: Any) -> Holding:
-    return Holding(answer.decode() if isinstance(answer, bytes) else answer)
+def _state(answer: Any) -> LeaseState:
+    return LeaseState(answer.decode() if isinstance(answer, bytes) else answer)
 
 
 def _milliseconds(seconds: float) -> int:

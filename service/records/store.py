@@ -33,26 +33,26 @@ class SessionMoved(HeadraceError):
     """Another connection has taken the session over."""
 
 
-class Holding(Enum):
-    """What a holder is told: the session is its own, somebody else's, or not in the store."""
+class LeaseState(Enum):
+    """The store's answer to a holder: the session is its own, somebody else's, or not in the store."""
 
     MINE = "mine"
     TAKEN = "taken"
     LOST = "lost"
 
 
-Held = tuple[str, str]
-"""A session's token, and who holds it."""
+Lease = tuple[str, str]
+"""A session's token and its holder."""
 
 
 class SessionStore(Protocol):
     """Records by token. Every method may raise StoreUnavailable."""
 
-    async def put(self, token: str, holder: str, record: bytes, ttl_s: float) -> Holding:
+    async def put(self, token: str, holder: str, record: bytes, ttl_s: float) -> LeaseState:
         """Write `record`, to be kept for `ttl_s`, unless someone else holds the session. Never LOST."""
         ...
 
-    async def touch(self, held: Sequence[Held], ttl_s: float) -> list[Holding]:
+    async def touch(self, leases: Sequence[Lease], ttl_s: float) -> list[LeaseState]:
         """Keep what was written for another `ttl_s`, of all these sessions; an answer for each."""
         ...
 
@@ -97,10 +97,10 @@ class MemoryStore:
     def stored_bytes(self) -> int:
         return self._bytes
 
-    async def put(self, token: str, holder: str, record: bytes, ttl_s: float) -> Holding:
+    async def put(self, token: str, holder: str, record: bytes, ttl_s: float) -> LeaseState:
         entry = self._live(token)
         if entry is not None and entry.holder != holder:
-            return Holding.TAKEN
+            return LeaseState.TAKEN
         if len(record) > self._max_bytes:
             raise StoreUnavailable(f"a record must be at most {self._max_bytes} bytes; got {len(record)}")
         self._drop(token)
@@ -108,19 +108,19 @@ class MemoryStore:
         self._make_room(len(record))
         self._entries[token] = _Entry(holder, record, self._clock.now() + ttl_s)
         self._bytes += len(record)
-        return Holding.MINE
+        return LeaseState.MINE
 
-    async def touch(self, held: Sequence[Held], ttl_s: float) -> list[Holding]:
-        return [self._touch(token, holder, ttl_s) for token, holder in held]
+    async def touch(self, leases: Sequence[Lease], ttl_s: float) -> list[LeaseState]:
+        return [self._touch(token, holder, ttl_s) for token, holder in leases]
 
-    def _touch(self, token: str, holder: str, ttl_s: float) -> Holding:
+    def _touch(self, token: str, holder: str, ttl_s: float) -> LeaseState:
         entry = self._live(token)
         if entry is None:
-            return Holding.LOST
+            return LeaseState.LOST
         if entry.holder != holder:
-            return Holding.TAKEN
+            return LeaseState.TAKEN
         entry.expires = self._clock.now() + ttl_s
-        return Holding.MINE
+        return LeaseState.MINE
 
     async def get(self, token: str) -> bytes | None:
         entry = self._live(token)

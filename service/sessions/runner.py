@@ -19,7 +19,7 @@ from model_core.uploads.upload import Upload
 from observability.context import SESSION_ID
 from observability.metrics import Metrics
 from observability.session_meter import SessionMeter
-from service.admission.desk import AdmissionDesk, Ticket
+from service.admission.desk import AdmissionDesk, AdmissionTicket
 from service.call import Call
 from service.checks import Limits
 from service.clock import Clock
@@ -165,7 +165,7 @@ class SessionRunner:
         return session
 
     @contextmanager
-    def _entered(self, ask: Ask, token: str) -> Iterator[Ticket]:
+    def _entered(self, ask: Ask, token: str) -> Iterator[AdmissionTicket]:
         count = self._metrics.admissions_total
         try:
             with self._desk.enter(ask, token) as ticket:

@@ -20,7 +20,7 @@ from model_core.session_log import Reconciled
 from model_core.tasks import cancel_and_wait, run_in_thread
 from model_core.types import Codec, FrameChunk, StageTiming
 from observability.session_meter import SessionMeter
-from service.admission.desk import Ticket
+from service.admission.desk import AdmissionTicket
 from service.clock import Clock
 from service.events import (
     Ended,
@@ -70,7 +70,14 @@ class ServedSession:
     """
 
     def __init__(
-        self, order: Order, session: Session, ticket: Ticket, meter: SessionMeter, opening: Opening, keeper: SessionKeeper, clock: Clock
+        self,
+        order: Order,
+        session: Session,
+        ticket: AdmissionTicket,
+        meter: SessionMeter,
+        opening: Opening,
+        keeper: SessionKeeper,
+        clock: Clock,
     ) -> None:
         self.order = order
         self.session = session

@@ -13,7 +13,7 @@ from model_core.pipeline import Session
 from observability.metrics import Metrics
 from service.clock import MonotonicClock
 from service.records.keeper import KeeperPolicy, SessionKeeper
-from service.records.store import Held, Holding, SessionMoved
+from service.records.store import Lease, LeaseState, SessionMoved
 from tests.fakes import eventually
 from tests.stores import FakeStore
 
@@ -28,9 +28,9 @@ class Counted(FakeStore):
         super().__init__()
         self.touched: list[int] = []
 
-    async def touch(self, held: Sequence[Held], ttl_s: float) -> list[Holding]:
-        self.touched.append(len(held))
-        return await super().touch(held, ttl_s)
+    async def touch(self, leases: Sequence[Lease], ttl_s: float) -> list[LeaseState]:
+        self.touched.append(len(leases))
+        return await super().touch(leases, ttl_s)
 
 
 class Still:

@@ -14,7 +14,7 @@ from deployments.replicas.front_door import session_keeper
 from observability.metrics import Metrics
 from service.clock import MonotonicClock
 from service.records.redis import RedisStore
-from service.records.store import Holding, MemoryStore, SessionStore, StoreUnavailable
+from service.records.store import LeaseState, MemoryStore, SessionStore, StoreUnavailable
 from tests.fakes import ManualClock
 from tests.stores import REDIS_SERVER, WITHOUT_REDIS, RedisServer, redis_server
 
@@ -44,12 +44,12 @@ async def test_what_was_put_is_found_by_its_token_alone(store: SessionStore) -> 
     token, record = secrets.token_hex(8), secrets.token_bytes(100_000)
     assert await store.get(token) is None
     assert await store.claim(token, "a") is None
-    assert await store.touch([(token, "a")], TTL_S) == [Holding.LOST]
-    assert await store.put(token, "a", record, TTL_S) is Holding.MINE
+    assert await store.touch([(token, "a")], TTL_S) == [LeaseState.LOST]
+    assert await store.put(token, "a", record, TTL_S) is LeaseState.MINE
     assert await store.get(token) == record
     assert await store.get(token + "x") is None
-    assert await store.put(token, "a", b"newer", TTL_S) is Holding.MINE
-    assert await store.touch([(token, "a")], TTL_S) == [Holding.MINE]
+    assert await store.put(token, "a", b"newer", TTL_S) is LeaseState.MINE
+    assert await store.touch([(token, "a")], TTL_S) == [LeaseState.MINE]
     assert await store.get(token) == b"newer"
     await store.delete(token, "a")
     assert await store.get(token) is None
@@ -59,15 +59,15 @@ async def test_who_claims_is_the_holder_and_nobody_else_writes(store: SessionSto
     token = secrets.token_hex(8)
     await store.put(token, "a", b"one", TTL_S)
     assert await store.claim(token, "b") == b"one"
-    assert await store.put(token, "a", b"two", TTL_S) is Holding.TAKEN
-    assert await store.touch([(token, "a")], TTL_S) == [Holding.TAKEN]
+    assert await store.put(token, "a", b"two", TTL_S) is LeaseState.TAKEN
+    assert await store.touch([(token, "a")], TTL_S) == [LeaseState.TAKEN]
     await store.delete(token, "a")
     assert await store.get(token) == b"one"
-    assert await store.put(token, "b", b"three", TTL_S) is Holding.MINE
+    assert await store.put(token, "b", b"three", TTL_S) is LeaseState.MINE
     claims = await asyncio.gather(*(store.claim(token, holder) for holder in "cdef"))
     assert claims == [b"three"] * 4
     written = [await store.put(token, holder, holder.encode(), TTL_S) for holder in "bcdef"]
-    assert written.count(Holding.MINE) == 1
+    assert written.count(LeaseState.MINE) == 1
 
 
 async def test_memory_expires_and_a_touch_prolongs() -> None:
@@ -75,7 +75,7 @@ async def test_memory_expires_and_a_touch_prolongs() -> None:
     store = MemoryStore(1 << 20, clock)
     await store.put("t", "a", b"one", 10)
     await clock.advance(9)
-    assert await store.touch([("t", "a")], 10) == [Holding.MINE]
+    assert await store.touch([("t", "a")], 10) == [LeaseState.MINE]
     await clock.advance(9)
     assert await store.get("t") == b"one"
     await clock.advance(1)
@@ -122,14 +122,14 @@ async def test_redis_away_is_said_and_back_again_is_used(tmp_path: Path) -> None
         pytest.skip(WITHOUT_REDIS)
     with redis_server(tmp_path) as own:
         store = RedisStore(own.url, timeout_s=5)
-        assert await store.put("t", "a", b"one", TTL_S) is Holding.MINE
+        assert await store.put("t", "a", b"one", TTL_S) is LeaseState.MINE
         own.stop()
         for _ in range(2):
             with pytest.raises(StoreUnavailable, match="Redis: ConnectionError"):
                 await store.put("t", "a", b"two", TTL_S)
         own.start()
-        assert await store.touch([("t", "a")], TTL_S) == [Holding.LOST]
-        assert await store.put("t", "a", b"two", TTL_S) is Holding.MINE
+        assert await store.touch([("t", "a")], TTL_S) == [LeaseState.LOST]
+        assert await store.put("t", "a", b"two", TTL_S) is LeaseState.MINE
         assert await store.get("t") == b"two"
         await store.aclose()
 
@@ -152,8 +152,8 @@ async def test_redis_never_hears_of_a_token(server: RedisServer) -> None:
     token = secrets.token_urlsafe(24)
     store = RedisStore(server.url, timeout_s=5)
     with redis.Redis(port=server.port) as spy, spy.monitor() as heard:
-        assert await store.put(token, "a", b"record", TTL_S) is Holding.MINE
-        assert await store.touch([(token, "a")], TTL_S) == [Holding.MINE]
+        assert await store.put(token, "a", b"record", TTL_S) is LeaseState.MINE
+        assert await store.touch([(token, "a")], TTL_S) == [LeaseState.MINE]
         assert await store.get(token) == b"record"
         assert await store.claim(token, "b") == b"record"
         await store.delete(token, "b")
