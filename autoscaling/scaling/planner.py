@@ -62,7 +62,17 @@ def plan(observation: Observation, config: ScalingConfig, state: State, now: flo
     counts, nodes, state = _on_nodes(held.counts, ahead, speeds, observation, config, state, now, causes, first=first)
     level = _brownout_level(observation.live + observation.waiting, counts, state, config, speeds)
     reasons = _reasons(counts, observation, demand, speeds, config, causes)
-    return Plan(counts, nodes, level, rates.surprising, demand, speeds.denoise, reasons), state
+    decided = Plan(
+        replicas=counts,
+        nodes=nodes,
+        brownout_level=level,
+        panic=rates.surprising,
+        demand=demand,
+        sessions_per_replica=speeds.denoise,
+        reasons=reasons,
+        model=observation.model,
+    )
+    return decided, state
 
 
 def _speeds(state: State, config: ScalingConfig) -> _Speeds:

@@ -37,6 +37,7 @@ class Observation:
         replicas: of each stage.
         text, denoise, decode: what each running replica reports, as for admission.
         nodes: accelerator nodes that are up; None where that is not known.
+        model: whose stages these are; empty for the application's default model.
     """
 
     live: int
@@ -54,6 +55,7 @@ class Observation:
     first_frames_total: float = 0.0
     late_first_frames_total: float = 0.0
     nodes: int | None = None
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,6 +280,7 @@ class Plan:
         panic: whether the fast rate counts.
         sessions_per_replica: of full quality, on a denoise replica, by measurement.
         reasons: one for each stage whose number changes.
+        model: the observation's.
     """
 
     replicas: Mapping[Stage, int]
@@ -287,6 +290,7 @@ class Plan:
     demand: Demand
     sessions_per_replica: float
     reasons: tuple[Reason, ...]
+    model: str = ""
 
     def explanation(self) -> str:
         """All changes in one line; empty where there are none."""

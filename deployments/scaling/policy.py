@@ -24,7 +24,7 @@ from ray.exceptions import RayError, RayTaskError
 from autoscaling.capacity.estimate import DecodeReading, DenoiseReading, TextReading
 from autoscaling.reports import FrontDoorReport, ReplicaReport, parse
 from autoscaling.scaling import Observation, Plan, StageReplicas, State, plan
-from deployments.config.names import FRONT_DOOR, STAGE_DEPLOYMENTS
+from deployments.config.names import FRONT_DOOR, deployment_name
 from deployments.config.scaling import NodeSettings, ScalingSettings, newest_settings
 from deployments.replicas.metrics_port import ReplicaMetrics, announce
 from deployments.scaling.nodes import node_keeper
@@ -77,9 +77,12 @@ class PolicyLoop:
         nodes: asks for nodes and counts them, where the settings want any.
         report: is told of every decision.
         timer: seconds, to time decisions.
+        model: whose stages it sizes; empty for the application's default model.
     """
 
-    def __init__(self, nodes: NodeProvisioner, report: PolicyReport, timer: Callable[[], float]) -> None:
+    def __init__(self, nodes: NodeProvisioner, report: PolicyReport, timer: Callable[[], float], model: str = "") -> None:
+        self._model = model
+        self._names = {stage: deployment_name(stage, model) for stage in Stage}
         self._settings = ScalingSettings()
         self._nodes = nodes
         self._report = report
@@ -92,7 +95,7 @@ class PolicyLoop:
 
     def tick(self, contexts: Mapping[str, Any]) -> Mapping[str, int]:
         """Replicas by deployment; of those that are not named, the number stands."""
-        if not contexts or not set(STAGE_DEPLOYMENTS.values()) <= set(contexts):
+        if not contexts or not set(self._names.values()) <= set(contexts):
             return {}
         now = float(next(iter(contexts.values())).current_time)
         if now >= self._next or now < self._now - self._settings.interval_seconds:  # the clock was set back
@@ -117,15 +120,15 @@ class PolicyLoop:
         terms = next(iter(doors.values())).terms
         limits = {
             stage: (contexts[name].capacity_adjusted_min_replicas, contexts[name].capacity_adjusted_max_replicas)
-            for stage, name in STAGE_DEPLOYMENTS.items()
+            for stage, name in self._names.items()
         }
         config = self._settings.config(terms, limits)
         replicas = {
             stage: StageReplicas(contexts[name].current_num_replicas, contexts[name].target_num_replicas)
-            for stage, name in STAGE_DEPLOYMENTS.items()
+            for stage, name in self._names.items()
         }
         self._now = now
-        stages = {stage: tuple(reports(ReplicaReport, latest(contexts[name])).values()) for stage, name in STAGE_DEPLOYMENTS.items()}
+        stages = {stage: tuple(reports(ReplicaReport, latest(contexts[name])).values()) for stage, name in self._names.items()}
         seen = self._observation(doors, stages, replicas)
         decided, self._state = plan(seen, config, self._state, now)
         self._apply(decided)
@@ -151,10 +154,11 @@ class PolicyLoop:
             denoise=tuple(map(DenoiseReading.of, stages[Stage.DENOISER])),
             decode=tuple(map(DecodeReading.of, stages[Stage.DECODER])),
             nodes=None if self._settings.nodes is None else self._nodes.up,
+            model=self._model,
         )
 
     def _apply(self, decided: Plan) -> None:
-        self._wanted = {STAGE_DEPLOYMENTS[stage]: number for stage, number in decided.replicas.items()}
+        self._wanted = {self._names[stage]: number for stage, number in decided.replicas.items()}
         if self._settings.nodes is not None and decided.nodes is not None:
             self._nodes.want(decided.nodes, self._settings.nodes)
         self._report.decided(decided)

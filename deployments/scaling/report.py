@@ -8,7 +8,7 @@ import logging
 from prometheus_client import CollectorRegistry
 
 from autoscaling.scaling import Plan
-from deployments.config.names import STAGE_DEPLOYMENTS
+from deployments.config.names import deployment_name
 from observability.metrics import AutoscalerMetrics
 
 log = logging.getLogger("ray.serve.headrace")
@@ -30,7 +30,7 @@ class PolicyReport:
         """A decision has come out."""
         changes = {reason.stage: "up" if reason.after > reason.before else "down" for reason in plan.reasons}
         for stage, number in plan.replicas.items():
-            deployment = STAGE_DEPLOYMENTS[stage]
+            deployment = deployment_name(stage, plan.model)
             self._metrics.decisions_total.labels(deployment, changes.get(stage, "hold")).inc()
             self._metrics.target_replicas.labels(deployment).set(number)
         now: dict[str, int | None] = {**{str(stage): number for stage, number in plan.replicas.items()}, "nodes": plan.nodes}
@@ -41,6 +41,7 @@ class PolicyReport:
 
 def _line(plan: Plan) -> dict[str, object]:
     return {
+        "model": plan.model,
         "explanation": plan.explanation(),
         "replicas": dict(plan.replicas),
         "nodes": plan.nodes,

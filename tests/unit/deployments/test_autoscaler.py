@@ -15,13 +15,14 @@ from autoscaling.admission.decide import Tenant
 from autoscaling.reports import FrontDoorReport, ReplicaReport, Terms, ViewerTotals, flatten
 from deployments.cluster.local import STAGED_CONFIG, Overrides, load
 from deployments.config.application import AppConfig
-from deployments.config.names import FRONT_DOOR, STAGE_DEPLOYMENTS
+from deployments.config.names import FRONT_DOOR, STAGE_DEPLOYMENTS, deployment_name
 from deployments.config.scaling import NodeSettings, ScalingSettings, newest_settings, scaling_numbers
 from deployments.config.tuning import Tuned, tuning
 from deployments.links.routing import Candidate, may_shrink, preferred
 from deployments.scaling.policy import Counters, PipelinePolicy, PolicyLoop, Totals, latest, log
 from deployments.scaling.report import PolicyReport
 from model_core.errors import InvalidRequest
+from model_core.stage import Stage
 from tests.reports import ADMISSION, DENOISER, VIEWERS
 from tests.work import calls_of
 
@@ -80,6 +81,19 @@ def test_sessions_become_replicas_and_the_front_door_is_left_alone() -> None:
     assert wanted["Denoiser"] == 1, "of a replica with 8 sessions and no slot left, 8 is what it holds"
     assert policy().tick(contexts(100.0, 3)).get("Denoiser") == 1
     assert policy().tick(contexts(100.0, 3, waiting=9))["Denoiser"] == 3
+
+
+def test_a_policy_for_another_model_sizes_that_model_s_deployments_and_no_others() -> None:
+    report = PolicyReport()
+    loop = PolicyLoop(Up(), report, time.perf_counter, "wan-1.3b")
+    both = contexts(100.0, 3)
+    assert loop.tick(both) == {}, "it waits for its own deployments"
+    both |= {deployment_name(stage, "wan-1.3b"): both[deployment_name(stage)] for stage in Stage}
+    wanted = loop.tick(both)
+    assert set(wanted) == {"TextEncoder@wan-1.3b", "Denoiser@wan-1.3b", "Decoder@wan-1.3b"}
+    value = report.registry.get_sample_value
+    assert value("headrace_autoscaler_target_replicas", {"deployment": "Denoiser@wan-1.3b"}) == wanted["Denoiser@wan-1.3b"]
+    assert value("headrace_autoscaler_target_replicas", {"deployment": "Denoiser"}) is None
 
 
 def test_between_decisions_the_last_one_stands() -> None:
