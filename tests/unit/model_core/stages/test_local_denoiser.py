@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from model_core.config import EngineConfig
 from model_core.errors import DeviceBroken, EngineDead, InvalidRequest
-from model_core.families.millrace import MillraceSampler
+from model_core.families.millrace import MillraceLeg, MillraceSampler
 from model_core.nn.causal_dit import CausalDiT, KeyValue, Modulation, TextCondition
 from model_core.stages.denoiser import LocalDenoiser
 from model_core.types import Latents, SessionContext, TextEmbedding
@@ -58,28 +58,29 @@ class Failing(CausalDiT):
         return x
 
 
-class Gated(CausalDiT):
-    """The network; once `gated`, each forward notes its rows and waits for a permit."""
+class Gated(MillraceSampler):
+    """A sampler that, once `gated`, notes the sessions of each step and waits for a permit.
 
-    def __init__(self) -> None:
-        super().__init__(SMALL_DIT)
-        self.load_state_dict(random_dit().state_dict())
-        self.requires_grad_(requires_grad=False)
+    Steps are counted, and not the network's forwards: where a processor would round a row by its batch, a step is several of those.
+    """
+
+    def __init__(self, buckets: tuple[int, ...]) -> None:
+        super().__init__(random_dit(), CONFIG, buckets)
         self.gated = threading.Event()
         self.permits = threading.Semaphore(0)
         self.rows: list[int] = []
 
-    async def next_forward(self) -> None:
-        """Let the forward under way end, and wait until the next one is."""
+    async def next_step(self) -> None:
+        """Let the step under way end, and wait until the next one is."""
         before = len(self.rows)
         self.permits.release()
         await eventually(lambda: len(self.rows) > before)
 
-    def denoise(self, x_t: Tensor, step: Modulation, text: TextCondition, cache: list[KeyValue], cache_mask: Tensor | None) -> Tensor:
+    def step(self, legs: Sequence[MillraceLeg]) -> None:
         if self.gated.is_set():
-            self.rows.append(len(x_t))
+            self.rows.append(len(legs))
             self.permits.acquire(timeout=TIMEOUT_S)
-        return super().denoise(x_t, step, text, cache, cache_mask)
+        super().step(legs)
 
 
 @pytest.fixture
@@ -89,10 +90,11 @@ async def make_denoiser() -> AsyncIterator[MakeDenoiser]:
     made: list[LocalDenoiser] = []
     before = set(threading.enumerate())  # of tests that keep their stages
 
-    def build(model: CausalDiT | None = None, slots: int = 16, buckets: tuple[int, ...] = (1, 4)) -> LocalDenoiser:
-        made.append(
-            LocalDenoiser(MillraceSampler(model or random_dit(), CONFIG, buckets), CONFIG, EngineConfig(slots=slots, batch_buckets=buckets))
-        )
+    def build(
+        model: CausalDiT | None = None, slots: int = 16, buckets: tuple[int, ...] = (1, 4), sampler: MillraceSampler | None = None
+    ) -> LocalDenoiser:
+        sampler = sampler or MillraceSampler(model or random_dit(), CONFIG, buckets)
+        made.append(LocalDenoiser(sampler, CONFIG, EngineConfig(slots=slots, batch_buckets=buckets)))
         return made[-1]
 
     yield build
@@ -188,28 +190,29 @@ async def test_cancelling_one_that_waits_for_a_slot(make_denoiser: MakeDenoiser)
 
 
 async def test_cancelling_frees_the_slot_within_a_step(make_denoiser: MakeDenoiser) -> None:
-    """The forward under way at the cancellation ends; the next one is without the session."""
+    """The step under way at the cancellation ends; the next one is without the session."""
     rng = random.Random(7)
-    model = Gated()
-    denoiser = make_denoiser(model, slots=4, buckets=(1, 2, 3, 4))
-    model.gated.set()
+    buckets = (1, 2, 3, 4)
+    sampler = Gated(buckets)
+    denoiser = make_denoiser(slots=4, buckets=buckets, sampler=sampler)
+    sampler.gated.set()
     witness = asyncio.create_task(latents(denoiser, context("endless", None)))
-    await eventually(lambda: model.rows == [1])
+    await eventually(lambda: sampler.rows == [1])
     for turn in range(6):
         readers = [asyncio.create_task(latents(denoiser, context(f"{turn} {i}", None))) for i in range(rng.randint(1, 5))]
         await asyncio.sleep(0)
         for _ in range(rng.randint(1, 6)):
-            await model.next_forward()
-        assert model.rows[-1] == min(4, 1 + len(readers))
+            await sampler.next_step()
+        assert sampler.rows[-1] == min(4, 1 + len(readers))
         for reader in readers:
             reader.cancel()
         await asyncio.gather(*readers, return_exceptions=True)
-        await model.next_forward()
-        assert model.rows[-1] == 1
+        await sampler.next_step()
+        assert sampler.rows[-1] == 1
         assert (denoiser.statistics().sessions, denoiser.statistics().free_slots, denoiser.statistics().waiting) == (1, 3, 0)
     witness.cancel()
-    model.gated.clear()
-    model.permits.release()
+    sampler.gated.clear()
+    sampler.permits.release()
     await idle(denoiser, slots=4)
 
 
