@@ -112,7 +112,7 @@ class Validator:
             InvalidRequest: with everything that is wrong.
         """
         problems = Problems() if problems is None else problems
-        lead_s = self._lead(problems, request.max_lead_seconds, doorway)
+        lead_s = self.lead(request.max_lead_seconds, doorway, problems)
         self._prompt(problems, request.prompt, doorway.path("prompt"))
         config = self._model(problems, request, doorway)
         if config is not None:
@@ -156,7 +156,7 @@ class Validator:
             self._prompt(problems, entry.prompt, doorway.path("acknowledged.prompt"))
             if entry.change > _MAX_CHANGE:
                 problems.add(doorway.path("acknowledged.change"), f"must be at most {_MAX_CHANGE}; got {entry.change}")
-        lead_s = self._lead(problems, request.max_lead_seconds, doorway)
+        lead_s = self.lead(request.max_lead_seconds, doorway, problems)
         problems.check()
         return lead_s
 
@@ -217,8 +217,8 @@ class Validator:
         if (problem := prompt_problem(prompt, self._limits.max_prompt_bytes)) is not None:
             problems.add(path, problem)
 
-    def _lead(self, problems: Problems, seconds: float, doorway: Doorway) -> float:
-        """The lead that the session gets."""
+    def lead(self, seconds: float, doorway: Doorway, problems: Problems) -> float:
+        """The lead that the session gets, if there is nothing wrong with it."""
         if not math.isfinite(seconds) or not 0 <= seconds <= self._limits.max_lead_seconds:
             problems.add(doorway.path("max_lead_seconds"), f"must be a number from 0 to {self._limits.max_lead_seconds:g}; got {seconds:g}")
         return seconds or (self._limits.live_lead_seconds if doorway.mode is Mode.LIVE else 0.0)

@@ -38,7 +38,7 @@ class Intake:
         self.catalogue = Catalogue({name: pipeline.config for name, pipeline in pipelines.items()}, default_model)
         self.limits = limits
         self._pipelines = pipelines
-        self._validator = Validator(self.catalogue, limits)
+        self.validator = Validator(self.catalogue, limits)
         self._keeper = keeper
         self._new_id = new_id
         self._new_seed = new_seed
@@ -52,7 +52,7 @@ class Intake:
         Raises:
             InvalidRequest: with everything that is wrong.
         """
-        order = self._validator.order(request, doorway, self._new_id(), self._new_seed(), problems)
+        order = self.validator.order(request, doorway, self._new_id(), self._new_seed(), problems)
         if doorway.mode is Mode.FILE:
             return order
         return replace(order, token=self._keeper.new_token(), holder=self._keeper.new_token())
@@ -65,7 +65,7 @@ class Intake:
             SessionNotFound, SessionMismatch: the session cannot be resumed here.
             StageUnavailable: the session store does not answer.
         """
-        lead_s = self._validator.resume(request, doorway, problems)
+        lead_s = self.validator.resume(request, doorway, problems)
         holder = self._keeper.new_token()
 
         def ordered(record: SessionRecord) -> Order:

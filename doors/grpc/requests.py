@@ -30,9 +30,10 @@ class Orders:
         self._intake = intake
 
     def generate(self, message: pb.GenerateRequest) -> tuple[Order, int]:
-        problems = Problems()
+        problems, doorway = Problems(), Doorway(Mode.FILE, "spec.")
         size = _message_bytes(problems, message.max_message_bytes, FIELD)
-        return self._intake.order(_request(problems, message, ""), Doorway(Mode.FILE, "spec."), problems), size
+        _require_spec(message, "", problems)
+        return self._intake.order(_request(message.spec), doorway, problems), size
 
     async def stream(self, message: pb.StreamRequest) -> tuple[Order, int]:
         return await self._streamed(message, Mode.STREAM, "")
@@ -52,23 +53,21 @@ class Orders:
         if resumes:
             return await self._intake.resume(_resume(problems, message, path), doorway, problems), size
         codec = _codec(problems, message.codec, f"{path}codec")
-        return self._intake.order(_request(problems, message, path, codec, message.max_lead_seconds), doorway, problems), size
+        if not message.HasField("spec"):
+            self._intake.validator.lead(message.max_lead_seconds, doorway, problems)
+        _require_spec(message, path, problems)
+        return self._intake.order(_request(message.spec, codec, message.max_lead_seconds), doorway, problems), size
 
 
-def _request(
-    problems: Problems,
-    message: pb.GenerateRequest | pb.StreamRequest | pb.LiveStart,
-    path: str,
-    codec: Codec = DEFAULT_CODEC,
-    max_lead_seconds: float = 0.0,
-) -> VideoRequest:
-    """Raises InvalidRequest: there is no spec."""
+def _require_spec(message: pb.GenerateRequest | pb.StreamRequest | pb.LiveStart, path: str, problems: Problems) -> None:
+    """Raises InvalidRequest: there is none."""
     if not message.HasField("spec"):
         problems.add(f"{path}spec", "is required; got none")
         problems.check()
-    spec = message.spec
-    footage = spec.WhichOneof("footage")
-    kind: Media | None = footage
+
+
+def _request(spec: pb.VideoSpec, codec: Codec = DEFAULT_CODEC, max_lead_seconds: float = 0.0) -> VideoRequest:
+    kind: Media | None = spec.WhichOneof("footage")
     return VideoRequest(
         prompt=spec.prompt, model=spec.model, seconds=spec.seconds, seed=spec.seed if spec.HasField("seed") else None,
         width=spec.width, height=spec.height, steps=spec.steps, guidance=spec.guidance if spec.HasField("guidance") else None,

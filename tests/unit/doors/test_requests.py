@@ -27,10 +27,10 @@ class Checking:
     """An intake of new sessions only."""
 
     def __init__(self) -> None:
-        self._validator = Validator(Catalogue({CONFIG.name: CONFIG}, DEFAULT_MODEL), LIMITS)
+        self.validator = Validator(Catalogue({CONFIG.name: CONFIG}, DEFAULT_MODEL), LIMITS)
 
     def order(self, request: VideoRequest, doorway: Doorway, problems: Problems) -> Order:
-        return self._validator.order(request, doorway, "s1", 5, problems)
+        return self.validator.order(request, doorway, "s1", 5, problems)
 
 
 ORDERS = Orders(cast("Any", Checking()))
@@ -153,6 +153,12 @@ def test_an_unknown_codec_is_named_with_those_known(number: int) -> None:
 @pytest.mark.parametrize(("kind", "message"), [("generate", pb.GenerateRequest()), ("stream", pb.StreamRequest())])
 def test_a_request_without_spec(kind: str, message: Any) -> None:
     assert violations_of(kind, message) == (FieldViolation("spec", "is required; got none"),)
+
+
+def test_a_request_without_spec_says_what_else_is_wrong() -> None:
+    message = pb.StreamRequest(max_lead_seconds=-1, max_message_bytes=1)
+    message.codec = 77  # type: ignore[assignment]  # an enum number that a newer client may send
+    assert {v.field for v in violations_of("stream", message)} == {"codec", "max_lead_seconds", "max_message_bytes", "spec"}
 
 
 def test_a_live_begins_with_start_and_has_one() -> None:
