@@ -158,16 +158,20 @@ def rewritten(markdown: str, source: str, uri: str) -> str:
 
 
 def deeper(markdown: str) -> str:
-    """`markdown` with lists inside lists indented by four columns, as Python-Markdown wants them; GitHub takes two."""
-    lines, extra, fenced = [], 0, False
+    """`markdown` with everything inside list items indented by four columns, as Python-Markdown wants it; GitHub takes two."""
+    lines, in_list, fenced = [], False, False
+    nested = by = 0
     for line in markdown.split("\n"):
         indent = len(line) - len(line.lstrip())
-        if not fenced and (nested := re.match(r" {2,3}(?=[-*] )", line)):
-            extra = 4 - len(nested[0])
-        elif not fenced and line and indent < 4:
-            extra = 0  # back in the outer list, or out of it
+        if not fenced and line:
+            if indent == 0:
+                in_list, nested = bool(re.match(r"(?:[-*]|\d+\.) ", line)), 0
+            by = nested
+            if in_list and indent in {2, 3}:
+                by = 4 - indent
+                nested = by if re.match(r" +[-*] ", line) else 0
         fenced ^= line.lstrip().startswith("```")
-        lines.append(" " * extra + line if line else line)
+        lines.append(" " * by + line if line else line)
     return "\n".join(lines)
 
 

@@ -68,10 +68,9 @@ def test_markers_of_tests_are_not_shown(hooks: ModuleType) -> None:
 
 
 def test_lists_inside_lists_are_indented_as_the_site_reads_them(hooks: ModuleType) -> None:
-    written = "- a\n  more of a\n  - b\n    more of b\n  - c\n\n- d\n  more of d\n\ntext\n"
-    block = "```yaml\na:\n  - b\n```\n"
-    assert hooks.deeper(block) == block
-    assert hooks.deeper(written) == "- a\n  more of a\n    - b\n      more of b\n    - c\n\n- d\n  more of d\n\ntext\n"
+    written = "1. a\n   more of a\n   - b\n     more of b\n\n   ```sh\n   ls\n   ```\n\n   and a\n2. d\n\ntext\n"
+    read = "1. a\n    more of a\n    - b\n      more of b\n\n    ```sh\n    ls\n    ```\n\n    and a\n2. d\n\ntext\n"
+    assert hooks.deeper(written) == read
     block = "```yaml\na:\n  - b\n```\n"
     assert hooks.deeper(block) == block
 
