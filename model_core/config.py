@@ -4,10 +4,25 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Literal
 
 Media = Literal["image", "video"]  # what a session may be given besides its prompt
+
+
+# The fields of each part that are in the fingerprint. A field that is added and leaves frames as they are is not named here.
+_GRID = ("first", "rest", "factor", "head", "chunks", "last")
+_TEXT = ("package", "weights_sha256", "max_tokens", "width")
+_VAE = ("latent_channels", "encoder_width", "decoder_width", "decoder_blocks", "spatial_factor", "temporal_factor")
+_DIT = (
+    "latent_channels", "latent_frames", "latent_height", "latent_width", "patch", "width", "depth", "heads", "mlp_ratio", "text_width",
+    "window",
+)  # fmt: skip
+
+
+def chosen(part: object, names: tuple[str, ...]) -> dict[str, object]:
+    """These fields of a part of a configuration, for a fingerprint."""
+    return {name: getattr(part, name) for name in names}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -260,9 +275,9 @@ class ModelConfig(ABC):
             WeightsError: they cannot be read.
         """
         return {
-            "family": self.family, "height": self.height, "width": self.width, "max_steps": self.max_steps, "grid": asdict(self.grid),
-            "latent_size": self.latent_size, "context_chunks": self.context_chunks, "decoder_chunks": self.decoder_chunks,
-            "sink_chunks": self.sink_chunks, "execution": self.execution.identity(),
+            "family": self.family, "height": self.height, "width": self.width, "max_steps": self.max_steps,
+            "grid": chosen(self.grid, _GRID), "latent_size": self.latent_size, "context_chunks": self.context_chunks,
+            "decoder_chunks": self.decoder_chunks, "sink_chunks": self.sink_chunks, "execution": self.execution.identity(),
         }  # fmt: skip
 
     def latent_shape(self, chunk: int) -> tuple[int, int, int, int]:
@@ -314,8 +329,8 @@ class MillraceConfig(ModelConfig):
 
     def identity(self) -> dict[str, object]:
         made_of = {
-            "shift": self.shift, "text": asdict(self.text), "vae": asdict(self.vae), "dit": asdict(self.dit),
-            "weights": asdict(self.weights),
+            "shift": self.shift, "text": chosen(self.text, _TEXT), "vae": chosen(self.vae, _VAE), "dit": chosen(self.dit, _DIT),
+            "weights": chosen(self.weights, ("vae_sha256", "dit_sha256")),
         }  # fmt: skip
         return super(MillraceConfig, self).identity() | made_of
 

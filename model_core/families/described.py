@@ -6,10 +6,10 @@ A deployment may set what a checkpoint leaves open: size, length, rate, steps, g
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
-from model_core.config import ChunkGrid, ModelConfig
+from model_core.config import ChunkGrid, ModelConfig, chosen
 from model_core.errors import WeightsError
 from model_core.families import image_encoder
 from model_core.families.causal_settings import Attention, attention_of, block_of, settings_of
@@ -31,6 +31,9 @@ from model_core.families.whole import (
 TAEHV_REACH = 8  # latent frames: three memory blocks at twice the rate of latents, six at their own
 _MAX_STEPS = 100  # of a request
 _MAX_GUIDANCE = 20.0  # beyond it, clips of any of these models are garish
+
+
+_ATTENTION = ("window", "sink", "renewal", "shift", "steps", "context_noise", "averaged")  # in the fingerprint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +123,7 @@ class CheckpointConfig(ModelConfig):
     def identity(self) -> dict[str, object]:
         made_of = {
             "weights": self.checkpoint.identity(name for name, _ in self.components), "dtype": self.checkpoint.dtype,
-            "decoder": self.decoder == "vae", "attention": asdict(self.attention), "max_tokens": self.max_tokens,
+            "decoder": self.decoder == "vae", "attention": chosen(self.attention, _ATTENTION), "max_tokens": self.max_tokens,
             "skip_threshold": self.skip_threshold,
         }  # fmt: skip
         # Only LTX-Video's network is told of a rate.

@@ -92,6 +92,11 @@ def test_the_embedded_model_keeps_its_fingerprint_until_its_version_is_raised() 
     assert model_fingerprint(config) == "9c03be4c175f2640e41da12cb5e793abef7fff274192710e54bbf84feed56255"
 
 
+def test_a_checkpoint_names_every_field_of_its_attention() -> None:
+    identity: Any = checkpoints.config("wan").identity()
+    assert set(identity["attention"]) == {field.name for field in fields(Attention)}
+
+
 def test_a_runtime_names_each_field_that_can_change_a_frame() -> None:
     runtime = RuntimeConfig()
     assert list(runtime.identity()) == [field.name for field in fields(runtime) if field.repr]
