@@ -56,7 +56,7 @@ def reference() -> str:
     for metric in CATALOGUE:
         if metric.kind is Kind.HISTOGRAM:
             lines += _wrapped(f"- `{metric.name}`: {', '.join(f'{edge:g}' for edge in metric.buckets)}")
-    lines += ["", "## Deprecated names", "", "Until the next minor version, each old name is served beside the new one.", ""]
+    lines += ["", "## Deprecated names", "", "Each old name is served beside the new one. [Versions](versions.md) says until when.", ""]
     lines += [f"- `{metric.formerly}`: now `{metric.name}`" for metric in CATALOGUE if metric.formerly]
     return "\n".join(lines) + "\n"
 
