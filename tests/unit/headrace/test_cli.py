@@ -324,6 +324,7 @@ async def test_live_takes_prompts_while_it_plays(tmp_path: Path) -> None:
         async with asyncio.timeout(TIMEOUT_S):
             while "a blue square" not in told:
                 told += (await process.stdout.readline()).decode()
+            await eventually(lambda: s.metric("frames_total") > 0)  # or there would be nothing to write
             process.stdin.write(b"/pause\n")
             while "paused before frame" not in told:
                 told += (await process.stdout.readline()).decode()
