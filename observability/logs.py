@@ -13,7 +13,7 @@ from typing import Any
 
 from observability.context import SESSION_ID, TRACE_ID
 
-PACKAGES = ("deployments", "observability", "autoscaling", "model_core")
+PACKAGES = ("deployments", "doors", "service", "observability", "autoscaling", "model_core")
 SERVE_LOGGER = "ray.serve"
 
 _FIELDS = (("session_id", SESSION_ID), ("trace_id", TRACE_ID))

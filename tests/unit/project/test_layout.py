@@ -5,9 +5,12 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
+
+from observability import logs
 
 ROOT = Path(__file__).parents[3]
 PACKAGES = ("headrace", "deployments", "doors", "service", "observability", "autoscaling", "model_core", "bench", "training")
@@ -64,6 +67,16 @@ def test_no_source_file_is_too_long() -> None:
 def test_modules_say_what_they_are_for() -> None:
     modules = [p for p in sources() if relative(p).startswith(PACKAGES) and p.read_text().strip()]
     assert [relative(p) for p in modules if not ast.get_docstring(ast.parse(p.read_text()))] == []
+
+
+def test_no_list_of_packages_has_forgotten_one() -> None:
+    """A package that is missing logs to nobody, or warns without a failure."""
+    assert set(logs.PACKAGES) == set(PACKAGES) - {"headrace", "bench", "training"}  # which no replica runs
+    ours = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+    assert {f"error:::{package}" for package in PACKAGES} <= set(ours["pytest"]["ini_options"]["filterwarnings"])
+    assert set(PACKAGES) <= set(ours["mypy"]["files"])
+    assert set(PACKAGES) == set(ours["importlinter"]["root_packages"])
+    assert {f"{package}*" for package in PACKAGES} == set(ours["setuptools"]["packages"]["find"]["include"])
 
 
 def test_proto_folder_is_no_python_package() -> None:
