@@ -19,6 +19,9 @@ settings.load_profile("tests")
 # One thread for the sums of each process, as replicas have: processes beside each other would wait for each other's.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Read when gRPC is first imported. With its handlers of fork, a process that Ray starts while a test's client is busy may abort.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
 # PyTorch would do as it is told, and the first kernel would kill the process.
 if reason := missing(os.environ.get("ATEN_CPU_CAPABILITY"), flags()):
     pytest.exit(f"skipped: {reason}", returncode=0)
