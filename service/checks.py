@@ -9,6 +9,7 @@ import math
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from model_core.config import ModelConfig
 from model_core.errors import FieldViolation, InvalidRequest
@@ -16,6 +17,8 @@ from model_core.request import SessionRequest, guidance_limit
 from model_core.types import Codec
 from model_core.uploads.upload import Upload, UploadLimits, bounded
 from service.orders import Doorway, Mode, Order, ResumeRequest, VideoRequest
+
+T = TypeVar("T")
 
 _SHOWN_CHARS = 64
 _MAX_TOKEN_CHARS = 256
@@ -94,6 +97,12 @@ class Problems:
         if self._violations:
             raise InvalidRequest(tuple(self._violations))
 
+    def passed(self, checked: T | None) -> T:
+        """Return `checked`, which is None only where a problem was found. Raises InvalidRequest if there is any."""
+        if self._violations or checked is None:
+            raise InvalidRequest(tuple(self._violations))
+        return checked
+
 
 class Validator:
     """Checks requests against a catalogue and limits."""
@@ -123,8 +132,7 @@ class Validator:
         if config is not None and not problems:
             for violation in doorway.lacks(codec, config):
                 problems.add(violation.field, violation.description)
-        problems.check()
-        assert config is not None  # noqa: S101 - else there is a problem
+        config = problems.passed(config)
         made = SessionRequest(
             session_id=session_id,
             prompt=request.prompt,

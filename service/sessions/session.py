@@ -174,7 +174,7 @@ class ServedSession:
             await cancel_and_wait(*helpers)
 
     async def wait_until_admitted(self) -> None:
-        """For a caller who is told nothing meanwhile. Raises StageUnavailable: the server drains."""
+        """Wait for a slot without reporting places in line. Raises StageUnavailable: the server drains."""
         if not await self.ticket.decided():
             raise StageUnavailable(DRAINING)
 
