@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from model_core.errors import CapacityExceeded, HeadraceError, InvalidRequest, StageUnavailable
 from observability.session_trace import SessionTrace
+from service.identity.principal import NOBODY, Principal
 from service.records.store import SessionMismatch, SessionMoved, SessionNotFound
 
 
@@ -23,11 +24,15 @@ class Call:
         tenant: the name that the caller gave; empty for none.
         trace: None for a call that is not traced.
         outcome: the label in the metrics of a call that ends without an error.
+        principal: who calls, once the door knows.
+        door: the door's name, or its room's.
     """
 
     tenant: str = ""
     trace: SessionTrace | None = None
     outcome: str = "completed"
+    principal: Principal = NOBODY
+    door: str = "grpc"
 
 
 _OUTCOMES: dict[type[Exception], str] = {

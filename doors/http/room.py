@@ -1,0 +1,117 @@
+"""What a vendor's room in the HTTP door is: routes over the service, and its own way to say what went wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Any, Protocol
+
+from starlette.datastructures import UploadFile
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.call import Call
+from service.failures import Failure
+from service.identity.principal import Authority, Principal
+from service.intake import Intake
+from service.jobs.desk import JobDesk
+from service.sessions.runner import SessionRunner
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """What rooms work with.
+
+    Attributes:
+        jobs: None where the server has no database, and so no jobs.
+        public_url: of this server, as callers reach it, without a slash at the end; empty: as the request's Host says.
+    """
+
+    intake: Intake
+    runner: SessionRunner
+    jobs: JobDesk | None
+    authority: Authority
+    public_url: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A multipart or URL-encoded form, read within its limits. Files are in memory up to 1 MB and on disk beyond."""
+
+    fields: dict[str, list[str]] = field(default_factory=dict)
+    files: dict[str, list[UploadFile]] = field(default_factory=dict)
+
+
+class HttpRequest(Protocol):
+    """One request, with the caller known. Reading a body is bounded in bytes and time, and does not hold up the loop."""
+
+    @property
+    def raw(self) -> Request: ...
+
+    @property
+    def principal(self) -> Principal: ...
+
+    @property
+    def call(self) -> Call: ...
+
+    @property
+    def request_id(self) -> str: ...
+
+    @property
+    def base_url(self) -> str:
+        """How callers reach this server, without a slash at the end."""
+        ...
+
+    async def body(self, max_bytes: int | None = None) -> bytes:
+        """Raises BodyTooLarge, or InvalidRequest where it does not come in time. None: the most that any request may need."""
+        ...
+
+    async def json(self, max_bytes: int | None = None) -> dict[str, Any]:
+        """An object. Raises as `body`, and InvalidRequest: it is no JSON object."""
+        ...
+
+    async def form(self, max_bytes: int | None = None) -> Form:
+        """Raises as `body`, and InvalidRequest: it is no form."""
+        ...
+
+
+class Credentials(Enum):
+    """Where a route expects to find who calls."""
+
+    USUAL = auto()  # Authorization: Bearer, X-API-Key, api-key, x-goog-api-key, ?key=, or SigV4
+    NONE = auto()  # open to all: health, the OpenAPI document, signed links
+
+
+Handler = Callable[[HttpRequest], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """One route.
+
+    Attributes:
+        path: as Starlette has it, from the root.
+        operation: short name, for metrics, traces and the audit log; the same for aliases of a path.
+    """
+
+    path: str
+    method: str
+    operation: str
+    handler: Handler
+    credentials: Credentials = Credentials.USUAL
+
+
+class Room(Protocol):
+    """Made from `Services`; knows no other room."""
+
+    @property
+    def name(self) -> str:
+        """The door's name in metrics, usage and audit."""
+        ...
+
+    def endpoints(self) -> Sequence[Endpoint]: ...
+
+    def refuse(self, failure: Failure) -> Response:
+        """The answer to a call that failed, in the vendor's shape."""
+        ...

@@ -1,0 +1,84 @@
+"""What kind of failure an error is, once, for all doors. A door has a table from `Kind` to its own statuses and words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from model_core.errors import CapacityExceeded, FieldViolation, InvalidRequest, StageUnavailable
+from service.call import ReaderStalled
+from service.identity.principal import Forbidden, QuotaExceeded, Unauthenticated
+from service.jobs.job import IdempotencyConflict, JobNotFound, JobNotReady
+from service.records.store import SessionMismatch, SessionMoved, SessionNotFound
+from service.sessions.file import FileTooLarge
+
+# Long enough for a stage to be replaced, short enough that a viewer still waits.
+UNAVAILABLE_RETRY_S = 2.0
+
+
+class Kind(Enum):
+    """The value is the label in metrics."""
+
+    INVALID = "invalid"
+    UNAUTHENTICATED = "unauthenticated"
+    FORBIDDEN = "forbidden"
+    NOT_FOUND = "unknown"
+    NOT_READY = "not_ready"
+    CONFLICT = "conflict"
+    TOO_LARGE = "too_large"
+    BUSY = "refused"  # no capacity now
+    QUOTA = "quota"  # a limit of the tenant's
+    UNAVAILABLE = "unavailable"
+    STALLED = "stalled"
+    INTERNAL = "internal"
+
+
+_KINDS: dict[type[Exception], Kind] = {
+    InvalidRequest: Kind.INVALID,
+    Unauthenticated: Kind.UNAUTHENTICATED,
+    Forbidden: Kind.FORBIDDEN,
+    JobNotFound: Kind.NOT_FOUND,
+    SessionNotFound: Kind.NOT_FOUND,
+    SessionMismatch: Kind.CONFLICT,
+    SessionMoved: Kind.CONFLICT,
+    IdempotencyConflict: Kind.CONFLICT,
+    JobNotReady: Kind.NOT_READY,
+    FileTooLarge: Kind.TOO_LARGE,
+    CapacityExceeded: Kind.BUSY,
+    QuotaExceeded: Kind.QUOTA,
+    StageUnavailable: Kind.UNAVAILABLE,
+    ReaderStalled: Kind.STALLED,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """An error, ready to be put on a wire.
+
+    Attributes:
+        message: for the caller. Of a defect it holds nothing but the request's id.
+        violations: of INVALID; the fields as the caller wrote them.
+        retry_after_s: None where trying again is no use.
+        request_id: by which the log names the call.
+    """
+
+    kind: Kind
+    message: str
+    violations: tuple[FieldViolation, ...] = ()
+    retry_after_s: float | None = None
+    request_id: str = ""
+
+
+def failure_of(error: Exception, request_id: str) -> Failure:
+    """What the caller learns of `error`."""
+    kind = next((kind for known, kind in _KINDS.items() if isinstance(error, known)), Kind.INTERNAL)
+    if kind is Kind.INTERNAL:
+        return Failure(kind=kind, message=f"internal error; request id {request_id}", request_id=request_id)
+    violations = error.violations if isinstance(error, InvalidRequest) else ()
+    retry_after_s: float | None = None
+    match error:
+        case CapacityExceeded() | QuotaExceeded():
+            retry_after_s = error.retry_after_s
+        case StageUnavailable():
+            retry_after_s = UNAVAILABLE_RETRY_S
+    return Failure(kind=kind, message=str(error), violations=violations, retry_after_s=retry_after_s, request_id=request_id)
