@@ -48,6 +48,7 @@ _SESSION_S = (20.0, 60.0)
 _WARM_S, _LEAST_S = 60.0, 600.0  # pools and caches fill
 _GROWTH, _GROWTH_MB = 1.10, 16.0
 _FREE_WITHIN_S = 30.0
+_RECOVERY_S = 15.0  # from a kill until the replica that replaces it serves
 _SEED_BITS = 32
 _EXAMPLES = 3
 _NO_END = ("completed", "refused", "cut off")  # ends of a session that are nobody's fault, the end of the run among them
@@ -84,6 +85,16 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True)
+class Late:
+    """One chunk that came too late: by how much, how long its viewer had been playing, and the newest kill before it."""
+
+    late_s: float
+    playing_s: float
+    killed: str = ""
+    killed_before_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SoakReport:
     """A run, summed up. `unexpected` is what guests must not end with; `calls` counts statuses by kind."""
 
@@ -99,6 +110,7 @@ class SoakReport:
     calls: dict[str, dict[str, int]]
     unexpected: list[str]
     kills: dict[str, int]
+    late: list[Late]
     memory: list[dict[str, Any]]
     left: list[str]
     load_average: float
@@ -121,11 +133,25 @@ class SoakReport:
         ]
 
 
+def late_chunks(heard: Sequence[Heard], kills: Sequence[tuple[float, str]]) -> list[Late]:
+    """Each late chunk of `heard`, with what was killed before it. `kills` are times, on the clock of `heard`, in order."""
+    found = []
+    for caller in heard:
+        for chunk, late_s in zip(caller.chunks, lateness(caller, MODEL.fps), strict=True):
+            if late_s > 0:
+                at_s = caller.intended + chunk.at_s
+                before = [(at_s - killed_at, stage) for killed_at, stage in kills if killed_at <= at_s]
+                since, stage = before[-1] if before else (None, "")
+                playing_s = chunk.at_s - caller.chunks[0].at_s
+                found.append(Late(round(late_s, 3), round(playing_s, 2), stage, None if since is None else round(since, 2)))
+    return found
+
+
 def summed(
-    seconds: float, capacity: int, bystanders: int, heard: Sequence[Heard], calls: Sequence[Call], kills: Counter[str],
+    seconds: float, capacity: int, bystanders: int, heard: Sequence[Heard], calls: Sequence[Call], kills: Sequence[tuple[float, str]],
     memory: Sequence[Memory], left: Sequence[str],
 ) -> SoakReport:  # fmt: skip
-    """The figures of a run."""
+    """The figures of a run. `kills` are times and stages."""
     late = [value for caller in heard for value in lateness(caller, MODEL.fps)]
     statuses: dict[str, Counter[str]] = {}
     for call in calls:
@@ -141,7 +167,8 @@ def summed(
         refused=sum(caller.result == "refused" for caller in heard),
         ended=[caller.result for caller in heard if caller.result not in _NO_END],
         calls={kind: dict(counts) for kind, counts in sorted(statuses.items())},
-        unexpected=[f"{text}, {len(told)} times{_examples(told)}" for text, told in sorted(unexpected.items())], kills=dict(kills),
+        unexpected=[f"{text}, {len(told)} times{_examples(told)}" for text, told in sorted(unexpected.items())],
+        kills=dict(Counter(stage for _, stage in kills)), late=late_chunks(heard, kills),
         memory=[
             {
                 "deployment": m.deployment, "pid": m.pid, "first_mb": round(m.quarters()[0], 1), "last_mb": round(m.quarters()[1], 1),
@@ -165,7 +192,7 @@ class Soak:
     def __init__(self, address: str, inspector: Inspector, chance: random.Random, poisoned: float) -> None:
         self.heard: list[Heard] = []
         self.calls: list[Call] = []
-        self.kills: Counter[str] = Counter()
+        self.kills: list[tuple[float, str]] = []
         self.memory: dict[int, Memory] = {}
         self._address = address
         self._inspector = inspector
@@ -220,14 +247,14 @@ class Soak:
 
     async def _kill(self) -> None:
         """The youngest replica of a stage, where another one is left; so the oldest shows whether memory grows."""
-        deployment = STAGES[sum(self.kills.values()) % len(STAGES)]
+        deployment = STAGES[len(self.kills) % len(STAGES)]
         answering = [process.pid for process in (await self._inspector.processes())[deployment]]
         if len(answering) < 2:
             return
         known = {pid: age for age, pid in enumerate(self.memory)}
         with suppress(ProcessLookupError):
             os.kill(max(answering, key=lambda pid: known.get(pid, len(known))), signal.SIGKILL)
-            self.kills[deployment] += 1
+            self.kills.append((time.monotonic(), deployment))
 
     async def _again_and_again(self, work: Callable[[], Awaitable[None]]) -> None:
         while True:
@@ -267,9 +294,19 @@ def overrides() -> Overrides:
     return Overrides(grpc_port=0, metrics_port=0, args=args, deployments=blocks, env={"PYTHONPATH": str(ROOT)}, scaling=None)
 
 
+def lateness_by_kill(late: Sequence[Late]) -> list[str]:
+    """How many late chunks followed within `_RECOVERY_S` of a kill of each stage, and how many did not."""
+    groups: dict[str, list[Late]] = {}
+    for chunk in late:
+        soon = chunk.killed_before_s is not None and chunk.killed_before_s <= _RECOVERY_S
+        groups.setdefault(f"within {_RECOVERY_S:g} s of a killed {chunk.killed}" if soon else "at other times", []).append(chunk)
+    return [f"{len(chunks)} {when}, {max(c.late_s for c in chunks):g} s at worst" for when, chunks in sorted(groups.items())]
+
+
 def table(report: SoakReport) -> str:
     seen = f"{report.chunks} chunks, {report.on_time_share:.3%} on time, {report.max_late_s} s late at worst, {report.refused} refused"
     lines = [f"bystanders: {report.sessions} sessions, {seen}; kills {report.kills}; load average {report.load_average}"]
+    lines += [f"  late: {line}" for line in lateness_by_kill(report.late)]
     lines += [f"  {kind:32}{counts}" for kind, counts in report.calls.items()]
     lines += [
         f"  {m['deployment']:14}{m['pid']:>9}{m['first_mb']:>9} MB{m['last_mb']:>9} MB{m['slope_mb_an_hour']:>+9} MB/h"

@@ -24,7 +24,7 @@ from deployments.config.application import AppConfig, FrontDoorSettings, Session
 from deployments.config.tuning import Tuned
 from deployments.links.remote import RemoteDecoder, RemoteDenoiser, RemoteTextEncoder
 from deployments.replicas.metrics_port import Discovery, ReplicaMetrics, Target, announced, metrics_targets
-from deployments.replicas.process import process_statistics
+from deployments.replicas.process import process_statistics, return_freed_memory
 from deployments.replicas.scoreboard import Scoreboard
 from doors.grpc.edge import RpcEdge
 from doors.grpc.health import HealthMonitor
@@ -56,6 +56,7 @@ class FrontDoorReplica:
     async def __init__(  # type: ignore[misc]  # Serve awaits it
         self, config: AppConfig, text_encoder: DeploymentHandle[Any], denoiser: DeploymentHandle[Any], decoder: DeploymentHandle[Any]
     ) -> None:
+        return_freed_memory()
         set_up_logs()
         settings = config.front_door
         timeouts_s = (config.open_timeout_seconds, config.call_timeout_seconds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,6 +14,9 @@ from autoscaling.reports import ProcessStatistics
 _YIELDING = 5  # steps of niceness: a third of the share of CPU time of a process that does not yield, where there is not enough for both
 _LOWEST = 19  # nice(2)
 _CAP_SYS_NICE = 1 << 23  # capabilities(7)
+_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # mallopt(3)
+_LARGE_BYTES = 1024 * 1024
+_ARENAS = 2
 
 
 def process_statistics() -> ProcessStatistics:
@@ -20,6 +24,19 @@ def process_statistics() -> ProcessStatistics:
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     files = sum(1 for _ in Path("/proc/self/fd").iterdir())
     return ProcessStatistics(os.getpid(), len(asyncio.all_tasks()), files, pages * os.sysconf("SC_PAGE_SIZE"))
+
+
+def return_freed_memory() -> None:
+    """Have the C library return large blocks to the kernel once they are freed.
+
+    By default glibc takes the largest block that was ever freed for the size of a usual one, and from then on keeps such blocks. A front
+    door frees uploads: after an hour of them it held 177 MB that nothing used. Other C libraries have no such setting; nothing happens
+    there.
+    """
+    with suppress(AttributeError, OSError):
+        library = ctypes.CDLL(None)
+        library.mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
+        library.mallopt(_M_ARENA_MAX, _ARENAS)
 
 
 @contextmanager

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
-from bench.faults.soak import MODEL, Memory, SoakReport, overrides, summed
+from bench.faults.soak import MODEL, Late, Memory, SoakReport, late_chunks, lateness_by_kill, overrides, summed
 from bench.kit.guests import LEFT, Call, Guests
 from bench.kit.load import Arrival, Chunk, Heard
 from bench.kit.poisoned import NAN, OPEN, STEP, PoisonedSampler
@@ -34,7 +33,7 @@ def caller(late_s: Sequence[float], result: str = "completed") -> Heard:
 def report(
     heard: Sequence[Heard] = (), calls: Sequence[Call] = (), memories: Sequence[Memory] = (), left: Sequence[str] = ()
 ) -> SoakReport:
-    return summed(600.0, 8, 4, heard or [caller([0.0] * 2000)], calls, Counter(Denoiser=1), memories, left)
+    return summed(600.0, 8, 4, heard or [caller([0.0] * 2000)], calls, [(100.0, "Denoiser")], memories, left)
 
 
 @pytest.mark.parametrize(
@@ -76,6 +75,19 @@ def test_a_run_without_fault_misses_nothing() -> None:
 )
 def test_each_fault_is_missed_in_words(made: dict[str, Any], sentence: str) -> None:
     assert report(**made).missed() == [sentence]
+
+
+def test_a_late_chunk_is_laid_beside_the_kill_before_it() -> None:
+    heard = caller([0.0, 0.0, 0.5])
+    at_s = heard.chunks[2].at_s
+    kills = [(at_s - 40.0, "Decoder"), (at_s - 0.25, "Denoiser"), (at_s + 1.0, "TextEncoder")]
+    (late,) = late_chunks([heard], kills)
+    assert late == Late(0.5, round(at_s, 2), "Denoiser", 0.25)
+    assert late_chunks([heard], [])[0].killed_before_s is None
+    assert lateness_by_kill([late, Late(0.1, 3.0, "Decoder", 15.5), Late(0.2, 3.0)]) == [
+        "2 at other times, 0.2 s at worst",
+        "1 within 15 s of a killed Denoiser, 0.5 s at worst",
+    ]
 
 
 def test_what_came_with_an_unexpected_status_is_told_with_it() -> None:
