@@ -24,6 +24,8 @@ _SHOWN_CHARS = 64
 _MAX_TOKEN_CHARS = 256
 _MAX_ACKNOWLEDGED = 32
 _MAX_CHANGE = 2**32 - 1  # the session counts on from it
+# Of the file that a video is scaled to. H.264 needs even sides; beyond 4K, scaling and encoding would cost more than the video itself.
+_MIN_FILE_SIDE, _MAX_FILE_SIDE, _MAX_FILE_PIXELS = 16, 3840, 3840 * 2160
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,10 +76,27 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """The models served, by name, and the one meant by an empty name."""
+    """The models served, by name, and the one meant by an empty name.
+
+    Attributes:
+        aliases: further names, and the names of the models that they mean. One that ends in `*` stands for all names that begin so. A
+            served model's own name comes first, then a whole alias, then the longest alias that fits.
+    """
 
     models: Mapping[str, ModelConfig]
     default: str
+    aliases: Mapping[str, str] = field(default_factory=dict)
+
+    def find(self, name: str) -> ModelConfig | None:
+        """The model that a caller means by `name`; None for none."""
+        served = self.models.get(name or self.default)
+        return self.models.get(self._meant(name)) if served is None else served
+
+    def _meant(self, name: str) -> str:
+        if name in self.aliases:
+            return self.aliases[name]
+        fitting = [alias for alias in self.aliases if alias.endswith("*") and name.startswith(alias[:-1])]
+        return self.aliases[max(fitting, key=len)] if fitting else ""
 
 
 class Problems:
@@ -176,7 +195,7 @@ class Validator:
         at_least = "0 (until stopped)" if endless else "more than 0"
         if not math.isfinite(seconds) or seconds < 0 or seconds > most or (seconds == 0 and not endless):
             problems.add(path, f"must be a number from {at_least} to {most:g}; got {seconds:g}")
-        config = self._catalogue.models.get(request.model or self._catalogue.default)
+        config = self._catalogue.find(request.model)
         if config is None:
             served = ", ".join(sorted(self._catalogue.models))
             problems.add(doorway.path("model"), f"must be one of {served}; got {_shown(request.model)}")
@@ -193,6 +212,17 @@ class Validator:
         least, most, steps = config.min_steps, config.max_steps, request.steps
         if steps and not least <= steps <= most:
             problems.add(doorway.path("steps"), f"must be from {least} to {most}, or 0 for the default; got {steps}")
+
+    def presentation(self, width: int, height: int, doorway: Doorway, problems: Problems) -> None:
+        """The size of a file that the video is scaled to fit; 0 by 0 keeps the model's own."""
+        if (width, height) == (0, 0):
+            return
+        sides = {"width": width, "height": height}
+        bad = {name: side for name, side in sides.items() if not _MIN_FILE_SIDE <= side <= _MAX_FILE_SIDE or side % 2}
+        for name, side in bad.items():
+            problems.add(doorway.path(name), f"must be an even number of pixels from {_MIN_FILE_SIDE} to {_MAX_FILE_SIDE}; got {side}")
+        if not bad and width * height > _MAX_FILE_PIXELS:
+            problems.add(doorway.path("width"), f"must be at most {_MAX_FILE_PIXELS} pixels with the height; got {width}x{height}")
 
     def _guidance(self, problems: Problems, request: VideoRequest, config: ModelConfig, doorway: Doorway) -> None:
         scale, away = config.guidance if request.guidance is None else request.guidance, request.negative_prompt
@@ -240,7 +270,11 @@ def prompt_problem(prompt: str, max_bytes: int) -> str | None:
 
 
 def _text_problem(text: str, max_bytes: int) -> str | None:
-    if (size := len(text.encode())) > max_bytes:
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:  # JSON can hold one half of a pair
+        return f"must be text that UTF-8 can hold; got {_shown(text)}"
+    if size > max_bytes:
         return f"must be at most {max_bytes} bytes of UTF-8; got {size}: {_shown(text)}"
     if (control := _first_control(text)) is not None:
         return f"must hold no control character but tab and line breaks; got {control!a} in {_shown(text)}"

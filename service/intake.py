@@ -24,6 +24,7 @@ class Intake:
         keeper: finds sessions that go on.
         new_id: a new session id.
         new_seed: a seed for requests without one, an unsigned 64-bit number.
+        aliases: further names of models; see `service.checks.Catalogue`.
     """
 
     def __init__(
@@ -34,8 +35,9 @@ class Intake:
         keeper: SessionKeeper,
         new_id: Callable[[], str],
         new_seed: Callable[[], int],
+        aliases: Mapping[str, str] | None = None,
     ) -> None:
-        self.catalogue = Catalogue({name: pipeline.config for name, pipeline in pipelines.items()}, default_model)
+        self.catalogue = Catalogue({name: pipeline.config for name, pipeline in pipelines.items()}, default_model, aliases or {})
         self.limits = limits
         self._pipelines = pipelines
         self.validator = Validator(self.catalogue, limits)

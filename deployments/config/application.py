@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
@@ -19,7 +20,8 @@ from deployments.config.addresses import checked_host, url_parts
 from deployments.config.admission import AdmissionSettings
 from deployments.config.settings import Settings
 from deployments.config.sizes import largest_messages, record_bytes
-from model_core.config import EngineConfig, Execution, ModelConfig, RuntimeConfig
+from deployments.config.stages import DecoderSettings, EngineSettings, RuntimeSettings, TextEncoderSettings
+from model_core.config import Execution, ModelConfig
 from model_core.errors import InvalidRequest, WeightsError
 from model_core.families.checkpoint import Checkpoint
 from model_core.families.described import CheckpointConfig, Choice, describe
@@ -27,90 +29,13 @@ from model_core.presets import DEFAULT_MODEL, MODELS
 from model_core.presets import model_config as preset_config
 from model_core.reopen import ReopenPolicy
 from service.checks import Limits
+from service.model_aliases import model_aliases
 
 _REDIS_VALUE_BYTES = 512 * 1024 * 1024
 
 Host = Annotated[str, AfterValidator(checked_host)]
 Port = Annotated[int, Field(ge=0, le=65535)]
-Threads = Annotated[int, Field(ge=1, le=256)]
-NEURON_TARGETS = ("trn2", "trn3")
-
-
-class RuntimeSettings(Settings):
-    """What a stage runs on; see `model_core.config.RuntimeConfig`. The replica's resources in `deployments` must fit it."""
-
-    name: Literal["cpu", "cuda", "neuron"] = "cpu"
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    weights: Literal["", "int8", "fp8"] = ""
-    channels_last: bool = False
-    compiled: bool = False
-    target: str = ""
-    cores: Annotated[int, Field(ge=0, le=128)] = 0
-    ranks: Annotated[int, Field(ge=1, le=64)] = 1
-    cache: str = ""
-    require_warm: bool = False
-    stuck_seconds: Annotated[float, Field(gt=0, le=86400)] = 60.0
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        neuron = self.name == "neuron"
-        rules = (
-            (not neuron or self.target in NEURON_TARGETS, "target", f"must be one of: {', '.join(NEURON_TARGETS)}", self.target),
-            (not neuron or self.cores >= 1, "cores", "must be the neuron_cores of a replica, 1 or more", self.cores),
-            (not neuron or self.cores % self.ranks == 0, "cores", f"must divide by the {self.ranks} ranks", self.cores),
-            (self.ranks == 1 or not self.require_warm, "require_warm", "must be false with several ranks, which nothing lists", True),
-            (self.ranks == 1 or not self.weights, "weights", "must be empty with several ranks", self.weights),
-            (not neuron or not self.channels_last, "channels_last", "must be false with runtime neuron", self.channels_last),
-            (neuron or self.cores == 0, "cores", f"must be 0 with runtime {self.name}", self.cores),
-            (not neuron or self.compiled, "compiled", "must be true with runtime neuron, which runs nothing else", self.compiled),
-            (not neuron or not self.weights, "weights", "must be empty with runtime neuron", self.weights),
-            (self.name != "cpu" or not self.target, "target", "must be empty with runtime cpu", self.target),
-            (not self.require_warm or bool(self.cache), "cache", "must be a folder where require_warm is on", self.cache),
-            (not self.require_warm or self.compiled, "require_warm", "must be false where nothing is compiled", self.require_warm),
-        )
-        for kept, field, limit, value in rules:
-            if not kept:
-                raise ValueError(f"{field} {limit}; got {value!r}")
-        return self
-
-    def runtime_config(self) -> RuntimeConfig:
-        return RuntimeConfig(**self.model_dump())
-
-
-class EngineSettings(Settings):
-    """One denoise replica; see `model_core.config.EngineConfig`."""
-
-    slots: Annotated[int, Field(ge=1, le=4096)] = 16
-    batch_buckets: tuple[Annotated[int, Field(ge=1)], ...] = (1, 2, 4, 8)
-    max_lead_chunks: Annotated[int, Field(ge=1, le=64)] = 2
-    threads: Threads = 1
-    runtime: RuntimeSettings = RuntimeSettings()
-
-    @field_validator("batch_buckets")
-    @classmethod
-    def _ascending(cls, buckets: tuple[int, ...]) -> tuple[int, ...]:
-        if not buckets or list(buckets) != sorted(set(buckets)):
-            raise ValueError(f"must be a non-empty, strictly ascending list; got {list(buckets)}")
-        return buckets
-
-    def engine_config(self) -> EngineConfig:
-        return EngineConfig(slots=self.slots, batch_buckets=self.batch_buckets, max_lead_chunks=self.max_lead_chunks, threads=self.threads)
-
-
-class TextEncoderSettings(Settings):
-    """One text replica: torch threads, and prompts it may hold at once."""
-
-    threads: Threads = 1
-    max_prompts: Annotated[int, Field(ge=1, le=4096)] = 64
-    runtime: RuntimeSettings = RuntimeSettings()
-
-
-class DecoderSettings(Settings):
-    """One decode replica: torch threads, and sessions it may hold at once."""
-
-    threads: Threads = 1
-    slots: Annotated[int, Field(ge=1, le=4096)] = 16
-    runtime: RuntimeSettings = RuntimeSettings()
+Alias = Annotated[str, Field(pattern=r"^[!-)+-~]{1,128}\*?$")]
 
 
 class TlsSettings(Settings):
@@ -262,6 +187,8 @@ class AppConfig(Settings):
 
     Attributes:
         model: name of a preset, or a checkpoint.
+        aliases: further names that callers may use, each with the name of the model that it means, beside the well-known ones of
+            `service.model_aliases`. One of those that should not count means the empty string; an empty mapping leaves none of them.
         mode: `staged`, a deployment for each stage, or `fused`, one deployment that holds all three.
         stages: module with `build_text_encoder(config)`, `build_denoiser(config, engine)` and `build_decoder(config, denoiser)`.
         link_window: chunks that may be on their way from one stage to the next.
@@ -278,6 +205,7 @@ class AppConfig(Settings):
     """
 
     model: str | CheckpointSettings = DEFAULT_MODEL
+    aliases: Mapping[Alias, str] | None = None
     mode: Literal["staged", "fused"] = "staged"
     stages: str = "model_core.local"
     fps: Annotated[int, Field(ge=1, le=240)] | None = None
@@ -310,6 +238,14 @@ class AppConfig(Settings):
             raise ValueError(str(error)) from None
         except InvalidRequest:
             raise ValueError(f"must be one of: {', '.join(sorted(MODELS))}; got {str(model)[:64]!r}") from None
+
+    @model_validator(mode="after")
+    def _aliases_served(self) -> Self:
+        served = self._named().name
+        for name, meant in (self.aliases or {}).items():
+            if meant not in ("", served):
+                raise ValueError(f"aliases.{name} must be {served}, which is served, or empty for no alias; got {meant[:64]!r}")
+        return self
 
     @model_validator(mode="after")
     def _slots_fit(self) -> Self:
@@ -370,6 +306,10 @@ class AppConfig(Settings):
         """The model's configuration as it is served."""
         preset = self._named()
         return replace(preset, fps=self.fps or preset.fps, execution=self.execution())
+
+    def alias_table(self) -> dict[str, str]:
+        """Further names of models, the well-known ones among them."""
+        return model_aliases(self._named().name, self.aliases)
 
     def _named(self) -> ModelConfig:
         return preset_config(self.model) if isinstance(self.model, str) else self.model.describe()

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from deployments.config.addresses import is_loopback
-from deployments.config.application import AppConfig, RuntimeSettings
+from deployments.config.application import AppConfig
 from deployments.config.names import FRONT_DOOR, FUSED_DEPLOYMENT, STAGE_DEPLOYMENTS
+from deployments.config.stages import RuntimeSettings
 from model_core.stage import Stage
 
 _AUTO_MOST = 100  # replicas, with `num_replicas: auto`

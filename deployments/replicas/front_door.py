@@ -77,7 +77,8 @@ class FrontDoorReplica:
         pipelines = {model.name: VideoPipeline(model, encoder, frames, config.reopen.policy(), keep_chunks)}
         self._runner = SessionRunner(pipelines, self._desk, self._keeper, settings.limits, metrics, clock)
         new_id = partial(secrets.token_hex, 8)
-        intake = Intake(pipelines, model.name, settings.limits, self._keeper, new_id, new_seed=partial(secrets.randbits, 64))
+        new_seed = partial(secrets.randbits, 64)
+        intake = Intake(pipelines, model.name, settings.limits, self._keeper, new_id, new_seed, config.alias_table())
         service = VideoService(intake, self._runner, RpcEdge(SERVICE_NAME, metrics, new_id, self._tracing))
         probes = {
             "text_encoder": encoder.ping,

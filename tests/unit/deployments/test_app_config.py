@@ -44,6 +44,14 @@ def test_shipped_files_name_the_deployments_that_build_makes(path: Path, mode: s
     assert {root.name, *(stage._bound_deployment.name for stage in root.init_args[1:])} == set(names)  # noqa: SLF001
 
 
+def test_aliases_are_added_to_the_well_known_ones_and_an_empty_mapping_leaves_none() -> None:
+    _, config = load(STAGED_CONFIG, Overrides(args={"aliases": {"mine": DEFAULT_MODEL, "sora-2": ""}}))
+    table = config.alias_table()
+    assert (table["mine"], table["sora-2"], table["veo-*"]) == (DEFAULT_MODEL, "", DEFAULT_MODEL)
+    assert AppConfig().alias_table()["sora-2"] == DEFAULT_MODEL
+    assert AppConfig(aliases={}).alias_table() == {}
+
+
 def test_the_defaults_of_a_denoise_replica_are_stated_once() -> None:
     assert AppConfig().engine.engine_config() == EngineConfig()
 
@@ -67,6 +75,8 @@ def test_the_defaults_of_a_denoise_replica_are_stated_once() -> None:
             "endpoint must have a path; a collector's is usually http://127.0.0.1:4318/v1/traces; got 'http://127.0.0.1:4318'",
         ),
         ({"admission": {"mode": "fcfs"}}, "args.admission.mode: Input should be 'measured' or 'none'; got 'fcfs'"),
+        ({"aliases": {"sora-2": "sora"}}, "aliases.sora-2 must be millrace-64, which is served, or empty for no alias; got 'sora'"),
+        ({"aliases": {"a*b": "millrace-64"}}, "args.aliases.a*b"),
         ({"link_windw": 2}, "args.link_windw: Extra inputs are not permitted"),
         ({"front_door": {"limits": {"max_prompt_bytes": "many"}}}, "args.front_door.limits.max_prompt_bytes"),
     ],

@@ -17,7 +17,8 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from deployments.config.application import AppConfig, RuntimeSettings
+from deployments.config.application import AppConfig
+from deployments.config.stages import RuntimeSettings
 from model_core.config import EngineConfig, Execution, RuntimeConfig
 from model_core.errors import RuntimeUnavailable, ShapeNotServed
 from model_core.families.millrace import MillracePainter
