@@ -46,6 +46,7 @@ class Database:
         self._timeout_s = timeout_s
         self._clock = clock
         self._waiting = 0
+        self._closed = False
         self._readers = ThreadPoolExecutor(threads, "database")
         # SQLite has one writer at a time: in line here, they do not poll for its lock.
         self._writers = ThreadPoolExecutor(1, "database-write") if engine.dialect.name == "sqlite" else self._readers
@@ -103,6 +104,8 @@ class Database:
         Raises:
             StageUnavailable: the database stays away for some `timeout_s`, or too many calls wait for it.
         """
+        if self._closed:
+            raise StageUnavailable("the server is shutting down; another one will answer")
         if self._waiting >= _MOST_WAITING:
             raise StageUnavailable(f"{_AWAY}: {_MOST_WAITING} calls wait for it")
         until, pause_s = self._clock.now() + self._timeout_s, _FIRST_PAUSE_S
@@ -125,9 +128,10 @@ class Database:
 
     async def close(self) -> None:
         """Drop calls that wait, let those that run finish, and close all connections."""
-        await asyncio.to_thread(self._close)
+        self._closed = True
+        await asyncio.to_thread(self._end)
 
-    def _close(self) -> None:
+    def _end(self) -> None:
         for threads in (self._writers, self._readers):
             threads.shutdown(wait=True, cancel_futures=True)
         self._engine.dispose()
@@ -157,7 +161,7 @@ def passing(error: Exception) -> bool:
 
 def put_if_absent(connection: Connection, table: Table, values: Mapping[str, Any]) -> bool:
     """Insert one row, unless a row with one of its unique keys is there already. Returns whether it was inserted."""
-    insert = sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)
+    insert: sqlite.Insert | postgresql.Insert = sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)
     return connection.execute(insert.values(values).on_conflict_do_nothing()).rowcount == 1
 
 
@@ -224,5 +228,5 @@ def _make_tables(connection: Connection, place: str) -> None:
 
 def _reason(error: BaseException | None) -> str:
     """The first line of what the driver says. Statements and their values are not in it."""
-    said = str(error.orig if isinstance(error, DBAPIError) else error).strip()
+    said = str(error.orig if isinstance(error, DBAPIError) else error or "no answer").strip()
     return said.splitlines()[0] if said else type(error).__name__

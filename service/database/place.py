@@ -15,8 +15,8 @@ _FORMS = "sqlite:///FILE or postgresql://USER@HOST/NAME"
 _POSTGRES = ("postgresql", "postgresql+psycopg")
 # SQLite's WAL is memory that processes share, which machines do not. Of these it is known that they may span machines.
 _NETWORK = frozenset({
-    "afs", "beegfs", "ceph", "cifs", "fuse.ceph", "fuse.glusterfs", "fuse.juicefs", "fuse.s3fs", "fuse.sshfs", "gpfs", "lustre", "ncpfs", "nfs",
-    "nfs4", "smb3", "smbfs",
+    "afs", "beegfs", "ceph", "cifs", "fuse.ceph", "fuse.glusterfs", "fuse.juicefs", "fuse.s3fs", "fuse.sshfs", "gpfs", "lustre", "ncpfs",
+    "nfs", "nfs4", "smb3", "smbfs",
 })  # fmt: skip
 _OCTAL = re.compile(r"\\([0-7]{3})")
 

@@ -146,6 +146,7 @@ class Job:
         size_bytes, sha256: of the file of a completed job.
         usage: of a completed job.
         attempts: workers that began it.
+        batch, batch_row: the batch that it came with, if any, and its place in it, from 0.
     """
 
     id: str
@@ -175,6 +176,7 @@ class Job:
     attempts: int = 0
     parent: str = ""
     batch: str = ""
+    batch_row: int = 0
     tier: Tier = Tier.DEFAULT
     shown: Mapping[str, Any] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
