@@ -184,6 +184,16 @@ LEDGER = Table(
     Index("ledger_by_time", "started_at"),
 )
 
+# Where each later connection of a session begins, so that a late write of an earlier one bills nothing twice.
+LEDGER_LEGS = Table(
+    "ledger_legs",
+    METADATA,
+    _text("source"),
+    _real("leg"),
+    _integer("first_frame"),
+    PrimaryKeyConstraint("source", "leg"),
+)
+
 AUDIT = Table(
     "audit",
     METADATA,

@@ -7,7 +7,6 @@ tenant's ten thousand; of equals, the tenant that has waited the longest. Within
 from __future__ import annotations
 
 import heapq
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -89,8 +88,8 @@ def requeue(connection: Connection, job_id: str, policy: JobPolicy, now: float, 
 
 def claim(connection: Connection, worker: str, lease_s: float, most: int, now: float, on_end: OnEnd) -> list[ClaimedJob]:
     """Begin up to `most` jobs for `worker`."""
-    counts = select(JOBS.c.tenant, func.count()).where(JOBS.c.status == RUNNING).group_by(JOBS.c.tenant)
-    running: Counter[str] = Counter({tenant: count for tenant, count in connection.execute(counts).tuples()})
+    counts = select(JOBS.c.tenant, func.count().label("jobs")).where(JOBS.c.status == RUNNING).group_by(JOBS.c.tenant)
+    running = {row.tenant: row.jobs for row in connection.execute(counts).all()}
     ids: list[str] = []
     for tier in sorted(tier.value for tier in Tier):
         waiting = {row.tenant: Waiting(row.tenant, row.oldest) for row in connection.execute(_WAITING, {"tier": tier}).all()}
@@ -98,7 +97,7 @@ def claim(connection: Connection, worker: str, lease_s: float, most: int, now: f
             for tenant, places in turns([*waiting.values()], running, most - len(ids)).items():
                 taken = _oldest(connection, tier, tenant, now, places, ids)
                 ids += taken
-                running[tenant] += len(taken)
+                running[tenant] = running.get(tenant, 0) + len(taken)
                 if len(taken) < places:  # there are no more of them, or others are taking them
                     del waiting[tenant]
     return _begin(connection, ids, worker, lease_s, now, on_end) if ids else []

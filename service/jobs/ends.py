@@ -17,15 +17,21 @@ RUNNING: ColumnElement[str] = literal_column("'running'", Text)
 
 
 def end_jobs(
-    connection: Connection, where: ColumnElement[bool], status: JobStatus, now: float, on_end: OnEnd, error: JobError | None = None, **values: Any
+    connection: Connection,
+    where: ColumnElement[bool],
+    status: JobStatus,
+    now: float,
+    on_end: OnEnd,
+    error: JobError | None = None,
+    **values: Any,
 ) -> list[EndedJob]:
     """End the jobs that fit `where`, which must select none that is over. `values` are further columns."""
     ended = (
         update(JOBS)
         .where(where)
         .values(
-            status=status.value, ended_at=now, updated_at=now, expires_at=now + JOBS.c.ttl_s, cancelling=False, worker="", lease_until=null(),
-            checkpoint=null(), error=None if error is None else error_text(error),
+            status=status.value, ended_at=now, updated_at=now, expires_at=now + JOBS.c.ttl_s, cancelling=False, worker="",
+            lease_until=null(), checkpoint=null(), error=None if error is None else error_text(error),
             # Where there are files, the sweep looks soon which of them are needed no more.
             due_at=case((or_(JOBS.c.deleted, JOBS.c.files != "none"), now), else_=now + JOBS.c.ttl_s), **values,
         )

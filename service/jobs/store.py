@@ -26,10 +26,6 @@ from service.jobs.rows import JOB_COLUMNS, checkpoint_text, job_of, usage_text
 from service.jobs.work import Also, Beat, Checkpoint, ClaimedJob, Finished, JobPolicy, LeaseLost, OnEnd
 
 
-def _nothing(connection: Connection) -> None:
-    """An `Also` that writes nothing."""
-
-
 class JobStore:
     """For the workers of one front door.
 
@@ -46,13 +42,14 @@ class JobStore:
         self._now = now
         self._on_end = on_end
 
-    async def claim(self, worker: str, lease_s: float, most: int) -> list[ClaimedJob]:
+    async def claim(self, worker: str, now: float, lease_s: float, most: int) -> list[ClaimedJob]:
         """Begin up to `most` jobs. Jobs of workers whose leases ran out are taken back first.
 
         Args:
             worker: a name for people who look into the table.
+            now: Unix time.
         """
-        return await self._database.run(partial(self._claim, worker, lease_s, most))
+        return await self._database.run(partial(self._claim, worker, now, lease_s, most))
 
     async def beat(self, job_id: str, fence: int, lease_s: float, frames_done: int) -> Beat:
         """Prolong the lease, and report progress, which does not go back."""
@@ -63,7 +60,7 @@ class JobStore:
         values = {"checkpoint": checkpoint_text(checkpoint), "frames_done": _no_less(checkpoint.next_frame), "lost": 0}
         await self._database.run(partial(self._write, job_id, fence, values))
 
-    async def complete(self, job_id: str, fence: int, finished: Finished, also: Also = _nothing) -> Job:
+    async def complete(self, job_id: str, fence: int, finished: Finished, also: Also | None = None) -> None:
         """The file is where `JobFiles.content` finds it. From now on callers see it. Raises LeaseLost.
 
         Args:
@@ -73,18 +70,18 @@ class JobStore:
             "size_bytes": finished.size_bytes, "sha256": finished.sha256, "usage": usage_text(finished.usage),
             "frames_done": JOBS.c.frames_total,
         }  # fmt: skip
-        return await self._database.run(partial(self._end, job_id, fence, JobStatus.COMPLETED, None, values, also))
+        await self._database.run(partial(self._end, job_id, fence, JobStatus.COMPLETED, None, values, also))
 
-    async def fail(self, job_id: str, fence: int, error: JobError, also: Also = _nothing) -> Job:
+    async def fail(self, job_id: str, fence: int, error: JobError, also: Also | None = None) -> None:
         """It cannot be made. Raises LeaseLost."""
-        return await self._database.run(partial(self._end, job_id, fence, JobStatus.FAILED, error, {}, also))
+        await self._database.run(partial(self._end, job_id, fence, JobStatus.FAILED, error, {}, also))
 
-    async def cancelled(self, job_id: str, fence: int, also: Also = _nothing) -> Job:
+    async def cancelled(self, job_id: str, fence: int, also: Also | None = None) -> None:
         """The worker has stopped, since a beat said so. Raises LeaseLost."""
-        return await self._database.run(partial(self._end, job_id, fence, JobStatus.CANCELLED, None, {}, also))
+        await self._database.run(partial(self._end, job_id, fence, JobStatus.CANCELLED, None, {}, also))
 
     async def release(self, job_id: str, fence: int, after_s: float = 0.0) -> None:
-        """Give the job back, to be begun again not before `after_s` has passed. One that is to be cancelled ends; one that was lost stays."""
+        """Give the job back, to be begun again not before `after_s` has passed. One that is to be cancelled ends."""
         await self._database.run(partial(self._release, job_id, fence, after_s))
 
     async def read(self, job_ids: Sequence[str]) -> dict[str, Job]:
@@ -98,8 +95,7 @@ class JobStore:
     def _recover(self, connection: Connection) -> None:
         recover(connection, self._policy, self._now(), self._on_end)
 
-    def _claim(self, worker: str, lease_s: float, most: int, connection: Connection) -> list[ClaimedJob]:
-        now = self._now()
+    def _claim(self, worker: str, now: float, lease_s: float, most: int, connection: Connection) -> list[ClaimedJob]:
         recover(connection, self._policy, now, self._on_end)
         return claim(connection, worker, lease_s, most, now, self._on_end) if most > 0 else []
 
@@ -116,18 +112,23 @@ class JobStore:
             raise _lost(job_id)
 
     def _end(
-        self, job_id: str, fence: int, status: JobStatus, error: JobError | None, values: dict[str, Any], also: Also, connection: Connection
-    ) -> Job:
-        ended = end_jobs(connection, _held(job_id, fence), status, self._now(), self._on_end, error, **values)
-        if ended:
-            also(connection)
-            return ended[0].job
+        self,
+        job_id: str,
+        fence: int,
+        status: JobStatus,
+        error: JobError | None,
+        values: dict[str, Any],
+        also: Also | None,
+        connection: Connection,
+    ) -> None:
+        if end_jobs(connection, _held(job_id, fence), status, self._now(), self._on_end, error, **values):
+            if also is not None:
+                also(connection)
+            return
         # After a lost connection the same write may come twice.
-        again = select(*JOB_COLUMNS).where(JOBS.c.id == job_id, JOBS.c.fence == fence, JOBS.c.status == status.value)
-        row = connection.execute(again).one_or_none()
-        if row is None:
+        again = select(JOBS.c.id).where(JOBS.c.id == job_id, JOBS.c.fence == fence, JOBS.c.status == status.value)
+        if connection.execute(again).one_or_none() is None:
             raise _lost(job_id)
-        return job_of(row)
 
     def _release(self, job_id: str, fence: int, after_s: float, connection: Connection) -> None:
         now, held = self._now(), select(JOBS.c.cancelling, JOBS.c.lost).where(_held(job_id, fence)).with_for_update()
