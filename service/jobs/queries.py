@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, literal, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, and_, func, literal, select, tuple_, update
+from sqlalchemy.exc import IntegrityError
 
 from service.database.engine import put_if_absent
 from service.database.schema import JOBS
+from service.jobs.batches import Batch
 from service.jobs.ends import QUEUED, end_jobs
 from service.jobs.job import IdempotencyConflict, Job, JobNotFound, JobPage, JobQuery, JobStatus
 from service.jobs.rows import JOB_COLUMNS, job_of
@@ -17,13 +19,14 @@ from service.jobs.work import OnEnd
 _MOST_A_PAGE = 1000
 
 
-class Raced(Exception):  # noqa: N818 - never leaves the service
+class Raced(Exception):
     """Another transaction put a row with the same key meanwhile: look again."""
 
 
 def put_job(connection: Connection, values: dict[str, Any], reserve: Callable[[], None]) -> tuple[Job, bool]:
-    """Insert a row, and return its job, and whether it is new: its idempotency key may have made a job before, and so may this very call,
-    whose connection was lost after the commit.
+    """Insert a row. Returns its job, and whether it is new.
+
+    Its idempotency key may have made a job before. So may this very call, whose connection was lost after the commit.
 
     Args:
         reserve: called before a row is inserted.
@@ -44,13 +47,24 @@ def put_job(connection: Connection, values: dict[str, Any], reserve: Callable[[]
     return job_of(connection.execute(mine).one()), True
 
 
-def put_batch(connection: Connection, rows: Sequence[dict[str, Any]], reserve: Callable[[], None]) -> bool:
-    """Insert the rows of a batch. Returns False: it is there already, since a commit whose connection was lost arrived."""
-    if connection.execute(select(JOBS.c.id).where(JOBS.c.batch == rows[0]["batch"]).limit(1)).first() is not None:
-        return False
+def put_batch(connection: Connection, rows: Sequence[dict[str, Any]], reserve: Callable[[], None]) -> tuple[str, bool]:
+    """Insert the rows of a batch, the first of which has the batch's idempotency key. Returns its id, and whether it is new, as `put_job`.
+
+    Raises as `put_job`.
+    """
+    first = rows[0]
+    batch: str = first["batch"]
+    earlier = by_key(connection, first["tenant"], first["door"], first["idempotency_key"])
+    if earlier is not None:
+        return same_request(earlier, first["request_hash"]).batch, False
+    if connection.execute(select(JOBS.c.id).where(JOBS.c.batch == batch).limit(1)).first() is not None:
+        return batch, False
     reserve()
-    connection.execute(JOBS.insert(), list(rows))
-    return True
+    try:
+        connection.execute(JOBS.insert(), list(rows))
+    except IntegrityError as error:
+        raise Raced from error
+    return batch, True
 
 
 def by_key(connection: Connection, tenant: str, door: str, key: str | None) -> Any:
@@ -86,6 +100,16 @@ def batch_jobs(connection: Connection, tenant: str, batch: str, after_row: int, 
     """Up to `most` jobs of a batch from the row after `after_row` on, by row."""
     ours = (JOBS.c.batch == batch, JOBS.c.tenant == tenant, JOBS.c.deleted.is_(False), JOBS.c.batch_row > after_row)
     return [job_of(row) for row in connection.execute(select(*JOB_COLUMNS).where(*ours).order_by(JOBS.c.batch_row).limit(most)).all()]
+
+
+def batch_of(connection: Connection, tenant: str, batch: str) -> Batch:
+    """How far a batch is. Raises JobNotFound: the tenant has none of that id."""
+    ours = (JOBS.c.batch == batch, JOBS.c.tenant == tenant, JOBS.c.deleted.is_(False))
+    counts = select(JOBS.c.status, func.count().label("jobs"), func.min(JOBS.c.created_at).label("made")).where(*ours)
+    rows = connection.execute(counts.group_by(JOBS.c.status)).all()
+    if not rows:
+        raise JobNotFound(f"no batch has the id {batch[:64]!a}")
+    return Batch(batch, min(row.made for row in rows), {JobStatus(row.status): row.jobs for row in rows})
 
 
 def cancel(connection: Connection, tenant: str, job_id: str, now: float, on_end: OnEnd) -> Job:
