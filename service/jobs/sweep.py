@@ -1,7 +1,7 @@
 """What time does to jobs: files that are needed no more go, jobs expire, and their rows go in the end.
 
-A row says in `due_at` when the sweep has something to do about it, and in `files` what the store of artifacts may still have of it. Files go
-before the row forgets them, so a sweep that dies half way leaves nothing behind: another one does the same again.
+A row says in `due_at` when the sweep has something to do about it, and in `files` what the store of artifacts may still have of it. Files
+go before the row forgets them, so a sweep that dies half way leaves nothing behind: another one does the same again.
 
     queued for too long                  → failed
     over                                 its files go, but for the result of a completed job
@@ -186,7 +186,7 @@ class Sweep:
                     emptying.append((row.id, kind is Chore.TRIM))
                 case Chore.NOTHING:
                     _set(connection, row.id, due_at=row.expires_at)
-        return Swept(failed=failed, expired=expired, forgotten=forgotten), emptying, len(rows) == _AT_ONCE or expired > 0
+        return Swept(failed=failed, expired=expired, forgotten=forgotten), emptying, len(rows) == _AT_ONCE or expired + failed > 0
 
     def _fail(self, connection: Connection, job_id: str, now: float) -> None:
         message = f"no worker took it up within {self._policy.max_queued_s:g} s"
