@@ -12,7 +12,7 @@ STAMP_DOCS := $(VENV_DOCS)/.installed
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help examples install docs docs-serve wire coverage hooks fmt lint types imports layout check test test-unit test-processors test-ray test-cluster proto observability observe observe-check trace kuberay demo realtime bench bench-quick streams eval overload costs burst simulate sim-vs-real serve faults cancels soak parity gate gate-demo families clean
+.PHONY: help examples install docs docs-serve wire coverage hooks fmt lint types imports layout check test test-unit test-processors test-ray test-cluster proto observability observe observe-check trace kuberay demo realtime bench bench-quick streams eval overload costs job-table burst simulate sim-vs-real serve faults cancels soak parity gate gate-demo families clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -153,6 +153,9 @@ streams: $(STAMP) ## 2,000 open streams on one front door: memory, errors, first
 
 costs: $(STAMP) ## what metrics of a chunk and a scaling decision cost in processor time, within bounds
 	$(BIN)/python -m bench.costs.hot_path
+
+job-table: $(STAMP) ## 10,000 queued jobs on SQLite and PostgreSQL: time to claim and to list, cost of a thousand pollers, memory
+	$(BIN)/python -m bench.costs.job_table
 
 ##@ Measure admission and scaling
 

@@ -45,7 +45,7 @@ async def test_the_first_is_answered_at_once_and_those_after_it_together() -> No
     await clock.advance(0.5)
     assert not any(task.done() for task in asked)
     await clock.advance(0.5)
-    assert [job and job.id for job in await asyncio.gather(*asked)] == ["a", "b", "a", None]
+    assert [None if job is None else job.id for job in await asyncio.gather(*asked)] == ["a", "b", "a", None]
     assert table.queries == [["a"], ["a", "b", "missing"]]
     await clock.advance(5.0)
     assert await lookup.get("b") == table.jobs["b"]
