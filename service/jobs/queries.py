@@ -125,13 +125,14 @@ def cancel(connection: Connection, tenant: str, job_id: str, now: float, on_end:
     return job_of(connection.execute(select(*JOB_COLUMNS).where(JOBS.c.id == job_id)).one())
 
 
-def delete(connection: Connection, tenant: str, job_id: str, now: float, on_end: OnEnd) -> None:
-    """Cancel a job and hide it. The sweep removes its files, then its row. Its idempotency key is free again. Raises JobNotFound."""
+def delete(connection: Connection, tenant: str, job_id: str, now: float, on_end: OnEnd) -> Job:
+    """Cancel a job and hide it. Returns it as it was. The sweep removes its files, then its row. Its idempotency key is free again. Raises JobNotFound."""
     job = cancel(connection, tenant, job_id, now, on_end)
     values: dict[str, Any] = {"deleted": True, "idempotency_key": None, "updated_at": now}
     if job.status.over:
         values["due_at"] = now
     connection.execute(update(JOBS).where(JOBS.c.id == job_id).values(**values))
+    return job
 
 
 def not_found(job_id: str) -> JobNotFound:

@@ -76,6 +76,7 @@ class TableDesk:
         on_end: told of jobs that end here: those that are cancelled before they begin.
         audit: told of what callers change.
         wake: called when there is a new job, which other front doors find a little later by themselves.
+        cancelling: called with the id of a running job that is to be cancelled, which its worker sees at its next beat at the latest.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class TableDesk:
         on_end: OnEnd = nobody_waits,
         audit: JobAudit = no_audit,
         wake: Callable[[], None] = lambda: None,
+        cancelling: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._database = database
         self._files = files
@@ -102,6 +104,7 @@ class TableDesk:
         self._on_end = on_end
         self._audit = audit
         self._wake = wake
+        self._cancelling = cancelling
         self._lookup = Lookup(lambda ids: database.run(partial(read_jobs, job_ids=ids), write=False), clock)
 
     async def submit(self, principal: Principal, new: NewJob) -> Job:
@@ -173,11 +176,16 @@ class TableDesk:
 
     async def cancel(self, principal: Principal, job_id: str) -> Job:
         """See `JobDesk`."""
-        return await self._database.run(partial(self._cancel, principal=principal, job_id=job_id))
+        job = await self._database.run(partial(self._cancel, principal=principal, job_id=job_id))
+        if job.cancelling:
+            self._cancelling(job_id)
+        return job
 
     async def delete(self, principal: Principal, job_id: str) -> None:
         """See `JobDesk`. The files go with the next sweep."""
-        await self._database.run(partial(self._delete, principal=principal, job_id=job_id))
+        job = await self._database.run(partial(self._delete, principal=principal, job_id=job_id))
+        if job.cancelling:
+            self._cancelling(job_id)
 
     async def content(self, principal: Principal, job_id: str, variant: Variant = Variant.VIDEO) -> Content:
         """See `JobDesk`."""
@@ -267,6 +275,7 @@ class TableDesk:
         self._audit(connection, principal, "job.cancel", job_id)
         return job
 
-    def _delete(self, connection: Connection, principal: Principal, job_id: str) -> None:
-        queries.delete(connection, principal.tenant, job_id, self._now(), self._on_end)
+    def _delete(self, connection: Connection, principal: Principal, job_id: str) -> Job:
+        job = queries.delete(connection, principal.tenant, job_id, self._now(), self._on_end)
         self._audit(connection, principal, "job.delete", job_id)
+        return job

@@ -166,6 +166,18 @@ async def test_a_queued_job_that_is_cancelled_ends_at_once_and_others_stay_as_th
     assert jobs.ends.statuses == ["cancelled", "completed"]
 
 
+async def test_a_worker_in_this_process_hears_of_a_cancel_at_once(database: Database) -> None:
+    heard: list[str] = []
+    jobs = Jobs(database, cancelling=heard.append)
+    queued = await jobs.desk.submit(BOB, new_job())
+    await jobs.desk.cancel(BOB, queued.id)
+    first, _ = await jobs.running()
+    await jobs.desk.cancel(ALICE, first)
+    second, _ = await jobs.running()
+    await jobs.desk.delete(ALICE, second)
+    assert heard == [first, second]
+
+
 async def test_a_deleted_job_is_not_found_and_ends(jobs: Jobs) -> None:
     queued = (await jobs.desk.submit(ALICE, new_job(idempotency_key="k"))).id
     await jobs.desk.delete(ALICE, queued)
