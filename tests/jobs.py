@@ -21,7 +21,7 @@ from service.jobs.drafts import JobChecks
 from service.jobs.job import Content, Job, JobNotReady, NewJob, Variant
 from service.jobs.store import JobStore
 from service.jobs.table_desk import TableDesk
-from service.jobs.work import EndedJob, Finished, JobPolicy
+from service.jobs.work import EndedJob, Finished, JobPolicy, OnEnd
 from service.orders import Doorway, Mode, VideoRequest
 
 ALICE = Principal(tenant="alice", subject="key-1", means=Means.KEY)
@@ -87,13 +87,16 @@ class Wall:
 
 
 class Ends:
-    """An `OnEnd` that remembers what it was told by transactions, those that were undone too."""
+    """An `OnEnd` that remembers what it was told by transactions, those that were undone too, and tells `others`."""
 
-    def __init__(self) -> None:
+    def __init__(self, others: Sequence[OnEnd] = ()) -> None:
         self.seen: list[EndedJob] = []
+        self._others = others
 
     def __call__(self, connection: Connection, ended: EndedJob) -> None:
         self.seen.append(ended)
+        for other in self._others:
+            other(connection, ended)
 
     @property
     def statuses(self) -> list[str]:
@@ -111,7 +114,7 @@ class Jobs:
     def __init__(self, database: Database, policy: JobPolicy = POLICY, **desk: Any) -> None:
         config = millrace_64()
         self.database, self.policy = database, policy
-        self.wall, self.ends = Wall(), Ends()
+        self.wall, self.ends = Wall(), Ends(desk.pop("told", ()))
         self.files = Files(self.wall)
         self.woken = 0
         numbers = itertools.count(1)

@@ -126,7 +126,10 @@ def cancel(connection: Connection, tenant: str, job_id: str, now: float, on_end:
 
 
 def delete(connection: Connection, tenant: str, job_id: str, now: float, on_end: OnEnd) -> Job:
-    """Cancel a job and hide it. Returns it as it was. The sweep removes its files, then its row. Its idempotency key is free again. Raises JobNotFound."""
+    """Cancel a job and hide it. Returns it as it was before. Raises JobNotFound.
+
+    The sweep removes its files, then its row. Its idempotency key is free again.
+    """
     job = cancel(connection, tenant, job_id, now, on_end)
     values: dict[str, Any] = {"deleted": True, "idempotency_key": None, "updated_at": now}
     if job.status.over:
