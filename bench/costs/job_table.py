@@ -123,13 +123,15 @@ class Filled:
         return took
 
     async def lists(self, times: int) -> list[float]:
-        queries = itertools.cycle((
-            JobQuery(),
-            JobQuery(limit=20, ascending=True),
-            JobQuery(door="runway"),
-            JobQuery(statuses=frozenset({JobStatus.COMPLETED})),
-            JobQuery(after="middle"),
-        ))
+        queries = itertools.cycle(
+            (
+                JobQuery(),
+                JobQuery(limit=20, ascending=True),
+                JobQuery(door="runway"),
+                JobQuery(statuses=frozenset({JobStatus.COMPLETED})),
+                JobQuery(after="middle"),
+            )
+        )
 
         async def page(number: int) -> None:
             principal, middle = self.ids[(number * 37) % len(self.ids)]

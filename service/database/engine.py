@@ -162,7 +162,9 @@ def passing(error: Exception) -> bool:
 def put_if_absent(connection: Connection, table: Table, values: Mapping[str, Any]) -> bool:
     """Insert one row, unless a row with one of its unique keys is there already. Returns whether it was inserted."""
     insert: sqlite.Insert | postgresql.Insert = sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)
-    return connection.execute(insert.values(values).on_conflict_do_nothing()).rowcount == 1
+    # SQLAlchemy has the key returned by itself, and then counts no rows.
+    put = insert.values(values).on_conflict_do_nothing().returning(*table.primary_key.columns)
+    return connection.execute(put).first() is not None
 
 
 def _sqlite(url: URL, threads: int, timeout_s: float) -> Engine:

@@ -139,9 +139,7 @@ def _row(line: bytes, number: int, door: str) -> NewJob:
     labels = take("labels", {}, "an object of texts", lambda value: isinstance(value, dict) and all(map(_is_text, value.values())))
     problems.check()
     width, height = map(int, size.split("x")) if size else (0, 0)
-    return NewJob(
-        door=door, request=request, doorway=doorway, presentation=Presentation(width, height), labels=labels, tier=tiers[tier]
-    )
+    return NewJob(door=door, request=request, doorway=doorway, presentation=Presentation(width, height), labels=labels, tier=tiers[tier])
 
 
 class _Fields:

@@ -74,13 +74,9 @@ class Swept:
 
 def chore(row: Aged, now: float) -> Chore:
     """The next thing to do about a row that is due."""
-    if row.status is JobStatus.QUEUED:
-        return Chore.FAIL
     if not row.status.over:
-        return Chore.NOTHING
-    if row.deleted:
-        return Chore.FORGET if row.files == "none" else Chore.EMPTY
-    if row.status is JobStatus.EXPIRED:
+        return Chore.FAIL if row.status is JobStatus.QUEUED else Chore.NOTHING
+    if row.deleted or row.status is JobStatus.EXPIRED:
         return Chore.FORGET if row.files == "none" else Chore.EMPTY
     if row.expires_at is not None and row.expires_at <= now:
         return Chore.EXPIRE

@@ -57,7 +57,11 @@ def test_what_is_wrong_is_named_with_its_limit_and_value(changes: dict[str, Any]
 
 def test_fields_have_the_callers_names_and_all_are_checked_at_once() -> None:
     doorway = Doorway(Mode.STREAM, prefix="body.", names={"seconds": "duration", "width": "size"})
-    also = JobChecks(VALIDATOR, POLICY, new_seed=lambda: 7, also=[lambda principal, new, problems: problems.add("hook", "is blocked")])
+
+    def hook(principal: Principal, new: NewJob, problems: Problems) -> None:
+        problems.add("hook", "is blocked")
+
+    also = JobChecks(VALIDATOR, POLICY, new_seed=lambda: 7, also=[hook])
     found = violations(new_job("", seconds=99.0, doorway=doorway, presentation=Presentation(2, 2)), checks=also)
     assert set(found) == {"body.prompt", "duration", "size", "body.height", "hook"}
 

@@ -25,6 +25,12 @@ def sweep_of(jobs: Jobs) -> Sweep:
     return Sweep(jobs.database, jobs.files, jobs.policy, ManualClock(), jobs.wall, jobs.ends)
 
 
+async def slept(clock: ManualClock) -> None:
+    """Until somebody waits for time to pass."""
+    while not clock.sleepers:  # noqa: ASYNC110 - threads of the database come first
+        await asyncio.sleep(0.001)
+
+
 async def completed(jobs: Jobs) -> str:
     job_id, fence = await jobs.running()
     for name in ("part-0", "record", "result"):
@@ -174,13 +180,11 @@ async def test_the_sweep_goes_on_after_a_failure(jobs: Jobs) -> None:
     job_id = await completed(jobs)
     jobs.files.down = True
     running = asyncio.create_task(sweep.run(60.0))
-    while not clock.sleepers:
-        await asyncio.sleep(0.001)
+    await slept(clock)
     jobs.files.down = False
     jobs.wall.at += 60
     await clock.advance(60.0)
-    while not clock.sleepers:
-        await asyncio.sleep(0.001)
+    await slept(clock)
     assert set(jobs.files.held[job_id]) == {"result"}
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
