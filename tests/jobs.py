@@ -34,7 +34,9 @@ LEASE_S = 30.0
 
 def new_job(prompt: str = "a red ball", **changes: Any) -> NewJob:
     """4 s of video. `seed`, `seconds`, `model`, `footage`, `steps` and `guidance` go into its request, other changes into the job."""
-    given = {name: changes.pop(name) for name in ("seed", "seconds", "model", "footage", "steps", "guidance") if name in changes}
+    given: dict[str, Any] = {
+        name: changes.pop(name) for name in ("seed", "seconds", "model", "footage", "steps", "guidance") if name in changes
+    }
     asked: dict[str, Any] = {"prompt": prompt, "seconds": 4.0, **given}
     job = NewJob(door="openai", request=VideoRequest(**asked), doorway=DOORWAY)
     return replace(job, **changes)
