@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from service.call import Call
 from service.failures import Failure
-from service.identity.principal import Authority, Principal
+from service.identity.principal import Authority, Caller, Principal
 from service.intake import Intake
 from service.jobs.desk import JobDesk
 from service.sessions.runner import SessionRunner
@@ -114,4 +114,24 @@ class Room(Protocol):
 
     def refuse(self, failure: Failure) -> Response:
         """The answer to a call that failed, in the vendor's shape."""
+        ...
+
+
+ReadBody = Callable[[], Awaitable[bytes]]
+"""Reads the whole body, within its limits, once; a later call returns the same bytes. Raises as `HttpRequest.body`."""
+
+
+@runtime_checkable
+class Authenticating(Protocol):
+    """What a room adds whose clients prove by the request itself who they are, as AWS's signatures do.
+
+    The edge asks it for `Credentials.USUAL` endpoints, before it looks for the usual credentials.
+    """
+
+    async def authenticate(self, request: Request, body: ReadBody, authority: Authority, caller: Caller) -> Principal | None:
+        """Who calls; None where the request holds no such proof, so that the usual credentials count.
+
+        Raises:
+            Unauthenticated, StageUnavailable: as `Authority`; and whatever `body` raises.
+        """
         ...
