@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from model_core.errors import CapacityExceeded, FieldViolation, InvalidRequest, StageUnavailable
+from model_core.errors import CapacityExceeded, FieldViolation, HeadraceError, InvalidRequest, StageUnavailable
 from service.call import ReaderStalled
 from service.identity.principal import Forbidden, QuotaExceeded, Unauthenticated
 from service.jobs.job import IdempotencyConflict, JobNotFound, JobNotReady
@@ -14,6 +14,10 @@ from service.sessions.file import FileTooLarge
 
 # Long enough for a stage to be replaced, short enough that a viewer still waits.
 UNAVAILABLE_RETRY_S = 2.0
+
+
+class NotServed(HeadraceError):
+    """This server is not set up for that, so to try again is no use."""
 
 
 class Kind(Enum):
@@ -30,6 +34,7 @@ class Kind(Enum):
     QUOTA = "quota"  # a limit of the tenant's
     UNAVAILABLE = "unavailable"
     STALLED = "stalled"
+    NOT_SERVED = "not_served"  # as jobs without a database
     INTERNAL = "internal"
 
 
@@ -48,6 +53,7 @@ _KINDS: dict[type[Exception], Kind] = {
     QuotaExceeded: Kind.QUOTA,
     StageUnavailable: Kind.UNAVAILABLE,
     ReaderStalled: Kind.STALLED,
+    NotServed: Kind.NOT_SERVED,
 }
 
 
