@@ -61,8 +61,11 @@ class VideoPipeline:
         embedding = within_tokens(await self._encoder.encode(request.prompt), self.config, "prompt")
         guidance = await guidance_for(request, self._encoder, self.config, embedding.numerics)
         given = None if request.footage is None else await self._encoder.condition(request.footage)
-        request = replace(request, footage=None)  # what was made of it stands in the log
         log = SessionLog(embedding, request.num_steps, self._extent, given)
+        for number, (frame, prompt) in enumerate(request.later_prompts):
+            later = await self._encoder.encode(prompt, embedding.numerics)
+            log.change_prompt(within_tokens(later, self.config, f"later_prompts[{number}]"), self.config.grid.chunk_from(frame))
+        request = replace(request, footage=None, later_prompts=())  # what was made of them stands in the log
         return Session(
             self.config, self._encoder, self._decoder, request, log, self._reopen, fingerprint=self.fingerprint, guidance=guidance
         )

@@ -18,6 +18,7 @@ class SessionRequest:
         num_frames: None for a stream that runs until stopped.
         footage: the image or video that the session is given besides its prompt.
         guidance, negative_prompt: None for the model's own.
+        later_prompts: each is in force from the first chunk that begins with its frame or later.
     """
 
     session_id: str
@@ -29,6 +30,7 @@ class SessionRequest:
     footage: Footage | None = None
     guidance: float | None = None
     negative_prompt: str | None = None
+    later_prompts: tuple[tuple[int, str], ...] = ()
 
     def scale(self, config: ModelConfig) -> float:
         """Of its guidance."""

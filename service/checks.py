@@ -23,6 +23,7 @@ T = TypeVar("T")
 _SHOWN_CHARS = 64
 _MAX_TOKEN_CHARS = 256
 _MAX_ACKNOWLEDGED = 32
+_MAX_LATER_PROMPTS = 31
 _MAX_CHANGE = 2**32 - 1  # the session counts on from it
 # Of the file that a video is scaled to. H.264 needs even sides; beyond 4K, scaling and encoding would cost more than the video itself.
 _MIN_FILE_SIDE, _MAX_FILE_SIDE, _MAX_FILE_PIXELS = 16, 3840, 3840 * 2160
@@ -146,6 +147,7 @@ class Validator:
         if config is not None:
             self._shape(problems, request, config, doorway)
             self._guidance(problems, request, config, doorway)
+            self._later_prompts(problems, request, config, doorway)
         upload = None if config is None else self._upload(problems, request, config, doorway)
         codec = Codec.RAW_RGB if doorway.mode is Mode.FILE else request.codec
         if config is not None and not problems:
@@ -161,6 +163,7 @@ class Validator:
             codec=codec,
             guidance=config.guidance if request.guidance is None else request.guidance,
             negative_prompt=config.negative_prompt if request.negative_prompt is None else request.negative_prompt,
+            later_prompts=tuple((round(seconds * config.fps), prompt) for seconds, prompt in request.later_prompts),
         )
         return Order(made, config, lead_s, doorway, upload=upload)
 
@@ -234,6 +237,22 @@ class Validator:
         problem = useless if scale == 1 else _text_problem(away, self._limits.max_prompt_bytes)
         if problem is not None:
             problems.add(doorway.path("negative_prompt"), problem)
+
+    def _later_prompts(self, problems: Problems, request: VideoRequest, config: ModelConfig, doorway: Doorway) -> None:
+        """Each must come after the one before, before the end, and with a chunk of its own left to be made."""
+        if (count := len(request.later_prompts)) > _MAX_LATER_PROMPTS:
+            problems.add(doorway.path("later_prompts"), f"must be at most {_MAX_LATER_PROMPTS}; got {count}")
+            return
+        before, end, chunks = 0.0, request.seconds if request.seconds > 0 else math.inf, config.grid.chunks
+        for number, (seconds, prompt) in enumerate(request.later_prompts):
+            path = doorway.path(f"later_prompts[{number}]")
+            if not before < seconds < end:  # nor is it NaN
+                problems.add(path, f"must begin after {before:g} and before {end:g} seconds; got {seconds:g}")
+                return
+            if chunks is not None and config.grid.chunk_from(round(seconds * config.fps)) >= chunks:
+                problems.add(path, f"must be unset: model {config.name} begins no chunk at {seconds:g} seconds or later")
+            self._prompt(problems, prompt, path)
+            before = seconds
 
     def _upload(self, problems: Problems, request: VideoRequest, config: ModelConfig, doorway: Doorway) -> Upload | None:
         """The image or video, as far as its size and first bytes can be judged."""

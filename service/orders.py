@@ -66,6 +66,7 @@ class VideoRequest:
         footage: the kind and the bytes of an image or video to begin with.
         codec: of the frames; a file has its own.
         max_lead_seconds: how far frames may run ahead of playback; 0 means unpaced, in `Mode.STREAM`.
+        later_prompts: what to show from so many seconds on, each until the next, ascending. A chunk has one prompt.
     """
 
     prompt: str
@@ -80,6 +81,7 @@ class VideoRequest:
     footage: tuple[Media, bytes] | None = None
     codec: Codec = DEFAULT_CODEC
     max_lead_seconds: float = 0.0
+    later_prompts: tuple[tuple[float, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
