@@ -9,9 +9,17 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from starlette.requests import Request
+
+from model_core.errors import FieldViolation, InvalidRequest
 from service.checks import Problems
+from service.intake import Intake
+from service.orders import Doorway, VideoRequest
 
 MAX_SEED = 2**64 - 1
+IDEMPOTENCY_KEY = "Idempotency-Key"
+
+_MAX_KEY_CHARS = 256
 
 _SHOWN_CHARS = 64
 # Decoding less than this takes less time than a thread does.
@@ -48,6 +56,10 @@ class Given:
     def refuse(self, name: str, must: str) -> None:
         """Add that a member `must …`, with the value that it has."""
         self._problems.add(self.path(name), f"{must}; got {shown(self._members.get(name))}")
+
+    def refuse_item(self, name: str, index: int, must: str) -> None:
+        """The same, of an item of the list that a member is."""
+        self._problems.add(f"{self.path(name)}[{index}]", f"{must}; got {shown(self._members[name][index])}")
 
     def unset(self, name: str, why: str) -> None:
         """Refuse a member that says what cannot be done."""
@@ -213,3 +225,28 @@ def _whole(value: object) -> int | None:
         except ValueError:  # as "--1"
             return None
     return None
+
+
+def idempotency_key(request: Request, problems: Problems) -> str:
+    """What the caller names the request by, so that the same one makes no second job; empty for nothing."""
+    key = request.headers.get(IDEMPOTENCY_KEY, "")
+    if len(key) > _MAX_KEY_CHARS or not key.isascii() or not key.isprintable():
+        problems.add(IDEMPOTENCY_KEY, f"must be at most {_MAX_KEY_CHARS} printable characters of ASCII; got {len(key)}")
+        return ""
+    return key
+
+
+def check_all(problems: Problems, intake: Intake, request: VideoRequest, doorway: Doorway) -> None:
+    """Raises InvalidRequest with everything that door and service find wrong, if the door has found anything.
+
+    Of each field the first problem counts: one that was unreadable reads as absent, which may be wrong as well.
+    """
+    if not problems:
+        return
+    try:
+        intake.order(request, doorway, problems)
+    except InvalidRequest as error:
+        first: dict[str, FieldViolation] = {}
+        for violation in error.violations:
+            first.setdefault(violation.field, violation)
+        raise InvalidRequest(tuple(first.values())) from None

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.call import Call
-from service.failures import Failure
+from service.failures import Failure, NotServed
 from service.identity.principal import Authority, Caller, Principal
 from service.intake import Intake
 from service.jobs.desk import JobDesk
@@ -33,6 +33,12 @@ class Services:
     jobs: JobDesk | None
     authority: Authority
     public_url: str = ""
+
+    def desk(self) -> JobDesk:
+        """Raises NotServed: the server has no database, and so no jobs."""
+        if self.jobs is None:
+            raise NotServed("this server has no database, and so no jobs")
+        return self.jobs
 
 
 @dataclass(frozen=True, slots=True)
