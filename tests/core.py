@@ -18,6 +18,7 @@ from service.admission.desk import AdmissionDesk
 from service.checks import Limits
 from service.clock import MonotonicClock
 from service.intake import Intake
+from service.model_aliases import model_aliases
 from service.records.keeper import KeeperPolicy, SessionKeeper
 from service.records.store import MemoryStore
 from service.sessions.runner import SessionRunner
@@ -42,7 +43,8 @@ async def core(stages: FakeStages | None = None, *, limits: Limits | None = None
     store, keeping = MemoryStore(64 * 1024 * 1024, clock), KeeperPolicy(ttl_s=60, write_every_s=0.02, timeout_s=0.5)
     keeper = SessionKeeper(store, keeping, metrics, clock, new_token=lambda: secrets.token_urlsafe(24))
     pipelines, ids = {stages.config.name: stages.pipeline}, itertools.count(1)
-    intake = Intake(pipelines, stages.config.name, limits, keeper, new_id=lambda: f"id-{next(ids)}", new_seed=lambda: 5)
+    aliases, new_id = model_aliases(stages.config.name), lambda: f"id-{next(ids)}"
+    intake = Intake(pipelines, stages.config.name, limits, keeper, new_id, new_seed=lambda: 5, aliases=aliases)
     runner = SessionRunner(pipelines, desk, keeper, limits, metrics, clock)
     try:
         yield Core(intake, runner, desk, stages)

@@ -75,8 +75,17 @@ class FakeJobDesk:
     def expire(self, job_id: str) -> Job:
         return self._set(replace(self._jobs[job_id], status=JobStatus.EXPIRED))
 
+    def adopt(self, job_id: str, door: str) -> Job:
+        """As if it had come in by another door."""
+        return self._set(replace(self._jobs[job_id], door=door))
+
     def job(self, job_id: str) -> Job:
         return self._jobs[job_id]
+
+    @property
+    def all(self) -> tuple[Job, ...]:
+        """Oldest first."""
+        return tuple(self._jobs.values())
 
     @property
     def only(self) -> Job:
