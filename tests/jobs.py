@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 from sqlalchemy import Connection, select
@@ -33,10 +33,8 @@ LEASE_S = 30.0
 
 
 def new_job(prompt: str = "a red ball", **changes: Any) -> NewJob:
-    """4 s of video. `seed`, `seconds`, `model`, `footage`, `steps` and `guidance` go into its request, other changes into the job."""
-    given: dict[str, Any] = {
-        name: changes.pop(name) for name in ("seed", "seconds", "model", "footage", "steps", "guidance") if name in changes
-    }
+    """4 s of video. Changes that a request has a field for go into its request, others into the job."""
+    given: dict[str, Any] = {each.name: changes.pop(each.name) for each in fields(VideoRequest) if each.name in changes}
     asked: dict[str, Any] = {"prompt": prompt, "seconds": 4.0, **given}
     job = NewJob(door="openai", request=VideoRequest(**asked), doorway=DOORWAY)
     return replace(job, **changes)

@@ -59,7 +59,7 @@ class Draft:
         away = None if made.guidance == 1 else made.negative_prompt  # which is of no use then, and refused
         request = VideoRequest(
             prompt=made.prompt, model=config.name, seconds=new.request.seconds, seed=made.seed, steps=made.num_steps,
-            guidance=made.guidance, negative_prompt=away,
+            guidance=made.guidance, negative_prompt=away, later_prompts=new.request.later_prompts,
         )  # fmt: skip
         upload = None if new.request.footage is None or upload_key is None else UploadRef(new.request.footage[0], upload_key)
         shape = new.presentation

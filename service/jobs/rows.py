@@ -48,6 +48,7 @@ def claimed_of(row: Any) -> ClaimedJob:
     job, asked = job_of(row), _object(row.request)
     request = VideoRequest(
         prompt=job.prompt, model=job.model, seconds=asked["seconds"], seed=job.seed, steps=job.steps,
+        later_prompts=tuple((float(seconds), prompt) for seconds, prompt in asked["later_prompts"]),
         **{name: asked[name] for name in _REQUESTED},
     )  # fmt: skip
     doorway = Doorway(Mode.FILE, asked["prefix"], asked["names"])
@@ -69,7 +70,7 @@ def request_text(request: VideoRequest, doorway: Doorway, presentation: Presenta
     """What `claimed_of` reads, besides the columns that every job has. `request` is checked and complete."""
     asked: dict[str, Any] = {name: getattr(request, name) for name in _REQUESTED}
     asked |= {"seconds": request.seconds, "prefix": doorway.prefix, "names": dict(doorway.names)}
-    asked |= {"presentation": [presentation.width, presentation.height]}
+    asked |= {"presentation": [presentation.width, presentation.height], "later_prompts": [list(later) for later in request.later_prompts]}
     return as_text(asked | {"upload": None if upload is None else [upload.kind, upload.key]})
 
 

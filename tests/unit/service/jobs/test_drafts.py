@@ -88,7 +88,7 @@ def test_a_check_may_forbid() -> None:
         JobChecks(VALIDATOR, POLICY, new_seed=lambda: 7, also=[check]).draft(ALICE, new_job(), "j1")
 
 
-@pytest.mark.parametrize("changes", [{}, {"guidance": 1.0}, {"steps": 6, "seed": 3}])
+@pytest.mark.parametrize("changes", [{}, {"guidance": 1.0}, {"steps": 6, "seed": 3}, {"later_prompts": ((2.0, "a blue ball"),)}])
 def test_what_a_worker_reads_passes_the_same_checks_and_makes_the_same(changes: dict[str, Any]) -> None:
     draft = CHECKS.draft(ALICE, new_job(**changes), "j1")
 
@@ -110,6 +110,7 @@ def test_the_hash_is_of_what_is_asked_for() -> None:
     others = [
         replace(base, request=replace(base.request, prompt="b")),
         replace(base, request=replace(base.request, seed=1)),
+        replace(base, request=replace(base.request, later_prompts=((2.0, "b"),))),
         replace(base, request=replace(base.request, footage=("image", b"y"))),
         replace(base, presentation=Presentation(64, 64)),
         replace(base, labels={"a": "b"}),
