@@ -2,6 +2,7 @@
 
 ClientError                 any failed call; carries the gRPC code
 ├── BadRequest              the request breaks limits; names each field          (INVALID_ARGUMENT)
+├── Refused                 the key is missing, no good, or not for this         (UNAUTHENTICATED, PERMISSION_DENIED)
 ├── Busy                    no capacity now; says when to retry, where known     (RESOURCE_EXHAUSTED)
 └── Unavailable             no server there, or it cannot serve now              (UNAVAILABLE)
 
@@ -13,6 +14,7 @@ async with HeadraceClient("127.0.0.1:50051") as client:
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from types import TracebackType
@@ -23,7 +25,7 @@ import grpc.aio
 from grpc_health.v1 import health_pb2
 
 from headrace.connection import Connecting, Connection
-from headrace.errors import BadRequest, Busy, ClientError, Unavailable, Violation, client_error
+from headrace.errors import BadRequest, Busy, ClientError, Refused, Unavailable, Violation, client_error
 from headrace.live import LiveEvent, LiveMethod, LiveSession, Replaceable
 from headrace.reconnect import Arrived, Reconnect, asked_again, cancel_asked_for, resuming
 from headrace.target import problem
@@ -33,13 +35,14 @@ StreamEvent = pb.Started | pb.QueuePosition | pb.Frames | pb.QualityChange | pb.
 
 __all__ = [
     "MAX_MESSAGE_BYTES", "TENANT_KEY", "BadRequest", "Busy", "ClientError", "Connecting", "HeadraceClient", "LiveEvent", "LiveSession",
-    "Reconnect", "StreamEvent", "Unavailable", "Violation", "client_error",
+    "Reconnect", "Refused", "StreamEvent", "Unavailable", "Violation", "client_error",
 ]  # fmt: skip
 
 TENANT_KEY = "x-headrace-tenant"  # metadata of a call
 # The largest message that this client takes, and says so to servers, which cut chunks to fit.
 MAX_MESSAGE_BYTES = 256 * 1024 * 1024
 
+_KEY = re.compile(r"[!-~]*")
 _SERVICE = "/headrace.v1.VideoService"
 _HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 _CHANNEL_OPTIONS = (
@@ -67,9 +70,10 @@ class HeadraceClient:
         tenant: whose share of the server's capacity is used; empty: the default's.
         metadata: sent with each call, for instance a `traceparent`.
         connecting: how long to wait for a server that does not answer.
+        key: an API key or a token, sent with each call. It travels in clear without `tls`.
 
     Raises:
-        ValueError: `address` is no address.
+        ValueError: `address` is no address, or `key` cannot be sent.
     """
 
     def __init__(
@@ -79,9 +83,12 @@ class HeadraceClient:
         tenant: str = "",
         metadata: tuple[tuple[str, str], ...] = (),
         connecting: Connecting = Connecting(),  # noqa: B008 - frozen
+        key: str = "",
     ) -> None:
         if (told := problem(address)) is not None:
             raise ValueError(f"address {told}")
+        if not _KEY.fullmatch(key):  # of which gRPC would print all
+            raise ValueError(f"key must be printable ASCII without spaces; got {len(key)} characters, of which some are not")
         options = (*_CHANNEL_OPTIONS, *connecting.options(address))
         if tls is None:
             channel = grpc.aio.insecure_channel(address, options=options)
@@ -89,7 +96,8 @@ class HeadraceClient:
             channel = grpc.aio.secure_channel(address, tls, options=options)
         self._channel = channel
         self._connection = Connection(channel, connecting)
-        self._metadata = ((TENANT_KEY, tenant), *metadata) if tenant else metadata
+        own = ((TENANT_KEY, tenant), ("authorization", f"Bearer {key}" if key else ""))
+        self._metadata = (*((name, value) for name, value in own if value), *metadata)
         self._generate = channel.unary_unary(f"{_SERVICE}/Generate", pb.GenerateRequest.SerializeToString, pb.GenerateResponse.FromString)
         self._stream = channel.unary_stream(f"{_SERVICE}/Stream", pb.StreamRequest.SerializeToString, pb.StreamResponse.FromString)
         self._live: LiveMethod = channel.stream_stream(f"{_SERVICE}/Live", pb.LiveRequest.SerializeToString, pb.LiveResponse.FromString)
@@ -240,7 +248,7 @@ class HeadraceClient:
         """
         try:
             left_s = await self._connection.ready(timeout_s)
-            return list((await self._list(pb.ListModelsRequest(), timeout=left_s)).models)
+            return list((await self._list(pb.ListModelsRequest(), timeout=left_s, metadata=self._metadata)).models)
         except grpc.aio.AioRpcError as error:
             raise client_error(error) from error
 

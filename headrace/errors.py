@@ -33,6 +33,10 @@ class BadRequest(ClientError):
         super().__init__(code, "; ".join(f"{v.field}: {v.description}" for v in violations) or message)
 
 
+class Refused(ClientError):
+    """The server does not know the caller, or the caller may not do this. To try again does not help."""
+
+
 class Busy(ClientError):
     """All capacity is taken. `retry_after_s` is the server's advice, None where it gave none."""
 
@@ -51,6 +55,8 @@ class Unavailable(ClientError):
 
 # What grpc.aio reports when a write meets the end of its call: nothing that the server said.
 _BROKEN_WRITE = "Internal error from Core"
+
+_NOT_FOR_YOU = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
 
 # What gRPC itself reports with the code that servers use for "busy". To try again would not help.
 _TOO_LARGE = ("message larger than max", "metadata size exceeds")
@@ -78,4 +84,4 @@ def client_error(error: grpc.aio.AioRpcError) -> ClientError:
         return Busy(code, message, retry_after_s)
     if code is grpc.StatusCode.UNAVAILABLE:
         return Unavailable(code, message, retry_after_s)
-    return ClientError(code, message)
+    return (Refused if code in _NOT_FOR_YOU else ClientError)(code, message)

@@ -105,7 +105,7 @@ RPC = Label("rpc", ("Generate", "Stream", "Live", "ListModels"))
 OUTCOME = Label(
     "outcome",
     ("completed", "stopped", "draining", "paused", "cancelled", "invalid", "refused", "unavailable", "unknown", "moved", "stalled",
-     "internal"),
+     "unauthenticated", "forbidden", "quota", "internal"),
 )  # fmt: skip
 ANSWER = Label("answer", ("admitted", "degraded", "waiting", "refused"))
 CODEC = Label("codec", ("raw", "jpeg", "fmp4"))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from model_core.errors import CapacityExceeded, HeadraceError, InvalidRequest, StageUnavailable
 from observability.session_trace import SessionTrace
-from service.identity.principal import NOBODY, Principal
+from service.identity.principal import NOBODY, Forbidden, Principal, QuotaExceeded, Unauthenticated
 from service.records.store import SessionMismatch, SessionMoved, SessionNotFound
 
 
@@ -21,7 +21,7 @@ class Call:
     """One call. Its door fills it in and reads `outcome` at the end.
 
     Attributes:
-        tenant: the name that the caller gave; empty for none.
+        tenant: the caller's; empty for none.
         trace: None for a call that is not traced.
         outcome: the label in the metrics of a call that ends without an error.
         principal: who calls, once the door knows.
@@ -43,6 +43,9 @@ _OUTCOMES: dict[type[Exception], str] = {
     SessionMismatch: "unknown",
     SessionMoved: "moved",
     ReaderStalled: "stalled",
+    Unauthenticated: "unauthenticated",
+    Forbidden: "forbidden",
+    QuotaExceeded: "quota",
 }
 
 

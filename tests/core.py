@@ -17,6 +17,7 @@ from observability.metrics import Metrics
 from service.admission.desk import AdmissionDesk
 from service.checks import Limits
 from service.clock import MonotonicClock
+from service.identity.allowance import Quotas
 from service.intake import Intake
 from service.model_aliases import model_aliases
 from service.records.keeper import KeeperPolicy, SessionKeeper
@@ -36,7 +37,9 @@ class Core:
 
 
 @asynccontextmanager
-async def core(stages: FakeStages | None = None, *, limits: Limits | None = None, max_sessions: int = 4) -> AsyncGenerator[Core, None]:
+async def core(
+    stages: FakeStages | None = None, *, limits: Limits | None = None, max_sessions: int = 4, quotas: Quotas | None = None
+) -> AsyncGenerator[Core, None]:
     stages, limits, metrics, clock = stages or FakeStages(), limits or Limits(), Metrics(CollectorRegistry()), MonotonicClock()
     policy = AdmissionConfig(BrownOutConfig(()), max_waiting=4, max_wait_s=1e9)
     desk = AdmissionDesk(policy, Capacity((DenoiseReplica(max_sessions),), 0.3, max_sessions), clock, chance=lambda: 0.5)
@@ -45,7 +48,7 @@ async def core(stages: FakeStages | None = None, *, limits: Limits | None = None
     pipelines, ids = {stages.config.name: stages.pipeline}, itertools.count(1)
     aliases, new_id = model_aliases(stages.config.name), lambda: f"id-{next(ids)}"
     intake = Intake(pipelines, stages.config.name, limits, keeper, new_id, new_seed=lambda: 5, aliases=aliases)
-    runner = SessionRunner(pipelines, desk, keeper, limits, metrics, clock)
+    runner = SessionRunner(pipelines, desk, keeper, limits, metrics, clock, quotas)
     try:
         yield Core(intake, runner, desk, stages)
     finally:

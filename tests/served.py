@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import secrets
+import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -16,9 +17,10 @@ from prometheus_client import CollectorRegistry
 from autoscaling.admission.brownout import BrownOutConfig
 from autoscaling.admission.decide import AdmissionConfig
 from autoscaling.capacity.profile import Capacity, DenoiseReplica
+from doors.grpc.certificates import TlsSource
 from doors.grpc.edge import RpcEdge
 from doors.grpc.health import HealthMonitor, Probe
-from doors.grpc.server import GrpcServer, TlsIdentity
+from doors.grpc.server import GrpcServer
 from doors.grpc.service import SERVICE_NAME, VideoService
 from headrace.client import HeadraceClient
 from headrace.v1 import video_pb2 as pb
@@ -28,6 +30,10 @@ from service.admission.desk import AdmissionDesk
 from service.checks import Limits
 from service.clock import Clock, MonotonicClock
 from service.doors import Doors
+from service.identity.allowance import Quotas
+from service.identity.open_door import OpenDoor
+from service.identity.peers import Proxies
+from service.identity.principal import Authority
 from service.intake import Intake
 from service.records.keeper import KeeperPolicy, SessionKeeper
 from service.records.store import MemoryStore, SessionStore
@@ -83,12 +89,14 @@ async def serving(
     capacity: Capacity | None = None,
     clock: Clock | None = None,
     probes: Mapping[str, Probe] | None = None,
-    tls: TlsIdentity | None = None,
+    tls: TlsSource | None = None,
     with_reflection: bool = True,
     store: SessionStore | None = None,
     keeping: KeeperPolicy = KEEPING,
     port: int = 0,
     tracing: Tracing | None = None,
+    authority: Authority | None = None,
+    quotas: Quotas | None = None,
 ) -> AsyncGenerator[Served, None]:
     stages = stages or FakeStages()
     metrics = Metrics(CollectorRegistry())
@@ -102,11 +110,12 @@ async def serving(
     keeper = SessionKeeper(store, keeping, metrics, MonotonicClock(), new_token=lambda: secrets.token_urlsafe(24))
     pipelines = {stages.config.name: stages.pipeline}
     limits, new_id = limits or Limits(), lambda: f"id-{next(ids)}"
-    runner = SessionRunner(pipelines, desk, keeper, limits, metrics, clock)
+    runner = SessionRunner(pipelines, desk, keeper, limits, metrics, clock, quotas)
+    authority = authority or OpenDoor(Proxies(), time.time)
     service = VideoService(
         Intake(pipelines, stages.config.name, limits, keeper, new_id, new_seed=lambda: SEED),
         runner,
-        RpcEdge(SERVICE_NAME, metrics, new_id, tracing or Tracing()),
+        RpcEdge(SERVICE_NAME, metrics, new_id, tracing or Tracing(), authority),
     )
     probes = probes or dict.fromkeys(("text_encoder", "denoiser", "decoder"), answers)
     monitor = HealthMonitor(probes, (SERVICE_NAME,), interval_s=0.01, timeout_s=0.5)

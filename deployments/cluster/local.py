@@ -139,7 +139,7 @@ def start_local(config_path: Path | None = None, overrides: Overrides | None = N
     private: PrivateRay | None = None
     try:
         if overrides.address is None:
-            _check_private(config.front_door)
+            _check_private(config)
             ports.take(config.front_door.host, config.front_door.port)
             ports.take(config.front_door.metrics_host, config.front_door.metrics_port)
             private = PrivateRay()
@@ -174,17 +174,24 @@ def _deploy(document: dict[str, Any], config: AppConfig, overrides: Overrides, p
     wait_until_ready(look, lambda: _serving(config.front_door), overrides.ready_within_s, tell)
 
 
-def _check_private(door: FrontDoorSettings) -> None:
+def _check_private(config: AppConfig) -> None:
     """Ray's own ports are open to every interface whatever the address of ours, and take code from whoever has the token.
 
-    The front door reads its TLS files on this machine.
+    The front door reads its TLS files on this machine, and the master secret in this environment.
     """
+    door, identity = config.front_door, config.identity
     if not is_loopback(door.host) and not has_token():
         mode = os.environ["RAY_AUTH_MODE"]
         raise _invalid("args.front_door.host", f"must be a loopback address unless RAY_AUTH_MODE is token; got {door.host!r} and {mode!r}")
     for name, path in () if door.tls is None else door.tls:
         if not os.access(path, os.R_OK):
             raise _invalid(f"args.front_door.tls.{name}", f"must be a file that can be read; got {path!r}")
+    clients = identity.certificates
+    if clients is not None and not os.access(clients.ca_file, os.R_OK):
+        raise _invalid("args.identity.certificates.ca_file", f"must be a file that can be read; got {clients.ca_file!r}")
+    if identity.keys == "required" and not os.environ.get(identity.master_variable):
+        wanted = "must name a variable of this environment that holds the master secret"
+        raise _invalid("args.identity.master_variable", f"{wanted}; {identity.master_variable} is not set")
 
 
 def _delete_app() -> None:

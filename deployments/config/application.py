@@ -18,9 +18,11 @@ from autoscaling.admission.brownout import least_tier
 from autoscaling.reports import Terms
 from deployments.config.addresses import checked_host, url_parts
 from deployments.config.admission import AdmissionSettings
+from deployments.config.identity import IdentitySettings, check_exposure
 from deployments.config.settings import Settings
 from deployments.config.sizes import largest_messages, record_bytes
 from deployments.config.stages import DecoderSettings, EngineSettings, RuntimeSettings, TextEncoderSettings
+from deployments.config.state import StateSettings
 from model_core.config import Execution, ModelConfig
 from model_core.errors import InvalidRequest, WeightsError
 from model_core.families.checkpoint import Checkpoint
@@ -225,6 +227,8 @@ class AppConfig(Settings):
     reopen: ReopenSettings = ReopenSettings()
     session_store: SessionStoreSettings = SessionStoreSettings()
     tracing: TracingSettings = TracingSettings()
+    state: StateSettings = StateSettings()
+    identity: IdentitySettings = IdentitySettings()
 
     @field_validator("model")
     @classmethod
@@ -292,6 +296,16 @@ class AppConfig(Settings):
         if (size := record_bytes(model, store.keep_chunks(model))) > most:
             where = "session_store.memory_bytes" if not store.url else "a value of Redis"
             raise ValueError(f"{where} must hold a session's record, {size} bytes for {model.name}; got {most}. Lower replay_seconds")
+        return self
+
+    @model_validator(mode="after")
+    def _callers_are_known(self) -> Self:
+        door = self.front_door
+        check_exposure(self.identity, {"front_door.host": door.host})
+        if self.identity.certificates is not None and door.tls is None:
+            raise ValueError("front_door.tls must be set with identity.certificates, which a caller shows over TLS; got none")
+        if self.identity.keys == "required" and not self.state.url:
+            raise ValueError("identity.keys must be 'off' where state.url is empty: keys are in the database; got 'required'")
         return self
 
     def terms(self) -> Terms:

@@ -36,12 +36,7 @@ def deployments(document: Mapping[str, Any], config: AppConfig) -> list[Deployme
 
 def warnings(config: AppConfig, facts: list[DeploymentFacts]) -> Iterator[str]:
     """What an operator may not have meant, one sentence each: settings that Ray and Headrace accept."""
-    door = config.front_door
-    if not is_loopback(door.host) and door.tls is None:
-        yield f"front_door.host {door.host} faces the network and tls is not set: prompts, frames and resume tokens travel in clear"
-    for name, path in () if door.tls is None else door.tls:
-        if not os.access(path, os.R_OK):
-            yield f"front_door.tls.{name} {path} cannot be read on this machine: it must be on every node that runs a front door"
+    yield from _of_the_front_door(config)
     by_name = {each.name: each for each in facts}
     doors = by_name.get(FRONT_DOOR)
     if doors is not None and doors.max_replicas > 1 and not config.session_store.url:
@@ -55,6 +50,22 @@ def warnings(config: AppConfig, facts: list[DeploymentFacts]) -> Iterator[str]:
             if device in each.runtimes and not reserved:
                 wanted = "num_gpus" if device == "cuda" else "resources: {neuron_cores: ...}"
                 yield f"{each.name} runs on {device} and reserves none: set {wanted} in its ray_actor_options"
+
+
+def _of_the_front_door(config: AppConfig) -> Iterator[str]:
+    door = config.front_door
+    if not is_loopback(door.host) and config.identity.insecure:
+        yield f"identity.insecure is true and front_door.host {door.host} faces the network: anybody there can call"
+    if not is_loopback(door.host) and door.tls is None:
+        travels = "prompts, frames, API keys and resume tokens travel in clear"
+        yield f"front_door.host {door.host} faces the network and tls is not set: {travels}"
+    for name, path in () if door.tls is None else door.tls:
+        if not os.access(path, os.R_OK):
+            yield f"front_door.tls.{name} {path} cannot be read on this machine: it must be on every node that runs a front door"
+    clients = config.identity.certificates
+    if clients is not None and not os.access(clients.ca_file, os.R_OK):
+        where = "it must be on every node that runs a front door"
+        yield f"identity.certificates.ca_file {clients.ca_file} cannot be read on this machine: {where}"
 
 
 def _facts(block: Mapping[str, Any], config: AppConfig) -> DeploymentFacts:

@@ -23,12 +23,15 @@ from deployments.config.addresses import joined
 from deployments.config.application import AppConfig, FrontDoorSettings, SessionStoreSettings
 from deployments.config.tuning import Tuned
 from deployments.links.remote import RemoteDecoder, RemoteDenoiser, RemoteTextEncoder
+from deployments.replicas.identity import identity
 from deployments.replicas.metrics_port import Discovery, ReplicaMetrics, Target, announced, metrics_targets
 from deployments.replicas.process import process_statistics, return_freed_memory
 from deployments.replicas.scoreboard import Scoreboard
+from deployments.replicas.state import database
+from doors.grpc.certificates import TlsFiles
 from doors.grpc.edge import RpcEdge
 from doors.grpc.health import HealthMonitor
-from doors.grpc.server import GrpcServer, TlsIdentity
+from doors.grpc.server import GrpcServer
 from doors.grpc.service import SERVICE_NAME, VideoService
 from model_core.fingerprint import model_fingerprint
 from model_core.pipeline import VideoPipeline
@@ -75,11 +78,14 @@ class FrontDoorReplica:
         tracing = config.tracing
         self._tracing = Tracing(span_exporter(tracing.exporter, tracing.file, tracing.endpoint), tracing.sample)
         pipelines = {model.name: VideoPipeline(model, encoder, frames, config.reopen.policy(), keep_chunks)}
-        self._runner = SessionRunner(pipelines, self._desk, self._keeper, settings.limits, metrics, clock)
+        self._database = await database(config)
+        self._identity = identity(config.identity, self._database, clock)
+        self._runner = SessionRunner(pipelines, self._desk, self._keeper, settings.limits, metrics, clock, self._identity.quotas)
         new_id = partial(secrets.token_hex, 8)
         new_seed = partial(secrets.randbits, 64)
         intake = Intake(pipelines, model.name, settings.limits, self._keeper, new_id, new_seed, config.alias_table())
-        service = VideoService(intake, self._runner, RpcEdge(SERVICE_NAME, metrics, new_id, self._tracing))
+        edge = RpcEdge(SERVICE_NAME, metrics, new_id, self._tracing, self._identity.authority)
+        service = VideoService(intake, self._runner, edge)
         probes = {
             "text_encoder": encoder.ping,
             "denoiser": latents.ping,
@@ -87,7 +93,8 @@ class FrontDoorReplica:
         }
         monitor = HealthMonitor(probes, (SERVICE_NAME,), settings.probe_period_seconds, settings.probe_timeout_seconds)
         address = joined(settings.host, settings.port)
-        self._doors = Doors([GrpcServer(service, monitor, address, _identity(settings), with_reflection=settings.reflection)], self._runner)
+        tls = await asyncio.to_thread(_tls, config)
+        self._doors = Doors([GrpcServer(service, monitor, address, tls, with_reflection=settings.reflection)], self._runner)
         self._scoreboard = Scoreboard(metrics)
         self._terms = config.terms()
         measured = config.admission.mode == "measured"
@@ -131,6 +138,9 @@ class FrontDoorReplica:
     async def __del__(self) -> None:
         """Serve awaits this when the replica stops. It does not see our calls as ongoing requests, so they are drained here."""
         await self.drain()
+        await self._identity.aclose()
+        if self._database is not None:
+            await self._database.close()
         await self._keeper.aclose()
         if self._measuring is not None:
             await cancel_and_wait(self._measuring)
@@ -184,10 +194,12 @@ def _admission(
     return desk, CapacityMonitor(denoiser.reports, decoder.reports, estimator, desk, period_s)
 
 
-def _identity(settings: FrontDoorSettings) -> TlsIdentity | None:
-    if settings.tls is None:
+def _tls(config: AppConfig) -> TlsFiles | None:
+    """Raises OSError: a file cannot be read, or ssl.SSLError: certificate and key do not belong together."""
+    tls, clients = config.front_door.tls, config.identity.certificates
+    if tls is None:
         return None
-    return TlsIdentity(Path(settings.tls.certificate_file).read_bytes(), Path(settings.tls.key_file).read_bytes())
+    return TlsFiles(Path(tls.certificate_file), Path(tls.key_file), None if clients is None else Path(clients.ca_file))
 
 
 def _replica_metrics(metrics: Metrics, settings: FrontDoorSettings, *stages: DeploymentHandle[Any]) -> ReplicaMetrics:

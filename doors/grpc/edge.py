@@ -15,33 +15,22 @@ from google.protobuf import duration_pb2
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2
 
+from doors.grpc.callers import authenticated
 from doors.grpc.trailer import short, trailer
-from model_core.errors import CapacityExceeded, FieldViolation, InvalidRequest, StageUnavailable
+from model_core.errors import CapacityExceeded, InvalidRequest, StageUnavailable
 from model_core.tasks import finished
 from observability.metrics import Metrics
 from observability.tracing import Tracing
 from service.call import Call, ReaderStalled, outcome_of
+from service.identity.principal import Authority, Forbidden, QuotaExceeded, Unauthenticated
 from service.records.store import SessionMismatch, SessionMoved, SessionNotFound
 
 Context = grpc.aio.ServicerContext[bytes, Message]
 
-TENANT_KEY = "x-headrace-tenant"
 # Long enough for a stage to be replaced, short enough that a viewer still waits.
 _UNAVAILABLE_RETRY_S = 2.0
 
 log = logging.getLogger(__name__)
-
-
-def named_tenant(context: Context) -> str:
-    """What the caller, or the gateway before it, gives for its tenant; empty for nothing.
-
-    Raises:
-        InvalidRequest: there are two, so a gateway's may stand beside one that its caller made up.
-    """
-    named = [value for key, value in context.invocation_metadata() or () if key == TENANT_KEY]
-    if len(named) > 1:
-        raise InvalidRequest((FieldViolation(TENANT_KEY, f"must be given at most once in the metadata; got {len(named)}"),))
-    return "".join(value if isinstance(value, str) else value.decode(errors="replace") for value in named)
 
 
 class Outgoing:
@@ -62,19 +51,24 @@ class Outgoing:
 class RpcEdge:
     """Guards the body of every RPC."""
 
-    def __init__(self, service: str, metrics: Metrics, new_id: Callable[[], str], tracing: Tracing) -> None:
+    def __init__(self, service: str, metrics: Metrics, new_id: Callable[[], str], tracing: Tracing, authority: Authority) -> None:
         self._service = service
+        self._authority = authority
         self._metrics = metrics
         self._new_id = new_id
         self._tracing = tracing
 
     @asynccontextmanager
     async def guard(self, rpc: str, context: Context) -> AsyncGenerator[Call, None]:
-        """Errors of the body end the RPC with the status that belongs to them. Nothing of an unexpected error but an id gets out."""
+        """Authenticates the caller before the body begins.
+
+        Errors of the body end the RPC with the status that belongs to them. Nothing of an unexpected error but an id gets out.
+        """
         trace = self._tracing.begin(self._service, rpc, context.invocation_metadata() or ())
         call = Call(trace=trace)
         try:
-            call.tenant = named_tenant(context)
+            call.principal = await authenticated(self._authority, context)
+            call.tenant = call.principal.tenant
             yield call
         except asyncio.CancelledError:
             self._ended(rpc, call, "cancelled")
@@ -110,6 +104,9 @@ _PLAIN: dict[type[Exception], grpc.StatusCode] = {
     SessionMismatch: grpc.StatusCode.FAILED_PRECONDITION,
     SessionMoved: grpc.StatusCode.ABORTED,
     ReaderStalled: grpc.StatusCode.DEADLINE_EXCEEDED,
+    Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    Forbidden: grpc.StatusCode.PERMISSION_DENIED,
+    QuotaExceeded: grpc.StatusCode.FAILED_PRECONDITION,
 }
 
 
@@ -128,11 +125,11 @@ def status_of(error: Exception, new_id: Callable[[], str]) -> Status:
     match error:
         case InvalidRequest():
             return Status(grpc.StatusCode.INVALID_ARGUMENT, message, _bad_request(error))
-        case CapacityExceeded():
+        case CapacityExceeded() | QuotaExceeded() if error.retry_after_s is not None:
             return _later(grpc.StatusCode.RESOURCE_EXHAUSTED, error, error.retry_after_s)
         case StageUnavailable():
             return _later(grpc.StatusCode.UNAVAILABLE, error, _UNAVAILABLE_RETRY_S)
-        case SessionNotFound() | SessionMismatch() | SessionMoved() | ReaderStalled():
+        case error if type(error) in _PLAIN:
             return Status(_PLAIN[type(error)], message)
     info = error_details_pb2.RequestInfo(request_id=new_id())
     return Status(grpc.StatusCode.INTERNAL, f"internal error; request id {info.request_id}", info)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 
 import grpc
 import grpc.aio
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
+from doors.grpc.certificates import TlsSource, server_credentials
 from doors.grpc.health import HealthMonitor
 from doors.grpc.service import SERVICE_NAME, VideoService
 from model_core.tasks import cancel_and_wait
@@ -31,14 +31,6 @@ _OPTIONS = (
 UNREAD_BYTES = 64 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class TlsIdentity:
-    """PEM: the certificate chain and its private key."""
-
-    certificate_chain: bytes
-    private_key: bytes
-
-
 def _reflection_v1(names: tuple[str, ...]) -> grpc.GenericRpcHandler:
     """Reflection under its present name, which the library does not serve; nothing else of it has changed since v1alpha."""
     answer = grpc.stream_stream_rpc_method_handler(
@@ -56,7 +48,7 @@ class GrpcServer:
         service: the RPCs.
         monitor: health, probed while the server runs.
         address: `host:port`; port 0 takes a free one.
-        tls: serve TLS with it; None serves plain text.
+        tls: serve TLS with its certificates; None serves plain text.
         with_reflection: let clients list and describe the service.
     """
 
@@ -65,7 +57,7 @@ class GrpcServer:
         service: VideoService,
         monitor: HealthMonitor,
         address: str = "127.0.0.1:0",
-        tls: TlsIdentity | None = None,
+        tls: TlsSource | None = None,
         *,
         with_reflection: bool = True,
     ) -> None:
@@ -97,8 +89,7 @@ class GrpcServer:
         if self._tls is None:
             port = server.add_insecure_port(self._address)
         else:
-            credentials = grpc.ssl_server_credentials([(self._tls.private_key, self._tls.certificate_chain)])
-            port = server.add_secure_port(self._address, credentials)
+            port = server.add_secure_port(self._address, server_credentials(self._tls))
         await self._monitor.begin()
         await server.start()
         self._probing = asyncio.create_task(self._monitor.run())

@@ -57,6 +57,7 @@ def _served(app: AppConfig) -> dict[str, Any]:
         "mode": app.mode,
         "address": joined(door.host, door.port),
         "tls": door.tls is not None,
+        "callers": app.identity.asked_for or "anybody",
         "metrics": joined(door.metrics_host, door.metrics_port),
         "admission": admission.mode,
         "max_sessions": door.max_sessions,

@@ -9,15 +9,21 @@ import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, Self, TypeVar
 
 import typer
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+    from headrace.client import HeadraceClient
+
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
+# Best in the environment: other people of this machine can read the arguments of a process.
+Key = Annotated[
+    str, typer.Option("--key", envvar="HEADRACE_API_KEY", metavar="KEY", help="API key or token for the server.", show_default=False)
+]
 
 T = TypeVar("T")
 
@@ -115,6 +121,16 @@ def quiet_libraries() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
+def connected(address: str, key: str) -> HeadraceClient:
+    """A client of the server at `address`, which has been checked. Raises Failure: `key` cannot be sent."""
+    from headrace.client import HeadraceClient
+
+    try:
+        return HeadraceClient(address, key=key)
+    except ValueError as error:
+        raise Failure(f"--{error}", EXIT_BAD_INPUT) from None
+
+
 def in_range(option: str, value: float, low: float, high: float) -> None:
     """Raises Failure where `value` is not from `low` to `high`; not a number is not."""
     if not low <= value <= high:
@@ -156,7 +172,7 @@ def writable_file(option: str, path: Path | None) -> None:
 
 def _explain(error: Exception, address: str | None) -> Failure | None:
     """What to tell a person about `error`; None where it is a defect, whose traceback is worth seeing."""
-    from headrace.client import BadRequest, Busy, ClientError, Unavailable
+    from headrace.client import BadRequest, Busy, ClientError, Refused, Unavailable
     from model_core.errors import HeadraceError, InvalidRequest
 
     match error:
@@ -168,7 +184,8 @@ def _explain(error: Exception, address: str | None) -> Failure | None:
             hint = " (is it running? `headrace serve` starts a server)" if isinstance(error, Unavailable) else ""
             return Failure(f"{address}: {error.code.name}: {error}{hint}")
         case ClientError():
-            return Failure(f"{address}: {error.code.name}: {error}")
+            hint = " (set HEADRACE_API_KEY, or --key)" if isinstance(error, Refused) else ""
+            return Failure(f"{address}: {error.code.name}: {error}{hint}")
         case HeadraceError() | OSError():
             # Who read what is printed has left, as `head` does: nobody failed.
             return Failure("" if isinstance(error, BrokenPipeError) else str(error))

@@ -56,6 +56,7 @@ class Take:
 
 def demo(
     address: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Use a running server instead of starting one.")] = None,
+    key: console.Key = "",
     out: Annotated[Path, typer.Option(help="Folder for demo.mp4 and demo.png.")] = Path("out"),
 ) -> None:
     """Stream 12 s of video from a local cluster, change the prompt once, and show where the time went."""
@@ -63,7 +64,7 @@ def demo(
     def main() -> Take:
         out.mkdir(parents=True, exist_ok=True)
         if address is not None:
-            return asyncio.run(_shoot(address))
+            return asyncio.run(_shoot(address, key))
 
         from headrace.cli.serve import running
 
@@ -79,12 +80,11 @@ def demo(
     show(take, out)
 
 
-async def _shoot(address: str) -> Take:
+async def _shoot(address: str, key: str = "") -> Take:
     from headrace.cli.serve import wait_until_serving
-    from headrace.client import HeadraceClient
 
     await wait_until_serving(address)
-    async with HeadraceClient(address) as client:
+    async with console.connected(address, key) as client:
         note(f"warming up: one second from {address}")
         async for _ in client.stream(FIRST_PROMPT, seconds=1.0, seed=0):
             pass

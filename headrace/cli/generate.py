@@ -70,6 +70,7 @@ def generate(
     out: Annotated[Path | None, typer.Option(help="Write .mp4, .gif, or .npy (raw frames).", show_default=False)] = None,
     scale: Annotated[int | None, typer.Option(help=SCALE_HELP, show_default=False)] = None,
     patience: Annotated[float | None, typer.Option(min=0.0, help=source.PATIENCE_HELP, show_default=False)] = None,
+    key: console.Key = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
     """Make one video from PROMPT."""
@@ -92,8 +93,8 @@ def generate(
                 raise bad_input("--out", f"must end in .mp4 with --mode unary, which returns an MP4; got {str(out)!r}")
             if scale is not None:
                 raise bad_input("--scale", f"cannot be given with --mode unary, whose MP4 is written as it came; got {scale}")
-            return await _unary(target, wish, out, as_json)
-        opening = source.local(model or "", of, frames) if local else source.remote(target, patience)
+            return await _unary(target, key, wish, out, as_json)
+        opening = source.local(model or "", of, frames) if local else source.remote(target, patience, key)
         return await _stream(opening, wish, out, scale)
 
     target = address or console.DEFAULT_ADDRESS
@@ -154,11 +155,9 @@ async def _stream(
     )  # fmt: skip
 
 
-async def _unary(address: str, wish: source.Wish, out: Path | None, as_json: bool) -> Summary:
-    from headrace.client import HeadraceClient
-
+async def _unary(address: str, key: str, wish: source.Wish, out: Path | None, as_json: bool) -> Summary:
     begun = time.monotonic()
-    async with HeadraceClient(address) as client:
+    async with console.connected(address, key) as client:
         answer = await client.generate(
             wish.prompt, seconds=await source.wished_seconds(client, wish), seed=wish.seed, steps=wish.steps or 0, guidance=wish.guidance,
             negative_prompt=wish.negative_prompt, image=wish.footage.image, video=wish.footage.video,

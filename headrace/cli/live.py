@@ -43,17 +43,16 @@ def live(
     negative_prompt: Annotated[str | None, typer.Option(help=source.NEGATIVE_HELP, show_default=False)] = None,
     scale: Annotated[int | None, typer.Option(help=SCALE_HELP, show_default=False)] = None,
     patience: Annotated[float | None, typer.Option(min=0.0, help=source.PATIENCE_HELP, show_default=False)] = None,
+    key: console.Key = "",
 ) -> None:
     """Play a steerable session: type a new prompt while it plays."""
 
     async def main() -> None:
-        from headrace.client import HeadraceClient
-
         source.check_words_and_seed(prompt, negative_prompt, seed)
         footage = source.read_footage(image, video)
         check_out(out, seconds, scale)
         async with AsyncExitStack() as stack:
-            client = await stack.enter_async_context(HeadraceClient(address))
+            client = await stack.enter_async_context(console.connected(address, key))
             terminal = sys.stdout.isatty()
             view = stack.enter_context(screen(_write, terminal=terminal))
             player = Player(view, out, scale, stack)

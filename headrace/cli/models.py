@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 def models(
     context: typer.Context,
     address: Annotated[str, typer.Option(metavar="HOST:PORT", help="Server to ask.")] = console.DEFAULT_ADDRESS,
+    key: console.Key = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
     """List the models that a server offers, with their limits."""
@@ -24,9 +25,7 @@ def models(
         return
 
     async def main() -> list[wire.Model]:
-        from headrace.client import HeadraceClient
-
-        async with HeadraceClient(address) as client:
+        async with console.connected(address, key) as client:
             return await client.list_models()
 
     served = console.run(main, address)

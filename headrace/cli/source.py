@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from headrace.cli.console import Failure, bad_input
+from headrace.cli.console import Failure, bad_input, connected
 
 if TYPE_CHECKING:
     from headrace.client import HeadraceClient, Reconnect
@@ -214,10 +214,8 @@ class LocalSource:
 
 
 @asynccontextmanager
-async def remote(address: str, patience_s: float | None) -> AsyncGenerator[RemoteSource, None]:
-    from headrace.client import HeadraceClient
-
-    async with HeadraceClient(address) as client:
+async def remote(address: str, patience_s: float | None, key: str = "") -> AsyncGenerator[RemoteSource, None]:
+    async with connected(address, key) as client:
         yield RemoteSource(client, reconnect(patience_s))
 
 

@@ -16,6 +16,7 @@ IDLE = "IDLE"  # no replica is there; the next session starts one and waits for 
 
 def status(
     address: Annotated[str, typer.Option(metavar="HOST:PORT", help="Server to ask.")] = console.DEFAULT_ADDRESS,
+    key: console.Key = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
     """Show the health of a server and its stages. Exit code 0 when all of it serves, 1 otherwise.
@@ -24,9 +25,7 @@ def status(
     """
 
     async def main() -> tuple[str, dict[str, str], list[str]]:
-        from headrace.client import HeadraceClient
-
-        async with HeadraceClient(address) as client:
+        async with console.connected(address, key) as client:
             server = await client.health()
             stages = {stage.value: await client.health(f"stage/{stage}") for stage in Stage}
             for stage, state in stages.items():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 
 from autoscaling.admission.decide import Ask
 from model_core.errors import CapacityExceeded, StageUnavailable
@@ -25,6 +25,8 @@ from service.checks import Limits
 from service.clock import Clock
 from service.controls import Controls
 from service.events import EndReason, Send
+from service.identity.allowance import Allowance, NoQuotas, Quotas
+from service.identity.permission import check_order, seconds_left
 from service.orders import Order
 from service.records.keeper import SessionKeeper
 from service.sessions.file import VideoFile, video_file
@@ -43,6 +45,7 @@ class SessionRunner:
         limits: of what one caller may ask for.
         metrics: where to count.
         clock: time for pacing and measurements.
+        quotas: of tenants; None where nobody has any.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class SessionRunner:
         limits: Limits,
         metrics: Metrics,
         clock: Clock,
+        quotas: Quotas | None = None,
     ) -> None:
         self._pipelines = pipelines
         self._desk = desk
@@ -60,6 +64,7 @@ class SessionRunner:
         self._limits = limits
         self._metrics = metrics
         self._clock = clock
+        self._quotas = NoQuotas() if quotas is None else quotas
         for model in pipelines:
             metrics.of(model)  # its series are there before its first session
         self._sessions: set[ServedSession] = set()
@@ -94,11 +99,13 @@ class SessionRunner:
 
         Raises:
             CapacityExceeded, StageUnavailable: also while it runs.
+            Forbidden, QuotaExceeded: the order is not for this caller, or its tenant has no more; QuotaExceeded also while it runs.
             SessionMoved: another connection resumed the session.
             InvalidRequest: from `controls`, or the session cannot be opened.
             ReaderStalled: from `send`.
         """
-        async with self._admitted(order, call) as served:
+        async with self._allowed(order, call) as allowance, self._admitted(order, call) as served:
+            allowance.follow(lambda: served.sent_s, served.fail)
             await served.serve(send, None if controls is None else Steering(controls, self._limits, self._clock))
             call.outcome = served.reason.value
 
@@ -107,12 +114,20 @@ class SessionRunner:
 
         Raises:
             CapacityExceeded, StageUnavailable: also while it runs.
+            Forbidden, QuotaExceeded: the order is not for this caller, or its tenant has no more.
             InvalidRequest: the session cannot be opened.
             FileTooLarge: the file does not fit.
         """
-        async with self._admitted(order, call) as served:
+        async with self._allowed(order, call) as allowance, self._admitted(order, call) as served:
             await served.wait_until_admitted()
-            return await video_file(served, max_bytes, self._clock)
+            file = await video_file(served, max_bytes, self._clock)
+            allowance.follow(lambda: file.ended.usage.video_s, served.fail)  # not before: a file that fails costs nothing
+            return file
+
+    def _allowed(self, order: Order, call: Call) -> AbstractAsyncContextManager[Allowance]:
+        """What the caller may use for `order`. Raises Forbidden."""
+        check_order(order, call.principal)
+        return self._quotas.session(call.principal.tenant, seconds_left(order))
 
     @asynccontextmanager
     async def _admitted(self, order: Order, call: Call) -> AsyncGenerator[ServedSession, None]:

@@ -92,6 +92,7 @@ class ServedSession:
         self._failure: Exception | None = None
         self._pacer = Pacer(MediaTimeline(order.config.fps, order.max_lead_s), clock, order.config.chunk_seconds)
         self._usage = Usage(fps=order.config.fps, frames=session.next_frame)
+        self._sent_before_s = self._usage.video_s
         self._playing = asyncio.Event()
         self._playing.set()
         self._admitted_at = opening.arrived
@@ -99,6 +100,11 @@ class ServedSession:
         self._first_sent = False
         self._switched_at: float | None = None
         self._steps = order.request.num_steps  # as the caller knows it
+
+    @property
+    def sent_s(self) -> float:
+        """Seconds of video sent on this connection, without those that were superseded."""
+        return max(0.0, self._usage.video_s - self._sent_before_s)
 
     # --- How others end it.
 

@@ -16,6 +16,7 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.serve.schema import ServeDeploySchema
 
 from deployments.cluster.local import FUSED_CONFIG, STAGED_CONFIG
+from deployments.config.identity import IdentitySettings
 
 ROOT = Path(__file__).parents[3]
 
@@ -128,3 +129,11 @@ def test_ray_asks_for_a_token_that_is_brought_along(config: dict[str, Any]) -> N
     assert len(starts) == 2
     assert all("RAY_AUTH_MODE=token " in command.split("ray start")[0] for command in starts)
     assert config["file_mounts"]["/home/ubuntu/.ray/auth_token"] == "~/.ray/auth_token"  # noqa: S105 - where Ray looks for it
+
+
+def test_front_doors_have_the_secrets_of_their_callers_keys(config: dict[str, Any]) -> None:
+    """They inherit the environment of `ray start`; the head runs none."""
+    [start] = [command for command in config["worker_start_ray_commands"] if "ray start" in command]
+    brought = [path for path in config["file_mounts"] if path.endswith("/.headrace/environment")]
+    assert [f"set -a; . {path}; set +a; " in start.split("/home/ubuntu/venv/bin/ray start")[0] for path in brought] == [True]
+    assert IdentitySettings().master_variable in (ROOT / "cluster.yaml").read_text()

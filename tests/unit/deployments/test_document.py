@@ -232,7 +232,11 @@ def test_check_lists_every_fault_and_no_traceback(tmp_path: Path, capsys: pytest
 @pytest.mark.parametrize(
     ("args", "blocks", "said"),
     [
-        ({"front_door": {"host": "0.0.0.0"}}, {}, "front_door.host 0.0.0.0 faces the network and tls is not set"),  # noqa: S104
+        (
+            {"front_door": {"host": "0.0.0.0"}, "identity": {"jwt": {"issuer": "i", "audience": ["a"], "jwks": "keys.json"}}},  # noqa: S104
+            {},
+            "front_door.host 0.0.0.0 faces the network and tls is not set",
+        ),
         ({}, {"FrontDoor": {"num_replicas": 2, "autoscaling_config": None}}, "several front doors without session_store.url"),
         ({}, {"Denoiser": {"autoscaling_config": {"min_replicas": 0, "max_replicas": 1}}}, "Denoiser has min_replicas 0"),
         (

@@ -11,6 +11,7 @@ import runpy
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import kubernetes_validate
 import pytest
@@ -79,7 +80,7 @@ def misfits(value: Any, wanted: Any, path: str = "") -> list[str]:
 
 def test_kubernetes_accepts_every_object_and_every_pod(manifests: list[dict[str, Any]], service: dict[str, Any]) -> None:
     objects = [m for m in manifests if m is not service] + [service["spec"]["serveService"]] + list(pods(service))
-    assert len(objects) == 3 + 1 + 3
+    assert len(objects) == 5 + 1 + 3
     for each in objects:
         kubernetes_validate.validate(each, KUBERNETES, strict=True)
 
@@ -160,13 +161,14 @@ def test_versions_are_those_of_the_requirements(service: dict[str, Any]) -> None
         assert pod["spec"]["containers"][0]["image"] == f"registry.invalid/headrace:{release.group(1)}"
     user = re.search(r"--uid (\d+)", DOCKERFILE.read_text())
     assert user is not None
-    assert [pod["spec"]["securityContext"]["fsGroup"] for pod in pods(service) if "volumes" in pod["spec"]] == [int(user.group(1))]
+    writers = [pod for pod in pods(service) if any("persistentVolumeClaim" in volume for volume in pod["spec"].get("volumes", []))]
+    assert [pod["spec"]["securityContext"]["fsGroup"] for pod in writers] == [int(user.group(1))]
 
 
 def test_calls_reach_front_doors_of_the_active_cluster_and_nothing_else(manifests: list[dict[str, Any]], service: dict[str, Any]) -> None:
     """KubeRay gives the Service a selector for the active cluster and all of its pods; a pod without a port of the name is no endpoint."""
     front_door = AppConfig.model_validate(yaml.safe_load(service["spec"]["serveConfigV2"])["applications"][0]["args"]).front_door
-    assert [m["metadata"]["name"] for m in manifests if m["kind"] == "Service"] == ["headrace-redis"]
+    assert [m["metadata"]["name"] for m in manifests if m["kind"] == "Service"] == ["headrace-redis", "headrace-postgres"]
     balancer = service["spec"]["serveService"]
     assert "selector" not in balancer["spec"], "KubeRay would put its own in its place"
     (port,) = balancer["spec"]["ports"]
@@ -187,3 +189,28 @@ def test_nobody_runs_code_or_takes_sessions_without_a_secret(manifests: list[dic
     (container,) = redis["spec"]["template"]["spec"]["containers"]
     assert container["env"] == [{"name": "PASSWORD", "valueFrom": asked}]
     assert container["args"][-2:] == ["--requirepass", "$(PASSWORD)"]
+
+
+def test_callers_are_asked_for_keys_over_tls_and_front_doors_have_what_that_takes(
+    manifests: list[dict[str, Any]], service: dict[str, Any]
+) -> None:
+    app = AppConfig.model_validate(yaml.safe_load(service["spec"]["serveConfigV2"])["applications"][0]["args"])
+    assert (app.identity.keys, app.identity.insecure) == ("required", False)
+    (cpu,) = [pod for pod in pods(service) if any(p["name"] == "grpc" for p in pod["spec"]["containers"][0].get("ports", []))]
+    (container,) = cpu["spec"]["containers"]
+    secrets = {each["name"]: each["valueFrom"]["secretKeyRef"] for each in container["env"] if "valueFrom" in each}
+    assert secrets[app.identity.master_variable] == {"name": "headrace-identity", "key": "master"}
+    assert secrets[app.state.password_variable] == {"name": "headrace-postgres", "key": "password"}
+    assert app.front_door.tls is not None
+    [mount] = container["volumeMounts"]
+    assert {str(Path(path).parent) for _, path in app.front_door.tls} == {mount["mountPath"]}
+    assert cpu["spec"]["volumes"] == [{"name": mount["name"], "secret": {"secretName": "headrace-tls"}}]
+    (postgres,) = [m for m in manifests if m["kind"] == "StatefulSet"]
+    (database,) = postgres["spec"]["template"]["spec"]["containers"]
+    told = {each["name"]: each.get("value") or each["valueFrom"]["secretKeyRef"] for each in database["env"]}
+    url = urlsplit(app.state.url)
+    assert (url.username, url.hostname, url.path) == (told["POSTGRES_USER"], postgres["metadata"]["name"], f"/{told['POSTGRES_DB']}")
+    assert url.password is None
+    assert told["POSTGRES_PASSWORD"] == secrets[app.state.password_variable]
+    created = re.findall(r"^#   .*kubectl create secret \w+ ([\w$-]+)", MANIFEST.read_text(), re.MULTILINE)
+    assert created == ["headrace-$name", "headrace-identity", "headrace-tls"]

@@ -10,7 +10,7 @@ from autoscaling.admission.brownout import BrownOutConfig
 from autoscaling.admission.decide import AdmissionConfig, Tenant
 from autoscaling.capacity.profile import Capacity, CapacityProfile, DenoiseReplica
 from deployments.config.admission import AdmissionSettings
-from doors.grpc.edge import TENANT_KEY
+from doors.grpc.callers import TENANT_KEY
 from headrace.client import BadRequest, Busy, HeadraceClient, LiveSession
 from headrace.v1 import video_pb2 as pb
 from model_core.config import MillraceConfig

@@ -15,7 +15,7 @@ from cryptography.x509.oid import NameOID
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from doors.grpc.server import TlsIdentity
+from doors.grpc.certificates import FixedTls, TlsIdentity
 from doors.grpc.service import SERVICE_NAME
 from headrace.client import ClientError, HeadraceClient
 from tests.served import answers, serving
@@ -145,7 +145,7 @@ def certificate() -> tuple[bytes, bytes]:
 
 async def test_tls_serves_those_who_trust_the_certificate_and_nobody_in_plain_text(certificate: tuple[bytes, bytes]) -> None:
     chain, key = certificate
-    async with serving(tls=TlsIdentity(chain, key)) as served:
+    async with serving(tls=FixedTls(TlsIdentity(chain, key))) as served:
         async with HeadraceClient(served.address, grpc.ssl_channel_credentials(chain)) as client:
             assert await client.list_models()
         with pytest.raises(ClientError):

@@ -24,6 +24,7 @@ from model_core import errors
 from model_core.errors import FieldViolation, InvalidRequest
 from service.call import ReaderStalled
 from service.checks import Limits
+from service.identity.principal import Forbidden, QuotaExceeded, Unauthenticated
 from tests.fakes import FakeDenoiser, FakeStages, eventually
 from tests.served import details_of, raw_call, read_all, serving
 
@@ -56,7 +57,9 @@ def every_error() -> list[Exception]:
         if getattr(value, "__module__", "") == module.__name__
     ]
     raised = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Exception) and kind not in NEVER_LEAVES]
-    return [*map(example, raised), ReaderStalled("nothing was read for 60 s"), ValueError("a defect")]
+    spent, full = (QuotaExceeded("told", limit="some", allowed=1, used=1, retry_after_s=after_s) for after_s in (None, 2.5))
+    known = [Unauthenticated("told"), Forbidden("told"), spent, full]
+    return [*map(example, raised), *known, ReaderStalled("nothing was read for 60 s"), ValueError("a defect")]
 
 
 RAISED = every_error()
@@ -78,10 +81,10 @@ def test_every_error_has_the_status_that_the_page_says(error: Exception) -> None
     assert isinstance(status.detail, error_details_pb2.RetryInfo) <= again  # a delay is only told where trying again helps
 
 
-def test_only_busy_is_resource_exhausted() -> None:
+def test_only_what_may_be_tried_again_is_resource_exhausted() -> None:
     codes = {type(error): status_of(error, new_id=lambda: "id-1").code for error in RAISED}
 
-    assert [kind for kind, code in codes.items() if code is grpc.StatusCode.RESOURCE_EXHAUSTED] == [errors.CapacityExceeded]
+    assert [kind for kind, code in codes.items() if code is grpc.StatusCode.RESOURCE_EXHAUSTED] == [errors.CapacityExceeded, QuotaExceeded]
 
 
 @pytest.mark.parametrize("unit", ["plain", "p\u00e9", "\u6c34", "%", "\n", "\U0001f3ac", "\udc80"])

@@ -1,0 +1,30 @@
+"""Limits of tenants for jobs, in the transactions that make and end them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+from sqlalchemy import Connection
+
+from service.identity import limits
+from service.identity.principal import Principal
+
+
+class JobLimits:
+    """What jobs reserve and settle. Knows nothing else of a job.
+
+    Args:
+        wall: Unix time.
+    """
+
+    def __init__(self, wall: Callable[[], float] = time.time) -> None:
+        self._wall = wall
+
+    def reserve(self, connection: Connection, principal: Principal, seconds: Mapping[str, float]) -> None:
+        """Reserve seconds of video for new jobs by their ids. Raises QuotaExceeded, and then reserves nothing."""
+        limits.reserve_jobs(connection, principal.tenant, seconds, self._wall())
+
+    def settle(self, connection: Connection, job_id: str, used_s: float) -> None:
+        """A job is over. One that failed or was cancelled has used nothing."""
+        limits.settle(connection, job_id, used_s)
