@@ -224,6 +224,7 @@ class Content:
 
     Attributes:
         etag: of the content, without quotes.
+        link: path and query of a link below this server's URL, which opens without a credential; empty where there is none.
     """
 
     media_type: str
@@ -231,3 +232,4 @@ class Content:
     etag: str
     path: Path | None = None
     url: str = ""
+    link: str = ""
