@@ -60,7 +60,7 @@ class Asked:
     tier: Tier
 
     def new_job(self, key: str) -> NewJob:
-        """Args: key: of idempotency."""
+        """As a job. `key` is of idempotency."""
         return NewJob(
             door=DOOR, request=self.request, doorway=self.doorway, presentation=self.presentation,
             shown={"model": self.request.model, "by_uri": self.by_uri}, idempotency_key=key, labels=self.labels, tier=self.tier,
