@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import MutableMapping
 from typing import Any
 
@@ -16,7 +17,7 @@ from service.call import Call, ReaderStalled
 from service.events import Ended, Event, Frames, Started
 from service.orders import Doorway, Mode, VideoRequest
 from tests.core import Core, core
-from tests.fakes import FakeDenoiser, FakeStages, eventually
+from tests.fakes import eventually
 
 Message = MutableMapping[str, Any]
 SECONDS = 1.0
@@ -71,7 +72,7 @@ async def test_events_come_in_order_and_the_body_ends() -> None:
     async with core() as made:
         wire, call = Wire(), Call()
         await answered(made, wire, call, headers={"x-more": "1"})
-        starts = [event for event in range(0, 24, made.stages.config.frames_per_chunk)]
+        starts = range(0, 24, made.stages.config.frames_per_chunk)
         assert wire.body == b"started " + b"".join(f"frames {frame} ".encode() for frame in starts) + b"ended"
         start, *parts, last = wire.sent
         headers = dict(start["headers"])
@@ -84,25 +85,18 @@ async def test_events_come_in_order_and_the_body_ends() -> None:
         await nothing_left(made)
 
 
-async def test_what_goes_wrong_before_the_first_byte_is_raised() -> None:
-    async with core(max_sessions=0) as made:
-        for error in (CapacityExceeded, StageUnavailable, InvalidRequest):
-            with pytest.raises(error):
-                await _refused(made, error)
-        await nothing_left(made)
-
-
-async def _refused(made: Core, error: type[Exception]) -> None:
-    def encode_none(event: Event) -> bytes:
-        raise AssertionError(event)
-
+.mark.parametrize("error", [CapacityExceeded("full", 1.0), StageUnavailable("away"), InvalidRequest(())])
+async def test_what_goes_wrong_before_the_first_byte_is_raised(error: Exception) -> None:
     class Runner:
         async def run(self, *_: object) -> None:
-            raise error(*{CapacityExceeded: ("full", 1.0), InvalidRequest: ((),)}.get(error, ("away",)))
+            raise error
 
-    order = made.intake.order(VideoRequest(prompt="a red circle", seconds=1.0), Doorway(Mode.STREAM))
     runner: Any = Runner()
-    await streamed(runner, order, Call(), encode_none, "video/mp4", stall_s=60.0)
+    async with core() as made:
+        order = made.intake.order(VideoRequest(prompt="a red circle", seconds=1.0), Doorway(Mode.STREAM))
+        with pytest.raises(type(error)) as caught:
+            await streamed(runner, order, Call(), encode, "video/mp4", stall_s=60.0)
+    assert caught.value is error
 
 
 async def test_an_error_after_the_first_byte_is_encoded_or_breaks_the_answer_off() -> None:
@@ -148,8 +142,7 @@ async def test_a_caller_that_takes_nothing_is_cut_off() -> None:
 
 
 async def test_the_session_runs_no_further_than_the_caller_takes() -> None:
-    stages = FakeStages(FakeDenoiser(FakeStages().config))
-    async with core(stages) as made:
+    async with core() as made:
         wire = Wire()
         wire.taking.clear()
         answer = asyncio.create_task(answered(made, wire, Call(), seconds=60.0))
@@ -161,8 +154,6 @@ async def test_the_session_runs_no_further_than_the_caller_takes() -> None:
 
 
 async def test_large_frames_are_encoded_in_a_thread() -> None:
-    import threading
-
     threads: set[bool] = set()
 
     def where(event: Event) -> bytes:
