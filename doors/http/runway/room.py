@@ -33,9 +33,6 @@ _STATUSES = {
     Kind.NOT_SERVED: 501,
     Kind.INTERNAL: 500,
 }
-# Its client tries 408, 409, 429 and everything from 500 on again, unless it is told not to.
-_FINAL = {Kind.CONFLICT, Kind.NOT_SERVED}
-
 
 class RunwayRoom:
     """See `doors.http.room.Room`."""
@@ -85,11 +82,9 @@ class RunwayRoom:
         if failure.violations:
             issues = [{"code": "custom", "path": _path(v.field), "message": f"{v.field}: {v.description}"} for v in failure.violations]
             answer = {"error": "Validation of body failed", "issues": issues}
-        headers: dict[str, str] = {}
-        if failure.retry_after_s is not None:
-            headers["retry-after"] = str(max(1, math.ceil(failure.retry_after_s)))
-        elif failure.kind in _FINAL or failure.kind is Kind.QUOTA:
-            headers["x-should-retry"] = "false"
+        # Its client tries 408, 409, 429 and everything from 500 on again, unless it is told not to.
+        after = failure.retry_after_s
+        headers = {"x-should-retry": "false"} if after is None else {"retry-after": str(max(1, math.ceil(after)))}
         return JSONResponse(answer, _STATUSES[failure.kind], headers)
 
 

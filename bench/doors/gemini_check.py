@@ -1,0 +1,119 @@
+"""`google-genai` of generation 2 with an API key, whose `generate_videos` speaks the Gemini API's own dialect.
+
+`python -m bench.doors.gemini_check --url http://127.0.0.1:8080`. Its environment is `requirements-gemini.txt`.
+"""
+
+from __future__ import annotations
+
+import time
+import urllib.request
+import warnings
+from typing import Any
+
+from google import genai
+from google.genai import errors, types
+
+from bench.doors import pictures
+from bench.doors.cases import Cases, Skipped, Target, check, raises
+from bench.doors.mp4 import played
+
+PROMPT = "a red circle moving right"
+VEO = "veo-3.1-generate-preview"
+
+
+def main() -> None:
+    warnings.simplefilter("ignore")
+    target, cases = Target.of_arguments(), Cases("gemini")
+    run = Check(target)
+    for name in ("create", "wait", "fetch", "fetch_by_url", "image", "list", "cancel", "delete", "wrong_key", "over_quota", "bad_input"):
+        cases.run(name.replace("_", " "), getattr(run, name))
+    cases.end()
+
+
+class Check:
+    """What a caller does, with a sound key and without one."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.client = self._connected(target.key)
+        self.operation: Any = None
+
+    def create(self) -> str:
+        self.operation = self.client.models.generate_videos(model=VEO, prompt=PROMPT)
+        return str(self.operation.name)
+
+    def wait(self) -> None:
+        while not self.operation.done:
+            time.sleep(0.5)
+            self.operation = self.client.operations.get(self.operation)
+        check(not self.operation.error, f"{self.operation.error}")
+
+    def fetch(self) -> str:
+        [made] = self.operation.response.generated_videos
+        data = self.client.files.download(file=made.video)
+        check(played(data) == (192, 1280, 720), f"{played(data)}")
+        return f"{made.video.uri}"
+
+    def fetch_by_url(self) -> None:
+        """As Google's samples for curl do."""
+        [made] = self.operation.response.generated_videos
+        request = urllib.request.Request(made.video.uri, headers={"x-goog-api-key": self.target.key})
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            check(played(answer.read()) == (192, 1280, 720), "another video")
+
+    def image(self) -> None:
+        config = types.GenerateVideosConfig(duration_seconds=4, aspect_ratio="9:16")
+        image = types.Image(image_bytes=pictures.png(), mime_type="image/png")
+        self.operation = self.client.models.generate_videos(model=VEO, prompt=PROMPT, image=image, config=config)
+        self.wait()
+        self.fetch_size(96, 720, 1280)
+
+    def fetch_size(self, *size: int) -> None:
+        data = self.client.files.download(file=self.operation.response.generated_videos[0].video)
+        check(played(data) == size, f"{played(data)}")
+
+    def list(self) -> None:
+        raise Skipped("Google's client has no list of operations")
+
+    def cancel(self) -> None:
+        raise Skipped("Google's client cannot cancel an operation")
+
+    def delete(self) -> None:
+        raise Skipped("Google's client cannot delete an operation")
+
+    def wrong_key(self) -> None:
+        if not self.target.wrong_key:
+            raise Skipped("the server takes any key")
+        wrong = self._connected(self.target.wrong_key)
+        error: Any = raises(errors.ClientError, lambda: wrong.models.generate_videos(model=VEO, prompt=PROMPT))
+        check((error.code, error.status) == (401, "UNAUTHENTICATED"), f"{error}")
+
+    def over_quota(self) -> str:
+        if not self.target.spent_key:
+            raise Skipped("no key whose quota is used up")
+        spent = self._connected(self.target.spent_key)
+        error: Any = raises(errors.ClientError, lambda: spent.models.generate_videos(model=VEO, prompt=PROMPT))
+        check((error.code, error.status) == (429, "RESOURCE_EXHAUSTED"), f"{error}")
+        return f"{error.message}"
+
+    def bad_input(self) -> str:
+        told = []
+        for config, parts in (
+            ({"duration_seconds": 3600}, ("parameters.durationSeconds", "3600")),
+            ({"aspect_ratio": "wide"}, ("parameters.aspectRatio", "wide")),
+            ({"number_of_videos": 2}, ("parameters.sampleCount", "2")),
+        ):
+            asked = types.GenerateVideosConfig(**config)
+            error: Any = raises(
+                errors.ClientError, lambda c=asked: self.client.models.generate_videos(model=VEO, prompt=PROMPT, config=c), *parts
+            )
+            check((error.code, error.status) == (400, "INVALID_ARGUMENT"), f"{error}")
+            told.append(f"{error.message}")
+        return " | ".join(told)
+
+    def _connected(self, key: str) -> Any:
+        return genai.Client(api_key=key, http_options=types.HttpOptions(base_url=self.target.url))
+
+
+if __name__ == "__main__":
+    main()
