@@ -160,12 +160,14 @@ class Interactions:
     def wrong_key(self) -> None:
         if not self.target.wrong_key:
             raise Skipped("the server takes any key")
-        self._raises(401, lambda: self._connected(self.target.wrong_key).interactions.create(model=OMNI, input=PROMPT))
+        wrong = self._connected(self.target.wrong_key)  # a client that nobody holds closes its connection
+        self._raises(401, lambda: wrong.interactions.create(model=OMNI, input=PROMPT))
 
     def over_quota(self) -> str:
         if not self.target.spent_key:
             raise Skipped("no key whose quota is used up")
-        return self._raises(429, lambda: self._connected(self.target.spent_key).interactions.create(model=OMNI, input=PROMPT))
+        spent = self._connected(self.target.spent_key)
+        return self._raises(429, lambda: spent.interactions.create(model=OMNI, input=PROMPT))
 
     def bad_input(self) -> str:
         told = []
