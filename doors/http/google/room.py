@@ -29,7 +29,7 @@ _PROJECT = "/projects/{project}/locations/{location}"
 _MODEL = "/publishers/google/models/{model}"
 # The name of a file ends a path. Google's client, told of one at a URL without TLS, sends the whole URL in place of the name.
 _FILE = re.compile(r"(?:.*files/)?([a-z0-9]{1,64})(:download)?", re.ASCII)
-# Whoever does not ask for `background` waits so long, with a look at each turn whether it still does.
+# Whoever does not ask for `background` waits so long, in turns.
 _MAX_WAIT_S, _TURN_S = 600.0, 10.0
 
 
@@ -149,10 +149,10 @@ class GoogleRoom:
         )  # fmt: skip
 
     async def _wait(self, request: HttpRequest, job: Job) -> Job:
-        """The job when it is over, when nobody waits for it any more, or when the time is over."""
+        """The job when it is over, or when the time is. Whoever leaves is not waited for: the edge cancels the call, and the job goes on."""
         desk, loop = self._services.desk(), asyncio.get_running_loop()
         end = loop.time() + _MAX_WAIT_S
-        while not job.status.over and (left := end - loop.time()) > 0 and not await request.raw.is_disconnected():
+        while not job.status.over and (left := end - loop.time()) > 0:
             job = await desk.until_over(request.principal, job.id, min(left, _TURN_S))
         return job
 
