@@ -29,8 +29,8 @@ _PROJECT = "/projects/{project}/locations/{location}"
 _MODEL = "/publishers/google/models/{model}"
 # The name of a file ends a path. Google's client, told of one at a URL without TLS, sends the whole URL in place of the name.
 _FILE = re.compile(r"(?:.*files/)?([a-z0-9]{1,64})(:download)?", re.ASCII)
-# Whoever does not ask for `background` waits so long, in turns.
-_MAX_WAIT_S, _TURN_S = 600.0, 10.0
+# Whoever does not ask for `background` waits so long.
+_MAX_WAIT_S = 600.0
 
 
 class GoogleRoom:
@@ -136,7 +136,8 @@ class GoogleRoom:
         job = await desk.submit(request.principal, wanted.new_job(key))
         if wanted.background:
             return JSONResponse(answers.interaction(job))
-        return await self._interaction(request, await self._wait(request, job))
+        job = await desk.until_over(request.principal, job.id, _MAX_WAIT_S)
+        return await self._interaction(request, job)
 
     async def _stream(self, request: HttpRequest, wanted: Asked) -> Response:
         intake = self._services.intake
@@ -147,14 +148,6 @@ class GoogleRoom:
             self._services.runner, order, request.call, events.encode, answers.MEDIA_TYPE, stall_s=intake.limits.stall_timeout_seconds,
             failed=events.failed,
         )  # fmt: skip
-
-    async def _wait(self, request: HttpRequest, job: Job) -> Job:
-        """The job when it is over, or when the time is. Whoever leaves is not waited for: the edge cancels the call, and the job goes on."""
-        desk, loop = self._services.desk(), asyncio.get_running_loop()
-        end = loop.time() + _MAX_WAIT_S
-        while not job.status.over and (left := end - loop.time()) > 0:
-            job = await desk.until_over(request.principal, job.id, min(left, _TURN_S))
-        return job
 
     async def _get(self, request: HttpRequest) -> Response:
         if request.raw.query_params.get("stream", "false").lower() == "true":
