@@ -57,8 +57,9 @@ class Check:
     def fetch_by_url(self) -> None:
         """As Google's samples for curl do."""
         [made] = self.operation.response.generated_videos
-        request = urllib.request.Request(made.video.uri, headers={"x-goog-api-key": self.target.key})
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        headers = {"x-goog-api-key": self.target.key}
+        request = urllib.request.Request(made.video.uri, headers=headers)  # noqa: S310 - the server under test
+        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310 - the same
             check(played(answer.read()) == (192, 1280, 720), "another video")
 
     def image(self) -> None:
