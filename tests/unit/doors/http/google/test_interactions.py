@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 from typing import Any
 
+import av
+import numpy as np
 import pytest
 
+from doors.http.google.answers import StreamedInteraction
 from doors.http.google.room import GoogleRoom
 from model_core.errors import StageUnavailable
+from model_core.types import Codec, FrameChunk
 from service.events import Frames
-from service.jobs.job import Job, JobError, Presentation, Tier
 from service.identity.principal import Principal
+from service.jobs.job import Job, JobError, Presentation, Tier
 from tests.core import core
 from tests.pictures import encoded, picture
 from tests.unit.doors.http.fake_edge import BASE_URL, OTHER_KEY, Door, door, services
@@ -267,20 +272,11 @@ async def test_a_stream_has_the_video_while_it_is_made(google: Door) -> None:
 
 def frames_of(media: bytes) -> int:
     """Pictures that a player finds."""
-    import io
-
-    import av
-
     with av.open(io.BytesIO(media)) as container:
         return sum(1 for _ in container.decode(video=0))
 
 
 async def test_long_media_come_in_short_events(google: Door) -> None:
-    from doors.http.google.answers import StreamedInteraction
-    from model_core.types import Codec, FrameChunk
-
-    import numpy as np
-
     media = bytes(range(256)) * 1000
     chunk = FrameChunk(0, 0, 1, 8, 8, Codec.FMP4_H264, (media,), np.zeros((1, 1, 1, 1), np.float32))
     got = events(StreamedInteraction("s", MODEL, 0.0, "r").encode(Frames(chunk)).decode())
@@ -289,8 +285,6 @@ async def test_long_media_come_in_short_events(google: Door) -> None:
 
 
 async def test_a_stream_that_breaks_off_says_why(google: Door) -> None:
-    from doors.http.google.answers import StreamedInteraction
-
     [(name, data)] = events(StreamedInteraction("s", MODEL, 0.0, "r").failed(StageUnavailable("the decoder is away")).decode())
     assert (name, data["error"]) == ("error", {"code": "unavailable", "message": "the decoder is away"})
     [(_, data)] = events(StreamedInteraction("s", MODEL, 0.0, "r").failed(KeyError("secret")).decode())

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from doors.http.google.room import GoogleRoom
 from model_core.errors import CapacityExceeded, StageUnavailable
 from service.identity.principal import Forbidden, QuotaExceeded
 from service.jobs.job import IdempotencyConflict, JobError, Presentation
@@ -270,8 +271,6 @@ async def test_a_wrong_key_is_refused(google: Door) -> None:
 
 
 async def test_without_a_database_there_are_no_operations() -> None:
-    from doors.http.google.room import GoogleRoom
-
     async with core() as made, door(GoogleRoom(services(made, None)), made, None) as found:
         answer = await found.client.post(f"/v1beta1/{PLAIN}:predictLongRunning", json=body())
         assert (answer.status_code, answer.json()["error"]["status"]) == (501, "UNIMPLEMENTED")
