@@ -224,7 +224,7 @@ class Content:
 
     Attributes:
         etag: of the content, without quotes.
-        link: path and query of a link below this server's URL, which opens without a credential; empty where there is none.
+        link: beside a `path`: below this server's URL, good for whoever holds it until it expires; needs no credential.
     """
 
     media_type: str
