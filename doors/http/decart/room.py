@@ -94,7 +94,9 @@ class DecartRoom:
     async def _generate(self, request: HttpRequest) -> Response:
         served = ", ".join(sorted(self._services.intake.catalogue.models))
         model = request.raw.path_params["model"][:64]
-        raise NotServed(f"model: must make images here; got {model!a}, and this server makes videos alone, with {served}, at /v1/jobs/MODEL")
+        raise NotServed(
+            f"model: must make images here; got {model!a}, and this server makes videos alone, with {served}, at /v1/jobs/MODEL"
+        )
 
     def refuse(self, failure: Failure) -> Response:
         error: dict[str, Any] = {"code": failure.kind.value, "message": failure.message}

@@ -72,9 +72,8 @@ async def new_job(task: Task, body: Mapping[str, Any], key: str, problems: Probl
         footage=footage,
     )
     kind: Media = "video" if task is Task.VIDEO else "image"
-    names = {
-        "prompt": "promptText", "seconds": "duration", "negative_prompt": "negativePrompt", "width": "ratio", "height": "ratio", kind: field,
-    }  # fmt: skip
+    names = {"prompt": "promptText", "seconds": "duration", "negative_prompt": "negativePrompt", kind: field}
+    names |= {"width": "ratio", "height": "ratio"}
     doorway = Doorway(Mode.FILE, names=names)
     check_all(problems, intake, request, doorway)
     return NewJob(

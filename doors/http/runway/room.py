@@ -34,6 +34,7 @@ _STATUSES = {
     Kind.INTERNAL: 500,
 }
 
+
 class RunwayRoom:
     """See `doors.http.room.Room`."""
 

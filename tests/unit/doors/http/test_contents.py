@@ -25,7 +25,12 @@ async def test_a_file_comes_whole_or_in_part(tmp_path: Path) -> None:
     path.write_bytes(b"0123456789")
     content = Content("video/mp4", 10, "e1", path=path)
     whole = await fetched(content)
-    assert (whole.status_code, whole.content, whole.headers["etag"], whole.headers["content-type"]) == (200, b"0123456789", '"e1"', "video/mp4")
+    assert (whole.status_code, whole.content, whole.headers["etag"], whole.headers["content-type"]) == (
+        200,
+        b"0123456789",
+        '"e1"',
+        "video/mp4",
+    )
     assert whole.headers["content-disposition"] == 'inline; filename="abc.mp4"'
     part = await fetched(content, range="bytes=2-4")
     assert (part.status_code, part.content, part.headers["content-range"]) == (206, b"234", "bytes 2-4/10")

@@ -85,7 +85,7 @@ async def test_events_come_in_order_and_the_body_ends() -> None:
         await nothing_left(made)
 
 
-.mark.parametrize("error", [CapacityExceeded("full", 1.0), StageUnavailable("away"), InvalidRequest(())])
+@pytest.mark.parametrize("error", [CapacityExceeded("full", 1.0), StageUnavailable("away"), InvalidRequest(())])
 async def test_what_goes_wrong_before_the_first_byte_is_raised(error: Exception) -> None:
     class Runner:
         async def run(self, *_: object) -> None:
@@ -125,7 +125,7 @@ async def test_a_caller_that_leaves_ends_the_session() -> None:
         wire, call = Wire(), Call()
         wire.taking.clear()
         answer = asyncio.create_task(answered(made, wire, call, seconds=60.0))
-        await eventually(lambda: made.stages.open_streams > 0)
+        await eventually(lambda: made.runner.open_sessions > 0)
         wire.gone.set()
         await asyncio.wait_for(answer, 20.0)
         assert call.outcome == "cancelled"
@@ -146,9 +146,10 @@ async def test_the_session_runs_no_further_than_the_caller_takes() -> None:
         wire = Wire()
         wire.taking.clear()
         answer = asyncio.create_task(answered(made, wire, Call(), seconds=60.0))
-        await eventually(lambda: made.stages.open_streams > 0)
-        await asyncio.sleep(0.05)
+        await eventually(lambda: made.runner.open_sessions > 0)
+        await asyncio.sleep(0.02)
         assert not wire.sent
+        assert made.stages.open_streams == 0
         await cancel_and_wait(answer)
         await nothing_left(made)
 

@@ -54,7 +54,7 @@ async def decart(tmp_path: Path, authority: FakeAuthority) -> AsyncGenerator[Doo
             yield found
 
 
-def form(data: bytes | None = MP4, **fields: str) -> dict[str, Any]:
+def form(data: bytes | None = MP4, /, **fields: str) -> dict[str, Any]:
     """As the client sends it: bytes are a file that is called after their field."""
     files: list[tuple[str, Any]] = [(name, (None, value)) for name, value in fields.items()]
     if data is not None:
@@ -220,7 +220,9 @@ async def test_what_is_wrong_with_a_token_request_is_named(decart: Door, authori
     assert authority.asked == []
 
 
-@pytest.mark.parametrize("origin", ["example.com", "https://example.com/", "https://example.com/path", "ftp://example.com", "https://[", ""])
+@pytest.mark.parametrize(
+    "origin", ["example.com", "https://example.com/", "https://example.com/path", "ftp://example.com", "https://[", ""]
+)
 async def test_an_origin_has_a_scheme_and_no_path(decart: Door, origin: str) -> None:
     answer = await decart.client.post("/v1/client/tokens", json={"allowedOrigins": [origin]})
     assert answer.status_code == 400

@@ -258,7 +258,14 @@ async def test_a_stream_has_the_video_while_it_is_made(google: Door) -> None:
     got = events(answer.text)
     names = [name for name, _ in got]
     assert all(data["event_type"] == name for name, data in got[:-1])
-    assert names == ["interaction.created", "step.start", *["step.delta"] * names.count("step.delta"), "step.stop", "interaction.completed", "done"]
+    assert names == [
+        "interaction.created",
+        "step.start",
+        *["step.delta"] * names.count("step.delta"),
+        "step.stop",
+        "interaction.completed",
+        "done",
+    ]
     interaction = got[0][1]["interaction"]
     assert (interaction["status"], interaction["model"], interaction["created"]) == ("in_progress", MODEL, "2023-11-14T22:13:20.000Z")
     assert got[-2][1]["interaction"] == interaction | {"status": "completed", "usage": {"frames": 48, "video_seconds": 2.0}}

@@ -182,7 +182,9 @@ async def test_what_is_not_given_has_a_default(google: Door) -> None:
         ({"image": None}, None),
     ],
 )
-async def test_an_image_or_a_video_stands_in_the_instance(google: Door, instance: dict[str, Any], footage: tuple[str, bytes] | None) -> None:
+async def test_an_image_or_a_video_stands_in_the_instance(
+    google: Door, instance: dict[str, Any], footage: tuple[str, bytes] | None
+) -> None:
     await predicted(google, body(instance, durationSeconds=2))
     assert google.jobs.submitted[0].request.footage == footage
 

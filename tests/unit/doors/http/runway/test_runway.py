@@ -249,4 +249,3 @@ async def test_without_a_database_there_are_no_tasks() -> None:
             answer = await found.client.request(method, path, json=TEXT)
             assert (answer.status_code, answer.headers["x-should-retry"]) == (501, "false")
             assert "no database" in answer.json()["error"]
-
