@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from decart import DecartClient, models
@@ -124,7 +125,7 @@ class Check:
             ({"reference_image": pictures.png()}, ("reference_image",)),
         ):
             asked = {**self._stock(), **fields}
-            error: Any = raises(QueueSubmitError, lambda a=asked: self._asked(lambda client: client.queue.submit(a)), *parts)
+            error: Any = raises(QueueSubmitError, partial(self._submitted, asked), *parts)
             check(error.data == {"status": 400}, f"{error.data}")
             told.append(f"{error}")
         raises(QueueStatusError, lambda: self._asked(lambda client: client.queue.status("unknown")), "404")
@@ -134,6 +135,9 @@ class Check:
     def image_model(self) -> str:
         asked = {"model": models.image("lucy-image-2"), "prompt": PROMPT, "data": pictures.png()}
         return f"{raises(ProcessingError, lambda: self._asked(lambda client: client.process(asked)), '501', 'lucy-image-2')}"
+
+    def _submitted(self, asked: dict[str, Any]) -> Any:
+        return self._asked(lambda client: client.queue.submit(asked))
 
     def _stock(self) -> dict[str, Any]:
         return {"model": models.video("lucy-2.1"), "prompt": PROMPT, "data": self.clip}

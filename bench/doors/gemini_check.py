@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 import urllib.request
 import warnings
+from functools import partial
 from typing import Any
 
 from google import genai
@@ -105,9 +106,8 @@ class Check:
             ({"number_of_videos": 2}, ("parameters.sampleCount", "2")),
         ):
             asked = types.GenerateVideosConfig(**config)
-            error: Any = raises(
-                errors.ClientError, lambda c=asked: self.client.models.generate_videos(model=VEO, prompt=PROMPT, config=c), *parts
-            )
+            generate = partial(self.client.models.generate_videos, model=VEO, prompt=PROMPT, config=asked)
+            error: Any = raises(errors.ClientError, generate, *parts)
             check((error.code, error.status) == (400, "INVALID_ARGUMENT"), f"{error}")
             told.append(f"{error.message}")
         return " | ".join(told)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import time
 import warnings
+from functools import partial
 from typing import Any
 
 from google import genai
@@ -84,9 +85,8 @@ class Vertex:
             ({"output_gcs_uri": "gs://a/b"}, ("parameters.storageUri", "gs://a/b")),
         ):
             asked = types.GenerateVideosConfig(**config)
-            error: Any = raises(
-                errors.ClientError, lambda c=asked: self.client.models.generate_videos(model=VEO, prompt=PROMPT, config=c), *parts
-            )
+            generate = partial(self.client.models.generate_videos, model=VEO, prompt=PROMPT, config=asked)
+            error: Any = raises(errors.ClientError, generate, *parts)
             check((error.code, error.status) == (400, "INVALID_ARGUMENT"), f"{error}")
             told.append(f"{error.message}")
         return " | ".join(told)
@@ -178,7 +178,7 @@ class Interactions:
             ({"generation_config": {"video_config": {"task": "extend"}}}, ("generation_config.video_config.task", "video")),
             ({"previous_interaction_id": "x"}, ("previous_interaction_id",)),
         ):
-            told.append(self._raises(400, lambda f=fields: self._new(**f), *parts))
+            told.append(self._raises(400, partial(self._new, **fields), *parts))
         return " | ".join(told)
 
     def _new(self, **fields: Any) -> Any:

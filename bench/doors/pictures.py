@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from fractions import Fraction
+from typing import Any
 
 import av
 
@@ -25,7 +26,7 @@ def mp4(frames: int = 24) -> bytes:
 def _encoded(codec: str, container: str, frames: int, pixels: str) -> bytes:
     out = io.BytesIO()
     with av.open(out, "w", format=container) as written:
-        stream = written.add_stream(codec, rate=Fraction(FPS))
+        stream: Any = written.add_stream(codec, rate=Fraction(FPS))
         stream.width, stream.height, stream.pix_fmt = SIDE, SIDE, pixels
         for number in range(frames):
             frame = av.VideoFrame(SIDE, SIDE, "rgb24")

@@ -9,6 +9,7 @@ import asyncio
 import base64
 import urllib.request
 import uuid
+from functools import partial
 from typing import Any
 
 import runwayml
@@ -136,7 +137,7 @@ class Check:
             ({"extra_body": {"audio": True}}, ("audio", "no sound")),
         ):
             asked: dict[str, Any] = {**STOCK, **fields}
-            told.append(f"{raises(runwayml.BadRequestError, lambda a=asked: self.client.text_to_video.create(**a), *parts)}")
+            told.append(f"{raises(runwayml.BadRequestError, partial(self.client.text_to_video.create, **asked), *parts)}")
         uri = "https://example.com/a.png"
         error = raises(runwayml.BadRequestError, lambda: self.client.image_to_video.create(**STOCK, prompt_image=uri), "promptImage")
         return " | ".join([*told, f"{error}"])
