@@ -63,6 +63,7 @@ class GoogleRoom:
         return [
             _post("/v1beta/models/{model}:predictLongRunning", "predict", partial(self._predict, _gemini_model)),
             _get("/v1beta/models/{model}/operations/{id}", "get_operation", self._get_operation),
+            _get("/v1/files/{name:path}", "get_file", self._file),  # where clients of generation 3 look
             _get("/v1beta/files/{name:path}", "get_file", self._file),
         ]
 

@@ -85,6 +85,9 @@ async def test_a_finished_one_says_where_the_video_is_if_that_was_asked(google: 
     [content] = step["content"]
     assert content["uri"] == f"{BASE_URL}/v1beta/files/{interaction_id}:download?alt=media"
     assert (await google.client.get(content["uri"])).content == b"an MP4"
+    # As the client sends it where the URL that it was told has no TLS, and where it has.
+    for path in (f"{content['uri']}:download?alt=media", f"{interaction_id}:download?alt=media"):
+        assert (await google.client.get(f"/v1/files/{path}")).content == b"an MP4"
 
 
 async def test_a_store_serves_its_files_itself(google: Door) -> None:
