@@ -15,8 +15,8 @@ WELL_KNOWN = (
     "amazon.nova-reel-v1*", "us.amazon.nova-reel-v1*", "luma.ray-v2*", "us.luma.ray-v2*",
     # Google: Vertex AI and the Gemini API
     "veo-*", "gemini-omni-*",
-    # Runway, which offers Google's models as well
-    "gen3a_turbo", "gen4_turbo", "gen4_aleph", "gen4.5", "veo3*",
+    # Runway, which offers models of others as well
+    "gen3a_turbo", "gen4*", "aleph2", "veo3*", "gemini_omni_flash", "seedance*", "happyhorse_*", "hailuo*",
     # Decart
     "lucy-*",
 )  # fmt: skip
