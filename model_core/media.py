@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import struct
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -33,7 +34,7 @@ Resample = Literal["nearest", "lanczos"]
 
 # One thread: the output then never depends on the machine's core count, and small pictures gain nothing from more.
 _LIVE_OPTIONS = {"preset": "ultrafast", "tune": "zerolatency", "crf": "18"}
-_FILE_OPTIONS = {"preset": "fast", "crf": "16"}
+FILE_OPTIONS = {"preset": "fast", "crf": "16"}
 # `avoid_negative_ts` must be off, or the muxer shifts each fragment back to time 0.
 _FRAGMENT_OPTIONS = {"movflags": "empty_moov+default_base_moof+frag_discont+skip_trailer", "avoid_negative_ts": "disabled"}
 _SEI_NAL_TYPE = 6
@@ -54,7 +55,7 @@ def fmp4_init_segment(width: int, height: int, fps: int) -> bytes:
     Raises:
         ValueError: width or height is not a positive even number, or fps is not positive.
     """
-    boxes = _boxes(_mux_fragment(np.zeros((1, height, width, 3), np.uint8), 0, fps))
+    boxes = mp4_boxes(_live_fragment(np.zeros((1, height, width, 3), np.uint8), 0, fps))
     return b"".join(box for kind, box in boxes if kind in (b"ftyp", b"moov"))
 
 
@@ -69,7 +70,7 @@ def fmp4_fragment(frames: Frames, first_frame: int, fps: int) -> bytes:
     """
     if first_frame < 0:
         raise ValueError(f"first_frame must be at least 0, got {first_frame}")
-    return b"".join(box for kind, box in _boxes(_mux_fragment(frames, first_frame, fps)) if kind in (b"moof", b"mdat"))
+    return b"".join(box for kind, box in mp4_boxes(_live_fragment(frames, first_frame, fps)) if kind in (b"moof", b"mdat"))
 
 
 def encode_mp4(frames: Frames, fps: int) -> bytes:
@@ -131,7 +132,7 @@ class Mp4Writer:
         if self._stream is None:
             height, width = frames.shape[1:3]
             bound = {} if self._bound is None else self._bound.options(width, height, self._fps)
-            self._stream = _add_h264(self._container, width, height, self._fps, _FILE_OPTIONS | bound)
+            self._stream = _add_h264(self._container, width, height, self._fps, FILE_OPTIONS | bound)
         for picture in _pictures(frames, self._next_frame, self._fps):
             self._mux(self._stream.encode(picture))
         self._next_frame += len(frames)
@@ -250,18 +251,25 @@ def frames_sha256(chunks: Iterable[Frames | bytes]) -> str:
     return digest.hexdigest()
 
 
-def _mux_fragment(frames: Frames, first_frame: int, fps: int) -> bytes:
-    """A whole fragmented MP4 with one fragment: `ftyp`, `moov`, `moof`, `mdat`."""
-    _checked(frames)
+def _live_fragment(frames: Frames, first_frame: int, fps: int) -> bytes:
+    height, width = _checked(frames).shape[1:3]
+    return mux_fragment(_pictures(frames, first_frame, fps), (width, height), first_frame, fps, _LIVE_OPTIONS)
+
+
+def mux_fragment(pictures: Iterable[VideoFrame], size: tuple[int, int], first_frame: int, fps: int, options: dict[str, str]) -> bytes:
+    """A whole fragmented MP4 with one fragment: `ftyp`, `moov`, `moof`, `mdat`. `size` is width and height; `options` are x264's.
+
+    Raises:
+        ValueError: as `fmp4_init_segment`.
+    """
     out = io.BytesIO()
-    options = {**_FRAGMENT_OPTIONS, "fragment_index": str(first_frame + 1)}
-    with av.open(out, "w", format="mp4", options=options) as container:
-        stream = _add_h264(container, frames.shape[2], frames.shape[1], fps, _LIVE_OPTIONS)
+    with av.open(out, "w", format="mp4", options={**_FRAGMENT_OPTIONS, "fragment_index": str(first_frame + 1)}) as container:
+        stream = _add_h264(container, *size, fps, options)
         stream.codec_context.flags |= Flags.global_header
         container.start_encoding()
         # x264 signs its first picture with its settings: some 600 bytes which each fragment would carry.
         unsigned = BitStreamFilterContext(f"filter_units=remove_types={_SEI_NAL_TYPE}", stream)
-        for picture in (*_pictures(frames, first_frame, fps), None):
+        for picture in itertools.chain(pictures, (None,)):
             for packet in stream.encode(picture):
                 container.mux(unsigned.filter(packet))
     return out.getvalue()
@@ -289,7 +297,7 @@ def _pictures(frames: Frames, first_frame: int, fps: int) -> Iterator[VideoFrame
         yield picture
 
 
-def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+def mp4_boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Top-level MP4 boxes, as (type, whole box)."""
     offset = 0
     while offset < len(data):

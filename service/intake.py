@@ -85,6 +85,17 @@ class Intake:
 
         return replace(ordered(await self._keeper.find(request.token)), claim=claim)
 
+    def go_on(self, order: Order, record: SessionRecord, next_frame: int) -> Order:
+        """`order`, which nobody watches, from `next_frame` on, with what `record` holds.
+
+        Raises:
+            SessionMismatch: what made the session is not served here any more.
+            InvalidRequest: the record does not reach that frame.
+        """
+        request = ResumeRequest(token=record.session_id, next_frame=next_frame)
+        point = resume_point(record, self._pipeline(record, order.doorway), request, order.doorway)
+        return replace(order, resume=point, upload=None)
+
     def _pipeline(self, record: SessionRecord, doorway: Doorway) -> VideoPipeline:
         """Raises SessionMismatch: what made the session is not served here."""
         pipeline = self._pipelines.get(record.model)

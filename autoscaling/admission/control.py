@@ -22,6 +22,8 @@ from autoscaling.admission.lengths import Lengths
 from autoscaling.capacity.profile import Capacity
 from autoscaling.reports import ControlStatistics
 
+_NOBODY = -1  # no key
+
 
 @dataclass(slots=True)
 class _Session:
@@ -135,6 +137,11 @@ class AdmissionControl:
         decision = self._go_on(first)
         self._changes = [change for change in self._changes if change.key != key]
         return decision
+
+    def has_room(self, ask: Ask, beside: int = 0) -> bool:
+        """Whether `ask` would run at once, if `beside` more jobs ran already. Nothing changes by asking."""
+        view = self._view(_NOBODY, ask, len(self._order(paced=ask.paced)))
+        return isinstance(decide(ask, replace(view, jobs=view.jobs + beside), self.config, 0.0), Admit)
 
     def observe(self, capacity: Capacity, now: float) -> None:
         """What the stages can do was measured anew."""

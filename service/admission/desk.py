@@ -146,6 +146,10 @@ class AdmissionDesk:
     def statistics(self) -> ControlStatistics:
         return self._control.statistics()
 
+    def has_room(self, ask: Ask, beside: int = 0) -> bool:
+        """Whether `ask` would run at once, and not wait, if `beside` more jobs ran already. Nothing changes by asking."""
+        return self._control.has_room(ask, beside)
+
     @contextmanager
     def enter(self, ask: Ask, session: str = "") -> Iterator[AdmissionTicket]:
         """Take a place, to be kept for the length of the context. Leaving it, in whatever way, frees the place or the slot.

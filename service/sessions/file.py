@@ -51,7 +51,7 @@ async def video_file(served: ServedSession, max_bytes: int, clock: Clock) -> Vid
     order = served.order
     usage = Usage(fps=order.config.fps)
     bound = FileBound(max_bytes, order.request.num_frames or 1)
-    with _room_for_files(), tempfile.TemporaryDirectory(prefix="headrace-") as folder:
+    with room_for_files(), tempfile.TemporaryDirectory(prefix="headrace-") as folder:
         path = Path(folder) / "video.mp4"
         path.write_bytes(bytes(_FIRST_BYTES))
         writer = Mp4Writer(path, order.config.fps, bound)
@@ -72,7 +72,7 @@ async def video_file(served: ServedSession, max_bytes: int, clock: Clock) -> Vid
 
 
 @contextmanager
-def _room_for_files() -> Iterator[None]:
+def room_for_files() -> Iterator[None]:
     """Turns a full disk, which is no defect and may be over soon, into StageUnavailable."""
     try:
         yield

@@ -6,14 +6,16 @@ To leave `run` or `make_file`, in whatever way, closes the session and frees its
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager
 
 from autoscaling.admission.decide import Ask
 from model_core.errors import CapacityExceeded, StageUnavailable
 from model_core.pipeline import VideoPipeline
 from model_core.session import Session
+from model_core.session_log import SessionRecord
 from model_core.tasks import unless
+from model_core.types import FrameChunk
 from model_core.uploads.decoders import UploadDecoders
 from model_core.uploads.upload import Upload
 from observability.context import SESSION_ID
@@ -33,6 +35,9 @@ from service.sessions.file import VideoFile, video_file
 from service.sessions.opening import encoding_timing, open_session, trace_attributes
 from service.sessions.session import DRAINING, Opening, ServedSession
 from service.sessions.steering import Steering
+
+JobSink = Callable[[FrameChunk, SessionRecord], Awaitable[None]]
+"""Takes a chunk, with the session's record as it is after it. The session waits meanwhile."""
 
 
 class SessionRunner:
@@ -129,6 +134,39 @@ class SessionRunner:
         check_order(order, call.principal)
         return self._quotas.session(call.principal.tenant, seconds_left(order))
 
+    def has_room(self, model: str, beside: int = 0) -> bool:
+        """Whether a job of `model` and of no tenant in particular would get a slot now, if `beside` more jobs ran already."""
+        config = self._pipelines[model].config
+        ask = Ask("", config.work(config.num_steps, config.guidance), paced=False, model=model)
+        return not self._draining.is_set() and self._desk.has_room(ask, beside)
+
+    async def make_job(self, order: Order, call: Call, sink: JobSink) -> None:
+        """Hand the chunks of `order` to `sink`, if there is a slot for it now: a job does not stand in line.
+
+        Raises:
+            CapacityExceeded: there is no slot.
+            StageUnavailable: also while it runs; so far as `sink` was told, the work is not lost.
+            InvalidRequest: the session cannot be opened.
+        """
+        if not self._desk.has_room(self._ask(order, call)):
+            raise CapacityExceeded("no slot is free for a job", retry_after_s=1.0)
+        async with self._admitted(order, call) as served:
+            await served.wait_until_admitted()
+            async with aclosing(served.session.events()) as events:
+                async for event in events:
+                    if isinstance(event, FrameChunk):
+                        served.meter.made(event, self._clock.now())
+                        await sink(event, served.session.record())
+            served.check()
+            if served.reason is not EndReason.COMPLETED:
+                raise StageUnavailable(DRAINING)
+
+    def _ask(self, order: Order, call: Call) -> Ask:
+        """What the session of `order` asks of admission."""
+        work = order.config.work(order.request.num_steps, order.request.scale(order.config))
+        resumed = order.resume is not None and order.claim is not None
+        return Ask(self._desk.tenant(call.tenant), work, paced=order.max_lead_s > 0, resumed=resumed, model=order.config.name)
+
     @asynccontextmanager
     async def _admitted(self, order: Order, call: Call) -> AsyncGenerator[ServedSession, None]:
         """A session in line or with a slot, on its tenant's account. It is opened meanwhile, and its steps follow its ticket's.
@@ -142,10 +180,9 @@ class SessionRunner:
         if self._draining.is_set():
             raise StageUnavailable(DRAINING)
         arrived = self._clock.now()
-        account = self._desk.tenant(call.tenant)
+        ask = self._ask(order, call)
+        account = ask.tenant
         config, steps, scale = order.config, order.request.num_steps, order.request.scale(order.config)
-        work, resumed = config.work(steps, scale), order.resume is not None
-        ask = Ask(account, work, paced=order.max_lead_s > 0, resumed=resumed, model=config.name)
         SESSION_ID.set(order.request.session_id)
         if call.trace is not None:
             call.trace.about(order.request.session_id, trace_attributes(order, account))

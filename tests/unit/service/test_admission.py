@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from autoscaling.admission.brownout import BrownOutConfig
-from autoscaling.admission.decide import AdmissionConfig, Ask
+from autoscaling.admission.decide import AdmissionConfig, Ask, Tenant
 from autoscaling.capacity.profile import Capacity, CapacityProfile, DenoiseReplica
 from autoscaling.reports import ControlStatistics
 from model_core.errors import CapacityExceeded
@@ -148,3 +148,31 @@ async def test_steps_are_followed_from_admission_on() -> None:
         one.observe(replace(capacity, budget_s=0.0901, _known={}))
     assert seen["first"] == [4, 2, 3, 4]
     assert seen["third"] == []  # gave up in line
+
+
+JOB = Ask("", steps=4, paced=False)
+
+
+def test_a_job_has_room_where_it_would_run_at_once_and_asking_changes_nothing() -> None:
+    three = desk(3)
+    with three.enter(ASK):
+        before = three.statistics()
+        assert [three.has_room(JOB, beside) for beside in range(4)] == [True, True, False, False]
+        assert three.statistics() == before
+        with three.enter(JOB), three.enter(JOB), three.enter(ASK) as waiting:
+            assert not waiting.admitted
+            assert not three.has_room(JOB)
+    assert three.has_room(JOB, 2)
+
+
+def test_no_job_passes_one_that_waits_and_a_tenants_limit_holds() -> None:
+    measured = CapacityProfile((1, 2, 4), (0.01, 0.01, 0.01), (0.01, 0.01, 0.01))
+    limited = desk(3, replace(PATIENT, tenants={"acme": Tenant(max_sessions=1)}))
+    with limited.enter(replace(JOB, tenant="acme")):
+        assert limited.has_room(JOB)
+        assert not limited.has_room(replace(JOB, tenant="acme"))
+    few = AdmissionDesk(PATIENT, Capacity((DenoiseReplica(3, measured),), budget_s=0.3, ceiling=3), ManualClock(), chance=lambda: 0.0)
+    assert not few.has_room(JOB, 1)  # the rest is kept for viewers
+    with few.enter(JOB), few.enter(JOB) as waiting:
+        assert not waiting.admitted
+        assert not few.has_room(JOB)
