@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from headrace.cli import check, demo, evaluate, generate, live, models, serve, simulate, status, top, trace
+from headrace.cli import check, demo, evaluate, generate, jobs, live, models, serve, simulate, status, top, trace
 from headrace.cli import compile as compile_command
 from headrace.cli.console import conclude, quiet_libraries
 
@@ -30,6 +30,7 @@ listing = typer.Typer(rich_markup_mode=None)
 listing.callback(invoke_without_command=True)(models.models)
 listing.command("make-tiny")(models.make_tiny)
 app.add_typer(listing, name="models")
+app.add_typer(jobs.app, name="jobs")
 app.command()(simulate.simulate)
 app.command()(status.status)
 app.command()(top.top)
