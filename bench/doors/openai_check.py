@@ -5,19 +5,29 @@ Its environment is `requirements-openai.txt`.
 
 from __future__ import annotations
 
+import base64
 import io
+import os
+import queue
+import secrets
 import struct
 import uuid
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
 from typing import Any
 
 import openai
 
 from bench.doors.cases import Cases, Skipped, Target, check, raises
 from bench.doors.mp4 import played
+
+# Set by whoever starts a server that may post to this machine.
+WEBHOOKS = "HEADRACE_CHECK_WEBHOOKS"
 
 STOCK: dict[str, Any] = {"prompt": "a red circle moving right", "model": "sora-2", "seconds": "4", "size": "1280x720"}
 SHORT: dict[str, Any] = {"prompt": "a blue square", "extra_body": {"num_frames": 12, "seed": 7}}
@@ -61,6 +71,7 @@ class Check:
             ("delete", self.delete),
             ("synchronous", self.synchronous),
             ("models", self.models),
+            ("signed webhook", self.webhook),
             ("bad input", self.bad_input),
         ):
             cases.run(name, case)
@@ -151,6 +162,17 @@ class Check:
     def models(self) -> None:
         check(self.client.models.list().data, "no models")
 
+    def webhook(self) -> str:
+        if not os.environ.get(WEBHOOKS):
+            raise Skipped("the server posts to no address of this machine")
+        secret = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
+        with receiver() as (url, received):
+            video = self.client.videos.create(prompt="a star", extra_body={"num_frames": 6, "webhook": {"url": url, "secret": secret}})
+            headers, body = received.get(timeout=120)
+        event = self.client.webhooks.unwrap(body, headers, secret=secret)
+        check((event.type, event.data.id) == ("video.completed", video.id), f"{event}")
+        return f"{event.type} {event.id}"
+
     def bad_input(self) -> str:
         told = []
         for fields, parts in (
@@ -188,6 +210,31 @@ def refusals(cases: Cases, target: Target, connect: Callable[[str], Any]) -> Non
 
     cases.run("wrong key", wrong_key)
     cases.run("over quota", over_quota)
+
+
+@contextmanager
+def receiver() -> Iterator[tuple[str, queue.Queue[tuple[Mapping[str, str], bytes]]]]:
+    """An address of this machine, and what was posted there."""
+    received: queue.Queue[tuple[Mapping[str, str], bytes]] = queue.Queue()
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(204)
+            self.end_headers()
+            received.put((dict(self.headers.items()), body))
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = HTTPServer(("127.0.0.1", 0), Receiver)
+    thread = Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/hook", received
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 def red_png(side: int = 64) -> bytes:

@@ -82,7 +82,6 @@ class OpenAiRoom:
         fields = await members(request, self._limits.max_request_bytes, problems)
         new = await self._requests.creation(fields, problems, "")
         order = self._services.intake.order(new.request, new.doorway, problems)
-        request.principal.check_model(order.config.name)
         file = await self._services.runner.make_file(order, request.call, _MAX_SYNC_BYTES)
         headers = {
             "x-request-id": request.request_id,
