@@ -93,6 +93,11 @@ def joined(parts: Path, out: Path) -> None:
             raise ValueError("a file needs at least one part; got none")
 
 
+def placed(frames: Frames, placement: Placement) -> Frames:
+    """`frames` `[N, H, W, 3]`, scaled and with black around them, `[N, height, width, 3]`."""
+    return np.stack([_placed(np.ascontiguousarray(pixels), placement) for pixels in frames])
+
+
 def _pictures(frames: Frames, first_frame: int, fps: int, placed: Placement) -> Iterator[VideoFrame]:
     """One by one: pictures may be much larger than frames."""
     for index, pixels in enumerate(frames, first_frame):

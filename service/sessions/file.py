@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from model_core.errors import HeadraceError, StageUnavailable
+from model_core.file_parts import Placement, placed
 from model_core.media import FileBound, Mp4Writer
 from model_core.tasks import run_in_thread
 from model_core.types import FrameChunk
@@ -41,8 +42,11 @@ class VideoFile:
     ended: Ended
 
 
-async def video_file(served: ServedSession, max_bytes: int, clock: Clock) -> VideoFile:
+async def video_file(served: ServedSession, max_bytes: int, clock: Clock, placement: Placement | None = None) -> VideoFile:
     """The whole video as a file of at most `max_bytes`. Frames go to the encoder as they come, so memory does not grow with length.
+
+    Args:
+        placement: where pictures stand in the file; None where they are all of it.
 
     Raises:
         StageUnavailable: the disk is full, or the session ended early.
@@ -55,11 +59,16 @@ async def video_file(served: ServedSession, max_bytes: int, clock: Clock) -> Vid
         path = Path(folder) / "video.mp4"
         path.write_bytes(bytes(_FIRST_BYTES))
         writer = Mp4Writer(path, order.config.fps, bound)
+
+        def write(chunk: FrameChunk) -> None:
+            frames = chunk.pixels()
+            writer.write(frames if placement is None else placed(frames, placement))
+
         try:
             async with aclosing(served.session.events()) as events:
                 async for event in events:
                     if isinstance(event, FrameChunk):
-                        await run_in_thread(writer.write, event.pixels())
+                        await run_in_thread(write, event)
                         usage = usage.plus(event)
                         served.meter.made(event, clock.now())
             served.check()

@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanage
 
 from autoscaling.admission.decide import Ask
 from model_core.errors import CapacityExceeded, StageUnavailable
+from model_core.file_parts import Placement
 from model_core.pipeline import VideoPipeline
 from model_core.session import Session
 from model_core.session_log import SessionRecord
@@ -114,8 +115,8 @@ class SessionRunner:
             await served.serve(send, None if controls is None else Steering(controls, self._limits, self._clock))
             call.outcome = served.reason.value
 
-    async def make_file(self, order: Order, call: Call, max_bytes: int) -> VideoFile:
-        """Serve `order` as a file of at most `max_bytes`.
+    async def make_file(self, order: Order, call: Call, max_bytes: int, placement: Placement | None = None) -> VideoFile:
+        """Serve `order` as a file of at most `max_bytes`, with its pictures placed as `placement` says.
 
         Raises:
             CapacityExceeded, StageUnavailable: also while it runs.
@@ -125,7 +126,7 @@ class SessionRunner:
         """
         async with self._allowed(order, call) as allowance, self._admitted(order, call) as served:
             await served.wait_until_admitted()
-            file = await video_file(served, max_bytes, self._clock)
+            file = await video_file(served, max_bytes, self._clock, placement)
             allowance.follow(lambda: file.ended.usage.video_s, served.fail)  # not before: a file that fails costs nothing
             return file
 

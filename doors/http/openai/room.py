@@ -21,6 +21,7 @@ from model_core.errors import FieldViolation, InvalidRequest
 from service.checks import Problems
 from service.failures import Failure
 from service.jobs.job import Job, JobNotFound, JobQuery, NewJob, Variant
+from service.jobs.presentation import placement
 
 # OpenAI's clients take a base URL that ends in /v1; Azure's add the rest to one without. Both ignore the query `api-version`.
 PREFIXES = ("/v1", "/openai", "/openai/v1")
@@ -82,7 +83,7 @@ class OpenAiRoom:
         fields = await members(request, self._limits.max_request_bytes, problems)
         new = await self._requests.creation(fields, problems, "")
         order = self._services.intake.order(new.request, new.doorway, problems)
-        file = await self._services.runner.make_file(order, request.call, _MAX_SYNC_BYTES)
+        file = await self._services.runner.make_file(order, request.call, _MAX_SYNC_BYTES, placement(new.presentation, order.config))
         headers = {
             "x-request-id": request.request_id,
             "x-model": order.config.name,

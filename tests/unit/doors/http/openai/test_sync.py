@@ -11,8 +11,8 @@ from tests.core import core
 from tests.unit.doors.http.fake_edge import Door, door, services
 
 
-async def test_a_synchronous_video_is_the_mp4(openai: Door) -> None:
-    fields = {"prompt": "a red circle", "num_frames": "12", "seed": "7"}
+async def test_a_synchronous_video_is_the_mp4_at_the_size_that_was_asked_for(openai: Door) -> None:
+    fields = {"prompt": "a red circle", "num_frames": "12", "size": "128x72", "seed": "7"}
     answer = await openai.client.post("/v1/videos/sync", files={name: (None, value) for name, value in fields.items()})
     assert (answer.status_code, answer.headers["content-type"]) == (200, "video/mp4")
     told = {name: answer.headers[name] for name in ("x-model", "x-headrace-seed", "x-headrace-frames", "x-headrace-rendered")}
@@ -20,7 +20,7 @@ async def test_a_synchronous_video_is_the_mp4(openai: Door) -> None:
     assert float(answer.headers["x-inference-time-s"]) > 0
     with av.open(io.BytesIO(answer.content), "r") as container:
         frames = list(container.decode(video=0))
-    assert (len(frames), frames[0].width, frames[0].height) == (12, 64, 64)
+    assert (len(frames), frames[0].width, frames[0].height) == (12, 128, 72)
     assert openai.jobs.submitted == []
 
 
