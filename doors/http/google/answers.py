@@ -25,7 +25,7 @@ _STATUSES = {
     JobStatus.CANCELLED: "cancelled",
 }
 _VIDEO = {"type": "video", "mime_type": "video/mp4"}
-# A client that looks for the end of an event byte by byte, from its beginning and with each read, is slow with long ones.
+# Clients hold a whole event, and may hold it several times over while they read it.
 _MAX_DELTA_BYTES = 48 * 1024
 
 
