@@ -16,7 +16,16 @@ from service.failures import Failure, NotServed
 from service.identity.principal import Authority, Caller, Principal
 from service.intake import Intake
 from service.jobs.desk import JobDesk
+from service.jobs.job import Content
 from service.sessions.runner import SessionRunner
+
+
+class Links(Protocol):
+    """Files that whoever holds a link to one may fetch. See `service.jobs.folder`."""
+
+    async def linked(self, key: str, media_type: str, expires: str, signature: str) -> Content:
+        """Raises LinkRefused, or ArtifactMissing."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +34,7 @@ class Services:
 
     Attributes:
         jobs: None where the server has no database, and so no jobs.
+        links: None where a store serves results by itself, or there are none.
         public_url: of this server, as callers reach it, without a slash at the end; empty: as the request's Host says.
     """
 
@@ -33,6 +43,7 @@ class Services:
     jobs: JobDesk | None
     authority: Authority
     public_url: str = ""
+    links: Links | None = None
 
     def desk(self) -> JobDesk:
         """Raises NotServed: the server has no database, and so no jobs."""

@@ -18,7 +18,7 @@ from model_core.tasks import run_in_thread
 from service.jobs.artifacts import ArtifactMissing, Located, Stored, checked_key, is_key
 from service.jobs.job import Content
 
-LINK_PATH = "/v1/files/"
+LINK_PATH = "/v1/headrace/files/"
 """Below the server's URL; where links are answered."""
 
 _SECRET_FILE = ".link-secret"  # noqa: S105 - the name of a file
