@@ -22,6 +22,8 @@ from doors.grpc.edge import RpcEdge
 from doors.grpc.health import HealthMonitor, Probe
 from doors.grpc.server import GrpcServer
 from doors.grpc.service import SERVICE_NAME, VideoService
+from doors.grpc.triton import room as triton_room
+from doors.grpc.triton.room import TritonRoom
 from headrace.client import HeadraceClient
 from headrace.v1 import video_pb2 as pb
 from observability.metrics import Metrics
@@ -111,15 +113,18 @@ async def serving(
     pipelines = {stages.config.name: stages.pipeline}
     limits, new_id = limits or Limits(), lambda: f"id-{next(ids)}"
     runner = SessionRunner(pipelines, desk, keeper, limits, metrics, clock, quotas)
-    authority = authority or OpenDoor(Proxies(), time.time)
-    service = VideoService(
-        Intake(pipelines, stages.config.name, limits, keeper, new_id, new_seed=lambda: SEED),
-        runner,
-        RpcEdge(SERVICE_NAME, metrics, new_id, tracing or Tracing(), authority),
-    )
+    authority, tracing = authority or OpenDoor(Proxies(), time.time), tracing or Tracing()
+    intake = Intake(pipelines, stages.config.name, limits, keeper, new_id, new_seed=lambda: SEED)
+
+    def edge(name: str) -> RpcEdge:
+        return RpcEdge(name, metrics, new_id, tracing, authority)
+
+    service = VideoService(intake, runner, edge(SERVICE_NAME))
     probes = probes or dict.fromkeys(("text_encoder", "denoiser", "decoder"), answers)
     monitor = HealthMonitor(probes, (SERVICE_NAME,), interval_s=0.01, timeout_s=0.5)
-    doors = Doors([GrpcServer(service, monitor, f"127.0.0.1:{port}", tls, with_reflection=with_reflection)], runner)
+    triton = TritonRoom(intake, runner, edge(triton_room.SERVICE_NAME), lambda: monitor.serving, clock, new_id)
+    server = GrpcServer(service, monitor, f"127.0.0.1:{port}", tls, with_reflection=with_reflection, rooms=[triton])
+    doors = Doors([server], runner)
     (port,) = await doors.start()
     address = f"127.0.0.1:{port}"
     async with HeadraceClient(address) as client:

@@ -33,6 +33,10 @@ _UNAVAILABLE_RETRY_S = 2.0
 log = logging.getLogger(__name__)
 
 
+class UnknownName(InvalidRequest):
+    """The request names something, such as a model, that is not there. Rooms that make a difference raise it."""
+
+
 class Outgoing:
     """What goes to a caller, message by message, so that the call can be ended whenever the task that writes is cancelled."""
 
@@ -123,6 +127,8 @@ def status_of(error: Exception, new_id: Callable[[], str]) -> Status:
     """What the caller learns of `error`; of a defect only an id, by which the log names it."""
     message = short(str(error))
     match error:
+        case UnknownName():
+            return Status(grpc.StatusCode.NOT_FOUND, message, _bad_request(error))
         case InvalidRequest():
             return Status(grpc.StatusCode.INVALID_ARGUMENT, message, _bad_request(error))
         case CapacityExceeded() | QuotaExceeded() if error.retry_after_s is not None:

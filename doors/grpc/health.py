@@ -69,6 +69,11 @@ class HealthMonitor:
         """Every name that can be checked."""
         return (*self._whole, *(prefix + name for prefix in (STAGE_PREFIX, REPLICA_PREFIX) for name in self._probes))
 
+    @property
+    def serving(self) -> bool:
+        """Whether the whole serves, as of the last round."""
+        return self._last.get(OVERALL, False) and not self._stopping
+
     async def begin(self) -> None:
         """NOT_SERVING for all, until a round of probes says otherwise."""
         for name in self.names:
@@ -94,6 +99,7 @@ class HealthMonitor:
 
     async def stop_serving(self) -> None:
         """NOT_SERVING for all, for good. Who watches is told, and its watch ends: it must not hold up the server's stop."""
+        self._stopping = True
         await self.servicer.enter_graceful_shutdown()
         self.servicer.end_watches()
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from typing import Protocol
 
 import grpc
 import grpc.aio
@@ -31,6 +33,21 @@ _OPTIONS = (
 UNREAD_BYTES = 64 * 1024 * 1024
 
 
+class GrpcRoom(Protocol):
+    """Another contract on the same port."""
+
+    @property
+    def service_name(self) -> str:
+        """As the contract has it, with its package."""
+        ...
+
+    def handler(self) -> grpc.GenericRpcHandler: ...
+
+    async def aclose(self) -> None:
+        """End what outlives its calls. The server takes no more of them."""
+        ...
+
+
 def _reflection_v1(names: tuple[str, ...]) -> grpc.GenericRpcHandler:
     """Reflection under its present name, which the library does not serve; nothing else of it has changed since v1alpha."""
     answer = grpc.stream_stream_rpc_method_handler(
@@ -50,6 +67,7 @@ class GrpcServer:
         address: `host:port`; port 0 takes a free one.
         tls: serve TLS with its certificates; None serves plain text.
         with_reflection: let clients list and describe the service.
+        rooms: further contracts.
     """
 
     def __init__(
@@ -60,8 +78,10 @@ class GrpcServer:
         tls: TlsSource | None = None,
         *,
         with_reflection: bool = True,
+        rooms: Sequence[GrpcRoom] = (),
     ) -> None:
         self._service = service
+        self._rooms = rooms
         self._monitor = monitor
         self._address = address
         self._tls = tls
@@ -80,10 +100,10 @@ class GrpcServer:
         largest = max(UNREAD_BYTES, 2 * self._service.limits.max_request_bytes)
         server = grpc.aio.server(options=(*_OPTIONS, ("grpc.max_receive_message_length", largest)))
         self._server = server
-        server.add_generic_rpc_handlers((self._service.handler(),))
+        server.add_generic_rpc_handlers((self._service.handler(), *(room.handler() for room in self._rooms)))
         health_pb2_grpc.add_HealthServicer_to_server(self._monitor.servicer, server)
         if self._with_reflection:
-            names = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            names = (SERVICE_NAME, *(room.service_name for room in self._rooms), health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, server)
             server.add_generic_rpc_handlers((_reflection_v1(names),))
         if self._tls is None:
@@ -108,4 +128,6 @@ class GrpcServer:
         if self._server is None or self._probing is None:
             raise RuntimeError("the GrpcServer was not started")
         await self._server.stop(grace_s)
+        for room in self._rooms:
+            await room.aclose()
         await cancel_and_wait(self._probing)
