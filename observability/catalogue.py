@@ -99,9 +99,15 @@ STAGES = tuple(stage.value for stage in Stage)
 
 MODEL = Label("model", bound="models that the front door serves; one, today")
 TENANT = Label("tenant", bound="tenants of the configuration, `default` and `other`")
+DOOR = Label("door", bound="doors of the front door, and rooms of its doors")
 STAGE = Label("stage", STAGES)
 DEPLOYMENT = Label("deployment", bound="deployments of the application")
-RPC = Label("rpc", ("Generate", "Stream", "Live", "ListModels"))
+RPC = Label(
+    "rpc",
+    ("Generate", "Stream", "Live", "ListModels",
+     *(f"triton.{name}" for name in ("ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata", "ModelConfig",
+                                     "ModelStatistics", "RepositoryIndex", "ModelInfer", "ModelStreamInfer"))),
+)  # fmt: skip
 OUTCOME = Label(
     "outcome",
     ("completed", "stopped", "draining", "paused", "cancelled", "invalid", "refused", "unavailable", "unknown", "moved", "stalled",
@@ -110,6 +116,7 @@ OUTCOME = Label(
 ANSWER = Label("answer", ("admitted", "degraded", "waiting", "refused"))
 CODEC = Label("codec", ("raw", "jpeg", "fmp4"))
 OPERATION = Label("operation", ("get", "claim", "write", "read"))
+BOOK = Label("book", ("usage", "audit", "events"))
 LEVEL = Label("level", bound="brown-out levels of the configuration, from 1")
 CONTINUOUS = Label("continuous", ("yes", "no"))
 PART = Label("part", ("queue", "service", "transfer", "overhead"))
@@ -195,15 +202,31 @@ STORE_ERRORS = Metric(
 
 # -- what was made, and what it cost -----------------------------------------------------------------------------------------
 FRAMES = Metric("frames_total", Kind.COUNTER, "Frames sent, by codec.", _DOOR, (MODEL, CODEC))
-VIDEO_SECONDS = Metric("video_seconds_total", Kind.COUNTER, "Seconds of video sent, by tenant.", _DOOR, (MODEL, TENANT))
+VIDEO_SECONDS = Metric("video_seconds_total", Kind.COUNTER, "Seconds of video sent, by tenant and door.", _DOOR, (MODEL, TENANT, DOOR))
+PIXELS = Metric(
+    "pixels_total", Kind.COUNTER, "Pixels of the frames sent, as the model rendered them, by tenant and door.",
+    _DOOR, (MODEL, TENANT, DOOR),
+)  # fmt: skip
+STEPS = Metric("denoise_steps_total", Kind.COUNTER, "Denoise steps of the chunks sent, by tenant and door.", _DOOR, (MODEL, TENANT, DOOR))
 ACCELERATOR_SECONDS = Metric(
     "accelerator_seconds_total", Kind.COUNTER,
-    "Device time of chunks sent, by tenant and stage. The time of a shared forward is divided by its sessions.",
-    _DOOR, (MODEL, TENANT, STAGE),
+    "Device time of chunks sent, by tenant, door and stage. The time of a shared forward is divided by its sessions.",
+    _DOOR, (MODEL, TENANT, DOOR, STAGE),
 )  # fmt: skip
 DEGRADED_CHUNKS = Metric(
     "degraded_chunks_total", Kind.COUNTER, "Chunks sent with fewer denoise steps than the request asked for, by brown-out level.",
     _DOOR, (MODEL, LEVEL), eventful=True,
+)  # fmt: skip
+
+LEDGER_ERRORS = Metric(
+    "ledger_errors_total", Kind.COUNTER,
+    "Writes of usage, of the audit log, or of usage events that failed. They are tried again.",
+    _DOOR, (BOOK,), eventful=True,
+)  # fmt: skip
+LEDGER_DROPPED = Metric(
+    "ledger_dropped_total", Kind.COUNTER,
+    "Usage rows and audit entries that were dropped, because too many waited while the database was away.",
+    _DOOR, (BOOK,), eventful=True,
 )  # fmt: skip
 
 # -- where a chunk's time went: carried by the chunk, counted when it is sent ------------------------------------------------

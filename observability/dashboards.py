@@ -205,6 +205,9 @@ _COST = Dashboard(
         _panel("Accelerators in use by tenant", c.ACCELERATOR_SECONDS, "short", Line(_rate(c.ACCELERATOR_SECONDS, "tenant"), "{{tenant}}")),
         _panel("Accelerators in use by stage", c.ACCELERATOR_SECONDS, "short", Line(_rate(c.ACCELERATOR_SECONDS, "stage"), "{{stage}}")),
         _panel("Video made, by tenant", c.VIDEO_SECONDS, "short", Line(_rate(c.VIDEO_SECONDS, "tenant"), "{{tenant}}")),
+        _panel("Video made, by door", c.VIDEO_SECONDS, "short", Line(_rate(c.VIDEO_SECONDS, "door"), "{{door}}")),
+        _panel("Pixels made, by tenant", c.PIXELS, "short", Line(_rate(c.PIXELS, "tenant"), "{{tenant}}")),
+        _panel("Denoise steps, by tenant", c.STEPS, "ops", Line(_rate(c.STEPS, "tenant"), "{{tenant}}")),
         Panel(
             "Accelerator-seconds for a second of video", c.ACCELERATOR_SECONDS.text, "s",
             (Line(f"{_rate(c.ACCELERATOR_SECONDS, 'stage')} / on() group_left() {_rate(c.VIDEO_SECONDS)}", "{{stage}}"),),
@@ -219,6 +222,12 @@ _COST = Dashboard(
                     "dropped",
                 ),
             ),
+        ),
+        _panel(
+            "Usage and audit writes that failed", c.LEDGER_ERRORS, "ops", Line(_rate(c.LEDGER_ERRORS, "book"), "{{book}}"), eventful=True
+        ),
+        _panel(
+            "Usage and audit entries dropped", c.LEDGER_DROPPED, "ops", Line(_rate(c.LEDGER_DROPPED, "book"), "{{book}}"), eventful=True
         ),
     ),
 )  # fmt: skip

@@ -75,8 +75,10 @@ class ModelSeries:
     resume_seconds: Histogram
     admission_wait_seconds: Histogram
     frames: Mapping[str, Counter]
-    video_seconds_total: Callable[[str], Counter]
-    accelerator_seconds_total: Callable[[str, str], Counter]
+    video_seconds_total: Callable[[str, str], Counter]
+    pixels_total: Callable[[str, str], Counter]
+    denoise_steps_total: Callable[[str, str], Counter]
+    accelerator_seconds_total: Callable[[str, str, str], Counter]
     degraded_chunks_total: Callable[[str], Counter]
     chunk_latency_seconds: Histogram
     stages: Mapping[str, StageSeries]
@@ -111,8 +113,12 @@ class Metrics:
 
         self._frames = counter(c.FRAMES, registry)
         self._video_seconds = counter(c.VIDEO_SECONDS, registry)
+        self._pixels = counter(c.PIXELS, registry)
+        self._denoise_steps = counter(c.STEPS, registry)
         self._accelerator_seconds = counter(c.ACCELERATOR_SECONDS, registry)
         self._degraded_chunks = counter(c.DEGRADED_CHUNKS, registry)
+        self.ledger_errors_total = counter(c.LEDGER_ERRORS, registry)
+        self.ledger_dropped_total = counter(c.LEDGER_DROPPED, registry)
 
         self._chunk_latency = histogram(c.CHUNK_LATENCY, registry)
         self._queue, self._service, self._transfer = (histogram(m, registry) for m in (c.STAGE_QUEUE, c.STAGE_SERVICE, c.STAGE_TRANSFER))
@@ -141,8 +147,10 @@ class Metrics:
             resume_seconds=self._resume.labels(model),
             admission_wait_seconds=self._admission_wait.labels(model),
             frames={codec: self._frames.labels(model, codec) for codec in c.CODEC.values},
-            video_seconds_total=lambda tenant: self._video_seconds.labels(model, tenant),
-            accelerator_seconds_total=lambda tenant, stage: self._accelerator_seconds.labels(model, tenant, stage),
+            video_seconds_total=lambda tenant, door: self._video_seconds.labels(model, tenant, door),
+            pixels_total=lambda tenant, door: self._pixels.labels(model, tenant, door),
+            denoise_steps_total=lambda tenant, door: self._denoise_steps.labels(model, tenant, door),
+            accelerator_seconds_total=lambda tenant, door, stage: self._accelerator_seconds.labels(model, tenant, door, stage),
             degraded_chunks_total=lambda level: self._degraded_chunks.labels(model, level),
             chunk_latency_seconds=self._chunk_latency.labels(model),
             stages={s: StageSeries(queue.labels(model, s), service.labels(model, s), transfer.labels(model, s)) for s in c.STAGES},

@@ -42,6 +42,7 @@ class SessionMeter:
     Args:
         metrics: where to count what its model's sessions do.
         tenant: one of a fixed set.
+        door: the same.
         fps: media rate.
         paced: whether the session keeps up with playback; one that does not can neither be late nor stall.
         trace: None for a session that is not traced.
@@ -55,6 +56,7 @@ class SessionMeter:
         fps: int,
         *,
         paced: bool,
+        door: str = "grpc",
         trace: SessionTrace | None = None,
         numerics: Numerics = Numerics(),  # noqa: B008 - frozen
     ) -> None:
@@ -62,8 +64,9 @@ class SessionMeter:
         self._trace = trace
         self._fps = fps
         self._paced = paced
-        self._video_s = metrics.video_seconds_total(tenant)
-        self._device_s = {stage: metrics.accelerator_seconds_total(tenant, stage) for stage in metrics.stages}
+        self._video_s = metrics.video_seconds_total(tenant, door)
+        self._pixels, self._steps = metrics.pixels_total(tenant, door), metrics.denoise_steps_total(tenant, door)
+        self._device_s = {stage: metrics.accelerator_seconds_total(tenant, door, stage) for stage in metrics.stages}
         self._last: tuple[float, int] | None = None  # when the last chunk was sent, and its frames
         self._stalled_s = 0.0
         self._showed = False
@@ -158,13 +161,16 @@ class SessionMeter:
             log.info("from frame %d on the session is made by devices that round otherwise", chunk.first_frame)
         self._numerics = numerics
         m = self._metrics
-        latency_s = 0.0
+        latency_s, steps = 0.0, 0
         for timing in chunk.timings:
             self._stage(timing)
+            steps += len(timing.steps_s)
             latency_s += timing.queue_s + timing.service_s
         m.chunk_latency_seconds.observe(latency_s)
         m.frames[chunk.codec.value].inc(chunk.num_frames)
         self._video_s.inc(chunk.num_frames / self._fps)
+        self._pixels.inc(chunk.num_frames * chunk.height * chunk.width)
+        self._steps.inc(steps)
 
     def _stage(self, timing: StageTiming) -> None:
         series = self._metrics.stages[timing.stage]

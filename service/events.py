@@ -112,6 +112,8 @@ class Usage:
         frames: frames sent, without those that were superseded.
         superseded: frames that were sent and then replaced.
         denoise_s, decode_s: the session's own share of device time.
+        frame_pixels: of one frame, as the model renders it.
+        steps: denoise steps, summed over the chunks; those of superseded frames count, as their device time does.
     """
 
     fps: int
@@ -119,21 +121,30 @@ class Usage:
     superseded: int = 0
     denoise_s: float = 0.0
     decode_s: float = 0.0
+    frame_pixels: int = 0
+    steps: int = 0
 
     @property
     def video_s(self) -> float:
         return self.frames / self.fps
 
+    @property
+    def pixels(self) -> int:
+        return self.frames * self.frame_pixels
+
     def plus(self, chunk: FrameChunk) -> Usage:
         """The usage after `chunk` was made."""
-        denoise_s, decode_s = self.denoise_s, self.decode_s
+        denoise_s, decode_s, steps = self.denoise_s, self.decode_s, self.steps
         for timing in chunk.timings:
             if timing.stage == "denoiser":
                 denoise_s += timing.device_s
+                steps += len(timing.steps_s)
             elif timing.stage == "decoder":
                 decode_s += timing.device_s
-        frames = self.frames + chunk.num_frames
-        return Usage(fps=self.fps, frames=frames, superseded=self.superseded, denoise_s=denoise_s, decode_s=decode_s)
+        return replace(
+            self, frames=self.frames + chunk.num_frames, denoise_s=denoise_s, decode_s=decode_s,
+            frame_pixels=chunk.height * chunk.width, steps=steps,
+        )  # fmt: skip
 
     def less(self, frames: int) -> Usage:
         """The usage when the newest `frames` frames are to be sent again."""

@@ -19,6 +19,7 @@ from service.checks import Limits
 from service.clock import MonotonicClock
 from service.identity.allowance import Quotas
 from service.intake import Intake
+from service.ledger.interface import Audit, Ledger
 from service.model_aliases import model_aliases
 from service.records.keeper import KeeperPolicy, SessionKeeper
 from service.records.store import MemoryStore
@@ -38,7 +39,13 @@ class Core:
 
 @asynccontextmanager
 async def core(
-    stages: FakeStages | None = None, *, limits: Limits | None = None, max_sessions: int = 4, quotas: Quotas | None = None
+    stages: FakeStages | None = None,
+    *,
+    limits: Limits | None = None,
+    max_sessions: int = 4,
+    quotas: Quotas | None = None,
+    ledger: Ledger | None = None,
+    audit: Audit | None = None,
 ) -> AsyncGenerator[Core, None]:
     stages, limits, metrics, clock = stages or FakeStages(), limits or Limits(), Metrics(CollectorRegistry()), MonotonicClock()
     policy = AdmissionConfig(BrownOutConfig(()), max_waiting=4, max_wait_s=1e9)
@@ -48,7 +55,7 @@ async def core(
     pipelines, ids = {stages.config.name: stages.pipeline}, itertools.count(1)
     aliases, new_id = model_aliases(stages.config.name), lambda: f"id-{next(ids)}"
     intake = Intake(pipelines, stages.config.name, limits, keeper, new_id, new_seed=lambda: 5, aliases=aliases)
-    runner = SessionRunner(pipelines, desk, keeper, limits, metrics, clock, quotas)
+    runner = SessionRunner(pipelines, desk, keeper, limits, metrics, clock, quotas, ledger=ledger, audit=audit)
     try:
         yield Core(intake, runner, desk, stages)
     finally:

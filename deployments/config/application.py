@@ -23,6 +23,7 @@ from deployments.config.settings import Settings
 from deployments.config.sizes import largest_messages, record_bytes
 from deployments.config.stages import DecoderSettings, EngineSettings, RuntimeSettings, TextEncoderSettings
 from deployments.config.state import StateSettings
+from deployments.config.usage import UsageSettings
 from model_core.config import Execution, ModelConfig
 from model_core.errors import InvalidRequest, WeightsError
 from model_core.families.checkpoint import Checkpoint
@@ -229,6 +230,7 @@ class AppConfig(Settings):
     tracing: TracingSettings = TracingSettings()
     state: StateSettings = StateSettings()
     identity: IdentitySettings = IdentitySettings()
+    usage: UsageSettings = UsageSettings()
 
     @field_validator("model")
     @classmethod

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any, TypeVar
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor, FileDescriptor
 from google.protobuf.message import DecodeError, Message
 
 from doors.grpc.field_count import field_count
@@ -38,19 +38,23 @@ MAX_MESSAGE_CHARS = 2048
 
 
 class RequestParser:
-    """Parses requests, and says what is wrong with those that cannot be parsed, or that hold too many fields to be parsed at all."""
+    """Parses requests, and says what is wrong with those that cannot be parsed, or that hold too many fields to be parsed at all.
 
-    def __init__(self) -> None:
+    Args:
+        contract: the file of the messages. It imports no other one.
+    """
+
+    def __init__(self, contract: FileDescriptor = pb.DESCRIPTOR) -> None:
         # The same messages with `bytes` for every `string`: they parse where only the text is broken, and so show which field it is.
         self._binary: set[str] = set()
         file = descriptor_pb2.FileDescriptorProto()
-        pb.DESCRIPTOR.CopyToProto(file)
+        contract.CopyToProto(file)
         for message in file.message_type:
             for field in message.field:
                 if field.type == FieldDescriptor.TYPE_STRING:
                     field.type = descriptor_pb2.FieldDescriptorProto.TYPE_BYTES
                 elif field.type == FieldDescriptor.TYPE_BYTES:
-                    self._binary.add(f"{pb.DESCRIPTOR.package}.{message.name}.{field.name}")
+                    self._binary.add(f"{contract.package}.{message.name}.{field.name}")
         self._pool = descriptor_pool.DescriptorPool()
         self._pool.AddSerializedFile(file.SerializeToString())
 
@@ -95,7 +99,7 @@ def started(event: Started) -> pb.Started:
 def usage(event: Usage) -> pb.UsageTick:
     return pb.UsageTick(
         frames_sent=event.frames, video_seconds=event.video_s, denoise_seconds=event.denoise_s, decode_seconds=event.decode_s,
-        frames_superseded=event.superseded,
+        frames_superseded=event.superseded, pixels=event.pixels, steps=event.steps,
     )  # fmt: skip
 
 

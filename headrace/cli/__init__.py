@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from headrace.cli import check, demo, evaluate, generate, jobs, live, models, serve, simulate, status, top, trace
+from headrace.cli import audit, check, demo, evaluate, generate, jobs, live, models, serve, simulate, status, top, trace, usage
 from headrace.cli import compile as compile_command
 from headrace.cli.console import conclude, quiet_libraries
 
@@ -35,6 +35,11 @@ app.command()(simulate.simulate)
 app.command()(status.status)
 app.command()(top.top)
 app.command()(trace.trace)
+app.command()(usage.usage)
+auditing = typer.Typer(rich_markup_mode=None, help="Look at the audit log.", no_args_is_help=True)
+auditing.command("list")(audit.listing)
+auditing.command("verify")(audit.verify)
+app.add_typer(auditing, name="audit")
 
 
 def main() -> None:

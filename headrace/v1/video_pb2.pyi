@@ -301,18 +301,22 @@ class Violation(_message.Message):
     def __init__(self, field: _Optional[str] = ..., description: _Optional[str] = ...) -> None: ...
 
 class UsageTick(_message.Message):
-    __slots__ = ("frames_sent", "video_seconds", "denoise_seconds", "decode_seconds", "frames_superseded")
+    __slots__ = ("frames_sent", "video_seconds", "denoise_seconds", "decode_seconds", "frames_superseded", "pixels", "steps")
     FRAMES_SENT_FIELD_NUMBER: _ClassVar[int]
     VIDEO_SECONDS_FIELD_NUMBER: _ClassVar[int]
     DENOISE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     DECODE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     FRAMES_SUPERSEDED_FIELD_NUMBER: _ClassVar[int]
+    PIXELS_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
     frames_sent: int
     video_seconds: float
     denoise_seconds: float
     decode_seconds: float
     frames_superseded: int
-    def __init__(self, frames_sent: _Optional[int] = ..., video_seconds: _Optional[float] = ..., denoise_seconds: _Optional[float] = ..., decode_seconds: _Optional[float] = ..., frames_superseded: _Optional[int] = ...) -> None: ...
+    pixels: int
+    steps: int
+    def __init__(self, frames_sent: _Optional[int] = ..., video_seconds: _Optional[float] = ..., denoise_seconds: _Optional[float] = ..., decode_seconds: _Optional[float] = ..., frames_superseded: _Optional[int] = ..., pixels: _Optional[int] = ..., steps: _Optional[int] = ...) -> None: ...
 
 class Paused(_message.Message):
     __slots__ = ("next_frame",)

@@ -6,6 +6,7 @@ To leave `run` or `make_file`, in whatever way, closes the session and frees its
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager
 
@@ -23,13 +24,16 @@ from observability.context import SESSION_ID
 from observability.metrics import Metrics
 from observability.session_meter import SessionMeter
 from service.admission.desk import AdmissionDesk, AdmissionTicket
-from service.call import Call
+from service.call import Call, outcome_of
 from service.checks import Limits
 from service.clock import Clock
 from service.controls import Controls
 from service.events import EndReason, Send
 from service.identity.allowance import Allowance, NoQuotas, Quotas
 from service.identity.permission import check_order, seconds_left
+from service.identity.principal import Forbidden, QuotaExceeded
+from service.ledger.account import Billed, SessionAccount, whole
+from service.ledger.interface import Audit, AuditEntry, Detail, Kind, Ledger, NoAudit, NoLedger, Outcome
 from service.orders import Order
 from service.records.keeper import SessionKeeper
 from service.sessions.file import VideoFile, video_file
@@ -52,6 +56,9 @@ class SessionRunner:
         metrics: where to count.
         clock: time for pacing and measurements.
         quotas: of tenants; None where nobody has any.
+        ledger: takes what sessions use; None for a server that bills nobody.
+        audit: is told of each session at its end.
+        wall: Unix time.
     """
 
     def __init__(
@@ -63,6 +70,10 @@ class SessionRunner:
         metrics: Metrics,
         clock: Clock,
         quotas: Quotas | None = None,
+        *,
+        ledger: Ledger | None = None,
+        audit: Audit | None = None,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self._pipelines = pipelines
         self._desk = desk
@@ -71,6 +82,9 @@ class SessionRunner:
         self._metrics = metrics
         self._clock = clock
         self._quotas = NoQuotas() if quotas is None else quotas
+        self._ledger = ledger or NoLedger()
+        self._audit = audit or NoAudit()
+        self._wall = wall
         for model in pipelines:
             metrics.of(model)  # its series are there before its first session
         self._sessions: set[ServedSession] = set()
@@ -110,10 +124,12 @@ class SessionRunner:
             InvalidRequest: from `controls`, or the session cannot be opened.
             ReaderStalled: from `send`.
         """
-        async with self._allowed(order, call) as allowance, self._admitted(order, call) as served:
-            allowance.follow(lambda: served.sent_s, served.fail)
-            await served.serve(send, None if controls is None else Steering(controls, self._limits, self._clock))
-            call.outcome = served.reason.value
+        with self._noted(order, call):
+            async with self._allowed(order, call) as allowance, self._admitted(order, call) as served:
+                served.account = self._account(served, call)
+                allowance.follow(lambda: served.sent_s, served.fail)
+                await served.serve(send, None if controls is None else Steering(controls, self._limits, self._clock))
+                call.outcome = served.reason.value
 
     async def make_file(self, order: Order, call: Call, max_bytes: int, placement: Placement | None = None) -> VideoFile:
         """Serve `order` as a file of at most `max_bytes`, with its pictures placed as `placement` says.
@@ -124,11 +140,15 @@ class SessionRunner:
             InvalidRequest: the session cannot be opened.
             FileTooLarge: the file does not fit.
         """
-        async with self._allowed(order, call) as allowance, self._admitted(order, call) as served:
-            await served.wait_until_admitted()
-            file = await video_file(served, max_bytes, self._clock, placement)
-            allowance.follow(lambda: file.ended.usage.video_s, served.fail)  # not before: a file that fails costs nothing
-            return file
+        with self._noted(order, call):
+            async with self._allowed(order, call) as allowance, self._admitted(order, call) as served:
+                await served.wait_until_admitted()
+                began = self._wall()
+                file = await video_file(served, max_bytes, self._clock, placement)
+                # Not before: a file that fails costs nothing.
+                allowance.follow(lambda: file.ended.usage.video_s, served.fail)
+                self._ledger.record(whole(self._billed(order, call), file.ended.usage, began, served.text_s))
+                return file
 
     def _allowed(self, order: Order, call: Call) -> AbstractAsyncContextManager[Allowance]:
         """What the caller may use for `order`. Raises Forbidden."""
@@ -168,6 +188,41 @@ class SessionRunner:
         resumed = order.resume is not None and order.claim is not None
         return Ask(self._desk.tenant(call.tenant), work, paced=order.max_lead_s > 0, resumed=resumed, model=order.config.name)
 
+    def _account(self, served: ServedSession, call: Call) -> SessionAccount:
+        """What the session is billed by. One that goes on had its prompt embedded on the account of an earlier connection."""
+        order, goes_on = served.order, served.order.resume is not None
+        return SessionAccount(
+            self._ledger, self._billed(order, call), order.config.fps, self._wall,
+            resumed_at=served.session.next_frame if goes_on else None, text_seconds=0.0 if goes_on else served.text_s,
+        )  # fmt: skip
+
+    @contextmanager
+    def _noted(self, order: Order, call: Call) -> Iterator[None]:
+        """Write into the audit log how the session ends. Only errors that hold nothing of the prompt give their sentence."""
+        outcome, ended, reason = Outcome.ALLOWED, "cancelled", ""
+        try:
+            yield
+            ended = call.outcome
+        except (Forbidden, QuotaExceeded) as error:
+            outcome, ended, reason = Outcome.DENIED, outcome_of(error), str(error)
+            raise
+        except Exception as error:
+            outcome, ended = Outcome.FAILED, outcome_of(error)
+            raise
+        finally:
+            detail: Detail = {"door": call.door, "model": order.config.name, "ended": ended, "resumed": order.resume is not None}
+            entry = AuditEntry(
+                operation="session", outcome=outcome, principal=call.principal, resource=order.request.session_id, reason=reason,
+                detail=detail,
+            )  # fmt: skip
+            self._audit.note(entry)
+
+    def _billed(self, order: Order, call: Call) -> Billed:
+        return Billed(
+            source=order.request.session_id, tenant=call.principal.tenant or self._desk.tenant(call.tenant), door=call.door,
+            model=order.config.name, tier="live" if order.max_lead_s > 0 else "unpaced", kind=Kind.SESSION,
+        )  # fmt: skip
+
     @asynccontextmanager
     async def _admitted(self, order: Order, call: Call) -> AsyncGenerator[ServedSession, None]:
         """A session in line or with a slot, on its tenant's account. It is opened meanwhile, and its steps follow its ticket's.
@@ -196,7 +251,9 @@ class SessionRunner:
             encoded = self._clock.now()
             opening = Opening(arrived, encoding_timing(session, encoded - asked))
             paced, numerics = order.max_lead_s > 0, session.context().numerics
-            meter = SessionMeter(self._metrics.of(config.name), account, order.config.fps, paced=paced, trace=call.trace, numerics=numerics)
+            meter = SessionMeter(
+                self._metrics.of(config.name), account, order.config.fps, paced=paced, door=call.door, trace=call.trace, numerics=numerics
+            )  # fmt: skip
             meter.encoded(opening.encoding, asked, encoded)
             served = ServedSession(order, session, ticket, meter, opening, self._keeper, self._clock)
             ticket.follow(

@@ -37,6 +37,7 @@ from service.events import (
     Started,
     Usage,
 )  # fmt: skip
+from service.ledger.account import SessionAccount
 from service.orders import Mode, Order
 from service.records.keeper import SessionKeeper
 from service.sessions.outbox import Outbox
@@ -58,6 +59,9 @@ class Opening:
 
 class ServedSession:
     """One viewer's session with its place at admission. The task that serves it owns it; any task of the same loop may end it.
+
+    Attributes:
+        account: counts what is billed; None where nobody is.
 
     Args:
         order: what to make.
@@ -84,14 +88,16 @@ class ServedSession:
         self.ticket = ticket
         self.meter = meter
         self.reason = EndReason.COMPLETED
+        self.account: SessionAccount | None = None
         self._opening = opening
         self._keeper = keeper
         self._clock = clock
         self._draining = False
         self._stop_asked = False
         self._failure: Exception | None = None
-        self._pacer = Pacer(MediaTimeline(order.config.fps, order.max_lead_s), clock, order.config.chunk_seconds)
-        self._usage = Usage(fps=order.config.fps, frames=session.next_frame)
+        config = order.config
+        self._pacer = Pacer(MediaTimeline(config.fps, order.max_lead_s), clock, config.chunk_seconds)
+        self._usage = Usage(fps=config.fps, frames=session.next_frame, frame_pixels=config.width * config.height)
         self._sent_before_s = self._usage.video_s
         self._playing = asyncio.Event()
         self._playing.set()
@@ -105,6 +111,11 @@ class ServedSession:
     def sent_s(self) -> float:
         """Seconds of video sent on this connection, without those that were superseded."""
         return max(0.0, self._usage.video_s - self._sent_before_s)
+
+    @property
+    def text_s(self) -> float:
+        """Device time of the prompt that it began with, and of its upload."""
+        return self._opening.encoding.device_s
 
     # --- How others end it.
 
@@ -219,6 +230,8 @@ class ServedSession:
             case PromptApplied(first_frame=first_frame):
                 self._switched_at = None if steering is None else steering.in_force()
                 self._usage = self._usage.less(event.superseded)
+                if self.account is not None and event.superseded:
+                    self.account.superseded(first_frame)
                 self._pacer.asked(first_frame)
                 await outbox.send(event)
                 _answered(steering)
@@ -256,6 +269,8 @@ class ServedSession:
         arrived = self._clock.now()
         self._usage = self._usage.plus(chunk)
         await outbox.send(Frames(chunk, () if self._first_sent else (self._opening.encoding,)))
+        if self.account is not None:
+            self.account.sent(chunk)
         now = self._clock.now()
         if not self._first_sent:
             self._first_sent = True

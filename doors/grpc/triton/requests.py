@@ -141,7 +141,7 @@ def served(catalogue: Catalogue, name: str, version: str) -> ModelConfig:
     Raises:
         UnknownName: it is not served, or not in that version.
     """
-    config = catalogue.models.get(name or catalogue.default)
+    config = catalogue.find(name)
     if config is None:
         known = ", ".join(sorted(catalogue.models))
         raise UnknownName((FieldViolation("model_name", f"must be one of {known}; got {name[:64]!a}"),))

@@ -121,7 +121,7 @@ class TritonRoom:
         return pb.ServerReadyResponse(ready=self._ready())
 
     async def _model_ready(self, request: pb.ModelReadyRequest, call: Call) -> pb.ModelReadyResponse:
-        known = request.name in self._intake.catalogue.models and request.version in ("", contract.VERSION)
+        known = self._intake.catalogue.find(request.name) is not None and request.version in ("", contract.VERSION)
         return pb.ModelReadyResponse(ready=known and self._ready())
 
     async def _server_metadata(self, request: pb.ServerMetadataRequest, call: Call) -> pb.ServerMetadataResponse:

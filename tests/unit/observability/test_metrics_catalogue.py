@@ -80,7 +80,7 @@ def test_what_sessions_do_is_counted_for_their_model_and_nothing_else_is() -> No
     assert all(first and not any(others) for first, *others in models.values())
     assert {m.process for m in CATALOGUE if m.name in models} == {Process.FRONT_DOOR}
     gauges = {m.name for m in CATALOGUE if m.kind is Kind.GAUGE and m.process is Process.FRONT_DOOR}
-    of_all_models = {"calls_total", "session_store_errors_total"}
+    of_all_models = {"calls_total", "session_store_errors_total", "ledger_errors_total", "ledger_dropped_total"}
     assert {m.name for m in CATALOGUE if m.process is Process.FRONT_DOOR} == set(models) | gauges | of_all_models
 
 

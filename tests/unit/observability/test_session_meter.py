@@ -141,8 +141,10 @@ def test_a_job_is_neither_late_nor_stalled() -> None:
 def test_cost_is_told_by_tenant_and_stage() -> None:
     m = Meter()
     m.meter.sent(chunk(0), 0.99, 1.0, 0.0)
-    assert m.value("accelerator_seconds_total", tenant="default", stage="denoiser") == pytest.approx(0.05)
-    assert m.value("video_seconds_total", tenant="default") == pytest.approx(8 / FPS)
+    mine = {"tenant": "default", "door": "grpc"}
+    assert m.value("accelerator_seconds_total", **mine, stage="denoiser") == pytest.approx(0.05)
+    assert m.value("video_seconds_total", **mine) == pytest.approx(8 / FPS)
+    assert m.value("pixels_total", **mine) == 8 * chunk(0).height * chunk(0).width
     assert m.value("framework_overhead_seconds_sum", of="chunk") == pytest.approx(0.01 + 0.015)
 
 
@@ -172,7 +174,7 @@ async def test_no_caller_adds_a_series() -> None:
     assert after == before
     named = [(name, m) for m in CATALOGUE for name in (m.full, *([f"{PREFIX}_{m.formerly}"] if m.formerly else []))]
     allowed = {(name, label.name): set(label.values) for name, m in named for label in m.labels}
-    bounded = {"tenant": set(TENANTS), "level": {"1", "2"}, "model": {served.stages.config.name}}
+    bounded = {"tenant": set(TENANTS), "level": {"1", "2"}, "model": {served.stages.config.name}, "door": {"grpc"}}
     for name, labels in after:
         metric = name.removesuffix("_bucket").removesuffix("_count").removesuffix("_sum").removesuffix("_created")
         for label, value in labels:
