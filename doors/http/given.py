@@ -22,6 +22,7 @@ IDEMPOTENCY_KEY = "Idempotency-Key"
 _MAX_KEY_CHARS = 256
 
 _SHOWN_CHARS = 64
+_MAX_UNKNOWN = 8
 # Decoding less than this takes less time than a thread does.
 _MANY_CHARS = 64 * 1024
 _URL_SAFE = str.maketrans("-_", "+/")
@@ -65,6 +66,12 @@ class Given:
         """Refuse a member that says what cannot be done."""
         if self.has(name):
             self.refuse(name, f"must be unset: {why}")
+
+    def only(self, *names: str) -> None:
+        """Refuse members of other names: what nobody reads would be left out unheard."""
+        unknown = [name for name in self._members if name not in names and self.has(name)]
+        for name in unknown[:_MAX_UNKNOWN]:
+            self._problems.add(self.path(ascii(name[:_SHOWN_CHARS])[1:-1]), "must be unset: it means nothing here")
 
     def text(self, name: str, *, required: bool = False) -> str:
         """Empty where there is none."""
