@@ -27,7 +27,7 @@ class Lookup:
         spacing_s: between the beginnings of two queries.
     """
 
-    def __init__(self, read: Callable[[Sequence[str]], Awaitable[Mapping[str, Job]]], clock: Clock, spacing_s: float = 0.02) -> None:
+    def __init__(self, read: Callable[[Sequence[str]], Awaitable[Mapping[str, Job]]], clock: Clock, spacing_s: float = 0.05) -> None:
         self._read = read
         self._clock = clock
         self._spacing_s = spacing_s

@@ -7,6 +7,8 @@
 
 A worker that was away for longer than its lease finds its fence outdated, and changes nothing. All methods raise StageUnavailable where the
 database does not answer. Leases are judged by the clocks of the nodes, which may differ by much less than a lease.
+
+With SQLite, a power cut may undo all but ends. It ends the workers too, and the next ones go on from where the table is.
 """
 
 from __future__ import annotations
@@ -49,16 +51,16 @@ class JobStore:
             worker: a name for people who look into the table.
             now: Unix time.
         """
-        return await self._database.run(partial(self._claim, worker, now, lease_s, most))
+        return await self._database.run(partial(self._claim, worker, now, lease_s, most), lazy=True)
 
     async def beat(self, job_id: str, fence: int, lease_s: float, frames_done: int) -> Beat:
         """Prolong the lease, and report progress, which does not go back."""
-        return await self._database.run(partial(self._beat, job_id, fence, lease_s, frames_done))
+        return await self._database.run(partial(self._beat, job_id, fence, lease_s, frames_done), lazy=True)
 
     async def checkpoint(self, job_id: str, fence: int, checkpoint: Checkpoint) -> None:
         """Say where the next worker could go on, once everything that `checkpoint` names is stored. Raises LeaseLost."""
         values = {"checkpoint": checkpoint_text(checkpoint), "frames_done": _no_less(checkpoint.next_frame), "lost": 0}
-        await self._database.run(partial(self._write, job_id, fence, values))
+        await self._database.run(partial(self._write, job_id, fence, values), lazy=True)
 
     async def complete(self, job_id: str, fence: int, finished: Finished, also: Also | None = None) -> None:
         """The file is where `JobFiles.content` finds it. From now on callers see it. Raises LeaseLost.
@@ -82,7 +84,7 @@ class JobStore:
 
     async def release(self, job_id: str, fence: int, after_s: float = 0.0) -> None:
         """Give the job back, to be begun again not before `after_s` has passed. One that is to be cancelled ends."""
-        await self._database.run(partial(self._release, job_id, fence, after_s))
+        await self._database.run(partial(self._release, job_id, fence, after_s), lazy=True)
 
     async def read(self, job_ids: Sequence[str]) -> dict[str, Job]:
         """Those of the jobs that there are, whoever's they are, deleted ones left out."""

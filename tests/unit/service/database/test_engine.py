@@ -215,3 +215,14 @@ def test_what_passes_and_what_does_not() -> None:
     assert not passing(driver_error("SQLITE_ERROR"))
     assert not passing(StatementError("no", "SELECT 1", {}, ValueError()))
     assert not passing(ValueError())
+
+
+async def test_a_transaction_of_sqlite_waits_for_the_disk_unless_it_is_lazy(tmp_path: Path) -> None:
+    database = await Database.open(f"sqlite:///{tmp_path}/headrace.db", threads=1)
+
+    def synchronous(connection: Connection) -> int:
+        return int(connection.execute(text("PRAGMA synchronous")).scalar_one())
+
+    normal, full = 1, 2
+    assert [await database.run(synchronous, lazy=lazy) for lazy in (True, False, True)] == [normal, full, normal]
+    await database.close()
