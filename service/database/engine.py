@@ -184,8 +184,6 @@ def _set_up_sqlite(connection: Any, _record: object) -> None:
     mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
     if mode != "wal":
         raise DatabaseUnusable(f"state.url: the file must be on a file system that can have SQLite's WAL; it stays in mode {mode}")
-    # A checkpoint, which holds its transaction up, comes a few times less often than by default.
-    connection.execute("PRAGMA wal_autocheckpoint=8000")
 
 
 def _begin_sqlite(connection: Connection) -> None:
