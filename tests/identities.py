@@ -42,11 +42,11 @@ class CountedDatabase(Database):
     calls = 0
     away = False
 
-    async def run(self, work: Callable[[Connection], T], *, write: bool = True) -> T:
+    async def run(self, work: Callable[[Connection], T], *, write: bool = True, lazy: bool = False) -> T:
         self.calls += 1
         if self.away:
             raise StageUnavailable("the database does not answer; try again")
-        return await super().run(work, write=write)
+        return await super().run(work, write=write, lazy=lazy)
 
 
 class Wall:

@@ -231,10 +231,10 @@ async def test_each_write_comes_to_the_same_when_it_runs_again(database_url: str
     """The database runs a transaction again when it cannot know whether its commit arrived."""
 
     class Twice(CountedDatabase):
-        async def run(self, work: Callable[[Connection], T], *, write: bool = True) -> T:
+        async def run(self, work: Callable[[Connection], T], *, write: bool = True, lazy: bool = False) -> T:
             if write:
-                await super().run(work, write=write)
-            return await super().run(work, write=write)
+                await super().run(work, write=write, lazy=lazy)
+            return await super().run(work, write=write, lazy=lazy)
 
     database = await Twice.open(database_url)
     served = Doors(database, 1)
