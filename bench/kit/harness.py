@@ -7,6 +7,7 @@ import random
 import shutil
 import subprocess
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
@@ -32,13 +33,18 @@ _WHOLE_WITHIN_S = 120.0
 
 
 class FaultCluster:
-    """Two front doors on the head, two replicas of each stage on as many worker nodes. Use as a context manager."""
+    """Two front doors on the head, two replicas of each stage on as many worker nodes. Use as a context manager.
 
-    def __init__(self, nodes: LocalNodes, fps: int, sessions: int) -> None:
+    Args:
+        args: of the application, over those that every fault needs.
+    """
+
+    def __init__(self, nodes: LocalNodes, fps: int, sessions: int, args: Mapping[str, Any] | None = None) -> None:
         self.nodes = nodes
         self.sessions = sessions
         self.config = replace(millrace_64(), fps=fps)
         self._fps = fps
+        self._args = args or {}
         self._version = 0
         self._ports = (free_port(), free_port())  # the same in every deployment, or Serve would replace the front doors
         self._redis_port = free_port()
@@ -144,7 +150,8 @@ class FaultCluster:
             "ray_actor_options": {"num_cpus": 0, "resources": {"stage": 1 + self._version}},
         }  # fmt: skip
         door = {"autoscaling_config": None, "num_replicas": 2, "ray_actor_options": {"num_cpus": 0, "resources": {"door": 1}}}
-        arguments = {"fps": self._fps, "admission": {"mode": "none"}, "session_store": {"url": f"redis://127.0.0.1:{self._redis_port}/0"}}
+        store = {"url": f"redis://127.0.0.1:{self._redis_port}/0"}
+        arguments = {"fps": self._fps, "admission": {"mode": "none"}, "session_store": store, **self._args}
         return Overrides(
             grpc_port=self._ports[0], metrics_port=self._ports[1], address=self.nodes.address, args=arguments,
             deployments={**dict.fromkeys(DEPLOYMENTS, stage), "FrontDoor": door}, env={"PYTHONPATH": str(ROOT)},

@@ -118,7 +118,7 @@ class Reference:
     """Undisturbed sessions, made here; those without prompt changes are made once."""
 
     def __init__(self, pipeline: VideoPipeline) -> None:
-        self._pipeline = pipeline
+        self.pipeline = pipeline
         self._made: dict[tuple[int, int, tuple[tuple[int, str], ...]], list[bytes]] = {}
 
     async def frames(self, seen: Seen, total: int) -> list[bytes]:
@@ -131,7 +131,7 @@ class Reference:
 
     async def _make(self, seen: Seen, total: int) -> list[bytes]:
         (_, first), *changes = seen.timeline
-        session = await self._pipeline.open(SessionRequest("reference", first, seen.programme.seed, seen.programme.steps, total))
+        session = await self.pipeline.open(SessionRequest("reference", first, seen.programme.seed, seen.programme.steps, total))
         made: list[bytes] = []
         async with aclosing(session.events()) as events:
             async for event in events:

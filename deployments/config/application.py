@@ -19,6 +19,7 @@ from autoscaling.reports import Terms
 from deployments.config.addresses import checked_host, url_parts
 from deployments.config.admission import AdmissionSettings
 from deployments.config.identity import IdentitySettings, check_exposure
+from deployments.config.jobs import ArtifactSettings, JobSettings
 from deployments.config.settings import Settings
 from deployments.config.sizes import largest_messages, record_bytes
 from deployments.config.stages import DecoderSettings, EngineSettings, RuntimeSettings, TextEncoderSettings
@@ -231,6 +232,8 @@ class AppConfig(Settings):
     state: StateSettings = StateSettings()
     identity: IdentitySettings = IdentitySettings()
     usage: UsageSettings = UsageSettings()
+    artifacts: ArtifactSettings = ArtifactSettings()
+    jobs: JobSettings = JobSettings()
 
     @field_validator("model")
     @classmethod

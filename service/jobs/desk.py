@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import AsyncGenerator, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from service.identity.principal import Principal
 from service.jobs.job import Content, Job, JobPage, JobQuery, NewJob, Variant
+
+if TYPE_CHECKING:
+    from service.jobs.batches import Batch
 
 
 class JobDesk(Protocol):
@@ -44,4 +48,20 @@ class JobDesk(Protocol):
 
     async def until_over(self, principal: Principal, job_id: str, within_s: float) -> Job:
         """The job, once it is over or `within_s` has passed. Raises JobNotFound."""
+        ...
+
+
+class BatchDesk(Protocol):
+    """What doors ask of batches: many jobs that are submitted together. All methods raise as those of `JobDesk`."""
+
+    async def submit_batch(self, principal: Principal, rows: Sequence[NewJob], idempotency_key: str = "") -> str:
+        """Queue many jobs of one door, all or none of them. Returns the batch's id."""
+        ...
+
+    async def batch(self, principal: Principal, batch_id: str) -> Batch:
+        """How far a batch is. Raises JobNotFound."""
+        ...
+
+    def manifest(self, principal: Principal, batch_id: str) -> AsyncGenerator[str, None]:
+        """A line of JSON for each job of a batch, by row. There is none where the tenant has no such batch."""
         ...

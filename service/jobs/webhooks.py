@@ -1,0 +1,129 @@
+"""Sends notices of jobs that ended to callers' webhooks, signed as Standard Webhooks has it, until each was taken or is given up."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Protocol
+
+from standardwebhooks.webhooks import Webhook as Signer
+
+from model_core.errors import StageUnavailable
+from model_core.tasks import cancel_and_wait, run_in_thread, unless
+from service.clock import Clock
+from service.jobs.notices import Notice
+from service.jobs.posting import Post, TargetPolicy, TargetRefused
+
+# From one attempt to the next, in seconds, as Standard Webhooks advises; after the last one a notice is given up.
+PAUSES_S = (5.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0, 50_400.0, 72_000.0)
+_EVERY_S = 1.0
+_AT_ONCE = 8
+_TIMEOUT_S = 15.0
+_LEASE_S = 120.0  # longer than an attempt takes, and its word to the table
+_GONE = 410  # the caller wants no more of them
+
+log = logging.getLogger(__name__)
+
+
+class Notices(Protocol):
+    """What `service.jobs.notices.NoticeTable` is."""
+
+    async def take(self, most: int, lease_s: float) -> list[Notice]: ...
+
+    async def done(self, notice_id: str) -> None: ...
+
+    async def later(self, notice_id: str, after_s: float) -> None: ...
+
+
+def headers(notice: Notice, now: float) -> dict[str, str]:
+    """Of the POST, with the signature where the caller gave a secret."""
+    moment = int(now)
+    made = {
+        "content-type": "application/json", "user-agent": "Headrace", "webhook-id": notice.id, "webhook-timestamp": str(moment),
+    }  # fmt: skip
+    if notice.secret:
+        made["webhook-signature"] = _signer(notice.secret).sign(notice.id, datetime.fromtimestamp(moment, UTC), notice.body)
+    return made
+
+
+def _signer(secret: str) -> Signer:
+    return Signer(secret) if secret.startswith("whsec_") else Signer(secret.encode())
+
+
+class WebhookSender:
+    """One front door's.
+
+    Args:
+        notices: to be sent.
+        policy: where this server posts.
+        clock: time.
+        now: Unix time.
+    """
+
+    def __init__(self, notices: Notices, policy: TargetPolicy, clock: Clock, now: Callable[[], float]) -> None:
+        self._notices = notices
+        self._policy = policy
+        self._clock = clock
+        self._now = now
+        self._woken = asyncio.Event()
+        self._sending: set[asyncio.Task[None]] = set()
+
+    def wake(self) -> None:
+        """There may be a notice."""
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Send what is due, until cancelled. What is under way then is sent again later."""
+        try:
+            while True:
+                self._woken.clear()
+                taken: list[Notice] = []
+                try:
+                    if room := _AT_ONCE - len(self._sending):
+                        taken = await self._notices.take(room, _LEASE_S)
+                except StageUnavailable as error:
+                    log.info("webhooks wait: %s", error)
+                except Exception:
+                    log.exception("notices cannot be taken")
+                for notice in taken:
+                    task = asyncio.create_task(self._deliver(notice))
+                    self._sending.add(task)
+                    task.add_done_callback(self._sent)
+                if not taken:
+                    await unless(self._woken, self._clock.sleep(_EVERY_S))
+        finally:
+            await cancel_and_wait(*self._sending)
+
+    def _sent(self, task: asyncio.Task[None]) -> None:
+        self._sending.discard(task)
+        self._woken.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a notice cannot be sent", exc_info=error)
+
+    async def _deliver(self, notice: Notice) -> None:
+        problem = await self._problem(notice)
+        try:
+            if problem is None or problem == f"answered {_GONE}":
+                await self._notices.done(notice.id)
+            elif notice.attempts > len(PAUSES_S):
+                log.warning("notice %s is given up after %d attempts; the last: %s", notice.id, notice.attempts, problem)
+                await self._notices.done(notice.id)
+            else:
+                log.info("notice %s: attempt %d: %s", notice.id, notice.attempts, problem)
+                await self._notices.later(notice.id, PAUSES_S[notice.attempts - 1])
+        except StageUnavailable as error:
+            log.info("notice %s comes again when its lease ends: %s", notice.id, error)
+
+    async def _problem(self, notice: Notice) -> str | None:
+        """Why it was not taken; None where it was. The address is the caller's, and may hold a secret, so it is not named."""
+        try:
+            post = Post(notice.url, headers(notice, self._now()), notice.body.encode(), self._policy, _TIMEOUT_S)
+            async with asyncio.timeout(_TIMEOUT_S):
+                status = await run_in_thread(post.send, abort=post.abort)
+        except TargetRefused as error:
+            return str(error)
+        except (OSError, ValueError) as error:
+            return type(error).__name__
+        return None if 200 <= status < 300 else f"answered {status}"

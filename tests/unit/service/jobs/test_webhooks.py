@@ -1,0 +1,168 @@
+"""Notices of jobs that ended: written with the end, signed, sent again until they are taken, and never told to logs."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import ipaddress
+import json
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import pytest
+from standardwebhooks.webhooks import Webhook as Verifier
+
+from model_core.errors import StageUnavailable
+from model_core.tasks import cancel_and_wait
+from service.database.engine import Database
+from service.jobs.job import Job, JobError, JobStatus, Webhook
+from service.jobs.notices import Notice, NoticeTable, NoticeWriter
+from service.jobs.posting import TargetPolicy
+from service.jobs.webhooks import PAUSES_S, WebhookSender, headers
+from service.jobs.work import EndedJob
+from tests.fakes import ManualClock, eventually
+from tests.unit.service.jobs.test_posting import receiver
+
+SECRET = "whsec_" + base64.b64encode(b"s" * 32).decode()
+OWN = TargetPolicy((ipaddress.ip_network("127.0.0.0/8"),))
+JOB = Job(
+    id="abcdefgh0123", tenant="acme", door="own", status=JobStatus.COMPLETED, model="m", prompt="a secret plan", seconds=1.0, seed=1,
+    steps=4, width=64, height=64, fps=24, created_at=0.0, updated_at=0.0, ended_at=12.0,
+)  # fmt: skip
+
+
+class FakeNotices:
+    """Obeys `Notices`. `away` makes so many calls fail first."""
+
+    def __init__(self, *notices: Notice, away: int = 0) -> None:
+        self.waiting = list(notices)
+        self.away = away
+        self.over: list[str] = []
+        self.put_off: list[float] = []
+
+    async def take(self, most: int, lease_s: float) -> list[Notice]:
+        if self.away:
+            self.away -= 1
+            raise StageUnavailable("away")
+        taken, self.waiting = self.waiting[:most], self.waiting[most:]
+        return taken
+
+    async def done(self, notice_id: str) -> None:
+        self.over.append(notice_id)
+
+    async def later(self, notice_id: str, after_s: float) -> None:
+        self.put_off.append(after_s)
+
+
+@asynccontextmanager
+async def sending(notices: FakeNotices, policy: TargetPolicy = OWN) -> AsyncGenerator[ManualClock, None]:
+    clock = ManualClock()
+    task = asyncio.create_task(WebhookSender(notices, policy, clock, lambda: 1_700_000_000.0).run())
+    try:
+        yield clock
+    finally:
+        await cancel_and_wait(task)
+
+
+def notice(url: str, attempts: int = 1, secret: str = SECRET) -> Notice:
+    return Notice("n1", url, json.dumps({"type": "video.completed"}), attempts, secret)
+
+
+def test_the_signature_is_what_standard_webhooks_verifies(monkeypatch: pytest.MonkeyPatch) -> None:
+    import time
+
+    made = headers(notice("https://a.example"), time.time())
+    assert Verifier(SECRET).verify(notice("https://a.example").body, made) == {"type": "video.completed"}
+    plain = headers(notice("https://a.example", secret="as it is"), time.time())  # noqa: S106
+    assert Verifier(b"as it is").verify(notice("").body, plain)
+    assert "webhook-signature" not in headers(notice("https://a.example", secret=""), time.time())
+
+
+async def test_what_is_taken_is_sent_once_and_forgotten() -> None:
+    with receiver() as (url, got):
+        notices = FakeNotices(notice(f"{url}/200"))
+        async with sending(notices):
+            await eventually(lambda: notices.over == ["n1"])
+    [(_, sent, body)] = got
+    assert json.loads(body) == {"type": "video.completed"}
+    assert sent["webhook-id"] == "n1"
+    assert sent["webhook-timestamp"] == "1700000000"
+
+
+@pytest.mark.parametrize(("status", "attempts", "put_off"), [(500, 1, PAUSES_S[0]), (302, 2, PAUSES_S[1]), (429, 3, PAUSES_S[2])])
+async def test_what_is_not_taken_comes_again_later_and_later(status: int, attempts: int, put_off: float) -> None:
+    with receiver() as (url, _):
+        notices = FakeNotices(notice(f"{url}/{status}", attempts))
+        async with sending(notices):
+            await eventually(lambda: notices.put_off == [put_off])
+    assert notices.over == []
+    assert list(PAUSES_S) == sorted(PAUSES_S)
+
+
+@pytest.mark.parametrize(("status", "attempts"), [(410, 1), (500, len(PAUSES_S) + 1)])
+async def test_what_nobody_wants_is_given_up(status: int, attempts: int) -> None:
+    with receiver() as (url, _):
+        notices = FakeNotices(notice(f"{url}/{status}", attempts))
+        async with sending(notices):
+            await eventually(lambda: notices.over == ["n1"])
+
+
+async def test_neither_the_address_nor_the_secret_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "service")
+    with receiver() as (url, got):
+        planted = notice(f"{url}/500?token=planted")
+        assert SECRET not in repr(planted)
+        last = replace(planted, attempts=len(PAUSES_S) + 1)
+        bad = replace(planted, url="https://user:planted@a.example/", attempts=2)
+        odd = replace(planted, secret="whsec_planted")  # noqa: S106
+        notices = FakeNotices(planted, last, bad, odd)
+        async with sending(notices):
+            await eventually(lambda: (len(notices.put_off), len(notices.over)) == (3, 1))
+    assert len(got) == 3
+    assert "notice n1" in caplog.text
+    assert "planted" not in caplog.text
+    assert SECRET not in caplog.text
+
+
+async def test_a_table_that_is_away_is_asked_again() -> None:
+    with receiver() as (url, _):
+        notices = FakeNotices(notice(f"{url}/200"), away=1)
+        async with sending(notices) as clock:
+            await eventually(lambda: clock.sleepers == 1)
+            await clock.advance(1.0)
+            await eventually(lambda: notices.over == ["n1"])
+
+
+async def test_the_outbox_has_a_notice_for_each_end_but_a_cancel(database: Database) -> None:
+    now = 100.0
+    table, other = NoticeTable(database, lambda: now), NoticeTable(database, lambda: now)
+    writer = NoticeWriter({"openai": lambda job: {"type": "video.completed", "data": {"id": f"video_{job.id}"}}}, lambda: now)
+    hook = Webhook("https://a.example/hook", SECRET, {"order": "7"})
+    ends = [
+        EndedJob(JOB, hook), EndedJob(JOB, None), EndedJob(replace(JOB, id="b", door="openai"), hook),
+        EndedJob(replace(JOB, id="c", status=JobStatus.CANCELLED), hook),
+        EndedJob(replace(JOB, id="d", status=JobStatus.FAILED, error=JobError("unavailable", "no")), replace(hook, metadata={})),
+    ]  # fmt: skip
+    for end in (*ends, ends[0]):  # an end may be written twice, and is one end
+        await database.run(lambda connection, end=end: writer.on_end(connection, end))  # type: ignore[misc]
+    taken = await table.take(10, lease_s=60.0)
+    assert await other.take(10, lease_s=60.0) == []
+    bodies = {found.id: json.loads(found.body) for found in taken}
+    assert bodies == {
+        f"webhook-{JOB.id}-completed": {
+            "type": "job.completed", "timestamp": 12.0, "data": {"id": JOB.id, "status": "completed", "error": None},
+            "metadata": {"order": "7"},
+        },
+        "webhook-b-completed": {"type": "video.completed", "data": {"id": "video_b"}, "metadata": {"order": "7"}},
+        "webhook-d-failed": {"type": "job.failed", "timestamp": 12.0, "data": {"id": "d", "status": "failed", "error": "unavailable"}},
+    }  # fmt: skip
+    assert {(found.url, found.secret, found.attempts) for found in taken} == {(hook.url, SECRET, 1)}
+    await table.done("webhook-b-completed")
+    await table.later("webhook-d-failed", 5.0)
+    now += 6.0
+    [again] = await other.take(10, lease_s=60.0)
+    assert (again.id, again.attempts) == ("webhook-d-failed", 2)
+    now += 60.0  # whoever took them has died
+    assert {found.id for found in await other.take(10, lease_s=60.0)} == {"webhook-d-failed", f"webhook-{JOB.id}-completed"}
