@@ -70,6 +70,7 @@ class IdentitySettings(Settings):
             clients, depend on it.
         cache_seconds: how long a front door remembers a key, and so how long a revoked one may still be used.
         proxies: addresses and networks of gateways that know their callers, and say their tenant in `x-headrace-tenant`.
+        open_buckets: of S3, that results may be written to where callers are asked for nothing. A key has buckets of its own.
     """
 
     keys: Literal["off", "required"] = "off"
@@ -77,6 +78,7 @@ class IdentitySettings(Settings):
     master_variable: Annotated[str, Field(pattern=r"^$|^[A-Za-z_][A-Za-z0-9_]*$")] = "HEADRACE_MASTER_SECRET"
     cache_seconds: Annotated[float, Field(ge=0, le=300)] = 30.0
     proxies: tuple[str, ...] = ()
+    open_buckets: tuple[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")], ...] = ()
     jwt: JwtSettings | None = None
     certificates: CertificateSettings | None = None
 
@@ -100,6 +102,8 @@ class IdentitySettings(Settings):
     def _one_or_the_other(self) -> Self:
         if self.insecure and self.asked_for:
             raise ValueError(f"insecure must be false where {self.asked_for} is set: callers are asked for it either way; got true")
+        if self.open_buckets and self.asked_for:
+            raise ValueError(f"open_buckets must be empty where {self.asked_for} is set: keys have buckets of their own")
         if self.keys == "required" and not self.master_variable:
             raise ValueError("master_variable must name an environment variable with keys required; got ''")
         return self

@@ -44,7 +44,7 @@ def identity(settings: IdentitySettings, database: Database | None, clock: Clock
     environment = os.environ if environment is None else environment
     proxies = Proxies(settings.proxies)
     if not settings.asked_for:
-        return Identity(OpenDoor(proxies, time.time), NoQuotas())
+        return Identity(OpenDoor(proxies, time.time, settings.open_buckets), NoQuotas())
 
     # Only now: with keys off none of these libraries is needed.
     from service.identity.authority import Doorkeeper  # noqa: PLC0415

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from service.identity.keys import CLIENT_PREFIX, check_token_length
 from service.identity.peers import Proxies, claimed, is_local
@@ -18,10 +18,11 @@ class OpenDoor:
     Args:
         proxies: beside callers on this machine, those whose tenant header counts.
         wall: Unix time.
+        buckets: that everybody may name.
     """
 
-    def __init__(self, proxies: Proxies, wall: Callable[[], float]) -> None:
-        self._proxies, self._wall = proxies, wall
+    def __init__(self, proxies: Proxies, wall: Callable[[], float], buckets: Collection[str] = ()) -> None:
+        self._proxies, self._wall, self._buckets = proxies, wall, frozenset(buckets)
 
     async def by_secret(self, presented: str, caller: Caller) -> Principal:
         return await self.without_secret(caller)
@@ -32,9 +33,9 @@ class OpenDoor:
 
     async def without_secret(self, caller: Caller) -> Principal:
         if not caller.claimed_tenant or not (is_local(caller.address) or caller.address in self._proxies):
-            return Principal()
+            return Principal(buckets=self._buckets)
         tenant = claimed(caller)
-        return Principal(tenant=tenant, subject=tenant, means=Means.PROXY)
+        return Principal(tenant=tenant, subject=tenant, means=Means.PROXY, buckets=self._buckets)
 
     async def client_token(
         self, principal: Principal, *, seconds: float, models: Sequence[str] | None, max_seconds: float | None, origin: str

@@ -100,6 +100,8 @@ def test_off_needs_no_quotes_in_yaml() -> None:
         ({"cache_seconds": -1}, "identity.cache_seconds: Input should be greater than or equal to 0; got '-1'"),
         ({"proxies": ["10.0.0.1/8"]}, "must be IP addresses, or networks such as 10.0.0.0/8; got '10.0.0.1/8'"),
         ({"proxies": ["gateway"]}, "must be IP addresses, or networks such as 10.0.0.0/8; got 'gateway'"),
+        ({"open_buckets": ["B"]}, "identity.open_buckets.0: String should match pattern"),
+        ({"jwt": JWT, "open_buckets": ["films"]}, "open_buckets must be empty where jwt is set: keys have buckets of their own"),
         ({"jwt": {**JWT, "jwks": "http://login.example.org/keys"}}, "must be https://HOST/PATH, or a file; got 'http://login"),
         ({"jwt": {**JWT, "jwks": "ftp://login.example.org/keys"}}, "must be https://HOST/PATH, or a file; got 'ftp://login"),
         ({"jwt": {**JWT, "algorithms": ["HS256"]}}, "identity.jwt.algorithms.0: Input should be 'RS256'"),

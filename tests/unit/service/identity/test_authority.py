@@ -228,6 +228,8 @@ async def test_an_open_door_takes_every_credential_and_believes_its_own_machine(
     assert await door.without_secret(Caller(address="10.0.0.7", claimed_tenant="studio")) == NOBODY
     for address in ("127.0.0.1", "::1", "", "10.0.0.9"):
         assert (await door.without_secret(Caller(address=address, claimed_tenant="studio"))).tenant == "studio"
+    generous = OpenDoor(Proxies(), Wall(), ["films"])
+    assert await generous.by_access_key("AKIADUMMY", HERE) == (Principal(buckets=frozenset({"films"})), ())
     made, expires_at = await door.client_token(NOBODY, seconds=60.0, models=None, max_seconds=None, origin="")
     assert (await door.by_secret(made, HERE), expires_at) == (NOBODY, NOW + 60.0)
 
