@@ -10,6 +10,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import Protocol
 
+from model_core.tasks import cancel_and_wait
+from service.health import HealthMonitor
 from service.sessions.runner import SessionRunner
 
 # Of the time to drain, what sessions get to end in order.
@@ -33,16 +35,27 @@ class Door(Protocol):
 
 
 class Doors:
-    """Opens and drains the doors over one runner."""
+    """Opens and drains the doors over one runner.
 
-    def __init__(self, doors: Sequence[Door], runner: SessionRunner) -> None:
+    Args:
+        doors: in the order of `start`.
+        runner: of all of them.
+        monitor: probes the stages from the start to the end of the drain; None where no door reports health.
+    """
+
+    def __init__(self, doors: Sequence[Door], runner: SessionRunner, monitor: HealthMonitor | None = None) -> None:
         self._doors = doors
         self._runner = runner
+        self._monitor = monitor
+        self._probing: asyncio.Task[None] | None = None
         self._draining = asyncio.Lock()
 
     async def start(self) -> list[int]:
         """Listen at all doors. Returns their ports."""
-        return [await door.start() for door in self._doors]
+        ports = [await door.start() for door in self._doors]
+        if self._monitor is not None:
+            self._probing = asyncio.create_task(self._monitor.run())
+        return ports
 
     async def drain(self, grace_s: float) -> None:
         """Take no more calls, and return when those that run have ended, after `grace_s` at the latest.
@@ -51,6 +64,8 @@ class Doors:
         for that; a file that is not done by then fails, with an error that tells the caller to try again.
         """
         async with self._draining:
+            if self._monitor is not None:
+                self._monitor.stop_serving()
             await asyncio.gather(*(door.stop_serving() for door in self._doors))
             self._runner.drain()
             stopping = asyncio.gather(*(door.stop(grace_s) for door in self._doors))
@@ -58,3 +73,5 @@ class Doors:
             self._runner.hand_over()
             await stopping
             self._runner.close()
+            if self._probing is not None:
+                await cancel_and_wait(self._probing)

@@ -19,7 +19,7 @@ from autoscaling.admission.decide import AdmissionConfig
 from autoscaling.capacity.profile import Capacity, DenoiseReplica
 from doors.grpc.certificates import TlsSource
 from doors.grpc.edge import RpcEdge
-from doors.grpc.health import HealthMonitor, Probe
+from doors.grpc.health import HealthReporter
 from doors.grpc.server import GrpcServer
 from doors.grpc.service import SERVICE_NAME, VideoService
 from doors.grpc.triton import room as triton_room
@@ -32,6 +32,7 @@ from service.admission.desk import AdmissionDesk
 from service.checks import Limits
 from service.clock import Clock, MonotonicClock
 from service.doors import Doors
+from service.health import HealthMonitor, Probe
 from service.identity.allowance import Quotas
 from service.identity.open_door import OpenDoor
 from service.identity.peers import Proxies
@@ -121,10 +122,11 @@ async def serving(
 
     service = VideoService(intake, runner, edge(SERVICE_NAME))
     probes = probes or dict.fromkeys(("text_encoder", "denoiser", "decoder"), answers)
-    monitor = HealthMonitor(probes, (SERVICE_NAME,), interval_s=0.01, timeout_s=0.5)
-    triton = TritonRoom(intake, runner, edge(triton_room.SERVICE_NAME), lambda: monitor.serving, clock, new_id)
-    server = GrpcServer(service, monitor, f"127.0.0.1:{port}", tls, with_reflection=with_reflection, rooms=[triton])
-    doors = Doors([server], runner)
+    monitor = HealthMonitor(probes, interval_s=0.01, timeout_s=0.5)
+    reporter = HealthReporter(monitor, (SERVICE_NAME,))
+    triton = TritonRoom(intake, runner, edge(triton_room.SERVICE_NAME), lambda: monitor.health.ready, clock, new_id)
+    server = GrpcServer(service, reporter, f"127.0.0.1:{port}", tls, with_reflection=with_reflection, rooms=[triton])
+    doors = Doors([server], runner, monitor)
     (port,) = await doors.start()
     address = f"127.0.0.1:{port}"
     async with HeadraceClient(address) as client:

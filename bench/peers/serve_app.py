@@ -19,7 +19,7 @@ from ray import serve
 from ray.serve.config import gRPCOptions
 
 from bench.kit.session import Ask, chunks
-from doors.grpc import wire
+from doors.wire import messages
 from headrace.v1 import video_pb2 as pb
 from model_core.local import load_pipeline
 
@@ -38,7 +38,7 @@ class Video:
         ask = Ask(spec.prompt, spec.seed, spec.seconds, request.max_lead_seconds)
         async with aclosing(chunks(self._pipeline, ask)) as made:
             async for chunk in made:
-                yield pb.StreamResponse(frames=wire.frames(chunk))
+                yield pb.StreamResponse(frames=messages.frames(chunk))
 
 
 def main() -> None:

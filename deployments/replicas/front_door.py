@@ -30,7 +30,7 @@ from deployments.replicas.scoreboard import Scoreboard
 from deployments.replicas.state import database
 from doors.grpc.certificates import TlsFiles
 from doors.grpc.edge import RpcEdge
-from doors.grpc.health import HealthMonitor
+from doors.grpc.health import HealthReporter
 from doors.grpc.server import GrpcServer
 from doors.grpc.service import SERVICE_NAME, VideoService
 from model_core.fingerprint import model_fingerprint
@@ -43,6 +43,7 @@ from service.admission.capacity import CapacityMonitor
 from service.admission.desk import AdmissionDesk
 from service.clock import Clock, MonotonicClock
 from service.doors import Doors
+from service.health import HealthMonitor
 from service.intake import Intake
 from service.records.keeper import KeeperPolicy, SessionKeeper
 from service.records.store import MemoryStore, SessionStore
@@ -91,10 +92,11 @@ class FrontDoorReplica:
             "denoiser": latents.ping,
             "decoder": frames.ping,
         }
-        monitor = HealthMonitor(probes, (SERVICE_NAME,), settings.probe_period_seconds, settings.probe_timeout_seconds)
-        address = joined(settings.host, settings.port)
+        monitor = HealthMonitor(probes, settings.probe_period_seconds, settings.probe_timeout_seconds)
+        address, reporter = joined(settings.host, settings.port), HealthReporter(monitor, (SERVICE_NAME,))
         tls = await asyncio.to_thread(_tls, config)
-        self._doors = Doors([GrpcServer(service, monitor, address, tls, with_reflection=settings.reflection)], self._runner)
+        grpc_server = GrpcServer(service, reporter, address, tls, with_reflection=settings.reflection)
+        self._doors = Doors([grpc_server], self._runner, monitor)
         self._scoreboard = Scoreboard(metrics)
         self._terms = config.terms()
         measured = config.admission.mode == "measured"

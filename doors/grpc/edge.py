@@ -7,34 +7,24 @@ import logging
 import traceback
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 import grpc
 import grpc.aio
-from google.protobuf import duration_pb2
 from google.protobuf.message import Message
-from google.rpc import error_details_pb2
 
 from doors.grpc.callers import authenticated
-from doors.grpc.trailer import short, trailer
-from model_core.errors import CapacityExceeded, InvalidRequest, StageUnavailable
+from doors.wire.statuses import status_of
+from doors.wire.trailer import trailer
+from model_core.errors import InvalidRequest
 from model_core.tasks import finished
 from observability.metrics import Metrics
 from observability.tracing import Tracing
-from service.call import Call, ReaderStalled, outcome_of
-from service.identity.principal import Authority, Forbidden, QuotaExceeded, Unauthenticated
-from service.records.store import SessionMismatch, SessionMoved, SessionNotFound
+from service.call import Call, outcome_of
+from service.identity.principal import Authority
 
 Context = grpc.aio.ServicerContext[bytes, Message]
 
-# Long enough for a stage to be replaced, short enough that a viewer still waits.
-_UNAVAILABLE_RETRY_S = 2.0
-
 log = logging.getLogger(__name__)
-
-
-class UnknownName(InvalidRequest):
-    """The request names something, such as a model, that is not there. Rooms that make a difference raise it."""
 
 
 class Outgoing:
@@ -100,56 +90,3 @@ class RpcEdge:
         if call.trace is not None:
             call.trace.end(outcome)
         log.info("%s ended: %s", rpc, outcome)
-
-
-# Statuses of errors that have nothing more to say than their message.
-_PLAIN: dict[type[Exception], grpc.StatusCode] = {
-    SessionNotFound: grpc.StatusCode.NOT_FOUND,
-    SessionMismatch: grpc.StatusCode.FAILED_PRECONDITION,
-    SessionMoved: grpc.StatusCode.ABORTED,
-    ReaderStalled: grpc.StatusCode.DEADLINE_EXCEEDED,
-    Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
-    Forbidden: grpc.StatusCode.PERMISSION_DENIED,
-    QuotaExceeded: grpc.StatusCode.FAILED_PRECONDITION,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """How a call ends."""
-
-    code: grpc.StatusCode
-    message: str
-    detail: Message | None = None
-
-
-def status_of(error: Exception, new_id: Callable[[], str]) -> Status:
-    """What the caller learns of `error`; of a defect only an id, by which the log names it."""
-    message = short(str(error))
-    match error:
-        case UnknownName():
-            return Status(grpc.StatusCode.NOT_FOUND, message, _bad_request(error))
-        case InvalidRequest():
-            return Status(grpc.StatusCode.INVALID_ARGUMENT, message, _bad_request(error))
-        case CapacityExceeded() | QuotaExceeded() if error.retry_after_s is not None:
-            return _later(grpc.StatusCode.RESOURCE_EXHAUSTED, error, error.retry_after_s)
-        case StageUnavailable():
-            return _later(grpc.StatusCode.UNAVAILABLE, error, _UNAVAILABLE_RETRY_S)
-        case error if type(error) in _PLAIN:
-            return Status(_PLAIN[type(error)], message)
-    info = error_details_pb2.RequestInfo(request_id=new_id())
-    return Status(grpc.StatusCode.INTERNAL, f"internal error; request id {info.request_id}", info)
-
-
-def _bad_request(error: InvalidRequest) -> error_details_pb2.BadRequest:
-    violation = error_details_pb2.BadRequest.FieldViolation
-    return error_details_pb2.BadRequest(field_violations=[violation(field=v.field, description=v.description) for v in error.violations])
-
-
-def _later(code: grpc.StatusCode, error: Exception, seconds: float) -> Status:
-    """To be tried again after `seconds`: the sentence and the detail say the same, to a tenth."""
-    tenths = max(1, round(10 * seconds))
-    again = f"; try again in {tenths / 10:g} s"
-    delay = duration_pb2.Duration()
-    delay.FromMilliseconds(100 * tenths)
-    return Status(code, short(str(error), len(again)) + again, error_details_pb2.RetryInfo(retry_delay=delay))

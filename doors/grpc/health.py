@@ -1,26 +1,21 @@
-"""`grpc.health.v1`, driven by asking the stages. The whole is SERVING only while every stage answers."""
+"""`grpc.health.v1`, from what the stages answer. The whole is SERVING only while every stage answers."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health import aio as health_aio
 
 from model_core.tasks import cancel_and_wait
-
-Probe = Callable[[], Awaitable[object]]
+from service.health import Health, HealthMonitor
 
 OVERALL = ""
 STAGE_PREFIX = "stage/"
 REPLICA_PREFIX = "replica/"  # SERVING while a replica of the stage answers; a stage may count as able to serve without one
 
 _LAST_CHANGE_S = 0.2
-
-log = logging.getLogger(__name__)
 
 
 class _Servicer(health_aio.HealthServicer):  # type: ignore[misc]  # carries no types
@@ -44,30 +39,25 @@ class _Servicer(health_aio.HealthServicer):  # type: ignore[misc]  # carries no 
             await cancel_and_wait(watching, over)
 
 
-class HealthMonitor:
-    """Probes stages again and again, and tells the health servicer.
+class HealthReporter:
+    """Tells the health servicer what the monitor finds.
 
     Args:
-        probes: by stage name; one that returns within the timeout says the stage can serve, one that raises says it cannot. False says
-            that it can although no replica is there.
+        monitor: probes the stages.
         services: names, besides the overall "", that stand for the whole.
-        interval_s: between two rounds.
-        timeout_s: for one answer.
     """
 
-    def __init__(self, probes: Mapping[str, Probe], services: tuple[str, ...], interval_s: float = 1.0, timeout_s: float = 5.0) -> None:
+    def __init__(self, monitor: HealthMonitor, services: tuple[str, ...]) -> None:
         self.servicer = _Servicer()
-        self._probes = probes
         self._whole = (OVERALL, *services)
-        self._interval_s = interval_s
-        self._timeout_s = timeout_s
+        self._stages = tuple(monitor.health.stages)
         self._last: dict[str, bool] = {}
-        self._stopping = False
+        monitor.tell(self._tell)
 
     @property
     def names(self) -> tuple[str, ...]:
         """Every name that can be checked."""
-        return (*self._whole, *(prefix + name for prefix in (STAGE_PREFIX, REPLICA_PREFIX) for name in self._probes))
+        return (*self._whole, *(prefix + name for prefix in (STAGE_PREFIX, REPLICA_PREFIX) for name in self._stages))
 
     @property
     def serving(self) -> bool:
@@ -77,25 +67,7 @@ class HealthMonitor:
     async def begin(self) -> None:
         """NOT_SERVING for all, until a round of probes says otherwise."""
         for name in self.names:
-            await self.servicer.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
-
-    async def run(self) -> None:
-        """Probe until cancelled."""
-        while True:
-            await self.probe()
-            await asyncio.sleep(self._interval_s)
-
-    async def probe(self) -> bool:
-        """One round, all stages at once. True if every one answers."""
-        stages = list(self._probes)
-        answers = dict(zip(stages, await asyncio.gather(*(self._answers(stage) for stage in stages)), strict=True))
-        for stage, (serving, present) in answers.items():
-            await self._tell(STAGE_PREFIX + stage, serving)
-            await self._tell(REPLICA_PREFIX + stage, present)
-        ready = all(serving for serving, _ in answers.values())
-        for name in self._whole:
-            await self._tell(name, ready)
-        return ready
+            await self._set(name, serving=False)
 
     async def stop_serving(self) -> None:
         """NOT_SERVING for all, for good. Who watches is told, and its watch ends: it must not hold up the server's stop."""
@@ -103,17 +75,14 @@ class HealthMonitor:
         await self.servicer.enter_graceful_shutdown()
         self.servicer.end_watches()
 
-    async def _answers(self, stage: str) -> tuple[bool, bool]:
-        """Whether it can serve, and whether a replica of it is there."""
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                return True, await self._probes[stage]() is not False
-        except Exception as error:  # noqa: BLE001 - a probe may fail in any way; each means the same
-            if self._last.get(STAGE_PREFIX + stage, True):
-                log.warning("stage %s does not answer: %r", stage, error)
-            return False, False
+    async def _tell(self, health: Health) -> None:
+        for name, stage in health.stages.items():
+            await self._set(STAGE_PREFIX + name, serving=stage.serving)
+            await self._set(REPLICA_PREFIX + name, serving=stage.present)
+        for name in self._whole:
+            await self._set(name, serving=health.ready)
 
-    async def _tell(self, name: str, serving: bool) -> None:
+    async def _set(self, name: str, *, serving: bool) -> None:
         if self._last.get(name) != serving:
             self._last[name] = serving
             state = health_pb2.HealthCheckResponse

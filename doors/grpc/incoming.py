@@ -8,9 +8,12 @@ from typing import TypeVar
 from google.protobuf.message import Message
 
 from doors.grpc.edge import Context
-from doors.grpc.wire import RequestParser
+from doors.wire.messages import RequestParser
+from doors.wire.requests import control
+from headrace.v1 import video_pb2 as pb
 from model_core.errors import FieldViolation, InvalidRequest
 from service.checks import Limits
+from service.controls import Control
 
 M = TypeVar("M", bound=Message)
 
@@ -64,3 +67,9 @@ class Incoming:
             if self._context.cancelled():
                 raise asyncio.CancelledError
             await asyncio.sleep(_BETWEEN_LOOKS_S)
+
+
+async def next_control(incoming: Incoming) -> Control | None:
+    """See `service.controls.Controls`."""
+    message = await incoming.next(pb.LiveRequest, upload=False)
+    return None if message is None else control(message)

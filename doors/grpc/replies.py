@@ -1,31 +1,11 @@
-"""The service's events to messages, cut to what the caller takes, and written one by one."""
+"""Writes the service's events to a call, message by message."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
-
-from google.protobuf.message import Message
-
-from doors.grpc import message_size, wire
 from doors.grpc.edge import Outgoing
-from headrace.v1 import video_pb2 as pb
+from doors.wire.replies import Reply, replies
 from service.call import taken_within
-from service.events import (
-    Ended,
-    Event,
-    Frames,
-    Paused,
-    PromptApplied,
-    PromptRefused,
-    QualityChanged,
-    QueuePosition,
-    Resumed,
-    Started,
-    Usage,
-)  # fmt: skip
-
-Reply = pb.StreamResponse | pb.LiveResponse
+from service.events import Event
 
 
 class Replies:
@@ -46,29 +26,5 @@ class Replies:
 
     async def send(self, event: Event) -> None:
         """See `service.events.Send`. Raises ReaderStalled."""
-        for message in self._messages(event):
+        for message in replies(self._kind, event, self._max_message_bytes):
             await taken_within(self._stall_s, self._outgoing.write(message))
-
-    def _messages(self, event: Event) -> Iterator[Reply]:
-        if isinstance(event, Frames):
-            path = "start." if self._kind is pb.LiveResponse else ""
-            for part in message_size.parts(wire.frames(event.chunk, event.before), self._max_message_bytes, path):
-                yield self._kind(frames=part)
-        else:
-            name, message = MESSAGES[type(event)]
-            fields: dict[str, Any] = {name: message(event)}
-            yield self._kind(**fields)
-
-
-MESSAGES: dict[type, tuple[str, Callable[[Any], Message]]] = {
-    QueuePosition: ("queue_position", lambda event: pb.QueuePosition(position=event.position)),
-    Started: ("started", wire.started),
-    PromptApplied: ("prompt_ack", wire.prompt_ack),
-    PromptRefused: ("prompt_refused", wire.prompt_refused),
-    QualityChanged: ("quality_change", wire.quality_change),
-    Paused: ("paused", lambda event: pb.Paused(next_frame=event.next_frame)),
-    Resumed: ("resumed", lambda event: pb.Resumed(next_frame=event.next_frame)),
-    Usage: ("usage", wire.usage),
-    Ended: ("ended", wire.ended),
-}
-"""The field and the message of every event but frames, which may need several messages."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -12,9 +11,8 @@ from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from doors.grpc.certificates import TlsSource, server_credentials
-from doors.grpc.health import HealthMonitor
+from doors.grpc.health import HealthReporter
 from doors.grpc.service import SERVICE_NAME, VideoService
-from model_core.tasks import cancel_and_wait
 
 MAX_METADATA_BYTES = 64 * 1024
 _OPTIONS = (
@@ -63,7 +61,7 @@ class GrpcServer:
 
     Args:
         service: the RPCs.
-        monitor: health, probed while the server runs.
+        health_reporter: answers health checks.
         address: `host:port`; port 0 takes a free one.
         tls: serve TLS with its certificates; None serves plain text.
         with_reflection: let clients list and describe the service.
@@ -73,7 +71,7 @@ class GrpcServer:
     def __init__(
         self,
         service: VideoService,
-        monitor: HealthMonitor,
+        health_reporter: HealthReporter,
         address: str = "127.0.0.1:0",
         tls: TlsSource | None = None,
         *,
@@ -82,12 +80,11 @@ class GrpcServer:
     ) -> None:
         self._service = service
         self._rooms = rooms
-        self._monitor = monitor
+        self._health = health_reporter
         self._address = address
         self._tls = tls
         self._with_reflection = with_reflection
         self._server: grpc.aio.Server | None = None
-        self._probing: asyncio.Task[None] | None = None
 
     async def start(self) -> int:
         """Listen. Returns the port.
@@ -101,7 +98,7 @@ class GrpcServer:
         server = grpc.aio.server(options=(*_OPTIONS, ("grpc.max_receive_message_length", largest)))
         self._server = server
         server.add_generic_rpc_handlers((self._service.handler(), *(room.handler() for room in self._rooms)))
-        health_pb2_grpc.add_HealthServicer_to_server(self._monitor.servicer, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, server)
         if self._with_reflection:
             names = (SERVICE_NAME, *(room.service_name for room in self._rooms), health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, server)
@@ -110,14 +107,13 @@ class GrpcServer:
             port = server.add_insecure_port(self._address)
         else:
             port = server.add_secure_port(self._address, server_credentials(self._tls))
-        await self._monitor.begin()
+        await self._health.begin()
         await server.start()
-        self._probing = asyncio.create_task(self._monitor.run())
         return port
 
     async def stop_serving(self) -> None:
         """See `Door`. Health checks say NOT_SERVING."""
-        await self._monitor.stop_serving()
+        await self._health.stop_serving()
 
     async def stop(self, grace_s: float) -> None:
         """See `Door`. One at a time: two overlapping stops of a grpc.aio server crash the process.
@@ -125,9 +121,8 @@ class GrpcServer:
         Raises:
             RuntimeError: the server was never started.
         """
-        if self._server is None or self._probing is None:
+        if self._server is None:
             raise RuntimeError("the GrpcServer was not started")
         await self._server.stop(grace_s)
         for room in self._rooms:
             await room.aclose()
-        await cancel_and_wait(self._probing)

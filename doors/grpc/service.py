@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from functools import partial
 
 import grpc
 import grpc.aio
 
-from doors.grpc import message_size, wire
 from doors.grpc.edge import Context, Outgoing, RpcEdge
-from doors.grpc.incoming import Incoming
-from doors.grpc.replies import Replies, Reply
-from doors.grpc.requests import Orders, next_control
+from doors.grpc.incoming import Incoming, next_control
+from doors.grpc.replies import Replies
+from doors.wire import message_size, messages
+from doors.wire.models import list_models
+from doors.wire.replies import Reply
+from doors.wire.requests import Orders
 from headrace.v1 import video_pb2 as pb
 from service.checks import Limits
 from service.intake import Intake
@@ -36,7 +37,7 @@ class VideoService:
         self._runner = runner
         self._edge = edge
         self._orders = Orders(intake)
-        self._parser = wire.RequestParser()
+        self._parser = messages.RequestParser()
 
     @property
     def limits(self) -> Limits:
@@ -66,7 +67,7 @@ class VideoService:
             except FileTooLarge as error:
                 message_size.check_file(error.size, size)
                 raise
-            return pb.GenerateResponse(mp4=file.mp4, started=wire.started(file.started), ended=wire.ended(file.ended))
+            return pb.GenerateResponse(mp4=file.mp4, started=messages.started(file.started), ended=messages.ended(file.ended))
 
     async def stream(self, _: object, context: Context) -> None:
         async with self._edge.guard("Stream", context) as call:
@@ -83,25 +84,10 @@ class VideoService:
     async def list_models(self, _: object, context: Context) -> pb.ListModelsResponse:
         async with self._edge.guard("ListModels", context):
             await self._incoming(context).only(pb.ListModelsRequest, upload=False)
-            return pb.ListModelsResponse(models=[self._model(name) for name in sorted(self._intake.catalogue.models)])
+            return list_models(self._intake.catalogue, self.limits)
 
     def _incoming(self, context: Context) -> Incoming:
         return Incoming(context, self._parser, self.limits)
 
     def _replies(self, kind: type[Reply], context: Context, size: int) -> Replies:
         return Replies(kind, Outgoing(context), size, self.limits.stall_timeout_seconds)
-
-    def _model(self, name: str) -> pb.Model:
-        catalogue, limits = self._intake.catalogue, self.limits
-        config = catalogue.models[name]
-        frames = config.grid.max_frames
-        longest = math.inf if frames is None else frames / config.fps
-        return pb.Model(
-            name=name, description=config.description, fps=config.fps, sizes=[pb.Size(width=config.width, height=config.height)],
-            default_steps=config.num_steps, min_steps=config.min_steps, max_steps=config.max_steps,
-            max_prompt_bytes=limits.max_prompt_bytes, max_prompt_tokens=config.max_prompt_tokens,
-            default_guidance=config.guidance, max_guidance=config.max_guidance, default_negative_prompt=config.negative_prompt,
-            max_generate_seconds=min(limits.max_generate_seconds, longest), max_stream_seconds=min(limits.max_stream_seconds, longest),
-            frames_per_chunk=config.frames_per_chunk, codecs=list(wire.CODECS.values()), default_model=name == catalogue.default,
-            image=wire.footage_input("image", config, limits.uploads), video=wire.footage_input("video", config, limits.uploads),
-        )  # fmt: skip

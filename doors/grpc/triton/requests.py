@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from doors.grpc.edge import UnknownName
+from doors.wire.statuses import UnknownName
 from doors.grpc.triton import kserve_pb2 as pb
 from doors.grpc.triton.contract import FRAMES, VERSION, VIDEO, accepted, default_seconds
 from doors.grpc.triton.tensors import Plain, Value, parameters, single_values

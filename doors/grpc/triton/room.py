@@ -25,7 +25,7 @@ from doors.grpc.triton.requests import ROOM_BYTES, Asked, doorway, raw_bytes, re
 from doors.grpc.triton.statistics import ModelCounts, Statistics
 from doors.grpc.triton.stream import StreamCall
 from doors.grpc.triton.tensors import Plain, packed, parameter
-from doors.grpc.wire import RequestParser
+from doors.wire.messages import RequestParser
 from model_core.config import ModelConfig
 from model_core.errors import FieldViolation, InvalidRequest
 from model_core.media import encode_mp4

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from google.protobuf.descriptor import FieldDescriptor
 
-from doors.grpc import wire
-from doors.grpc.field_count import field_count
+from doors.wire import messages
+from doors.wire.field_count import field_count
 from headrace.v1 import video_pb2 as pb
 from model_core.errors import InvalidRequest
 
@@ -47,14 +47,14 @@ def test_counting_ends_at_the_limit() -> None:
 
 
 @pytest.mark.parametrize("rpc", REQUESTS)
-def test_a_request_of_very_many_fields_is_refused_unparsed(rpc: type[wire.M]) -> None:
-    parser = wire.RequestParser()
+def test_a_request_of_very_many_fields_is_refused_unparsed(rpc: type[messages.M]) -> None:
+    parser = messages.RequestParser()
     with pytest.raises(InvalidRequest, match=f"{rpc.DESCRIPTOR.name}: must hold at most 4096 fields.*; got more, in"):
         parser.parse(rpc, b"\xfa\x07\x00" * 5000)
 
 
 def test_a_resume_of_very_many_acknowledgements_is_refused_unparsed() -> None:
-    parser = wire.RequestParser()
+    parser = messages.RequestParser()
     for message in (pb.StreamRequest(resume=resume(3000)), pb.LiveRequest(start=pb.LiveStart(resume=resume(3000)))):
         with pytest.raises(InvalidRequest, match="must hold at most 4096 fields"):
             parser.parse(type(message), message.SerializeToString())

@@ -12,7 +12,7 @@ import grpc.aio
 import numpy as np
 import pytest
 
-from doors.grpc.message_size import DEFAULT_BYTES, MIN_BYTES, check_file, media_bytes, parts
+from doors.wire.message_size import DEFAULT_BYTES, MIN_BYTES, check_file, media_bytes, parts
 from headrace.reconnect import Arrived
 from headrace.v1 import video_pb2 as pb
 from model_core.config import ModelConfig

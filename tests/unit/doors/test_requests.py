@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from doors.grpc.replies import MESSAGES
-from doors.grpc.requests import Orders, control
-from doors.grpc.wire import RequestParser
+from doors.wire.messages import RequestParser
+from doors.wire.replies import MESSAGES
+from doors.wire.requests import Orders, control
 from headrace.v1 import video_pb2 as pb
 from model_core.errors import FieldViolation, InvalidRequest
 from model_core.presets import DEFAULT_MODEL, millrace_64

@@ -15,9 +15,9 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 
 import service.records.store as store_errors
-from doors.grpc.edge import status_of
-from doors.grpc.message_size import MIN_BYTES
-from doors.grpc.trailer import MAX_DETAILS_BYTES, MAX_MESSAGE_BYTES, short, trailer
+from doors.wire.message_size import MIN_BYTES
+from doors.wire.statuses import status_of
+from doors.wire.trailer import MAX_DETAILS_BYTES, MAX_MESSAGE_BYTES, short, trailer
 from headrace.client import Busy, ClientError, HeadraceClient, Unavailable
 from headrace.v1 import video_pb2 as pb
 from model_core import errors

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from doors.grpc.incoming import Incoming
-from doors.grpc.message_size import DEFAULT_BYTES, FIELD, MIN_BYTES, raw_frame_problem
-from doors.grpc.wire import CODECS
+from doors.wire.message_size import DEFAULT_BYTES, FIELD, MIN_BYTES, raw_frame_problem
+from doors.wire.messages import CODECS
 from headrace.v1 import video_pb2 as pb
 from model_core.config import Media, ModelConfig
 from model_core.errors import FieldViolation, InvalidRequest
@@ -135,9 +134,3 @@ def control(message: pb.LiveRequest) -> Control:
         case _:
             problem = FieldViolation("action", "must be one of prompt, pause, resume, stop; got an empty message")
     raise InvalidRequest((problem,))
-
-
-async def next_control(incoming: Incoming) -> Control | None:
-    """See `service.controls.Controls`."""
-    message = await incoming.next(pb.LiveRequest, upload=False)
-    return None if message is None else control(message)

@@ -12,7 +12,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.descriptor import FieldDescriptor, FileDescriptor
 from google.protobuf.message import DecodeError, Message
 
-from doors.grpc.field_count import field_count
+from doors.wire.field_count import field_count
 from headrace.v1 import video_pb2 as pb
 from model_core.config import Media, ModelConfig
 from model_core.errors import FieldViolation, InvalidRequest
