@@ -12,7 +12,7 @@ STAMP_DOCS := $(VENV_DOCS)/.installed
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help examples install docs docs-serve wire coverage hooks fmt lint types imports layout check test test-unit test-processors test-ray test-cluster proto observability observe observe-check trace kuberay demo realtime bench bench-quick streams eval overload costs job-table burst simulate sim-vs-real serve faults cancels soak parity gate gate-demo families clean
+.PHONY: help examples install docs docs-serve wire coverage hooks fmt lint types imports layout check test test-unit test-processors test-ray test-cluster proto observability observe observe-check trace kuberay demo realtime bench bench-quick streams eval overload costs job-table door-costs doors burst simulate sim-vs-real serve faults cancels soak parity gate gate-demo families clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -138,6 +138,11 @@ observe-check: $(STAMP) ## check that every metric and panel has data, and that 
 trace: $(STAMP) ## one session's first frame, millisecond by millisecond; the parts must sum to the whole
 	$(BIN)/python -m bench.costs.trace
 
+##@ Try every client
+
+doors: $(STAMP) ## each vendor's own client, in an environment of its own under build/doors, against one real cluster; a table
+	$(BIN)/python -m bench.doors.run
+
 ##@ Measure serving
 
 realtime: $(STAMP) ## measure first frame, real time, capacity and prompt switches on this machine
@@ -151,6 +156,9 @@ bench-quick: $(STAMP) ## compare what serving costs, as ratios to the bare pipel
 
 streams: $(STAMP) ## 2,000 open streams on one front door: memory, errors, first frames of live ones among them
 	$(BIN)/python -m bench.costs.streams
+
+door-costs: $(STAMP) ## starts over HTTP beside gRPC, live sessions beside uploads of 25 MB, pollers; within bounds
+	$(BIN)/python -m bench.costs.doors
 
 costs: $(STAMP) ## what metrics of a chunk and a scaling decision cost in processor time, within bounds
 	$(BIN)/python -m bench.costs.hot_path

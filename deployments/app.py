@@ -34,7 +34,8 @@ def build(args: AppConfig) -> Application:
         RuntimeError: the Ray cluster asks nobody for a token and others than this machine can reach it.
     """
     if ray.is_initialized():
-        check_token(args.front_door.host)
+        for host in args.front_door.hosts().values():
+            check_token(host)
     match args.mode:
         case "staged":
             text_encoder = _deployment(TextEncoderReplica, STAGE_DEPLOYMENTS[Stage.TEXT_ENCODER], args, args.text_encoder.max_prompts).bind(

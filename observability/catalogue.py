@@ -102,16 +102,11 @@ TENANT = Label("tenant", bound="tenants of the configuration, `default` and `oth
 DOOR = Label("door", bound="doors of the front door, and rooms of its doors")
 STAGE = Label("stage", STAGES)
 DEPLOYMENT = Label("deployment", bound="deployments of the application")
-RPC = Label(
-    "rpc",
-    ("Generate", "Stream", "Live", "ListModels",
-     *(f"triton.{name}" for name in ("ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata", "ModelConfig",
-                                     "ModelStatistics", "RepositoryIndex", "ModelInfer", "ModelStreamInfer"))),
-)  # fmt: skip
+RPC = Label("rpc", bound="RPCs of the contract, and operations of rooms, as `triton.ModelInfer` and `own.stream`")
 OUTCOME = Label(
     "outcome",
     ("completed", "stopped", "draining", "paused", "cancelled", "invalid", "refused", "unavailable", "unknown", "moved", "stalled",
-     "unauthenticated", "forbidden", "quota", "internal"),
+     "unauthenticated", "forbidden", "not_ready", "conflict", "too_large", "quota", "not_served", "internal"),
 )  # fmt: skip
 ANSWER = Label("answer", ("admitted", "degraded", "waiting", "refused"))
 CODEC = Label("codec", ("raw", "jpeg", "fmp4"))

@@ -51,7 +51,7 @@ class Tracing:
             self._provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=_EXPORT_EVERY_MS))
             self._tracer = self._provider.get_tracer(SERVICE)
 
-    def begin(self, service: str, rpc: str, metadata: Metadata) -> SessionTrace | None:
+    def begin(self, service: str, rpc: str, metadata: Metadata, system: str = "grpc") -> SessionTrace | None:
         """The trace of a call that begins now; None if it is not traced. Sets `TRACE_ID` for the task that serves it."""
         given = _trace_context(metadata)
         caller = self._propagator.extract(given, Context()) if given else Context()
@@ -61,7 +61,7 @@ class Tracing:
             if root.is_recording():
                 context = root.get_span_context()
                 TRACE_ID.set(trace.format_trace_id(context.trace_id))
-                root.set_attributes({"rpc.system": "grpc", "rpc.service": service, "rpc.method": rpc})
+                root.set_attributes({"rpc.system": system, "rpc.service": service, "rpc.method": rpc})
                 return SessionTrace(self._tracer, root, self._wall)
         if context.is_valid:
             TRACE_ID.set(trace.format_trace_id(context.trace_id))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from model_core.errors import CapacityExceeded, FieldViolation, HeadraceError, InvalidRequest, StageUnavailable
-from service.call import ReaderStalled
+from service.call import ReaderStalled, outcome_of
 from service.identity.principal import Forbidden, QuotaExceeded, Unauthenticated
 from service.jobs.job import IdempotencyConflict, JobNotFound, JobNotReady
 from service.records.store import SessionMismatch, SessionMoved, SessionNotFound
@@ -18,6 +18,14 @@ UNAVAILABLE_RETRY_S = 2.0
 
 class NotServed(HeadraceError):
     """This server is not set up for that, so to try again is no use."""
+
+
+class BodyTooLarge(HeadraceError):
+    """A request has more bytes than may be sent there."""
+
+    def __init__(self, size: int, most: int) -> None:
+        super().__init__(f"the body must have at most {most} bytes; got {size}")
+        self.size, self.most = size, most
 
 
 class Kind(Enum):
@@ -49,6 +57,7 @@ _KINDS: dict[type[Exception], Kind] = {
     IdempotencyConflict: Kind.CONFLICT,
     JobNotReady: Kind.NOT_READY,
     FileTooLarge: Kind.TOO_LARGE,
+    BodyTooLarge: Kind.TOO_LARGE,
     CapacityExceeded: Kind.BUSY,
     QuotaExceeded: Kind.QUOTA,
     StageUnavailable: Kind.UNAVAILABLE,
@@ -88,3 +97,9 @@ def failure_of(error: Exception, request_id: str) -> Failure:
         case StageUnavailable():
             retry_after_s = UNAVAILABLE_RETRY_S
     return Failure(kind=kind, message=str(error), violations=violations, retry_after_s=retry_after_s, request_id=request_id)
+
+
+def outcome(error: Exception) -> str:
+    """The label in the metrics of a call that ends with `error`: the session's own word for it, if it has one."""
+    known = outcome_of(error)
+    return known if known != Kind.INTERNAL.value else failure_of(error, "").kind.value

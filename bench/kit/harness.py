@@ -151,7 +151,8 @@ class FaultCluster:
         }  # fmt: skip
         door = {"autoscaling_config": None, "num_replicas": 2, "ray_actor_options": {"num_cpus": 0, "resources": {"door": 1}}}
         store = {"url": f"redis://127.0.0.1:{self._redis_port}/0"}
-        arguments = {"fps": self._fps, "admission": {"mode": "none"}, "session_store": store, **self._args}
+        front_door = {"http": {"port": None}}
+        arguments = {"fps": self._fps, "admission": {"mode": "none"}, "session_store": store, "front_door": front_door, **self._args}
         return Overrides(
             grpc_port=self._ports[0], metrics_port=self._ports[1], address=self.nodes.address, args=arguments,
             deployments={**dict.fromkeys(DEPLOYMENTS, stage), "FrontDoor": door}, env={"PYTHONPATH": str(ROOT)},

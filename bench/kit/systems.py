@@ -85,7 +85,8 @@ class Running:
 def _ours(config: Path, deployments: Callable[[Placement], Mapping[str, Mapping[str, Any]]]) -> Callable[[Placement], list[str]]:
     def command(place: Placement) -> list[str]:
         args = {
-            "admission": {"mode": "none"}, "engine": {"slots": SLOTS}, "decoder": {"slots": SLOTS}, "front_door": {"max_sessions": SLOTS},
+            "admission": {"mode": "none"}, "engine": {"slots": SLOTS}, "decoder": {"slots": SLOTS},
+            "front_door": {"max_sessions": SLOTS, "http": {"port": None}},
         }  # fmt: skip
         overrides = Overrides(grpc_port=place.port, metrics_port=place.metrics_port, args=args, deployments=deployments(place))
         document, _ = load(config, overrides)

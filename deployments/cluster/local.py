@@ -60,6 +60,7 @@ class Overrides:
     Attributes:
         grpc_port: the front door's port; 0 takes a free one, None keeps the file's.
         metrics_port: the same for its metrics.
+        http_port: the same for HTTP, where the file has it on; None takes a free one where `grpc_port` is 0.
         fused: without a file, take the fused one.
         address: a running Ray cluster to deploy onto (`auto`, or `host:port`), as `serve deploy` would, so that applications deployed
             from another file go; None starts a private one.
@@ -73,6 +74,7 @@ class Overrides:
 
     grpc_port: int | None = None
     metrics_port: int | None = None
+    http_port: int | None = None
     fused: bool = False
     address: str | None = None
     dashboard: bool = False
@@ -88,12 +90,14 @@ class RunningApp:
 
     Attributes:
         address, metrics_address: `host:port` of the front door.
+        http_url: of its HTTP door, without a slash at the end; empty where it has none.
         private_folder: where a private cluster keeps its files; None on a cluster that was joined.
     """
 
     def __init__(self, door: FrontDoorSettings, private: PrivateRay | None, ports: HeldPorts) -> None:
         self.address = joined(door.host, door.port)
         self.metrics_address = joined(door.metrics_host, door.metrics_port)
+        self.http_url = door.http.url
         self.private_folder = None if private is None else private.folder
         self._private = private
         self._ports = ports
@@ -142,6 +146,8 @@ def start_local(config_path: Path | None = None, overrides: Overrides | None = N
             _check_private(config)
             ports.take(config.front_door.host, config.front_door.port)
             ports.take(config.front_door.metrics_host, config.front_door.metrics_port)
+            if config.front_door.http.port is not None:
+                ports.take(config.front_door.http.host, config.front_door.http.port)
             private = PrivateRay()
             tell(f"Ray is starting; its logs are in {private.logs}")
         _deploy(document, config, overrides, private, tell)
@@ -180,12 +186,14 @@ def _check_private(config: AppConfig) -> None:
     The front door reads its TLS files on this machine, and the master secret in this environment.
     """
     door, identity = config.front_door, config.identity
-    if not is_loopback(door.host) and not has_token():
-        mode = os.environ["RAY_AUTH_MODE"]
-        raise _invalid("args.front_door.host", f"must be a loopback address unless RAY_AUTH_MODE is token; got {door.host!r} and {mode!r}")
-    for name, path in () if door.tls is None else door.tls:
-        if not os.access(path, os.R_OK):
-            raise _invalid(f"args.front_door.tls.{name}", f"must be a file that can be read; got {path!r}")
+    for key, host in door.hosts().items():
+        if not is_loopback(host) and not has_token():
+            mode = os.environ["RAY_AUTH_MODE"]
+            raise _invalid(f"args.{key}", f"must be a loopback address unless RAY_AUTH_MODE is token; got {host!r} and {mode!r}")
+    for where, tls in (("tls", door.tls), ("http.tls", door.http.tls)):
+        for name, path in () if tls is None else tls:
+            if not os.access(path, os.R_OK):
+                raise _invalid(f"args.front_door.{where}.{name}", f"must be a file that can be read; got {path!r}")
     clients = identity.certificates
     if clients is not None and not os.access(clients.ca_file, os.R_OK):
         raise _invalid("args.identity.certificates.ca_file", f"must be a file that can be read; got {clients.ca_file!r}")
@@ -270,9 +278,24 @@ def _arguments(args: Mapping[str, Any], overrides: Overrides) -> dict[str, Any]:
             front_door[key] = port
         if front_door.get(key) == 0:  # a replica that replaces another must come back on the same port
             front_door[key] = free_port()
+    front_door.update(_http(front_door.get("http"), overrides))
     if overrides.address is None:
         merged["link_host"] = _LOOPBACK if merged.get("link_host") in (None, "") else merged["link_host"]
     return {**merged, "front_door": front_door}
+
+
+def _http(given: object, overrides: Overrides) -> dict[str, Any]:
+    """The HTTP door with its port. One that the file leaves out is taken in where a port is asked for."""
+    if not isinstance(given, Mapping | None):
+        return {}  # which the check refuses
+    http = dict(given or {})
+    if overrides.http_port is not None:
+        http["port"] = overrides.http_port
+    elif overrides.grpc_port == 0 and http.get("port") is not None:
+        http["port"] = 0
+    if http.get("port") == 0:
+        http["port"] = free_port()
+    return {"http": http} if http else {}
 
 
 def free_port() -> int:

@@ -18,6 +18,7 @@ from autoscaling.admission.brownout import least_tier
 from autoscaling.reports import Terms
 from deployments.config.addresses import checked_host, url_parts
 from deployments.config.admission import AdmissionSettings
+from deployments.config.http import HttpSettings
 from deployments.config.identity import IdentitySettings, check_exposure
 from deployments.config.jobs import ArtifactSettings, JobSettings
 from deployments.config.settings import Settings
@@ -60,6 +61,7 @@ class FrontDoorSettings(Settings):
             before their next chunk, and can be resumed at another front door; those that wait or are paused end at once.
         probe_period_seconds, probe_timeout_seconds: how often each stage is asked whether it answers, and how long it may take.
         reflection: whether the schema can be listed by anyone who reaches the port.
+        http: the door for HTTP.
         limits: what requests are checked against; see `service.checks.Limits`.
     """
 
@@ -74,6 +76,12 @@ class FrontDoorSettings(Settings):
     reflection: bool = True
     limits: Limits = Limits()
     tls: TlsSettings | None = None
+    http: HttpSettings = HttpSettings()
+
+    def hosts(self) -> dict[str, str]:
+        """Where callers connect, by the name of the setting."""
+        http = {} if self.http.port is None else {"front_door.http.host": self.http.host}
+        return {"front_door.host": self.host, **http}
 
 
 class ReopenSettings(Settings):
@@ -306,7 +314,7 @@ class AppConfig(Settings):
     @model_validator(mode="after")
     def _callers_are_known(self) -> Self:
         door = self.front_door
-        check_exposure(self.identity, {"front_door.host": door.host})
+        check_exposure(self.identity, door.hosts())
         if self.identity.certificates is not None and door.tls is None:
             raise ValueError("front_door.tls must be set with identity.certificates, which a caller shows over TLS; got none")
         if self.identity.keys == "required" and not self.state.url:

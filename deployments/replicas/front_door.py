@@ -1,4 +1,4 @@
-"""The front-door replica: a gRPC server of its own over a pipeline of remote stages, and a metrics endpoint."""
+"""The front-door replica: gRPC and HTTP servers of its own over a pipeline of remote stages, and a metrics endpoint."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from deployments.config.addresses import joined
 from deployments.config.application import AppConfig, FrontDoorSettings, SessionStoreSettings
 from deployments.config.tuning import Tuned
 from deployments.links.remote import RemoteDecoder, RemoteDenoiser, RemoteTextEncoder
+from deployments.replicas.http_door import http_doors
 from deployments.replicas.identity import identity
 from deployments.replicas.metrics_port import Discovery, ReplicaMetrics, Target, announced, metrics_targets
 from deployments.replicas.process import process_statistics, return_freed_memory
@@ -33,6 +34,7 @@ from doors.grpc.edge import RpcEdge
 from doors.grpc.health import HealthReporter
 from doors.grpc.server import GrpcServer
 from doors.grpc.service import SERVICE_NAME, VideoService
+from doors.http.room import Services
 from model_core.fingerprint import model_fingerprint
 from model_core.pipeline import VideoPipeline
 from model_core.tasks import cancel_and_wait
@@ -96,7 +98,10 @@ class FrontDoorReplica:
         address, reporter = joined(settings.host, settings.port), HealthReporter(monitor, (SERVICE_NAME,))
         tls = await asyncio.to_thread(_tls, config)
         grpc_server = GrpcServer(service, reporter, address, tls, with_reflection=settings.reflection)
-        self._doors = Doors([grpc_server], self._runner, monitor)
+        authority, public_url = self._identity.authority, settings.http.public_url
+        services = Services(intake=intake, runner=self._runner, jobs=None, authority=authority, public_url=public_url)
+        http = http_doors(settings.http, services, monitor, metrics, self._tracing, new_id)
+        self._doors = Doors([grpc_server, *http], self._runner, monitor)
         self._scoreboard = Scoreboard(metrics)
         self._terms = config.terms()
         measured = config.admission.mode == "measured"

@@ -35,12 +35,13 @@ def serve(
     frames: Annotated[int, typer.Option(min=0, help="Length of a checkpoint's clip; 0 for its family's.")] = 0,
     fused: Annotated[bool, typer.Option("--fused", help="All three stages in one replica.")] = False,
     metrics_port: Annotated[int | None, typer.Option(help="Port of the Prometheus endpoint; as --port.", show_default=False)] = None,
+    http_port: Annotated[int | None, typer.Option(help="Port for HTTP; as --port.", show_default=False)] = None,
     dashboard: Annotated[bool, typer.Option("--dashboard", help="Start Ray's dashboard too, on this machine's loopback address.")] = False,
     start_within: Annotated[float, typer.Option(help="Seconds that loading and compiling may take until every stage answers.")] = (
         _START_WITHIN_S
     ),
 ) -> None:
-    """Serve in the foreground. Prints READY and the address when every stage answers.
+    """Serve in the foreground. Prints READY, the address for gRPC and the URL for HTTP when every stage answers.
 
     Ctrl-C, SIGTERM or SIGHUP drains; a second signal does not wait for the sessions.
     """
@@ -51,10 +52,11 @@ def serve(
             raise bad_input("--model", "cannot be given together with --config, which names the model; nor can --size and --frames")
         note("starting a local cluster")
         with running(
-            config, port=port, fused=fused, metrics_port=metrics_port, dashboard=dashboard, start_within_s=start_within, args=args
-        ) as app:
+            config, port=port, fused=fused, metrics_port=metrics_port, http_port=http_port, dashboard=dashboard,
+            start_within_s=start_within, args=args,
+        ) as app:  # fmt: skip
             note(f"metrics at http://{app.metrics_address}/metrics")
-            asyncio.run(_until_told_to_stop(app.address))
+            asyncio.run(_until_told_to_stop(app.address, app.http_url))
             _interrupt_on_signals()
             note("draining")
 
@@ -101,6 +103,7 @@ def running(
     port: int | None = None,
     fused: bool = False,
     metrics_port: int | None = None,
+    http_port: int | None = None,
     dashboard: bool = False,
     start_within_s: float = _START_WITHIN_S,
     args: Mapping[str, Any] | None = None,
@@ -111,7 +114,7 @@ def running(
         Failure: an option is out of range.
         HeadraceError, OSError: as `deployments.cluster.local.start_local`.
     """
-    for option, value in (("--port", port), ("--metrics-port", metrics_port)):
+    for option, value in (("--port", port), ("--metrics-port", metrics_port), ("--http-port", http_port)):
         if value is not None and not 0 <= value <= 65535:
             raise bad_input(option, f"must be from 0 (a free one) to 65535; got {value}")
     if config is not None:
@@ -122,8 +125,9 @@ def running(
     from deployments.cluster.local import Overrides, start_local
 
     overrides = Overrides(
-        grpc_port=port, metrics_port=metrics_port, fused=fused, dashboard=dashboard, ready_within_s=start_within_s, args=args or {}
-    )
+        grpc_port=port, metrics_port=metrics_port, http_port=http_port, fused=fused, dashboard=dashboard, ready_within_s=start_within_s,
+        args=args or {},
+    )  # fmt: skip
     try:
         app = start_local(config, overrides, note)
     except KeyboardInterrupt:
@@ -135,7 +139,7 @@ def running(
         yield app
 
 
-async def _until_told_to_stop(address: str) -> None:
+async def _until_told_to_stop(address: str, http_url: str = "") -> None:
     """Say READY once the server serves, then wait for a signal to stop.
 
     Raises:
@@ -151,7 +155,7 @@ async def _until_told_to_stop(address: str) -> None:
         await asyncio.wait((ready, told), return_when=asyncio.FIRST_COMPLETED)
         if ready.done():
             await ready
-            print(f"READY {address}", flush=True)
+            print(" ".join(filter(None, ("READY", address, http_url))), flush=True)
             await told
     finally:
         await cancel_and_wait(ready, told)

@@ -53,7 +53,7 @@ def settings(cloud: Cloud, folder: Path) -> Overrides:
         grpc_port=base.grpc_port, metrics_port=free_port(), address=cloud.address, env=base.env,
         args={
             **base.args, "fps": FPS, "scale_to_zero": True, "link_host": "127.0.0.1", "admission": {"mode": "none"},
-            "engine": {"slots": SLOTS, "batch_buckets": [1, 2, 4]}, "front_door": {"max_sessions": 64},
+            "engine": {"slots": SLOTS, "batch_buckets": [1, 2, 4]}, "front_door": {"max_sessions": 64, "http": {"port": None}},
         },
         deployments={
             "TextEncoder": {"ray_actor_options": {"num_cpus": 0.1}, "autoscaling_config": pinned},

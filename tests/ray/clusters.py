@@ -90,7 +90,7 @@ def _sessions(replica: ReplicaReport) -> list[int]:
 
 def overrides(folder: Path, port: int, *, fused: bool = False) -> Overrides:
     env = {"PYTHONPATH": str(ROOT), FOLDER_VARIABLE: str(folder)}
-    return Overrides(grpc_port=port, metrics_port=0, fused=fused, args={"stages": "tests.ray.fake_stages"}, env=env)
+    return Overrides(grpc_port=port, metrics_port=0, http_port=0, fused=fused, args={"stages": "tests.ray.fake_stages"}, env=env)
 
 
 def redeploy(changed: Overrides) -> None:

@@ -29,7 +29,8 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 def config(tmp_path: Path) -> Path:
     """The shipped `serve.yaml`, with stages that need no weights."""
     document = yaml.safe_load((ROOT / "serve.yaml").read_text())
-    document["applications"][0]["args"]["stages"] = "tests.ray.fake_stages"
+    args = document["applications"][0]["args"]
+    args["stages"], args["front_door"]["http"]["port"] = "tests.ray.fake_stages", 0
     path = tmp_path / "serve.yaml"
     path.write_text(yaml.safe_dump(document))
     return path
@@ -66,11 +67,11 @@ def headrace(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def ready(process: subprocess.Popen[str]) -> str:
-    """The address in the READY line, which is the first line on stdout."""
+    """The address for gRPC in the READY line, which is the first line on stdout."""
     assert process.stdout is not None
     line = process.stdout.readline()
     assert line.startswith("READY "), process.communicate(timeout=WITHIN_S)
-    return line.removeprefix("READY ").strip()
+    return line.split()[1]
 
 
 def processes_in_session(session: int) -> list[str]:
@@ -105,7 +106,7 @@ def told_folder(stderr: str) -> Path:
 def test_serve_answers_and_drains(config: Path, number: signal.Signals, host: str) -> None:
     """The signal goes to every process of the group, as that of a terminal or of a service manager does."""
     document = yaml.safe_load(config.read_text())
-    document["applications"][0]["args"]["front_door"] |= {"host": host, "metrics_host": host}
+    document["applications"][0]["args"]["front_door"] |= {"host": host, "metrics_host": host, "http": {"host": host, "port": 0}}
     config.write_text(yaml.safe_dump(document))
     with serve("--config", str(config), "--port", "0", "--metrics-port", "0", "--dashboard") as process:
         assert process.stderr is not None

@@ -53,7 +53,7 @@ class Shell:
         document = yaml.safe_load((ROOT / "serve.yaml").read_text())
         [app] = document["applications"]
         app["args"] |= {"stages": "tests.ray.fake_stages", "link_host": "127.0.0.1"}
-        app["args"]["front_door"] |= {"port": self.ports["50051"], "metrics_port": self.ports["9464"]}
+        app["args"]["front_door"] |= {"port": self.ports["50051"], "metrics_port": self.ports["9464"], "http": {"port": None}}
         app["runtime_env"]["env_vars"] |= {"PYTHONPATH": str(ROOT), FOLDER_VARIABLE: str(folder)}
         (folder / "serve.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
 

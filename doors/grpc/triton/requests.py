@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from doors.wire.statuses import UnknownName
 from doors.grpc.triton import kserve_pb2 as pb
 from doors.grpc.triton.contract import FRAMES, VERSION, VIDEO, accepted, default_seconds
 from doors.grpc.triton.tensors import Plain, Value, parameters, single_values
+from doors.wire.statuses import UnknownName
 from model_core.config import Media, ModelConfig
 from model_core.errors import FieldViolation
 from model_core.types import Codec

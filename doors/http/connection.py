@@ -1,0 +1,168 @@
+"""One connection: uvicorn's protocol for HTTP/1.1, with an end to every wait and a bound to every buffer.
+
+uvicorn leaves three things open. A caller may send the head of a request, or what is left of a body after its answer, one byte at a
+time, for as long as it likes. A head may grow without bound. And a connection that is to be closed waits for a caller who takes nothing.
+A look at every connection, once a second, ends the waits; the parser's callbacks bound the head.
+
+A request whose caller goes away is cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from typing import Any
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from doors.http.options import HttpOptions
+
+# Requests that a caller may have sent before the first of them is answered.
+_MOST_PIPELINED = 8
+_RETRY_S = 2
+
+
+class _HeadTooLarge(Exception):
+    """Raised into the parser, which then stops."""
+
+
+class Connection(HttpToolsProtocol):
+    """Made by the server for each connection.
+
+    Args:
+        config: uvicorn's; it holds the application.
+        state: uvicorn's; it lists connections and requests.
+        options: the bounds.
+    """
+
+    def __init__(self, config: Config, state: ServerState, options: HttpOptions) -> None:
+        super().__init__(config, state, {})
+        self._options = options
+        self._in_message = False  # between the first byte of a request and its last
+        self._head_since: float | None = None  # when the head that is awaited was begun
+        self._head_bytes = 0  # of the head, as far as it was read
+        self._unread_bytes = 0  # of the head, that the parser still holds
+        self._too_large = False
+        self._rest_since: float | None = None  # when the answer to a body was written that is still coming
+        self._closing_since: float | None = None
+        self._unsent_bytes = 0
+        self._running: tuple[RequestResponseCycle, asyncio.Task[None]] | None = None
+
+    # --- What asyncio calls.
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        super().connection_made(transport)
+        self._head_since = self.loop.time()
+        if len(self.connections) > self._options.max_connections:
+            self._answer_and_close(503, "too many connections", (b"retry-after: %d\r\n" % _RETRY_S))
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
+        if self._head_since is None and not self._in_message:
+            self._head_since = self.loop.time()
+        super().data_received(data)
+        if self._in_message and self._head_since is not None:
+            self._unread_bytes += len(data)
+            if self._unread_bytes > self._options.max_head_bytes and not self.transport.is_closing():
+                self._too_large = True
+                self.send_400_response("")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self._running is not None:
+            cycle, task = self._running
+            if not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
+                task.cancel()
+            self._running = None
+
+    # --- What the parser calls.
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_message = True
+        self._head_since = self.loop.time()
+        self._head_bytes = self._unread_bytes = 0
+
+    def on_url(self, url: bytes) -> None:
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Also of trailers, after a body."""
+        self._count(len(name) + len(value) + 4)
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._head_since = None
+        if len(self.pipeline) >= _MOST_PIPELINED:
+            raise _HeadTooLarge
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._in_message = False
+        if self._rest_since is not None:
+            self._rest_since, self._head_since = None, self.loop.time()
+        super().on_message_complete()
+
+    def _count(self, size: int) -> None:
+        self._head_bytes += size
+        if self._head_bytes > self._options.max_head_bytes:
+            self._too_large = True
+            raise _HeadTooLarge
+
+    # --- What uvicorn calls.
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        # A context of its own: else the next request on this connection would be logged under the ids of the last one.
+        task = self.loop.create_task(cycle.run_asgi(app), context=contextvars.Context())
+        task.add_done_callback(self.tasks.discard)
+        self.tasks.add(task)
+        self._running = (cycle, task)
+
+    def on_response_complete(self) -> None:
+        self._running = None
+        if self._in_message:
+            self._rest_since = self.loop.time()
+        super().on_response_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """For a request that cannot be parsed. An answer that has begun is broken off."""
+        if self._running is not None and self._running[0].response_started:
+            self.transport.close()
+        elif self._too_large:
+            self._answer_and_close(431, f"the request's line and headers must have at most {self._options.max_head_bytes} bytes")
+        else:
+            self._answer_and_close(400, "this is no HTTP/1.1 request")
+
+    # --- What the server calls.
+
+    def sweep(self, now: float) -> None:
+        """Close the connection if one of its waits is over."""
+        options = self._options
+        if self.transport.is_closing():
+            left = self.transport.get_write_buffer_size()
+            if self._closing_since is None or left < self._unsent_bytes:
+                self._closing_since, self._unsent_bytes = now, left
+            elif now - self._closing_since > options.linger_s:
+                self.transport.abort()
+        elif self._head_since is not None and now - self._head_since > options.head_timeout_s:
+            if self._in_message and self._running is None:
+                self._answer_and_close(408, f"the request's line and headers must arrive within {options.head_timeout_s:g} s")
+            elif self._running is None:
+                self.transport.close()
+        elif self._rest_since is not None and now - self._rest_since > options.idle_timeout_s:
+            self.transport.close()
+
+    def abort(self) -> None:
+        self.transport.abort()
+
+    def _answer_and_close(self, status: int, sentence: str, headers: bytes = b"") -> None:
+        body = sentence.encode("ascii")
+        head = b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n" % len(body)
+        self.transport.write(STATUS_LINE[status] + head + headers + b"\r\n" + body)
+        self.transport.close()

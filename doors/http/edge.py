@@ -1,0 +1,292 @@
+"""The guard around every handler: who calls, how long it may take, what is counted, and what an error becomes.
+
+It is the ASGI application of the HTTP door. A room never sees a caller that is not known, and never writes an error by itself, unless the
+answer has begun.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+import traceback
+from collections.abc import Callable, Sequence
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from doors.http import access_log
+from doors.http.access_log import Entry
+from doors.http.answer import Answer
+from doors.http.bodies import Body, Held
+from doors.http.credentials import Picked, Presented, identified, presented, scrubbed
+from doors.http.options import HttpOptions
+from doors.http.origins import Origins
+from doors.http.room import Authenticating, Credentials, Endpoint, Room
+from doors.http.router import Found, Missing, Router
+from doors.http.served_request import ServedRequest
+from doors.http.workers import Workers
+from model_core.errors import HeadraceError, InvalidRequest, StageUnavailable
+from observability.metrics import Metrics
+from observability.tracing import Tracing
+from service.call import Call
+from service.failures import BodyTooLarge, Failure, Kind, failure_of, outcome
+from service.identity.principal import NOBODY, Authority, Caller, Principal, QuotaExceeded
+from service.sessions.session import DRAINING
+
+REQUEST_ID = b"x-request-id"
+
+_PICKED = frozenset({
+    b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key", b"x-headrace-tenant", b"origin", b"host", b"content-length",
+    b"transfer-encoding", b"expect", b"traceparent", b"tracestate", b"access-control-request-method", b"access-control-request-headers",
+})  # fmt: skip
+_NO_ENDPOINT = "none"
+# Asked by load balancers all the time: a good answer is not worth a line.
+_UNLOGGED = frozenset({"own.healthz", "own.readyz"})
+
+log = logging.getLogger(__name__)
+
+
+class HttpEdge:
+    """See the module.
+
+    Args:
+        rooms: the first one answers for paths that are like nobody's.
+        authority: says who callers are.
+        metrics: where to count.
+        tracing: makes traces.
+        new_id: of a request.
+        options: the bounds.
+    """
+
+    def __init__(
+        self,
+        rooms: Sequence[Room],
+        authority: Authority,
+        metrics: Metrics,
+        tracing: Tracing,
+        new_id: Callable[[], str],
+        options: HttpOptions,
+    ) -> None:
+        self._router = Router(rooms)
+        self._authority = authority
+        self._metrics = metrics
+        self._tracing = tracing
+        self._new_id = new_id
+        self._options = options
+        self._origins = Origins(options.origins, options.public_url)
+        self._leaving = False
+        self._workers = Workers()
+        self.held = Held(options.max_held_bytes)
+
+    def stop_serving(self) -> None:
+        """Connections are not kept from now on."""
+        self._leaving = True
+
+    def close(self) -> None:
+        """After the last request."""
+        self._workers.close()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        scope["asgi"] = {"version": "3.0", "spec_version": "2.4"}  # `send` and the connection notice a caller that goes away
+        began, request_id = time.monotonic(), self._new_id()
+        headers = _picked(scope)
+        body = self._body(receive, headers)
+        common = [(REQUEST_ID, request_id.encode()), *self._origins.headers(_first(headers, b"origin"))]
+        answer = Answer(send, self._options.stall_s, common, begins=body.release)
+        if self._leaving:
+            answer.add(b"connection", b"close")
+        found = self._router.find(scope["method"], scope["path"])
+        call, given = Call(door=found.room.name), Presented(None, Caller(), ())
+        operation, ended = _NO_ENDPOINT, "cancelled"
+        try:
+            given = presented(scope, headers)
+            if isinstance(found, Missing):
+                ended = await self._without_endpoint(found, scope, headers, answer, body, request_id)
+            else:
+                operation = f"{found.room.name}.{found.endpoint.operation}"
+                call.trace = self._tracing.begin(found.room.name, found.endpoint.operation, _trace_headers(headers), system="http")
+                ended = await self._guarded(found, call, given, scope, receive, answer, body, request_id)
+        except Exception as error:  # noqa: BLE001 - of whatever kind, the caller gets an answer
+            ended = await self._refused(found.room, error, answer, body, request_id, given.hidden)
+        finally:
+            body.release()
+            self._ended(scope, call, given, answer, operation, ended, began, request_id)
+
+    async def _guarded(
+        self, found: Found, call: Call, given: Presented, scope: Scope, receive: Receive, answer: Answer, body: Body, request_id: str
+    ) -> str:
+        """Run the handler, and write what it returns. Returns how the call ended."""
+        endpoint, room = found.endpoint, found.room
+        scope["path_params"] = found.parameters
+        request = ServedRequest(Request(scope), body, call, request_id, self._base_url(scope), self._workers)
+        try:
+            self._origins.check(given.caller.origin, _host(scope))
+            call.principal = await self._principal(room, endpoint, request, body, given)
+            call.tenant = call.principal.tenant
+            response = await endpoint.handler(request)
+            await response(scope, receive, answer.send)
+        except asyncio.CancelledError:
+            # By the connection, whose caller has gone; or by the server, whose time to drain is over.
+            await self._write(room.refuse(failure_of(StageUnavailable(DRAINING), request_id)), answer)
+            return "cancelled"
+        except ClientDisconnect:
+            return "cancelled"
+        except Exception as error:  # noqa: BLE001 - of whatever kind, the caller gets an answer
+            return await self._refused(room, error, answer, body, request_id, given.hidden)
+        finally:
+            await request.close()
+        return call.outcome
+
+    async def _principal(self, room: Room, endpoint: Endpoint, request: ServedRequest, body: Body, given: Presented) -> Principal:
+        if endpoint.credentials is Credentials.NONE:
+            return NOBODY
+        if isinstance(room, Authenticating):
+            principal = await room.authenticate(request.raw, body.read, self._authority, given.caller)
+            if principal is not None:
+                return principal
+        return await identified(self._authority, given)
+
+    async def _without_endpoint(self, missing: Missing, scope: Scope, headers: Picked, answer: Answer, body: Body, request_id: str) -> str:
+        """A question for what there is, or a request for what there is not."""
+        allowed = ", ".join((*missing.methods, "OPTIONS")).encode()
+        if scope["method"] == "OPTIONS" and missing.methods:
+            asks = _first(headers, b"access-control-request-method")
+            if asks and self._origins.allows(_first(headers, b"origin")):
+                for name, value in self._origins.preflight(missing.methods, b", ".join(headers.get(b"access-control-request-headers", ()))):
+                    answer.add(name, value)
+            answer.add(b"allow", allowed)
+            await self._write(Response(status_code=204), answer)
+            return "completed"
+        shown = ascii(scope["path"][:128])[1:-1]
+        if missing.methods:
+            sentence = f"method must be one of {', '.join(missing.methods)} at {shown}; got {scope['method']}"
+        else:
+            sentence = f"there is nothing at {shown}"
+        response = missing.room.refuse(Failure(kind=Kind.NOT_FOUND, message=sentence, request_id=request_id))
+        if missing.methods:
+            response.status_code = 405
+            answer.add(b"allow", allowed)
+        self._close_if_unasked(body, answer)
+        await self._write(response, answer)
+        return Kind.NOT_FOUND.value
+
+    async def _refused(self, room: Room, error: Exception, answer: Answer, body: Body, request_id: str, hidden: Sequence[str]) -> str:
+        """Write what `room` says of `error`, or break off an answer that has begun. Returns how the call ended."""
+        failure, ended = failure_of(error, request_id), outcome(error)
+        if failure.kind is Kind.INTERNAL:
+            told = "".join(traceback.format_exception(error))
+            log.error("request %s to %s failed: %s", request_id, room.name, scrubbed(told, hidden))
+        if isinstance(error, InvalidRequest | BodyTooLarge):
+            traceback.clear_frames(error.__traceback__)  # which hold the body
+        if answer.begun:
+            return ended
+        response = self._words(room, failure)
+        for name, value in _advice(error, failure):
+            answer.add(name, value)
+        self._close_if_unasked(body, answer)
+        await self._write(response, answer)
+        return ended
+
+    @staticmethod
+    def _words(room: Room, failure: Failure) -> Response:
+        try:
+            return room.refuse(failure)
+        except Exception:
+            log.exception("request %s: %s has no words for %s", failure.request_id, room.name, failure.kind)
+            return Response("internal error", 500, media_type="text/plain")
+
+    async def _write(self, response: Response, answer: Answer) -> None:
+        """An answer of our own. A caller that does not take it gets none."""
+        if answer.begun:
+            return
+        try:
+            await answer.send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
+            await answer.send({"type": "http.response.body", "body": bytes(response.body)})
+        except HeadraceError:
+            return
+
+    @staticmethod
+    def _close_if_unasked(body: Body, answer: Answer) -> None:
+        """What comes next on the connection may be the body or another request. The rest of any other body is passed over."""
+        if body.unasked:
+            answer.add(b"connection", b"close")
+
+    def _body(self, receive: Receive, headers: Picked) -> Body:
+        length, chunked = _first(headers, b"content-length"), b"transfer-encoding" in headers
+        declared = int(length) if length.isascii() and length.isdecimal() and len(length) < 19 else None
+        return Body(
+            receive, declared=declared, empty=not chunked and not declared, expects=b"expect" in headers, options=self._options,
+            held=self.held,
+        )  # fmt: skip
+
+    def _base_url(self, scope: Scope) -> str:
+        return self._options.public_url or f"{scope['scheme']}://{_host(scope)}"
+
+    def _ended(
+        self, scope: Scope, call: Call, given: Presented, answer: Answer, operation: str, outcome: str, began: float, request_id: str
+    ) -> None:
+        self._metrics.calls_total.labels(operation, outcome).inc()
+        if call.trace is not None:
+            call.trace.end(outcome)
+        if operation in _UNLOGGED and answer.status == 200:
+            return
+        access_log.write(
+            Entry(
+                request_id=request_id, address=given.caller.address, method=scope["method"], path=scope["path"], operation=operation,
+                tenant=call.tenant, subject=call.principal.subject, status=answer.status, size=answer.size,
+                seconds=time.monotonic() - began, outcome=outcome, hidden=given.hidden,
+            )
+        )  # fmt: skip
+
+
+def _picked(scope: Scope) -> dict[bytes, list[bytes]]:
+    """The headers that the edge looks at, by name."""
+    found: dict[bytes, list[bytes]] = {}
+    for name, value in scope["headers"]:
+        if name in _PICKED:
+            found.setdefault(name, []).append(value)
+    return found
+
+
+def _first(headers: Picked, name: bytes) -> str:
+    values = headers.get(name)
+    return values[0].decode("latin-1").strip() if values else ""
+
+
+def _trace_headers(headers: Picked) -> list[tuple[str, str | bytes]]:
+    return [
+        (name.decode(), value.decode("latin-1")) for name in (b"traceparent", b"tracestate") for value in headers.get(name, ())
+    ]  # fmt: skip
+
+
+def _host(scope: Scope) -> str:
+    """What the caller calls this server; of more than one host, the first."""
+    for name, value in scope["headers"]:
+        if name == b"host":
+            text: str = value.decode("latin-1")
+            return text
+    server = scope.get("server") or ("localhost", None)
+    return str(server[0]) if server[1] is None else f"{server[0]}:{server[1]}"
+
+
+def _advice(error: Exception, failure: Failure) -> list[tuple[bytes, bytes]]:
+    """Headers that say when to try again, and how much of a limit is left."""
+    found: list[tuple[bytes, bytes]] = []
+    if failure.retry_after_s is not None:
+        found += [
+            (b"retry-after", b"%d" % max(1, math.ceil(failure.retry_after_s))),
+            (b"retry-after-ms", b"%d" % max(1, math.ceil(1000 * failure.retry_after_s))),
+        ]
+    if isinstance(error, QuotaExceeded):
+        found += [
+            (b"x-ratelimit-limit-requests", b"%d" % error.allowed),
+            (b"x-ratelimit-remaining-requests", b"%d" % max(0, math.floor(error.allowed - error.used))),
+        ]
+        if error.retry_after_s is not None:
+            found.append((b"x-ratelimit-reset-requests", b"%d" % max(1, math.ceil(error.retry_after_s))))
+    return found

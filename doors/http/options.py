@@ -1,0 +1,54 @@
+"""What the HTTP door listens on, and what bounds it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class HttpTls:
+    """PEM files: the certificate chain and its private key. A certificate that is replaced counts for connections from then on."""
+
+    certificate_file: Path
+    key_file: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpOptions:
+    """Every wait of the door has an end, and every buffer a bound.
+
+    Attributes:
+        host, port: port 0 takes a free one.
+        tls: serve TLS with it; None serves plain text.
+        public_url: as callers reach this server, without a slash at the end; empty: as each request's Host says.
+        origins: of web pages that may call from a browser, as `https://example.com`; `*` for all.
+        max_connections: at once; one more is told to come back.
+        max_head_bytes: of a request's line and headers.
+        head_timeout_s: for the whole head of a request.
+        keep_alive_s: how long a connection stays open between two requests.
+        max_body_bytes: of one request.
+        max_held_bytes: of all bodies that wait to be worked on, together.
+        body_timeout_s: for the whole of a body.
+        idle_timeout_s: how long a caller may send nothing of a body, and how long the rest of one may come that was answered already.
+        stall_s: how long a caller may take nothing of an answer.
+        linger_s: how long a connection that is to be closed may make no progress.
+        sweep_s: how often connections are looked at.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    tls: HttpTls | None = None
+    public_url: str = ""
+    origins: tuple[str, ...] = ()
+    max_connections: int = 2048
+    max_head_bytes: int = 64 * 1024
+    head_timeout_s: float = 10.0
+    keep_alive_s: float = 30.0
+    max_body_bytes: int = 64 * 1024 * 1024
+    max_held_bytes: int = 768 * 1024 * 1024
+    body_timeout_s: float = 120.0
+    idle_timeout_s: float = 20.0
+    stall_s: float = 60.0
+    linger_s: float = 5.0
+    sweep_s: float = 1.0

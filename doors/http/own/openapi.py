@@ -1,0 +1,136 @@
+"""The OpenAPI document of our own API. Bodies are written from the classes that check them, so the document cannot fall behind."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+from doors.http.own.jobs import MOST_LISTED, PREFIX
+from doors.http.own.schemas import Body, JobBody, StreamBody, StreamFormat
+from service.jobs.job import JobStatus, Variant
+
+VERSION = "1"
+_SCHEMAS = "#/components/schemas/"
+_JSON = "application/json"
+
+Node = dict[str, Any]
+
+
+def document(public_url: str = "") -> Node:
+    """The document; `public_url` as callers reach the server, or empty."""
+    job_id = _parameter("id", "path", {"type": "string", "pattern": f"^{PREFIX}[a-z0-9]{{12}}$"}, "As the job was answered.")
+    job = _answer("The job.", "Job")
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Headrace", "version": VERSION, "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+            "description": "Video that is made while it is watched, and jobs that make video for later.",
+        },
+        "servers": [{"url": public_url or "/"}],
+        "security": [{"bearer": []}, {"key": []}],
+        "paths": {
+            "/v1/stream": {"post": _operation("stream", "Make a video, and send it while it is made.", {
+                "200": {"description": "The video.", "content": {
+                    "video/mp4": {"schema": _binary()},
+                    "multipart/x-mixed-replace": {"schema": _binary()},
+                    "text/event-stream": {"schema": {"type": "string"}},
+                }},
+            }, parameters=[_parameter("format", "query", {"enum": list(get_args(StreamFormat))}, "Of the answer.")], body=StreamBody)},
+            "/v1/models": {"get": _operation("list_models", "All models.", {"200": _answer("The models.", "Models")})},
+            "/v1/models/{model}": {"get": _operation(
+                "get_model", "One of the models.", {"200": _answer("The model.", "Model"), "404": _refused("No such model.")},
+                parameters=[_parameter("model", "path", {"type": "string"}, "Its name, or an alias.")],
+            )},
+            "/v1/jobs": {
+                "post": _operation("create_job", "Put a job into the queue.", {"201": job}, body=JobBody, parameters=[
+                    _parameter("Idempotency-Key", "header", {"type": "string", "maxLength": 256}, "The same key makes no second job."),
+                ]),
+                "get": _operation("list_jobs", "Your jobs, newest first.", {"200": _answer("A page of jobs.", "Jobs")}, parameters=[
+                    _parameter("after", "query", {"type": "string"}, "`last_id` of the page before."),
+                    _parameter("limit", "query", {"type": "integer", "minimum": 1, "maximum": MOST_LISTED}, "Jobs a page; 20 if left out."),
+                    _parameter("order", "query", {"enum": ["asc", "desc"]}, "By the time they were made."),
+                    _parameter("status", "query", {"type": "array", "items": {"enum": [s.value for s in JobStatus]}}, "All if left out."),
+                ]),
+            },
+            "/v1/jobs/{id}": {
+                "get": _operation("get_job", "One job.", {"200": job, "404": _refused("No such job.")}, parameters=[job_id]),
+                "delete": _operation("delete_job", "Cancel a job, and remove its files.", {
+                    "200": _answer("It is gone.", "Deleted"), "404": _refused("No such job."),
+                }, parameters=[job_id]),
+            },
+            "/v1/jobs/{id}/cancel": {"post": _operation("cancel_job", "Ask for the end of a job.", {
+                "200": job, "404": _refused("No such job."),
+            }, parameters=[job_id])},
+            "/v1/jobs/{id}/content": {"get": _operation("get_content", "The file of a completed job, or a range of it.", {
+                "200": {"description": "The file.", "content": {"video/mp4": {"schema": _binary()}}},
+                "206": {"description": "A part of it.", "content": {"video/mp4": {"schema": _binary()}}},
+                "302": {"description": "The way to the store that serves it."},
+                "404": _refused("No such job."), "409": _refused("The job is not completed."),
+            }, parameters=[job_id, _parameter("variant", "query", {"enum": [v.value for v in Variant]}, "What to fetch.")])},
+        },
+        "components": {
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+            },
+            "schemas": _schemas(),
+        },
+    }  # fmt: skip
+
+
+def _operation(
+    name: str, summary: str, answers: Node, *, parameters: list[Node] | None = None, body: type[Body] | None = None
+) -> Node:  # fmt: skip
+    made: Node = {"operationId": name, "summary": summary, "responses": {**answers, "default": _refused("What went wrong.")}}
+    if parameters:
+        made["parameters"] = parameters
+    if body is not None:
+        schema = {"$ref": f"{_SCHEMAS}{body.__name__}"}
+        made["requestBody"] = {"required": True, "content": {_JSON: {"schema": schema}}}
+    return made
+
+
+def _parameter(name: str, place: str, schema: Node, text: str) -> Node:
+    return {"name": name, "in": place, "schema": schema, "description": text, **({"required": True} if place == "path" else {})}
+
+
+def _answer(text: str, schema: str) -> Node:
+    return {"description": text, "content": {_JSON: {"schema": {"$ref": f"{_SCHEMAS}{schema}"}}}}
+
+
+def _refused(text: str) -> Node:
+    return _answer(text, "Refused")
+
+
+def _binary() -> Node:
+    return {"type": "string", "format": "binary"}
+
+
+def _object(required: tuple[str, ...], **properties: Node) -> Node:
+    return {"type": "object", "required": list(required), "properties": properties}
+
+
+def _schemas() -> Node:
+    found: Node = {}
+    for body in (StreamBody, JobBody):
+        schema = body.model_json_schema(ref_template=f"{_SCHEMAS}{{model}}")
+        found |= schema.pop("$defs", {})
+        found[body.__name__] = schema
+    text, number, moment = {"type": "string"}, {"type": "number"}, {"type": ["number", "null"]}
+    violation = _object(("field", "description"), field=text, description=text)
+    found["Refused"] = _object(("error",), error=_object(
+        ("code", "message", "request_id"), code=text, message=text, request_id=text,
+        violations={"type": "array", "items": violation}, retry_after_seconds=number,
+    ))  # fmt: skip
+    found["Model"] = _object(("id", "object", "created", "owned_by"), id=text, object={"const": "model"}, created=number, owned_by=text)
+    found["Models"] = _object(("object", "data"), object={"const": "list"}, data={"type": "array", "items": {"$ref": f"{_SCHEMAS}Model"}})
+    found["Job"] = _object(
+        ("id", "object", "status", "progress"), id=text, object={"const": "job"}, status={"enum": [s.value for s in JobStatus]},
+        progress={"type": "number", "minimum": 0, "maximum": 1}, created_at=number, updated_at=number, started_at=moment,
+        ended_at=moment, expires_at=moment, model=text, prompt=text, seconds=number,
+    )  # fmt: skip
+    found["Jobs"] = _object(
+        ("object", "data", "has_more"), object={"const": "list"}, has_more={"type": "boolean"},
+        data={"type": "array", "items": {"$ref": f"{_SCHEMAS}Job"}},
+    )  # fmt: skip
+    found["Deleted"] = _object(("id", "object", "deleted"), id=text, object={"const": "job.deleted"}, deleted={"const": True})
+    return found

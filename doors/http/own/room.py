@@ -1,0 +1,77 @@
+"""Our own API over HTTP, made for curl: streams, models, jobs, the OpenAPI document, and health for load balancers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from starlette.responses import JSONResponse, Response
+
+from doors.http.own import models, openapi, words
+from doors.http.own.jobs import Jobs
+from doors.http.own.stream import Streams
+from doors.http.room import Credentials, Endpoint, HttpRequest, Services
+from service.failures import Failure, Kind
+from service.health import HealthMonitor
+
+NAME = "own"
+
+
+class OwnRoom:
+    """See `doors.http.room.Room`.
+
+    Args:
+        services: what it works with.
+        monitor: says whether the stages can serve.
+    """
+
+    name = NAME
+
+    def __init__(self, services: Services, monitor: HealthMonitor) -> None:
+        self._services = services
+        self._monitor = monitor
+        self._streams = Streams(services)
+        self._jobs = Jobs(services)
+        self._created = int(time.time())
+        self._document = openapi.document(services.public_url)
+
+    def endpoints(self) -> Sequence[Endpoint]:
+        unguarded = Credentials.NONE
+        return (
+            Endpoint(path="/v1/stream", method="POST", operation="stream", handler=self._streams.stream),
+            Endpoint(path="/v1/models", method="GET", operation="list_models", handler=self.list_models),
+            Endpoint(path="/v1/models/{model}", method="GET", operation="get_model", handler=self.get_model),
+            *self._jobs.endpoints(),
+            Endpoint(path="/openapi.json", method="GET", operation="openapi", handler=self.openapi, credentials=unguarded),
+            Endpoint(path="/healthz", method="GET", operation="healthz", handler=self.alive, credentials=unguarded),
+            Endpoint(path="/readyz", method="GET", operation="readyz", handler=self.ready, credentials=unguarded),
+        )
+
+    def refuse(self, failure: Failure) -> Response:
+        return words.refusal(failure)
+
+    async def list_models(self, request: HttpRequest) -> Response:
+        intake = self._services.intake
+        return JSONResponse(models.listed(intake.catalogue, intake.limits, self._created))
+
+    async def get_model(self, request: HttpRequest) -> Response:
+        intake, name = self._services.intake, request.raw.path_params["model"]
+        config = intake.catalogue.find(name)
+        if config is None:
+            served = ", ".join(sorted(intake.catalogue.models))
+            sentence = f"model must be one of {served}; got {name[:64]!a}"
+            return words.refusal(Failure(kind=Kind.NOT_FOUND, message=sentence, request_id=request.request_id))
+        return JSONResponse(models.described(config, intake.catalogue, intake.limits, self._created))
+
+    async def openapi(self, request: HttpRequest) -> Response:
+        return JSONResponse(self._document)
+
+    async def alive(self, request: HttpRequest) -> Response:
+        """The process answers."""
+        return JSONResponse({"status": "ok"})
+
+    async def ready(self, request: HttpRequest) -> Response:
+        """Callers are served: every stage answers, and the server is not told to stop."""
+        health = self._monitor.health
+        stages = {name: {"serving": stage.serving, "present": stage.present} for name, stage in health.stages.items()}
+        return JSONResponse({"ready": health.ready, "stages": stages}, 200 if health.ready else 503)

@@ -1,0 +1,105 @@
+"""Bodies of our own API. The OpenAPI document is written from these classes, and requests are checked by them.
+
+They say what kind each field is of; which values a model takes is checked by `service.checks`, whose sentences name limit and value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from doors.http.given import shown
+from service.checks import Problems
+
+MAX_SEED = 2**64 - 1
+_MOST = 2**31 - 1
+
+StreamFormat = Literal["mp4", "mjpeg", "sse"]
+FrameCodec = Literal["jpeg", "fmp4", "raw"]
+B = TypeVar("B", bound="Body")
+
+Label = Annotated[str, Field(max_length=512)]
+
+
+class Body(BaseModel):
+    """Refuses fields that it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class VideoBody(Body):
+    """What to make."""
+
+    prompt: str = Field(description="What to show.", examples=["a red circle on a blue square"])
+    model: str = Field("", description="Name of a model; empty for the default one. See GET /v1/models.")
+    seconds: float = Field(4.0, description="Length of the video.", examples=[2.0])
+    seed: int | None = Field(None, ge=0, le=MAX_SEED, description="Equal seeds make equal videos. Left out, the server draws one.")
+    steps: int = Field(0, ge=0, le=_MOST, description="Denoise steps of each chunk; 0 for the model's default.")
+    guidance: float | None = Field(None, description="How strongly the prompt leads; 1 for no guidance.")
+    negative_prompt: str | None = Field(None, description="What guidance leads away from.")
+    image: str | None = Field(None, description="An image to begin with: a data URI, or bare base64. In a form: a file.")
+    video: str | None = Field(None, description="An MP4 to begin with: a data URI, or bare base64. In a form: a file.")
+
+
+class StreamBody(VideoBody):
+    """A video that is sent while it is made."""
+
+    width: int = Field(0, ge=0, le=_MOST, description="Of the frames; 0 for the model's.")
+    height: int = Field(0, ge=0, le=_MOST, description="Of the frames; 0 for the model's.")
+    max_lead_seconds: float = Field(0.0, description="How far frames may run ahead of playback; 0 for as fast as they are made.")
+    format: StreamFormat | None = Field(None, description="Also as a query parameter; left out, the header Accept decides, and else mp4.")
+    codec: FrameCodec = Field("jpeg", description="Of the frames in server-sent events.")
+
+
+class WebhookBody(Body):
+    """Where the end of a job is reported."""
+
+    url: str = Field(min_length=1, max_length=2048)
+    secret: str = Field("", max_length=512, repr=False, description="Signs the report, as Standard Webhooks has it.")
+    metadata: dict[str, Label] = Field(default_factory=dict, max_length=16)
+
+
+class DestinationBody(Body):
+    """A folder of the caller's bucket that the result is written to, too."""
+
+    uri: str = Field(min_length=1, max_length=2048, description="s3://BUCKET/PREFIX")
+    owner: str = Field("", max_length=64, description="The AWS account that must own the bucket.")
+
+
+class JobBody(VideoBody):
+    """A video that is made when there is room, and fetched when it is done."""
+
+    width: int = Field(0, ge=0, le=_MOST, description="Of the file: the video is scaled to fit, with black borders. 0 for the model's.")
+    height: int = Field(0, ge=0, le=_MOST, description="Of the file; 0 for the model's.")
+    tier: Literal["priority", "default", "flex"] = Field("default", description="Which of the queued jobs goes first.")
+    labels: dict[str, Label] = Field(default_factory=dict, max_length=64, description="The caller's own.")
+    webhook: WebhookBody | None = None
+    destination: DestinationBody | None = None
+    ttl_seconds: float | None = Field(None, gt=0, description="How long the finished job stays.")
+
+
+def read(kind: type[B], members: Mapping[str, Any], problems: Problems, *, as_text: bool = False) -> B | None:
+    """The body, or None with everything that is wrong with it in `problems`.
+
+    Args:
+        as_text: numbers and flags come as text, as forms have them.
+    """
+    try:
+        return kind.model_validate(dict(members), strict=not as_text)
+    except ValidationError as error:
+        for each in error.errors(include_url=False, include_context=False):
+            path = ".".join(str(part) for part in each["loc"])[:128] or "body"
+            problems.add(path, _sentence(each["type"], each["msg"], each["input"]))
+    except (OverflowError, ValueError) as error:
+        problems.add("body", f"must hold numbers that can be read; {str(error)[:100]}")
+    return None
+
+
+def _sentence(kind: str, message: str, value: object) -> str:
+    if kind == "missing":
+        return "is required; got none"
+    if kind == "extra_forbidden":
+        return f"is no field of this request; got {shown(value)}"
+    return f"{message.replace('Input should be', 'must be').replace('should have', 'must have')}; got {shown(value)}"

@@ -1,0 +1,46 @@
+"""How our own API says what went wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.responses import JSONResponse, Response
+
+from service.failures import Failure, Kind
+
+STATUSES = {
+    Kind.INVALID: 400,
+    Kind.UNAUTHENTICATED: 401,
+    Kind.FORBIDDEN: 403,
+    Kind.NOT_FOUND: 404,
+    Kind.NOT_READY: 409,
+    Kind.CONFLICT: 409,
+    Kind.TOO_LARGE: 413,
+    Kind.BUSY: 503,
+    Kind.QUOTA: 429,
+    Kind.UNAVAILABLE: 503,
+    Kind.STALLED: 408,
+    Kind.NOT_SERVED: 501,
+    Kind.INTERNAL: 500,
+}
+_CODES = {Kind.NOT_FOUND: "not_found", Kind.BUSY: "busy"}
+
+
+def told(failure: Failure) -> dict[str, Any]:
+    """The body of an error."""
+    error: dict[str, Any] = {
+        "code": _CODES.get(failure.kind, failure.kind.value),
+        "message": failure.message,
+        "request_id": failure.request_id,
+    }
+    if failure.violations:
+        error["violations"] = [{"field": v.field, "description": v.description} for v in failure.violations]
+    if failure.retry_after_s is not None:
+        error["retry_after_seconds"] = failure.retry_after_s
+    return {"error": error}
+
+
+def refusal(failure: Failure) -> Response:
+    """The answer to a call that failed."""
+    headers = {"www-authenticate": "Bearer"} if failure.kind is Kind.UNAUTHENTICATED else None
+    return JSONResponse(told(failure), STATUSES[failure.kind], headers)

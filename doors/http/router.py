@@ -1,0 +1,127 @@
+"""Finds the endpoint of a request, whatever its room. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.convertors import Convertor
+from starlette.routing import compile_path
+
+from doors.http.room import Endpoint, Room
+
+_PARAMETER = re.compile(r"\{\w+(:\w+)?\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The endpoint that answers, and the parameters of its path."""
+
+    room: Room
+    endpoint: Endpoint
+    parameters: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """None answers. `room` is the one whose paths are most like this one; `methods` are those that the path has, if it has any."""
+
+    room: Room
+    methods: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Path:
+    """One path and what answers it, by method."""
+
+    pattern: re.Pattern[str]
+    convertors: dict[str, Convertor[Any]]
+    template: str
+    answers: dict[str, tuple[Room, Endpoint]]
+
+
+class Router:
+    """Of the paths that fit, the one with the longest text before its first parameter counts; of equal ones, the first room's.
+
+    Args:
+        rooms: the first one also answers for paths that are like nobody's.
+
+    Raises:
+        ValueError: two endpoints answer the same method of the same path.
+    """
+
+    def __init__(self, rooms: Sequence[Room]) -> None:
+        self._rooms = rooms
+        self._fixed: dict[str, _Path] = {}
+        self._open: dict[str, list[_Path]] = {}
+        paths: dict[str, _Path] = {}
+        for room in rooms:
+            for endpoint in room.endpoints():
+                pattern, _, convertors = compile_path(endpoint.path)
+                shape = _PARAMETER.sub("{}", endpoint.path)
+                path = paths.setdefault(shape, _Path(pattern, convertors, endpoint.path, {}))
+                if path.template != endpoint.path:  # the same shape with other names for its parameters
+                    path = paths.setdefault(endpoint.path, _Path(pattern, convertors, endpoint.path, {}))
+                taken = {method for other in paths.values() if _PARAMETER.sub("{}", other.template) == shape for method in other.answers}
+                if endpoint.method in taken:
+                    raise ValueError(f"{room.name}: {endpoint.method} {endpoint.path} is answered already")
+                path.answers[endpoint.method] = (room, endpoint)
+        self._segments = [(endpoint.path.split("/"), room) for room in rooms for endpoint in room.endpoints()]
+        for path in sorted(paths.values(), key=lambda path: len(_literal(path.template)), reverse=True):
+            if _PARAMETER.search(path.template) is None:
+                self._fixed[path.template] = path
+            else:
+                self._open.setdefault(_first(_literal(path.template)), []).append(path)
+
+    def find(self, method: str, path: str) -> Found | Missing:
+        """What answers. HEAD is answered as GET is."""
+        fitting = list(self._fitting(path))
+        wanted = (method, "GET") if method == "HEAD" else (method,)
+        for name in wanted:
+            for found, parameters in fitting:
+                if (answer := found.answers.get(name)) is not None:
+                    return Found(*answer, parameters)
+        methods = {name for found, _ in fitting for name in found.answers}
+        if "GET" in methods:
+            methods.add("HEAD")
+        if not fitting:
+            return Missing(self._nearest(path))
+        nearest, _ = next(iter(fitting[0][0].answers.values()))
+        return Missing(nearest, tuple(sorted(methods)))
+
+    def _fitting(self, path: str) -> Iterator[tuple[_Path, dict[str, Any]]]:
+        if (fixed := self._fixed.get(path)) is not None:
+            yield fixed, {}
+        first = _first(path)
+        for candidate in (*self._open.get(first, ()), *(self._open.get("", ()) if first else ())):
+            if (match := candidate.pattern.match(path)) is not None:
+                values = match.groupdict()
+                yield candidate, {name: candidate.convertors[name].convert(value) for name, value in values.items()}
+
+    def _nearest(self, path: str) -> Room:
+        """Whose path shares the most segments with this one."""
+        asked = path.split("/")
+        nearest, best = self._rooms[0], 1  # the empty segment before the first slash
+        for segments, room in self._segments:
+            shared = 0
+            for ours, theirs in zip(segments, asked, strict=False):
+                if ours != theirs:
+                    break
+                shared += 1
+            if shared > best:
+                nearest, best = room, shared
+        return nearest
+
+
+def _literal(template: str) -> str:
+    """What stands before the first parameter."""
+    return template.partition("{")[0]
+
+
+def _first(path: str) -> str:
+    """The first segment, if there is a slash behind it; empty where a parameter may stand there."""
+    _, _, rest = path.partition("/")
+    segment, slash, _ = rest.partition("/")
+    return segment if slash else ""
