@@ -6,7 +6,24 @@ import sys
 
 import typer
 
-from headrace.cli import audit, check, demo, evaluate, generate, jobs, live, models, serve, simulate, status, top, trace, usage
+from headrace.cli import (
+    audit,
+    check,
+    demo,
+    evaluate,
+    generate,
+    jobs,
+    keys,
+    live,
+    models,
+    serve,
+    simulate,
+    status,
+    tenants,
+    top,
+    trace,
+    usage,
+)
 from headrace.cli import compile as compile_command
 from headrace.cli.console import conclude, quiet_libraries
 
@@ -40,6 +57,16 @@ auditing = typer.Typer(rich_markup_mode=None, help="Look at the audit log.", no_
 auditing.command("list")(audit.listing)
 auditing.command("verify")(audit.verify)
 app.add_typer(auditing, name="audit")
+keyring = typer.Typer(rich_markup_mode=None, help="Make, list, rotate and revoke API keys.", no_args_is_help=True)
+keyring.command("create")(keys.create)
+keyring.command("list")(keys.listing)
+keyring.command("rotate")(keys.rotate)
+keyring.command("revoke")(keys.revoke)
+app.add_typer(keyring, name="keys")
+limits = typer.Typer(rich_markup_mode=None, help="Set and list the limits of tenants.", no_args_is_help=True)
+limits.command("set")(tenants.set_limits)
+limits.command("list")(tenants.listing)
+app.add_typer(limits, name="tenants")
 
 
 def main() -> None:
