@@ -106,7 +106,7 @@ hooks: $(STAMP) ## run the checks of .pre-commit-config.yaml before each commit,
 
 proto: $(STAMP) ## regenerate the stubs in headrace/v1 and doors/grpc from the .proto files
 	$(BIN)/python -m grpc_tools.protoc --proto_path=proto --python_out=. --pyi_out=. --grpc_python_out=. proto/headrace/v1/video.proto
-	$(BIN)/python -m grpc_tools.protoc --proto_path=. --python_out=. --pyi_out=. doors/grpc/triton/kserve.proto
+	$(BIN)/python -m grpc_tools.protoc --proto_path=. --python_out=. --pyi_out=. doors/grpc/triton/kserve.proto doors/grpc/oasis/a2v.proto
 
 kuberay: $(STAMP) ## put serve.yaml into the manifest for Kubernetes
 	$(BIN)/python deploy/kuberay/embed.py

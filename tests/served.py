@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import grpc.aio
@@ -20,6 +21,8 @@ from autoscaling.capacity.profile import Capacity, DenoiseReplica
 from doors.grpc.certificates import TlsSource
 from doors.grpc.edge import RpcEdge
 from doors.grpc.health import HealthReporter
+from doors.grpc.oasis import room as oasis_room
+from doors.grpc.oasis.room import OasisRoom, Unasked
 from doors.grpc.server import GrpcServer
 from doors.grpc.service import SERVICE_NAME, VideoService
 from doors.grpc.triton import room as triton_room
@@ -98,6 +101,8 @@ async def serving(
     keeping: KeeperPolicy = KEEPING,
     port: int = 0,
     tracing: Tracing | None = None,
+    oasis_sessions: int = 16,
+    oasis_idle_s: float = 60.0,
     authority: Authority | None = None,
     quotas: Quotas | None = None,
 ) -> AsyncGenerator[Served, None]:
@@ -125,7 +130,11 @@ async def serving(
     monitor = HealthMonitor(probes, interval_s=0.01, timeout_s=0.5)
     reporter = HealthReporter(monitor, (SERVICE_NAME,))
     triton = TritonRoom(intake, runner, edge(triton_room.SERVICE_NAME), lambda: monitor.health.ready, clock, new_id)
-    server = GrpcServer(service, reporter, f"127.0.0.1:{port}", tls, with_reflection=with_reflection, rooms=[triton])
+    oasis = OasisRoom(
+        intake, runner, RpcEdge(oasis_room.SERVICE_NAME, metrics, new_id, tracing, Unasked()), authority, clock,
+        partial(secrets.token_hex, 8), most=oasis_sessions, idle_s=oasis_idle_s,
+    )  # fmt: skip
+    server = GrpcServer(service, reporter, f"127.0.0.1:{port}", tls, with_reflection=with_reflection, rooms=[triton, oasis])
     doors = Doors([server], runner, monitor)
     (port,) = await doors.start()
     address = f"127.0.0.1:{port}"

@@ -23,6 +23,7 @@ from deployments.config.addresses import joined
 from deployments.config.application import AppConfig, FrontDoorSettings, SessionStoreSettings
 from deployments.config.tuning import Tuned
 from deployments.links.remote import RemoteDecoder, RemoteDenoiser, RemoteTextEncoder
+from deployments.replicas.books import books
 from deployments.replicas.http_door import http_doors
 from deployments.replicas.identity import identity
 from deployments.replicas.metrics_port import Discovery, ReplicaMetrics, Target, announced, metrics_targets
@@ -32,8 +33,12 @@ from deployments.replicas.state import database
 from doors.grpc.certificates import TlsFiles
 from doors.grpc.edge import RpcEdge
 from doors.grpc.health import HealthReporter
-from doors.grpc.server import GrpcServer
+from doors.grpc.oasis import room as oasis
+from doors.grpc.oasis.room import OasisRoom, Unasked
+from doors.grpc.server import GrpcRoom, GrpcServer
 from doors.grpc.service import SERVICE_NAME, VideoService
+from doors.grpc.triton import room as triton
+from doors.grpc.triton.room import TritonRoom
 from doors.http.room import Services
 from model_core.fingerprint import model_fingerprint
 from model_core.pipeline import VideoPipeline
@@ -83,12 +88,16 @@ class FrontDoorReplica:
         pipelines = {model.name: VideoPipeline(model, encoder, frames, config.reopen.policy(), keep_chunks)}
         self._database = await database(config)
         self._identity = identity(config.identity, self._database, clock)
-        self._runner = SessionRunner(pipelines, self._desk, self._keeper, settings.limits, metrics, clock, self._identity.quotas)
+        self._books = books(config, self._database, metrics, clock)
+        self._runner = SessionRunner(
+            pipelines, self._desk, self._keeper, settings.limits, metrics, clock, self._identity.quotas, ledger=self._books.ledger,
+            audit=self._books.audit,
+        )  # fmt: skip
         new_id = partial(secrets.token_hex, 8)
         new_seed = partial(secrets.randbits, 64)
         intake = Intake(pipelines, model.name, settings.limits, self._keeper, new_id, new_seed, config.alias_table())
-        edge = RpcEdge(SERVICE_NAME, metrics, new_id, self._tracing, self._identity.authority)
-        service = VideoService(intake, self._runner, edge)
+        authority, denials = self._identity.authority, self._books.denials
+        service = VideoService(intake, self._runner, RpcEdge(SERVICE_NAME, metrics, new_id, self._tracing, authority, denials))
         probes = {
             "text_encoder": encoder.ping,
             "denoiser": latents.ping,
@@ -97,8 +106,18 @@ class FrontDoorReplica:
         monitor = HealthMonitor(probes, settings.probe_period_seconds, settings.probe_timeout_seconds)
         address, reporter = joined(settings.host, settings.port), HealthReporter(monitor, (SERVICE_NAME,))
         tls = await asyncio.to_thread(_tls, config)
-        grpc_server = GrpcServer(service, reporter, address, tls, with_reflection=settings.reflection)
-        authority, public_url = self._identity.authority, settings.http.public_url
+        rooms: list[GrpcRoom] = [
+            TritonRoom(
+                intake, self._runner, RpcEdge(triton.SERVICE_NAME, metrics, new_id, self._tracing, authority, denials),
+                lambda: monitor.health.ready, clock, new_id,
+            ),
+            OasisRoom(
+                intake, self._runner, RpcEdge(oasis.SERVICE_NAME, metrics, new_id, self._tracing, Unasked()), authority, clock,
+                partial(secrets.token_urlsafe, _TOKEN_BYTES), denials=denials,
+            ),
+        ]  # fmt: skip
+        grpc_server = GrpcServer(service, reporter, address, tls, with_reflection=settings.reflection, rooms=rooms)
+        public_url = settings.http.public_url
         services = Services(intake=intake, runner=self._runner, jobs=None, authority=authority, public_url=public_url)
         http = http_doors(settings.http, services, monitor, metrics, self._tracing, new_id)
         self._doors = Doors([grpc_server, *http], self._runner, monitor)
@@ -110,6 +129,7 @@ class FrontDoorReplica:
         self._draining: asyncio.Task[None] | None = None
         self._metrics = _replica_metrics(metrics, settings, text_encoder, denoiser, decoder)
         await self._doors.start()
+        self._books.start()
         self._measuring = None if capacity is None else asyncio.create_task(capacity.run())
 
     async def statistics(self) -> dict[str, float]:
@@ -146,6 +166,7 @@ class FrontDoorReplica:
         """Serve awaits this when the replica stops. It does not see our calls as ongoing requests, so they are drained here."""
         await self.drain()
         await self._identity.aclose()
+        await self._books.aclose()
         if self._database is not None:
             await self._database.close()
         await self._keeper.aclose()

@@ -12,7 +12,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
-from doors.grpc.callers import authenticated
+from doors.grpc.callers import address_of, authenticated
 from doors.wire.statuses import status_of
 from doors.wire.trailer import trailer
 from model_core.errors import InvalidRequest
@@ -21,6 +21,7 @@ from observability.metrics import Metrics
 from observability.tracing import Tracing
 from service.call import Call, outcome_of
 from service.identity.principal import Authority
+from service.ledger.denials import Denials
 
 Context = grpc.aio.ServicerContext[bytes, Message]
 
@@ -45,9 +46,18 @@ class Outgoing:
 class RpcEdge:
     """Guards the body of every RPC."""
 
-    def __init__(self, service: str, metrics: Metrics, new_id: Callable[[], str], tracing: Tracing, authority: Authority) -> None:
+    def __init__(
+        self,
+        service: str,
+        metrics: Metrics,
+        new_id: Callable[[], str],
+        tracing: Tracing,
+        authority: Authority,
+        denials: Denials | None = None,
+    ) -> None:
         self._service = service
         self._authority = authority
+        self._denials = denials or Denials()
         self._metrics = metrics
         self._new_id = new_id
         self._tracing = tracing
@@ -79,6 +89,7 @@ class RpcEdge:
                 # What gRPC aborts a call with keeps frames, and the request that they hold, until garbage is collected. All of these have
                 # ended; those of an error that came from elsewhere may be of tasks that go on.
                 traceback.clear_frames(error.__traceback__)
+            self._denials.note(self._service, address_of(context.peer()), error)
             # Counted first: to a client that reads nothing, even the status is long in coming.
             self._ended(rpc, call, outcome_of(error))
             await context.abort(status.code, status.message, trailer(status.code, status.message, status.detail))

@@ -41,7 +41,6 @@ from service.sessions.runner import SessionRunner
 
 NAME = "triton"
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
-RPCS = tuple(method.name for method in pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods)
 EXTENSIONS = ("sequence", "model_repository", "model_configuration", "statistics")
 
 M = TypeVar("M", bound=Message)

@@ -19,7 +19,7 @@ def test_regenerating_the_stubs_gives_the_same_bytes(tmp_path: Path) -> None:
     assert made == {name: (ROOT / "headrace" / "v1" / name).read_bytes() for name in made}
 
 
-@pytest.mark.parametrize("contract", ["doors/grpc/triton/kserve"])
+@pytest.mark.parametrize("contract", ["doors/grpc/triton/kserve", "doors/grpc/oasis/a2v"])
 def test_regenerating_the_messages_of_a_room_gives_the_same_bytes(contract: str, tmp_path: Path) -> None:
     arguments = [f"--proto_path={ROOT}", f"--python_out={tmp_path}", f"--pyi_out={tmp_path}"]
 

@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 from doors.grpc.triton import kserve_pb2 as pb
-from doors.grpc.triton.room import RPCS, SERVICE_NAME
-from observability.catalogue import RPC
+from doors.grpc.triton.room import SERVICE_NAME
 from tests.fakes import FakeStages
 from tests.pictures import encoded, picture
 from tests.served import details_of, serving
@@ -250,10 +249,6 @@ async def test_bytes_that_are_no_message_are_refused() -> None:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stub(b"\xff\xff\xff")
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-
-
-def test_the_metrics_know_every_call() -> None:
-    assert {f"triton.{name}" for name in RPCS} == {value for value in RPC.values if value.startswith("triton.")}
 
 
 def test_pixels_are_not_copied_into_a_wider_type() -> None:
