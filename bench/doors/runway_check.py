@@ -97,7 +97,7 @@ class Check:
     def cancelled_elsewhere(self) -> str:
         """The synchronous client would wait until its time is over if it were told that the task is cancelled."""
         task = self.client.text_to_video.create(**{**STOCK, "duration": 60})
-        path = f"{self.target.url}/v1/headrace/jobs/{task.id}/cancel"
+        path = f"{self.target.url}/v1/jobs/job_{task.id}/cancel"
         cancel = urllib.request.Request(path, method="POST")  # noqa: S310 - the server under test
         cancel.add_header("Authorization", f"Bearer {self.target.key}")
         with urllib.request.urlopen(cancel, timeout=30):  # noqa: S310 - the server under test
