@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from doors.http.decart.room import DecartRoom
 from doors.http.edge import HttpEdge
+from doors.http.google.room import GoogleRoom
 from doors.http.grpc_web.room import GrpcWebRoom
+from doors.http.links.room import LinksRoom
 from doors.http.options import HttpOptions
 from doors.http.own.room import OwnRoom
 from doors.http.room import Room, Services
+from doors.http.runway.room import RunwayRoom
 from observability.metrics import Metrics
 from observability.tracing import Tracing
 from service.health import HealthMonitor
@@ -19,6 +23,10 @@ def rooms(services: Services, monitor: HealthMonitor, new_id: Callable[[], str])
     return [
         OwnRoom(services, monitor),
         GrpcWebRoom(services, new_id),
+        LinksRoom(services),
+        GoogleRoom(services),
+        RunwayRoom(services),
+        DecartRoom(services),
     ]
 
 
