@@ -14,13 +14,18 @@ from service.identity.allowance import NoQuotas, Quotas
 from service.identity.open_door import OpenDoor
 from service.identity.peers import Proxies
 from service.identity.principal import Authority
+from service.jobs.job import JobStatus
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from service.database.engine import Database
+    from service.identity.job_limits import JobLimits
     from service.identity.keys import Master
     from service.identity.known_keys import KnownKeys
     from service.identity.quotas import TenantQuotas
     from service.identity.tokens import IssuerTokens
+    from service.jobs.work import EndedJob
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,14 @@ class Identity:
     quotas: Quotas
     keys: KnownKeys | None = None
     tenant_quotas: TenantQuotas | None = None
+    job_limits: JobLimits | None = None
+
+    def job_ended(self, connection: Connection, ended: EndedJob) -> None:
+        """An `OnEnd`: settles what the job has reserved. One that failed or was cancelled has used nothing."""
+        if self.job_limits is not None:
+            job = ended.job
+            used_s = job.usage.video_s if job.status is JobStatus.COMPLETED and job.usage is not None else 0.0
+            self.job_limits.settle(connection, job.id, used_s)
 
     async def aclose(self) -> None:
         """Write down what sessions have used. To be called before the database is closed."""
@@ -48,6 +61,7 @@ def identity(settings: IdentitySettings, database: Database | None, clock: Clock
 
     # Only now: with keys off none of these libraries is needed.
     from service.identity.authority import Doorkeeper  # noqa: PLC0415
+    from service.identity.job_limits import JobLimits  # noqa: PLC0415
     from service.identity.keys import Keyring  # noqa: PLC0415
     from service.identity.known_keys import KnownKeys  # noqa: PLC0415
     from service.identity.quotas import TenantQuotas  # noqa: PLC0415
@@ -68,7 +82,7 @@ def identity(settings: IdentitySettings, database: Database | None, clock: Clock
         proxies=proxies,
     )
     quotas = None if database is None else TenantQuotas(database, settings.cache_seconds, clock, time.time)
-    return Identity(authority, quotas or NoQuotas(), keys, quotas)
+    return Identity(authority, quotas or NoQuotas(), keys, quotas, None if database is None else JobLimits())
 
 
 def master_secret(settings: IdentitySettings, environment: Mapping[str, str]) -> Master | None:
