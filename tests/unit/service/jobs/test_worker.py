@@ -67,11 +67,13 @@ async def test_a_job_becomes_one_file_and_pictures_of_it_and_nothing_else_stays(
         assert made.queue.billed == [job]
 
 
-async def test_a_job_goes_on_from_its_checkpoint_with_the_same_bytes(tmp_path: Path) -> None:
-    whole = await undisturbed(tmp_path / "whole")
+@pytest.mark.parametrize("shots", [(), ((0.5, "a blue square"), (1.5, "a green star"))])
+async def test_a_job_goes_on_from_its_checkpoint_with_the_same_bytes(tmp_path: Path, shots: tuple[tuple[float, str], ...]) -> None:
+    request = replace(REQUEST, later_prompts=shots)
+    whole = await undisturbed(tmp_path / "whole", request)
     stages, gate = gated()
     async with over(tmp_path / "broken", stages) as made:
-        job = made.queue.add(REQUEST)
+        job = made.queue.add(request)
         first = made.worker()
         task = asyncio.create_task(first.run())
         for _ in range(4):
