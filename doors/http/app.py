@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from doors.http.bedrock.room import BedrockRoom
 from doors.http.decart.room import DecartRoom
 from doors.http.edge import HttpEdge
 from doors.http.google.room import GoogleRoom
@@ -27,6 +28,7 @@ def rooms(services: Services, monitor: HealthMonitor, new_id: Callable[[], str])
         GoogleRoom(services),
         RunwayRoom(services),
         DecartRoom(services),
+        BedrockRoom(services),
     ]
 
 
