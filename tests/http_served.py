@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import httpx
 from prometheus_client import CollectorRegistry
@@ -33,7 +34,6 @@ from service.identity.open_door import OpenDoor
 from service.identity.peers import Proxies
 from service.identity.principal import Authority
 from service.intake import Intake
-from service.jobs.desk import JobDesk
 from service.model_aliases import model_aliases
 from service.records.keeper import KeeperPolicy, SessionKeeper
 from service.records.store import MemoryStore
@@ -97,7 +97,7 @@ async def http_serving(
     max_sessions: int = 4,
     max_waiting: int = 4,
     probes: Mapping[str, Probe] | None = None,
-    jobs: Callable[[Intake], JobDesk] | None = None,
+    jobs: Callable[[Intake], Any] | None = None,
     authority: Authority | None = None,
     more_rooms: Sequence[Room] = (),
     tracing: Tracing | None = None,
@@ -116,7 +116,8 @@ async def http_serving(
     monitor = HealthMonitor(probes or dict.fromkeys(("text_encoder", "denoiser", "decoder"), answers), interval_s=0.01, timeout_s=0.5)
     authority = authority or OpenAuthority()
     made = None if jobs is None else jobs(intake)
-    services = Services(intake=intake, runner=runner, jobs=made, authority=authority, public_url=options.public_url)
+    batches = made if hasattr(made, "submit_batch") else None
+    services = Services(intake=intake, runner=runner, jobs=made, batches=batches, authority=authority, public_url=options.public_url)
     every = [*rooms(services, monitor, new_id), *more_rooms]
     edge = HttpEdge(every, authority, metrics, tracing or Tracing(), new_id, options)
     doors = Doors([HttpServer(edge, replace(options, port=0))], runner, monitor)

@@ -116,8 +116,8 @@ class Check:
         return "bytes 4-7"
 
     def list(self) -> str:
-        page = self._json("/v1/jobs?limit=100")
-        check(self._id() in [job["id"] for job in page["data"]], "the job is not listed")
+        job_id, page = self._id(), self._json("/v1/jobs?limit=100")
+        check(job_id in [job["id"] for job in page["data"]], "the job is not listed")
         return f"{len(page['data'])} jobs"
 
     def idempotent(self) -> None:

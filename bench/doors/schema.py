@@ -26,6 +26,11 @@ _MOST_SECONDS = 0.25  # of video: a sound request may ask for an hour
 _SHOWN = 400
 
 
+@schemathesis.serializer("application/jsonl")
+def _lines_of(_: Any, value: Any) -> bytes:
+    return value if isinstance(value, bytes) else str(value).encode(errors="replace")
+
+
 @dataclass(slots=True)
 class Found:
     """What the answers were: how many by operation and status, the slowest, and the defects."""

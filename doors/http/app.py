@@ -10,6 +10,7 @@ from doors.http.edge import HttpEdge
 from doors.http.google.room import GoogleRoom
 from doors.http.grpc_web.room import GrpcWebRoom
 from doors.http.links.room import LinksRoom
+from doors.http.openai.room import OpenAiRoom
 from doors.http.options import HttpOptions
 from doors.http.own.room import OwnRoom
 from doors.http.room import Room, Services
@@ -23,8 +24,10 @@ def rooms(services: Services, monitor: HealthMonitor, new_id: Callable[[], str])
     """The first one also answers for paths that are like nobody's."""
     return [
         OwnRoom(services, monitor),
-        GrpcWebRoom(services, new_id),
         LinksRoom(services),
+        GrpcWebRoom(services, new_id),
+        OpenAiRoom(services),
+        BedrockRoom(services),
         GoogleRoom(services),
         RunwayRoom(services),
         DecartRoom(services),

@@ -15,7 +15,7 @@ from service.call import Call
 from service.failures import Failure, NotServed
 from service.identity.principal import Authority, Caller, Principal
 from service.intake import Intake
-from service.jobs.desk import JobDesk
+from service.jobs.desk import BatchDesk, JobDesk
 from service.jobs.job import Content
 from service.sessions.runner import SessionRunner
 
@@ -34,6 +34,7 @@ class Services:
 
     Attributes:
         jobs: None where the server has no database, and so no jobs.
+        batches: many jobs at once; as `jobs`.
         links: None where a store serves results by itself, or there are none.
         public_url: of this server, as callers reach it, without a slash at the end; empty: as the request's Host says.
     """
@@ -43,6 +44,7 @@ class Services:
     jobs: JobDesk | None
     authority: Authority
     public_url: str = ""
+    batches: BatchDesk | None = None
     links: Links | None = None
 
     def desk(self) -> JobDesk:

@@ -14,8 +14,6 @@ from doors.http.own.formats import usage_fields
 from doors.http.own.schemas import JobBody
 from doors.http.room import Endpoint, HttpRequest, Services
 from service.checks import Problems
-from service.failures import NotServed
-from service.jobs.desk import JobDesk
 from service.jobs.job import Destination, Job, JobQuery, JobStatus, NewJob, Presentation, Tier, Variant, Webhook
 from service.orders import Doorway, Mode, VideoRequest
 
@@ -23,7 +21,7 @@ DOOR = "own"
 PREFIX = "job_"
 MOST_LISTED = 1000
 
-_MAX_KEY_CHARS = 256
+MAX_KEY_CHARS = 256
 _STATUSES = tuple(status.value for status in JobStatus)
 _VARIANTS = tuple(variant.value for variant in Variant)
 _TIERS = {"priority": Tier.PRIORITY, "default": Tier.DEFAULT, "flex": Tier.FLEX}
@@ -53,11 +51,11 @@ class Jobs:
         )
 
     async def create(self, request: HttpRequest) -> Response:
-        desk, problems = self._desk(), Problems()
+        desk, problems = self._services.desk(), Problems()
         body, footage = await asked(request, JobBody, problems)
         key = request.raw.headers.get("idempotency-key", "")
-        if len(key) > _MAX_KEY_CHARS:
-            problems.add("Idempotency-Key", f"must have at most {_MAX_KEY_CHARS} characters; got {len(key)}")
+        if len(key) > MAX_KEY_CHARS:
+            problems.add("Idempotency-Key", f"must have at most {MAX_KEY_CHARS} characters; got {len(key)}")
         self._services.intake.validator.presentation(body.width, body.height, _DOORWAY, problems)
         problems.check()
         video = VideoRequest(
@@ -74,7 +72,7 @@ class Jobs:
         return JSONResponse(described(job), 201, {"location": f"{request.base_url}/v1/jobs/{PREFIX}{job.id}"})
 
     async def list(self, request: HttpRequest) -> Response:
-        desk, problems, query = self._desk(), Problems(), request.raw.query_params
+        desk, problems, query = self._services.desk(), Problems(), request.raw.query_params
         limit = _whole(query.get("limit", "20"), problems)
         ascending = _choice("order", query.get("order", "desc"), ("asc", "desc"), problems) == "asc"
         statuses = frozenset(JobStatus(value) for value in query.getlist("status") if _choice("status", value, _STATUSES, problems))
@@ -95,14 +93,14 @@ class Jobs:
         )  # fmt: skip
 
     async def get(self, request: HttpRequest) -> Response:
-        return JSONResponse(described(await self._desk().get(request.principal, _id(request))))
+        return JSONResponse(described(await self._services.desk().get(request.principal, _id(request))))
 
     async def cancel(self, request: HttpRequest) -> Response:
-        return JSONResponse(described(await self._desk().cancel(request.principal, _id(request))))
+        return JSONResponse(described(await self._services.desk().cancel(request.principal, _id(request))))
 
     async def delete(self, request: HttpRequest) -> Response:
         job_id = _id(request)
-        await self._desk().delete(request.principal, job_id)
+        await self._services.desk().delete(request.principal, job_id)
         return JSONResponse({"id": f"{PREFIX}{job_id}", "object": "job.deleted", "deleted": True})
 
     async def content(self, request: HttpRequest) -> Response:
@@ -111,14 +109,9 @@ class Jobs:
         variant = _choice("variant", request.raw.query_params.get("variant", "video"), _VARIANTS, problems)
         problems.check()
         job_id, wanted = _id(request), Variant(variant)
-        content = await self._desk().content(request.principal, job_id, wanted)
+        content = await self._services.desk().content(request.principal, job_id, wanted)
         kind = "" if wanted is Variant.VIDEO else f"-{wanted.value}"
         return await content_response(content, f"{PREFIX}{job_id}{kind}{_ending(content.media_type)}")
-
-    def _desk(self) -> JobDesk:
-        if self._services.jobs is None:
-            raise NotServed("this server has no database, and so no jobs")
-        return self._services.jobs
 
 
 def described(job: Job) -> dict[str, Any]:

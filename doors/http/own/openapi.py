@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, get_args
 
+from doors.http.own.batches import MEDIA_TYPE as JSON_LINES
+from doors.http.own.batches import PREFIX as BATCH_PREFIX
 from doors.http.own.jobs import MOST_LISTED, PREFIX
 from doors.http.own.schemas import Body, JobBody, StreamBody, StreamFormat
 from service.jobs.job import JobStatus, Variant
@@ -18,6 +20,7 @@ Node = dict[str, Any]
 def document(public_url: str = "") -> Node:
     """The document; `public_url` as callers reach the server, or empty."""
     job_id = _parameter("id", "path", {"type": "string", "pattern": f"^{PREFIX}[a-z0-9]{{12}}$"}, "As the job was answered.")
+    batch_id = _parameter("id", "path", {"type": "string", "pattern": f"^{BATCH_PREFIX}[a-z0-9]{{12}}$"}, "As the batch was answered.")
     job = _answer("The job.", "Job")
     return {
         "openapi": "3.1.0",
@@ -51,6 +54,16 @@ def document(public_url: str = "") -> Node:
                     _parameter("status", "query", {"type": "array", "items": {"enum": [s.value for s in JobStatus]}}, "All if left out."),
                 ]),
             },
+            "/v1/batches": {"post": _operation("create_batch", "Put many jobs into the queue, all or none: a line of JSON each.", {
+                "201": _answer("The batch.", "Batch"),
+            }, lines=True)},
+            "/v1/batches/{id}": {"get": _operation("get_batch", "How far a batch is.", {
+                "200": _answer("The batch.", "Batch"), "404": _refused("No such batch."),
+            }, parameters=[batch_id])},
+            "/v1/batches/{id}/manifest": {"get": _operation("get_manifest", "What became of each row, a line of JSON each.", {
+                "200": {"description": "The manifest.", "content": {JSON_LINES: {"schema": {"type": "string"}}}},
+                "404": _refused("No such batch."),
+            }, parameters=[batch_id])},
             "/v1/jobs/{id}": {
                 "get": _operation("get_job", "One job.", {"200": job, "404": _refused("No such job.")}, parameters=[job_id]),
                 "delete": _operation("delete_job", "Cancel a job, and remove its files.", {
@@ -78,7 +91,8 @@ def document(public_url: str = "") -> Node:
 
 
 def _operation(
-    name: str, summary: str, answers: Node, *, parameters: list[Node] | None = None, body: type[Body] | None = None
+    name: str, summary: str, answers: Node, *, parameters: list[Node] | None = None, body: type[Body] | None = None,
+    lines: bool = False,
 ) -> Node:  # fmt: skip
     made: Node = {"operationId": name, "summary": summary, "responses": {**answers, "default": _refused("What went wrong.")}}
     if parameters:
@@ -86,6 +100,8 @@ def _operation(
     if body is not None:
         schema = {"$ref": f"{_SCHEMAS}{body.__name__}"}
         made["requestBody"] = {"required": True, "content": {_JSON: {"schema": schema}}}
+    if lines:
+        made["requestBody"] = {"required": True, "content": {JSON_LINES: {"schema": {"type": "string"}}}}
     return made
 
 
@@ -131,6 +147,10 @@ def _schemas() -> Node:
     found["Jobs"] = _object(
         ("object", "data", "has_more"), object={"const": "list"}, has_more={"type": "boolean"},
         data={"type": "array", "items": {"$ref": f"{_SCHEMAS}Job"}},
+    )  # fmt: skip
+    found["Batch"] = _object(
+        ("id", "object", "status", "total", "counts"), id=text, object={"const": "batch"}, status={"enum": ["running", "completed"]},
+        created_at=number, total=number, counts={"type": "object", "additionalProperties": number},
     )  # fmt: skip
     found["Deleted"] = _object(("id", "object", "deleted"), id=text, object={"const": "job.deleted"}, deleted={"const": True})
     return found

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from starlette.responses import JSONResponse, Response
 
 from doors.http.own import models, openapi, words
+from doors.http.own.batches import Batches
 from doors.http.own.jobs import Jobs
 from doors.http.own.stream import Streams
 from doors.http.room import Credentials, Endpoint, HttpRequest, Services
@@ -32,6 +33,7 @@ class OwnRoom:
         self._monitor = monitor
         self._streams = Streams(services)
         self._jobs = Jobs(services)
+        self._batches = Batches(services)
         self._created = int(time.time())
         self._document = openapi.document(services.public_url)
 
@@ -42,6 +44,7 @@ class OwnRoom:
             Endpoint(path="/v1/models", method="GET", operation="list_models", handler=self.list_models),
             Endpoint(path="/v1/models/{model}", method="GET", operation="get_model", handler=self.get_model),
             *self._jobs.endpoints(),
+            *self._batches.endpoints(),
             Endpoint(path="/openapi.json", method="GET", operation="openapi", handler=self.openapi, credentials=unguarded),
             Endpoint(path="/healthz", method="GET", operation="healthz", handler=self.alive, credentials=unguarded),
             Endpoint(path="/readyz", method="GET", operation="readyz", handler=self.ready, credentials=unguarded),

@@ -200,7 +200,7 @@ async def test_a_room_without_words_is_a_defect_of_its_own(caplog: pytest.LogCap
         ("POST", "/toy/thing", 405, True, "GET, HEAD, OPTIONS"),
         ("GET", "/toy/x/deep", 405, True, "POST, OPTIONS"),
         ("PUT", "/v1/jobs", 405, False, "GET, HEAD, POST, OPTIONS"),
-        ("GET", "/v1/batches/other", 404, False, None),
+        ("GET", "/v1/stream/other", 404, False, None),
         ("GET", "/v1/../v1/models", 404, False, None),
         ("BREW", "/v1/models", 400, None, None),
     ],
