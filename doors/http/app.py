@@ -32,6 +32,7 @@ def rooms(services: Services, monitor: HealthMonitor, new_id: Callable[[], str])
         RunwayRoom(services),
         DecartRoom(services),
         BedrockRoom(services),
+        OpenAiRoom(services),
     ]
 
 

@@ -5,16 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from doors.http.openai.room import OpenAiRoom
 from tests.core import core
-from tests.unit.doors.http.fake_edge import Door, door, services
 from tests.unit.doors.http.fake_jobs import FakeJobDesk
+from tests.unit.doors.http.openai.served import Served, served
 
 
 @pytest.fixture
-async def openai(tmp_path: Path) -> AsyncGenerator[Door, None]:
-    """The room over fake stages and jobs that only the test moves on."""
+async def openai(tmp_path: Path) -> AsyncGenerator[Served, None]:
+    """The room behind the real edge, over fake stages and jobs that only the test moves on."""
     async with core() as made:
         jobs = FakeJobDesk(made.intake, tmp_path)
-        async with door(OpenAiRoom(services(made, jobs)), made, jobs) as found:
-            yield found
+        async with served(made, jobs) as client:
+            yield Served(jobs, client)

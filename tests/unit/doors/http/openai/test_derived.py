@@ -10,26 +10,26 @@ import pytest
 
 from service.jobs.job import NewJob, Presentation
 from tests.pictures import encoded, picture, video
-from tests.unit.doors.http.fake_edge import Door
+from tests.unit.doors.http.openai.served import Served
 
 PNG = encoded(picture(8, 8))
 ASKED = {"prompt": "a red circle", "model": "sora-2", "seconds": "2", "size": "1280x720", "seed": "7", "num_inference_steps": "2"}
 
 
-async def created(openai: Door, **request: Any) -> str:
+async def created(openai: Served, **request: Any) -> str:
     answer = await openai.client.post("/v1/videos", **(request or {"data": ASKED}))
     assert answer.status_code == 200, answer.text
     identifier: str = answer.json()["id"]
     return identifier
 
 
-async def derived(openai: Door, path: str, body: dict[str, Any]) -> tuple[dict[str, Any], NewJob]:
+async def derived(openai: Served, path: str, body: dict[str, Any]) -> tuple[dict[str, Any], NewJob]:
     answer = await openai.client.post(f"/v1/videos{path}", json=body)
     assert answer.status_code == 200, answer.text
     return answer.json(), openai.jobs.submitted[-1]
 
 
-async def test_a_remix_is_the_video_again_with_another_prompt(openai: Door) -> None:
+async def test_a_remix_is_the_video_again_with_another_prompt(openai: Served) -> None:
     parent = await created(openai)
     remix, new = await derived(openai, f"/{parent}/remix", {"prompt": "a blue square"})
     assert (remix["remixed_from_video_id"], remix["prompt"]) == (parent, "a blue square")
@@ -40,7 +40,7 @@ async def test_a_remix_is_the_video_again_with_another_prompt(openai: Door) -> N
 
 
 @pytest.mark.parametrize("form", [False, True], ids=["json", "form"])
-async def test_an_edit_is_a_remix_that_names_the_video_in_its_body(openai: Door, *, form: bool) -> None:
+async def test_an_edit_is_a_remix_that_names_the_video_in_its_body(openai: Served, *, form: bool) -> None:
     parent = await created(openai)
     body: dict[str, Any] = {"json": {"prompt": "a blue square", "video": {"id": parent}}}
     if form:
@@ -50,7 +50,7 @@ async def test_an_edit_is_a_remix_that_names_the_video_in_its_body(openai: Door,
     assert (openai.jobs.submitted[-1].request.prompt, openai.jobs.submitted[-1].request.seed) == ("a blue square", 7)
 
 
-async def test_an_extension_plays_on_from_the_end_with_its_own_prompt(openai: Door) -> None:
+async def test_an_extension_plays_on_from_the_end_with_its_own_prompt(openai: Served) -> None:
     parent = await created(openai)
     extended, new = await derived(openai, "/extensions", {"prompt": "a blue square", "seconds": "4", "video": {"id": parent}})
     assert (extended["seconds"], extended["prompt"], extended["remixed_from_video_id"]) == ("6", "a blue square", parent)
@@ -59,13 +59,13 @@ async def test_an_extension_plays_on_from_the_end_with_its_own_prompt(openai: Do
     assert (again["seconds"], new.request.later_prompts) == ("7", ((2.0, "a blue square"), (6.0, "a star")))
 
 
-async def test_an_extension_with_the_same_prompt_is_a_longer_video(openai: Door) -> None:
+async def test_an_extension_with_the_same_prompt_is_a_longer_video(openai: Served) -> None:
     parent = await created(openai)
     _, new = await derived(openai, "/extensions", {"prompt": "a red circle", "seconds": "4", "video": {"id": parent}})
     assert (new.request.prompt, new.request.later_prompts, new.request.seconds) == ("a red circle", (), 6.0)
 
 
-async def test_a_file_is_extended_by_what_its_header_says_and_what_is_asked_for(openai: Door) -> None:
+async def test_a_file_is_extended_by_what_its_header_says_and_what_is_asked_for(openai: Served) -> None:
     data = video(48)
     answer = await openai.client.post(
         "/v1/videos/extensions", data={"prompt": "a blue square", "seconds": "4"}, files={"video": ("a.mp4", data, "video/mp4")}
@@ -89,7 +89,7 @@ async def test_a_file_is_extended_by_what_its_header_says_and_what_is_asked_for(
     ],
 )
 async def test_what_cannot_be_done_is_refused_by_the_callers_names(
-    openai: Door, path: str, request_: dict[str, Any], param: str, told: str
+    openai: Served, path: str, request_: dict[str, Any], param: str, told: str
 ) -> None:
     parent = await created(openai)
     if "json" in request_:
@@ -99,7 +99,7 @@ async def test_what_cannot_be_done_is_refused_by_the_callers_names(
     assert told in answer.json()["error"]["message"]
 
 
-async def test_a_video_that_began_with_an_image_is_not_made_again(openai: Door) -> None:
+async def test_a_video_that_began_with_an_image_is_not_made_again(openai: Served) -> None:
     parent = await created(openai, data={"prompt": "a red circle"}, files={"input_reference": ("a.png", PNG, "image/png")})
     bodies = {f"/{parent}/remix": {"prompt": "b"}} | {path: {"prompt": "b", "video": {"id": parent}} for path in ("/edits", "/extensions")}
     for path, body in bodies.items():
@@ -108,7 +108,7 @@ async def test_a_video_that_began_with_an_image_is_not_made_again(openai: Door) 
         assert f"must be of a video made from its prompt alone; got {parent}, which began with image" in answer.json()["error"]["message"]
 
 
-async def test_an_unknown_video_is_not_found(openai: Door) -> None:
+async def test_an_unknown_video_is_not_found(openai: Served) -> None:
     answers: list[httpx.Response] = [
         await openai.client.post(f"/v1/videos{path}", json={"prompt": "b", "video": {"id": "video_nothing"}})
         for path in ("/edits", "/extensions")

@@ -6,12 +6,11 @@ import io
 
 import av
 
-from doors.http.openai.room import OpenAiRoom
 from tests.core import core
-from tests.unit.doors.http.fake_edge import Door, door, services
+from tests.unit.doors.http.openai.served import Served, served
 
 
-async def test_a_synchronous_video_is_the_mp4_at_the_size_that_was_asked_for(openai: Door) -> None:
+async def test_a_synchronous_video_is_the_mp4_at_the_size_that_was_asked_for(openai: Served) -> None:
     fields = {"prompt": "a red circle", "num_frames": "12", "size": "128x72", "seed": "7"}
     answer = await openai.client.post("/v1/videos/sync", files={name: (None, value) for name, value in fields.items()})
     assert (answer.status_code, answer.headers["content-type"]) == (200, "video/mp4")
@@ -24,7 +23,7 @@ async def test_a_synchronous_video_is_the_mp4_at_the_size_that_was_asked_for(ope
     assert openai.jobs.submitted == []
 
 
-async def test_a_wrong_field_of_a_synchronous_video_is_refused_as_a_jobs_is(openai: Door) -> None:
+async def test_a_wrong_field_of_a_synchronous_video_is_refused_as_a_jobs_is(openai: Served) -> None:
     answer = await openai.client.post("/v1/videos/sync", json={"prompt": "a red circle", "seconds": 99, "fps": 1})
     assert answer.status_code == 400
     assert answer.json()["error"]["message"].startswith("fps: must be 24")
@@ -32,12 +31,10 @@ async def test_a_wrong_field_of_a_synchronous_video_is_refused_as_a_jobs_is(open
 
 
 async def test_a_server_without_a_database_says_so_once_and_makes_synchronous_videos() -> None:
-    async with core() as made:
-        room = OpenAiRoom(services(made, None))
-        async with door(room, made, None) as openai:
-            for method, path in (("GET", ""), ("POST", ""), ("GET", "/video_1"), ("DELETE", "/video_1"), ("GET", "/video_1/content")):
-                answer = await openai.client.request(method, f"/v1/videos{path}", json={"prompt": "a red circle"})
-                assert (answer.status_code, answer.json()["error"]["code"]) == (501, "not_served")
-                assert answer.headers["x-should-retry"] == "false"
-            answer = await openai.client.post("/v1/videos/sync", json={"prompt": "a red circle", "num_frames": 3})
-            assert answer.status_code == 200
+    async with core() as made, served(made, None) as client:
+        for method, path in (("GET", ""), ("POST", ""), ("GET", "/video_1"), ("DELETE", "/video_1"), ("GET", "/video_1/content")):
+            answer = await client.request(method, f"/v1/videos{path}", json={"prompt": "a red circle"})
+            assert (answer.status_code, answer.json()["error"]["code"]) == (501, "not_served")
+            assert answer.headers["x-should-retry"] == "false"
+        answer = await client.post("/v1/videos/sync", json={"prompt": "a red circle", "num_frames": 3})
+        assert answer.status_code == 200
