@@ -26,6 +26,7 @@ from deployments.links.remote import RemoteDecoder, RemoteDenoiser, RemoteTextEn
 from deployments.replicas.books import books
 from deployments.replicas.http_door import http_doors
 from deployments.replicas.identity import identity
+from deployments.replicas.jobs import jobs_of
 from deployments.replicas.metrics_port import Discovery, ReplicaMetrics, Target, announced, metrics_targets
 from deployments.replicas.process import process_statistics, return_freed_memory
 from deployments.replicas.scoreboard import Scoreboard
@@ -96,6 +97,7 @@ class FrontDoorReplica:
         new_id = partial(secrets.token_hex, 8)
         new_seed = partial(secrets.randbits, 64)
         intake = Intake(pipelines, model.name, settings.limits, self._keeper, new_id, new_seed, config.alias_table())
+        self._jobs = await jobs_of(config, self._database, intake, self._runner, clock, self._identity, self._books)
         authority, denials = self._identity.authority, self._books.denials
         service = VideoService(intake, self._runner, RpcEdge(SERVICE_NAME, metrics, new_id, self._tracing, authority, denials))
         probes = {
@@ -118,7 +120,9 @@ class FrontDoorReplica:
         ]  # fmt: skip
         grpc_server = GrpcServer(service, reporter, address, tls, with_reflection=settings.reflection, rooms=rooms)
         public_url = settings.http.public_url
-        services = Services(intake=intake, runner=self._runner, jobs=None, authority=authority, public_url=public_url)
+        services = Services(
+            intake=intake, runner=self._runner, jobs=self._jobs.desk, authority=authority, public_url=public_url, links=self._jobs.files,
+        )  # fmt: skip
         http = http_doors(settings.http, services, monitor, metrics, self._tracing, new_id)
         self._doors = Doors([grpc_server, *http], self._runner, monitor)
         self._scoreboard = Scoreboard(metrics)
@@ -130,6 +134,7 @@ class FrontDoorReplica:
         self._metrics = _replica_metrics(metrics, settings, text_encoder, denoiser, decoder)
         await self._doors.start()
         self._books.start()
+        self._jobs.start()
         self._measuring = None if capacity is None else asyncio.create_task(capacity.run())
 
     async def statistics(self) -> dict[str, float]:
@@ -159,12 +164,16 @@ class FrontDoorReplica:
     async def drain(self) -> None:
         """Refuse new sessions, let running ones play on for `drain_seconds`, stop. Every caller waits for the one drain."""
         if self._draining is None:
-            self._draining = asyncio.create_task(self._doors.drain(self._drain_s))
+            self._draining = asyncio.create_task(self._drain())
         await asyncio.shield(self._draining)
+
+    async def _drain(self) -> None:
+        await asyncio.gather(self._doors.drain(self._drain_s), self._jobs.drain(self._drain_s))
 
     async def __del__(self) -> None:
         """Serve awaits this when the replica stops. It does not see our calls as ongoing requests, so they are drained here."""
         await self.drain()
+        await self._jobs.aclose()
         await self._identity.aclose()
         await self._books.aclose()
         if self._database is not None:
