@@ -66,6 +66,7 @@ class Overrides:
             from another file go; None starts a private one.
         dashboard: start Ray's dashboard with the private cluster.
         args: merged over the application's `args`, mappings key by key.
+        state_url, artifacts_folder: where the database and the files of jobs are, if neither the file nor `args` says so.
         deployments: by deployment name, merged over its block.
         env: for the replicas, merged over `runtime_env.env_vars`.
         scaling: merged over the scaling settings in the front door's `user_config`; None takes the policy away, which leaves Ray's own.
@@ -79,6 +80,8 @@ class Overrides:
     address: str | None = None
     dashboard: bool = False
     args: Mapping[str, Any] = field(default_factory=dict)
+    state_url: str = ""
+    artifacts_folder: str = ""
     deployments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
     scaling: Mapping[str, Any] | None = field(default_factory=dict)
@@ -281,7 +284,20 @@ def _arguments(args: Mapping[str, Any], overrides: Overrides) -> dict[str, Any]:
     front_door.update(_http(front_door.get("http"), overrides))
     if overrides.address is None:
         merged["link_host"] = _LOOPBACK if merged.get("link_host") in (None, "") else merged["link_host"]
-    return {**merged, "front_door": front_door}
+    return {**merged, "front_door": front_door, **_kept(merged, overrides)}
+
+
+def _kept(args: Mapping[str, Any], overrides: Overrides) -> dict[str, Any]:
+    """Where the database and the files of jobs are, as far as `args` leave it open."""
+    state, artifacts = args.get("state") or {}, args.get("artifacts") or {}
+    if not isinstance(state, Mapping) or not isinstance(artifacts, Mapping):
+        return {}  # which the check refuses
+    kept: dict[str, Any] = {}
+    if overrides.state_url and not state.get("url"):
+        kept["state"] = {**state, "url": overrides.state_url}
+    if overrides.artifacts_folder and not artifacts.get("folder") and not artifacts.get("s3"):
+        kept["artifacts"] = {**artifacts, "folder": overrides.artifacts_folder}
+    return kept
 
 
 def _http(given: object, overrides: Overrides) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headrace.cli import console, source
+from headrace.cli import console, source, state
 from headrace.cli.console import bad_input, note
 from model_core.tasks import cancel_and_wait
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _START_WITHIN_S = 600.0
 _READY_WITHIN_S = 120.0
 _ASK_EVERY_S = 0.2
+_STATE_HELP = "Folder of the database and of the files of jobs, where the configuration names none."
 
 
 def serve(
@@ -36,6 +37,8 @@ def serve(
     fused: Annotated[bool, typer.Option("--fused", help="All three stages in one replica.")] = False,
     metrics_port: Annotated[int | None, typer.Option(help="Port of the Prometheus endpoint; as --port.", show_default=False)] = None,
     http_port: Annotated[int | None, typer.Option(help="Port for HTTP; as --port.", show_default=False)] = None,
+    folder: Annotated[Path, typer.Option("--state", metavar="DIR", help=_STATE_HELP)] = state.DEFAULT_STATE,
+    no_state: Annotated[bool, typer.Option("--no-state", help="Keep nothing: there are no jobs, keys and usage then.")] = False,
     dashboard: Annotated[bool, typer.Option("--dashboard", help="Start Ray's dashboard too, on this machine's loopback address.")] = False,
     start_within: Annotated[float, typer.Option(help="Seconds that loading and compiling may take until every stage answers.")] = (
         _START_WITHIN_S
@@ -53,7 +56,7 @@ def serve(
         note("starting a local cluster")
         with running(
             config, port=port, fused=fused, metrics_port=metrics_port, http_port=http_port, dashboard=dashboard,
-            start_within_s=start_within, args=args,
+            start_within_s=start_within, args=args, folder=None if no_state else folder,
         ) as app:  # fmt: skip
             note(f"metrics at http://{app.metrics_address}/metrics")
             asyncio.run(_until_told_to_stop(app.address, app.http_url))
@@ -107,8 +110,13 @@ def running(
     dashboard: bool = False,
     start_within_s: float = _START_WITHIN_S,
     args: Mapping[str, Any] | None = None,
+    folder: Path | None = None,
 ) -> Iterator[RunningApp]:
-    """A local cluster that serves, for as long as the context lasts. `args` are merged over the application's own.
+    """A local cluster that serves, for as long as the context lasts.
+
+    Args:
+        args: merged over the application's own.
+        folder: of the database and of the files of jobs, where the configuration names none; None for neither.
 
     Raises:
         Failure: an option is out of range.
@@ -124,9 +132,11 @@ def running(
 
     from deployments.cluster.local import Overrides, start_local
 
+    folder = None if folder is None else state.own(folder)
     overrides = Overrides(
         grpc_port=port, metrics_port=metrics_port, http_port=http_port, fused=fused, dashboard=dashboard, ready_within_s=start_within_s,
-        args=args or {},
+        args=args or {}, state_url="" if folder is None else state.file_url(folder),
+        artifacts_folder="" if folder is None else str(folder / state.ARTIFACTS),
     )  # fmt: skip
     try:
         app = start_local(config, overrides, note)
@@ -170,15 +180,15 @@ async def wait_until_serving(address: str, within_s: float = _READY_WITHIN_S) ->
     from headrace.cli.status import SERVING
     from headrace.client import ClientError, HeadraceClient
 
-    state = "no answer"
+    told = "no answer"
     try:
         async with asyncio.timeout(within_s), HeadraceClient(address) as client:
-            while state != SERVING:
+            while told != SERVING:
                 try:
-                    state = await client.health(timeout_s=2.0)
+                    told = await client.health(timeout_s=2.0)
                 except ClientError as error:
-                    state = str(error)
-                if state != SERVING:
+                    told = str(error)
+                if told != SERVING:
                     await asyncio.sleep(_ASK_EVERY_S)
     except TimeoutError:
-        raise console.Failure(f"{address}: not serving within {within_s:g} s; last: {state}") from None
+        raise console.Failure(f"{address}: not serving within {within_s:g} s; last: {told}") from None

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 DEFAULT_STATE = Path("~/.local/state/headrace")
 DATABASE_FILE = "headrace.db"
+ARTIFACTS = "artifacts"
 PASSWORD_VARIABLE = "HEADRACE_DATABASE_PASSWORD"  # noqa: S105 - a variable's name
 
 State = Annotated[Path, typer.Option("--state", metavar="DIR", help="The server's folder, as given to `headrace serve`.")]
@@ -54,11 +55,31 @@ async def database(state: Path, url: str, *, make: bool = False) -> AsyncGenerat
         await opened.close()
 
 
+def own(state: Path) -> Path:
+    """The folder of a server, which is made where there is none, and which only its owner can read.
+
+    Raises:
+        Failure: it cannot be made, or there is no home that it would be in.
+    """
+    try:
+        folder = state.expanduser().resolve()
+        for each in (folder, folder / ARTIFACTS):
+            each.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except (OSError, RuntimeError) as error:
+        raise console.bad_input("--state", f"must be a folder that can be made and written to; got {str(state)!r}: {error}") from None
+    return folder
+
+
+def file_url(folder: Path) -> str:
+    """Of the database in the folder of a server."""
+    return f"sqlite:///{folder / DATABASE_FILE}"
+
+
 def _file_url(state: Path, *, make: bool) -> str:
-    file = state.expanduser() / DATABASE_FILE
-    if not make and not file.is_file():
-        raise console.bad_input("--state", f"must be the folder of a server that has a database; there is none in {str(file.parent)!r}")
-    return f"sqlite:///{file.resolve()}"
+    folder = state.expanduser().resolve()
+    if not make and not (folder / DATABASE_FILE).is_file():
+        raise console.bad_input("--state", f"must be the folder of a server that has a database; there is none in {str(folder)!r}")
+    return file_url(folder)
 
 
 def moment(option: str, told: str, now: float) -> float | None:

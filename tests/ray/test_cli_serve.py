@@ -47,7 +47,7 @@ ENVIRONMENT = {
 def serve(*arguments: str) -> Iterator[subprocess.Popen[str]]:
     """A server in a process group of its own; whatever is left of the group in the end is killed."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "headrace", "serve", *arguments],
+        [sys.executable, "-m", "headrace", "serve", "--no-state", *arguments],
         cwd=ROOT, env=ENVIRONMENT,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
@@ -152,7 +152,7 @@ def test_a_start_that_is_interrupted_leaves_nothing(config: Path, number: signal
 
 
 def test_a_start_that_takes_too_long_says_what_was_missing_and_keeps_the_logs(config: Path) -> None:
-    late = headrace("serve", "--config", str(config), "--port", "0", "--metrics-port", "0", "--start-within", "1")
+    late = headrace("serve", "--no-state", "--config", str(config), "--port", "0", "--metrics-port", "0", "--start-within", "1")
     assert (late.returncode, late.stdout) == (1, "")
     *_, kept, error = late.stderr.splitlines()
     assert re.fullmatch(r"error: the application did not start within 1 s; still waiting for .*", error)
@@ -174,13 +174,13 @@ def test_a_start_that_cannot_succeed_says_why(config: Path, tmp_path: Path) -> N
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        busy = headrace("serve", "--config", str(config), "--port", str(port), "--metrics-port", "0")
+        busy = headrace("serve", "--no-state", "--config", str(config), "--port", str(port), "--metrics-port", "0")
     assert (busy.returncode, busy.stdout) == (1, "")
     assert f"127.0.0.1:{port} cannot be listened on" in busy.stderr.splitlines()[-1]
     document = yaml.safe_load(config.read_text())
     document["applications"][0]["args"]["engine"] = {"slots": 0}
     config.write_text(yaml.safe_dump(document))
-    wrong = headrace("serve", "--config", str(config))
+    wrong = headrace("serve", "--no-state", "--config", str(config))
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert "args.engine.slots: " in wrong.stderr.splitlines()[-1]
     assert "got '0'" in wrong.stderr.splitlines()[-1]

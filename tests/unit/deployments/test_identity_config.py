@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -171,3 +172,14 @@ def test_check_warns_of_an_authority_that_cannot_be_read() -> None:
     document, config = load(STAGED_CONFIG, Overrides(args={**args, "identity": {"certificates": CERTIFICATES}}))
     [warning] = warnings(config, deployments(document, config))
     assert warning.startswith("identity.certificates.ca_file /etc/headrace/ca.crt cannot be read on this machine")
+
+
+def test_the_folder_of_a_server_is_used_where_the_file_names_no_other_place() -> None:
+    own = Overrides(state_url="sqlite:////own/headrace.db", artifacts_folder="/own/artifacts", args={"identity": {"keys": "required"}})
+    _, config = load(STAGED_CONFIG, own)
+    assert (config.state.url, config.artifacts.folder) == (own.state_url, own.artifacts_folder)
+    told = {"state": {"url": "sqlite:////told.db"}, "artifacts": {"s3": {"bucket": "results"}}}
+    _, config = load(STAGED_CONFIG, replace(own, args=told))
+    assert (config.state.url, config.artifacts.folder) == ("sqlite:////told.db", "")
+    _, config = load(STAGED_CONFIG, Overrides())
+    assert (config.state.url, config.artifacts.folder) == ("", "")

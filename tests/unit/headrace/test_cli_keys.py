@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from headrace.cli import app
-from headrace.cli.console import EXIT_BAD_INPUT, EXIT_FAILED, conclude
+from headrace.cli import app, state
+from headrace.cli.console import EXIT_BAD_INPUT, EXIT_FAILED, Failure, conclude
 from service.identity import table
 from service.identity.keys import KeyRecord, Keyring, Master, parsed
 from tests.documents import ROOT, named_by
@@ -194,3 +194,11 @@ def test_the_commands_of_the_page_work(run: Run) -> None:
     for command in commands:
         code, _, err = run(*shlex.split(command.replace(" ID", f" {made['id']}"))[1:])
         assert code == 0, f"{command}: {err}"
+
+
+def test_a_servers_folder_is_made_for_its_owner_alone(tmp_path: Path) -> None:
+    folder = state.own(tmp_path / "a" / "b")
+    assert [path.stat().st_mode & 0o777 for path in (folder, folder / state.ARTIFACTS)] == [0o700, 0o700]
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(Failure, match=r"--state: must be a folder that can be made and written to; got .*file"):
+        state.own(tmp_path / "file")
