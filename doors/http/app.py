@@ -31,8 +31,6 @@ def rooms(services: Services, monitor: HealthMonitor, new_id: Callable[[], str])
         GoogleRoom(services),
         RunwayRoom(services),
         DecartRoom(services),
-        BedrockRoom(services),
-        OpenAiRoom(services),
     ]
 
 
