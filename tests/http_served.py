@@ -34,6 +34,7 @@ from service.identity.open_door import OpenDoor
 from service.identity.peers import Proxies
 from service.identity.principal import Authority
 from service.intake import Intake
+from service.ledger.denials import Denials
 from service.model_aliases import model_aliases
 from service.records.keeper import KeeperPolicy, SessionKeeper
 from service.records.store import MemoryStore
@@ -102,6 +103,7 @@ async def http_serving(
     more_rooms: Sequence[Room] = (),
     tracing: Tracing | None = None,
     verify: bool | ssl.SSLContext = True,
+    denials: Denials | None = None,
 ) -> AsyncGenerator[HttpServed, None]:
     stages, limits, metrics, clock = stages or FakeStages(), limits or Limits(), Metrics(CollectorRegistry()), MonotonicClock()
     policy = AdmissionConfig(BrownOutConfig(()), max_waiting=max_waiting, max_wait_s=1e9)
@@ -119,7 +121,7 @@ async def http_serving(
     batches = made if hasattr(made, "submit_batch") else None
     services = Services(intake=intake, runner=runner, jobs=made, batches=batches, authority=authority, public_url=options.public_url)
     every = [*rooms(services, monitor, new_id), *more_rooms]
-    edge = HttpEdge(every, authority, metrics, tracing or Tracing(), new_id, options)
+    edge = HttpEdge(every, authority, metrics, tracing or Tracing(), new_id, options, denials)
     doors = Doors([HttpServer(edge, replace(options, port=0))], runner, monitor)
     (port,) = await doors.start()
     scheme = "http" if options.tls is None else "https"

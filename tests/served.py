@@ -41,6 +41,7 @@ from service.identity.open_door import OpenDoor
 from service.identity.peers import Proxies
 from service.identity.principal import Authority
 from service.intake import Intake
+from service.ledger.denials import Denials
 from service.records.keeper import KeeperPolicy, SessionKeeper
 from service.records.store import MemoryStore, SessionStore
 from service.sessions.runner import SessionRunner
@@ -101,6 +102,7 @@ async def serving(
     keeping: KeeperPolicy = KEEPING,
     port: int = 0,
     tracing: Tracing | None = None,
+    denials: Denials | None = None,
     oasis_sessions: int = 16,
     oasis_idle_s: float = 60.0,
     authority: Authority | None = None,
@@ -123,7 +125,7 @@ async def serving(
     intake = Intake(pipelines, stages.config.name, limits, keeper, new_id, new_seed=lambda: SEED)
 
     def edge(name: str) -> RpcEdge:
-        return RpcEdge(name, metrics, new_id, tracing, authority)
+        return RpcEdge(name, metrics, new_id, tracing, authority, denials)
 
     service = VideoService(intake, runner, edge(SERVICE_NAME))
     probes = probes or dict.fromkeys(("text_encoder", "denoiser", "decoder"), answers)
@@ -132,7 +134,7 @@ async def serving(
     triton = TritonRoom(intake, runner, edge(triton_room.SERVICE_NAME), lambda: monitor.health.ready, clock, new_id)
     oasis = OasisRoom(
         intake, runner, RpcEdge(oasis_room.SERVICE_NAME, metrics, new_id, tracing, Unasked()), authority, clock,
-        partial(secrets.token_hex, 8), most=oasis_sessions, idle_s=oasis_idle_s,
+        partial(secrets.token_hex, 8), denials=denials, most=oasis_sessions, idle_s=oasis_idle_s,
     )  # fmt: skip
     server = GrpcServer(service, reporter, f"127.0.0.1:{port}", tls, with_reflection=with_reflection, rooms=[triton, oasis])
     doors = Doors([server], runner, monitor)

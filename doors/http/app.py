@@ -38,4 +38,4 @@ def application(
     services: Services, monitor: HealthMonitor, metrics: Metrics, tracing: Tracing, new_id: Callable[[], str], options: HttpOptions
 ) -> HttpEdge:
     """What the server runs."""
-    return HttpEdge(rooms(services, monitor, new_id), services.authority, metrics, tracing, new_id, options)
+    return HttpEdge(rooms(services, monitor, new_id), services.authority, metrics, tracing, new_id, options, services.denials)

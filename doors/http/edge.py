@@ -34,6 +34,7 @@ from observability.tracing import Tracing
 from service.call import Call
 from service.failures import BodyTooLarge, Failure, Kind, failure_of, outcome
 from service.identity.principal import NOBODY, Authority, Caller, Principal, QuotaExceeded
+from service.ledger.denials import Denials
 from service.sessions.session import DRAINING
 
 REQUEST_ID = b"x-request-id"
@@ -59,6 +60,7 @@ class HttpEdge:
         tracing: makes traces.
         new_id: of a request.
         options: the bounds.
+        denials: for the audit log.
     """
 
     def __init__(
@@ -69,8 +71,10 @@ class HttpEdge:
         tracing: Tracing,
         new_id: Callable[[], str],
         options: HttpOptions,
+        denials: Denials | None = None,
     ) -> None:
         self._router = Router(rooms)
+        self._denials = denials or Denials()
         self._authority = authority
         self._metrics = metrics
         self._tracing = tracing
@@ -112,7 +116,7 @@ class HttpEdge:
                 call.trace = self._tracing.begin(found.room.name, found.endpoint.operation, _trace_headers(headers), system="http")
                 ended = await self._guarded(found, call, given, scope, receive, answer, body, request_id)
         except Exception as error:  # noqa: BLE001 - of whatever kind, the caller gets an answer
-            ended = await self._refused(found.room, error, answer, body, request_id, given.hidden)
+            ended = await self._refused(found.room, error, answer, body, request_id, given)
         finally:
             body.release()
             self._ended(scope, call, given, answer, operation, ended, began, request_id)
@@ -137,7 +141,7 @@ class HttpEdge:
         except ClientDisconnect:
             return "cancelled"
         except Exception as error:  # noqa: BLE001 - of whatever kind, the caller gets an answer
-            return await self._refused(room, error, answer, body, request_id, given.hidden)
+            return await self._refused(room, error, answer, body, request_id, given)
         finally:
             await request.close()
         return call.outcome
@@ -175,12 +179,13 @@ class HttpEdge:
         await self._write(response, answer)
         return Kind.NOT_FOUND.value
 
-    async def _refused(self, room: Room, error: Exception, answer: Answer, body: Body, request_id: str, hidden: Sequence[str]) -> str:
+    async def _refused(self, room: Room, error: Exception, answer: Answer, body: Body, request_id: str, given: Presented) -> str:
         """Write what `room` says of `error`, or break off an answer that has begun. Returns how the call ended."""
         failure, ended = failure_of(error, request_id), outcome(error)
+        self._denials.note(room.name, given.caller.address, error, request_id)
         if failure.kind is Kind.INTERNAL:
             told = "".join(traceback.format_exception(error))
-            log.error("request %s to %s failed: %s", request_id, room.name, scrubbed(told, hidden))
+            log.error("request %s to %s failed: %s", request_id, room.name, scrubbed(told, given.hidden))
         if isinstance(error, InvalidRequest | BodyTooLarge):
             traceback.clear_frames(error.__traceback__)  # which hold the body
         if answer.begun:

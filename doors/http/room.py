@@ -17,6 +17,7 @@ from service.identity.principal import Authority, Caller, Principal
 from service.intake import Intake
 from service.jobs.desk import BatchDesk, JobDesk
 from service.jobs.job import Content
+from service.ledger.denials import Denials
 from service.sessions.runner import SessionRunner
 
 
@@ -35,6 +36,7 @@ class Services:
     Attributes:
         jobs: None where the server has no database, and so no jobs.
         batches: many jobs at once; as `jobs`.
+        denials: for the audit log.
         links: None where a store serves results by itself, or there are none.
         public_url: of this server, as callers reach it, without a slash at the end; empty: as the request's Host says.
     """
@@ -45,6 +47,7 @@ class Services:
     authority: Authority
     public_url: str = ""
     batches: BatchDesk | None = None
+    denials: Denials = field(default_factory=Denials)
     links: Links | None = None
 
     def desk(self) -> JobDesk:
