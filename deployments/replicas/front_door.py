@@ -122,6 +122,7 @@ class FrontDoorReplica:
         public_url = settings.http.public_url
         services = Services(
             intake=intake, runner=self._runner, jobs=self._jobs.desk, authority=authority, public_url=public_url, links=self._jobs.files,
+            batches=self._jobs.desk,
             denials=denials,
         )  # fmt: skip
         http = http_doors(settings.http, services, monitor, metrics, self._tracing, new_id)
