@@ -8,7 +8,8 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.request import HTTPRedirectHandler, build_opener
+from urllib.parse import urlsplit
+from urllib.request import HTTPRedirectHandler, ProxyHandler, build_opener
 
 from joserfc.errors import JoseError
 from joserfc.jwk import JWKRegistry, Key
@@ -16,6 +17,7 @@ from joserfc.jwk import JWKRegistry, Key
 from model_core.errors import StageUnavailable
 from model_core.tasks import run_in_thread
 from service.clock import Clock
+from service.identity.peers import is_local
 
 _MAX_BYTES = 1024 * 1024
 _MAX_KEYS = 256
@@ -113,7 +115,9 @@ def fetched_from(where: str) -> Fetch:
     """Reads a JWK set from a URL, which must not redirect, or from a file."""
     if "://" not in where:
         return lambda: _bounded(Path(where).open("rb"))
-    opener = build_opener(_NoRedirects)
+    host = urlsplit(where).hostname or "nobody"
+    # A proxy of the environment is for other machines.
+    opener = build_opener(_NoRedirects, *([ProxyHandler({})] if host == "localhost" or is_local(host) else []))
     return lambda: _bounded(opener.open(where, timeout=_FETCH_WITHIN_S))
 
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -162,3 +166,40 @@ def test_a_key_set_is_read_from_a_file_and_kinds_that_are_unknown_are_left_out(t
     path.write_bytes(b" " * (1024 * 1024 + 1))
     with pytest.raises(ValueError, match="must have at most 1048576 bytes"):
         fetched_from(str(path))()
+
+
+class Served(BaseHTTPRequestHandler):
+    """Answers with a set of keys, with too much, or with the way elsewhere."""
+
+    def do_GET(self) -> None:
+        body = b" " * (1024 * 1024 + 1) if self.path == "/large" else json.dumps({"keys": []}).encode()
+        self.send_response(302 if self.path == "/moved" else 404 if self.path == "/none" else 200)
+        self.send_header("Location", "/keys")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        with suppress(OSError):  # a reader that has enough leaves
+            self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Nobody reads it."""
+
+
+@pytest.fixture(name="issuer_url")
+def _issuer_url() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Served) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_key_set_is_read_from_a_url_which_must_not_lead_elsewhere(issuer_url: str) -> None:
+    assert json.loads(fetched_from(f"{issuer_url}/keys")()) == {"keys": []}
+    for path, told in (("moved", "302"), ("none", "404")):
+        with pytest.raises(OSError, match=told):
+            fetched_from(f"{issuer_url}/{path}")()
+    with pytest.raises(ValueError, match="must have at most 1048576 bytes"):
+        fetched_from(f"{issuer_url}/large")()
+    with pytest.raises(OSError, match="refused"):
+        fetched_from("http://127.0.0.1:9/keys")()
