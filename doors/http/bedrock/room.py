@@ -12,7 +12,6 @@ Callers sign their requests, or send a key as a bearer token. An asynchronous in
 from __future__ import annotations
 
 import hashlib
-import logging
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -29,14 +28,13 @@ from model_core.tasks import run_in_thread
 from model_core.types import Codec
 from service.checks import Problems
 from service.events import Ended, EndReason, Event, Frames, Started
-from service.failures import Failure, Kind, failure_of
+from service.failures import Failure, failure_of
 from service.identity.principal import Authority, Caller, Means, Principal
 from service.jobs.job import JobNotFound, Presentation
 from service.jobs.presentation import placement
 from service.orders import Doorway, Mode, Order
 from service.sessions.session import DRAINING
 
-log = logging.getLogger(__name__)
 
 NAME = "bedrock"
 SERVICE = "bedrock"  # that signatures must be for
@@ -134,13 +132,10 @@ class BedrockRoom:
 
         def failed(error: Exception) -> bytes:
             failure = failure_of(error, request.request_id)
-            if failure.kind is Kind.INTERNAL:
-                log.error("a response stream failed: %s", failure.message, exc_info=error)
             return event_stream.failure(errors.in_stream(failure), failure.message)
 
-        return await streamed(
-            self._services.runner, order, request.call, _messages, event_stream.MEDIA_TYPE,
-            stall_s=self._services.intake.limits.stall_timeout_seconds, failed=failed,
+        return streamed(
+            self._services.runner, order, request.call, _messages, event_stream.MEDIA_TYPE, failed=failed,
             headers={"x-amzn-bedrock-content-type": _MP4, errors.REQUEST_ID: request.request_id},
         )  # fmt: skip
 

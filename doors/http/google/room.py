@@ -132,7 +132,7 @@ class GoogleRoom:
         key = idempotency_key(request.raw, problems)
         wanted = await asked(await request.json(), problems, self._services.intake)
         if wanted.stream:
-            return await self._stream(request, wanted)
+            return self._stream(request, wanted)
         desk = self._services.desk()
         job = await desk.submit(request.principal, wanted.new_job(key))
         if wanted.background:
@@ -140,15 +140,10 @@ class GoogleRoom:
         job = await desk.until_over(request.principal, job.id, _MAX_WAIT_S)
         return await self._interaction(request, job)
 
-    async def _stream(self, request: HttpRequest, wanted: Asked) -> Response:
-        intake = self._services.intake
-        order = wanted.order(intake)
-        request.principal.check_model(order.config.name)
+    def _stream(self, request: HttpRequest, wanted: Asked) -> Response:
+        order = wanted.order(self._services.intake)
         events = answers.StreamedInteraction(order.request.session_id, wanted.request.model, self._now(), request.request_id)
-        return await streamed(
-            self._services.runner, order, request.call, events.encode, answers.MEDIA_TYPE, stall_s=intake.limits.stall_timeout_seconds,
-            failed=events.failed,
-        )  # fmt: skip
+        return streamed(self._services.runner, order, request.call, events.encode, answers.MEDIA_TYPE, failed=events.failed)
 
     async def _get(self, request: HttpRequest) -> Response:
         if request.raw.query_params.get("stream", "false").lower() == "true":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from starlette.datastructures import UploadFile
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Message, Receive, Scope, Send
 
 from doors.http.room import Authenticating, Credentials, Endpoint, Form, Room, Services
 from model_core.errors import FieldViolation, InvalidRequest
@@ -30,6 +31,7 @@ PRINCIPALS = {
     KEY: Principal(tenant="acme", subject="key-1", means=Means.KEY),
     OTHER_KEY: Principal(tenant="other", subject="key-2", means=Means.KEY),
     "key-without-models": Principal(tenant="acme", subject="key-3", means=Means.KEY, models=frozenset()),
+    "key-for-a-second": Principal(tenant="acme", subject="key-4", means=Means.KEY, max_seconds=1.0),
 }
 
 
@@ -92,6 +94,30 @@ class _Pairs:
         raise AssertionError(f"a room that verifies signatures has no business with {name}")
 
 
+class _Guarded(Response):
+    """An answer. What fails before its first byte is refused."""
+
+    def __init__(self, response: Response, refused: Callable[[Exception], Response]) -> None:
+        super().__init__()
+        self._response = response
+        self._refused = refused
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def noticed(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._response(scope, receive, noticed)
+        except Exception as error:
+            if begun:
+                raise
+            await self._refused(error)(scope, receive, send)
+
+
 class _Nobody:
     """See `service.identity.principal.Authority`. The edge looks keys up by itself."""
 
@@ -111,13 +137,19 @@ async def door(room: Room, core: Core, jobs: FakeJobDesk | None) -> AsyncGenerat
     def route(endpoint: Endpoint) -> Route:
         async def answer(raw: Request) -> Response:
             request_id = f"req-{next(numbers)}"
+
+            def refused(error: Exception) -> Response:
+                response = room.refuse(failure_of(error, request_id))
+                response.headers["x-request-id"] = request_id
+                return response
+
             try:
                 principal = NOBODY if endpoint.credentials is Credentials.NONE else await _principal(room, raw)
                 response = await endpoint.handler(FakeRequest(raw, principal, room.name, request_id))
             except Exception as error:  # noqa: BLE001 - this is what an edge is for
-                response = room.refuse(failure_of(error, request_id))
+                return refused(error)
             response.headers["x-request-id"] = request_id
-            return response
+            return _Guarded(response, refused)
 
         return Route(endpoint.path, answer, methods=[endpoint.method])
 

@@ -1,4 +1,4 @@
-"""A session as the body of an answer: in order, at the caller's pace, and over when the caller leaves."""
+"""A session as the body of an answer: in order, refused or broken off as its caller can tell, and over when nobody reads it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from tests.core import Core, core
 from tests.fakes import eventually
 
 Message = MutableMapping[str, Any]
-SECONDS = 1.0
 
 
 def encode(event: Event) -> bytes:
@@ -34,21 +33,28 @@ def encode(event: Event) -> bytes:
     return b""
 
 
-class Wire:
-    """An ASGI connection. `gone` ends it; while `slow` is set, nothing is taken."""
+def broken(event: Event) -> bytes:
+    if isinstance(event, Frames):
+        raise StageUnavailable("the decoder is away")
+    return encode(event)
 
-    def __init__(self) -> None:
+
+class Wire:
+    """What an edge gives an answer. While `taking` is not set, nothing is taken; `error` is raised when something is."""
+
+    def __init__(self, error: Exception | None = None) -> None:
         self.sent: list[Message] = []
-        self.gone = asyncio.Event()
         self.taking = asyncio.Event()
         self.taking.set()
+        self.error = error
 
     async def receive(self) -> Message:
-        await self.gone.wait()
-        return {"type": "http.disconnect"}
+        raise AssertionError("an answer has no business with the request")
 
     async def send(self, message: Message) -> None:
         await self.taking.wait()
+        if self.error is not None:
+            raise self.error
         self.sent.append(message)
 
     @property
@@ -56,11 +62,10 @@ class Wire:
         return b"".join(message.get("body", b"") for message in self.sent)
 
 
-async def answered(made: Core, wire: Wire, call: Call, *, seconds: float = SECONDS, stall_s: float = 60.0, **more: Any) -> None:
-    request = VideoRequest(prompt="a red circle", seconds=seconds, codec=Codec.FMP4_H264)
-    order = made.intake.order(request, Doorway(Mode.STREAM))
-    encoding: Encode = more.pop("encode", encode)
-    response = await streamed(made.runner, order, call, encoding, "video/mp4", stall_s=stall_s, **more)
+async def answered(made: Core, wire: Wire, call: Call, encode: Encode = encode, codec: Codec = Codec.FMP4_H264, **more: Any) -> None:
+    seconds = more.pop("seconds", 1.0)
+    order = made.intake.order(VideoRequest(prompt="a red circle", seconds=seconds, codec=codec), Doorway(Mode.STREAM))
+    response = streamed(made.runner, order, call, encode, "video/mp4", **more)
     await response({"type": "http"}, wire.receive, wire.send)
 
 
@@ -86,62 +91,62 @@ async def test_events_come_in_order_and_the_body_ends() -> None:
 
 
 @pytest.mark.parametrize("error", [CapacityExceeded("full", 1.0), StageUnavailable("away"), InvalidRequest(())])
-async def test_what_goes_wrong_before_the_first_byte_is_raised(error: Exception) -> None:
+async def test_what_goes_wrong_before_the_first_byte_is_left_to_the_edge(error: Exception) -> None:
     class Runner:
         async def run(self, *_: object) -> None:
             raise error
 
     runner: Any = Runner()
     async with core() as made:
+        wire = Wire()
         order = made.intake.order(VideoRequest(prompt="a red circle", seconds=1.0), Doorway(Mode.STREAM))
+        response = streamed(runner, order, Call(), encode, "video/mp4", failed=lambda _: b"failed")
         with pytest.raises(type(error)) as caught:
-            await streamed(runner, order, Call(), encode, "video/mp4", stall_s=60.0)
+            await response({"type": "http"}, wire.receive, wire.send)
     assert caught.value is error
+    assert wire.sent == []
 
 
 async def test_an_error_after_the_first_byte_is_encoded_or_breaks_the_answer_off() -> None:
-    def broken(event: Event) -> bytes:
-        if isinstance(event, Frames):
-            raise StageUnavailable("the decoder is away")
-        return encode(event)
-
     async with core() as made:
         wire, call = Wire(), Call()
-        await answered(made, wire, call, encode=broken, failed=lambda error: f"failed: {error}".encode())
+        await answered(made, wire, call, broken, failed=lambda error: f"failed: {error}".encode())
         assert wire.body == b"started failed: the decoder is away"
         assert not wire.sent[-1]["more_body"]
         assert call.outcome == "unavailable"
 
         wire = Wire()
         with pytest.raises(StageUnavailable, match="the decoder is away"):
-            await answered(made, wire, Call(), encode=broken)
+            await answered(made, wire, Call(), broken)
         assert wire.body == b"started "
         assert wire.sent[-1]["more_body"]
         await nothing_left(made)
 
 
-async def test_a_caller_that_leaves_ends_the_session() -> None:
+async def test_a_defect_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    def defect(event: Event) -> bytes:
+        if isinstance(event, Frames):
+            raise ZeroDivisionError
+        return encode(event)
+
     async with core() as made:
-        wire, call = Wire(), Call()
-        wire.taking.clear()
-        answer = asyncio.create_task(answered(made, wire, call, seconds=60.0))
-        await eventually(lambda: made.runner.open_sessions > 0)
-        wire.gone.set()
-        await asyncio.wait_for(answer, 20.0)
-        assert call.outcome == "cancelled"
-        await nothing_left(made)
+        call = Call(door="toy")
+        await answered(made, Wire(), call, defect, failed=lambda _: b"failed")
+    assert call.outcome == "internal"
+    assert [record.getMessage() for record in caplog.records if record.exc_info] == ["a stream of toy failed"]
 
 
-async def test_a_caller_that_takes_nothing_is_cut_off() -> None:
+async def test_nothing_is_said_to_a_caller_that_takes_nothing() -> None:
+    def failed(error: Exception) -> bytes:
+        raise AssertionError(error)
+
     async with core() as made:
-        wire = Wire()
-        wire.taking.clear()
         with pytest.raises(ReaderStalled):
-            await answered(made, wire, Call(), stall_s=0.05)
+            await answered(made, Wire(ReaderStalled("nothing was read for 60 s")), Call(), failed=failed)
         await nothing_left(made)
 
 
-async def test_the_session_runs_no_further_than_the_caller_takes() -> None:
+async def test_the_session_runs_no_further_than_the_caller_takes_and_ends_with_the_call() -> None:
     async with core() as made:
         wire = Wire()
         wire.taking.clear()
@@ -163,9 +168,6 @@ async def test_large_frames_are_encoded_in_a_thread() -> None:
         return encode(event)
 
     async with core() as made:
-        order = made.intake.order(VideoRequest(prompt="a red circle", seconds=SECONDS, codec=Codec.RAW_RGB), Doorway(Mode.STREAM))
-        wire = Wire()
-        response = await streamed(made.runner, order, Call(), where, "video/x-raw", stall_s=60.0)
-        await response({"type": "http"}, wire.receive, wire.send)
+        await answered(made, Wire(), Call(), where, Codec.RAW_RGB)
     chunk_bytes = 64 * 64 * 3 * made.stages.config.frames_per_chunk
     assert threads == {chunk_bytes <= 64 * 1024}

@@ -19,6 +19,7 @@ from service.events import Frames
 from service.identity.principal import Principal
 from service.jobs.job import Job, JobError, Presentation, Tier
 from tests.core import core
+from tests.http_served import http_serving
 from tests.pictures import encoded, picture
 from tests.unit.doors.http.fake_edge import BASE_URL, OTHER_KEY, Door, door, services
 
@@ -313,7 +314,14 @@ async def test_a_stream_needs_no_database_and_a_model_that_the_key_is_for() -> N
 
 
 async def test_a_stream_that_finds_no_place_is_refused() -> None:
-    async with core(max_sessions=1) as made, door(GoogleRoom(services(made, None)), made, None) as found:
-        made.runner.drain()
-        answer = await found.client.post("/v1/interactions", json=BASE | {"stream": True})
+    async with http_serving() as served:
+        served.runner.drain()
+        answer = await served.client.post("/v1/interactions", json=BASE | {"stream": True})
         assert (answer.status_code, answer.json()["error"]["status"]) == (503, "UNAVAILABLE")
+
+
+async def test_a_stream_is_no_longer_than_the_credential_allows(google: Door) -> None:
+    short = {"authorization": "Bearer key-for-a-second"}
+    answer = await google.client.post("/v1/interactions", json=BASE | {"stream": True}, headers=short)
+    assert answer.status_code == 403
+    assert answer.json()["error"]["message"] == "response_format.duration must be at most 1 with this credential; got 2"
