@@ -35,7 +35,6 @@ from service.jobs.presentation import placement
 from service.orders import Doorway, Mode, Order
 from service.sessions.session import DRAINING
 
-
 NAME = "bedrock"
 SERVICE = "bedrock"  # that signatures must be for
 
