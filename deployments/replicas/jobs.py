@@ -19,6 +19,8 @@ from deployments.config.jobs import ArtifactSettings, S3Settings
 from deployments.replicas.identity import Identity
 from doors.http.openai.requests import DOOR as OPENAI
 from doors.http.openai.videos import webhook_event
+from doors.http.own.jobs import DOOR as OWN
+from doors.http.own.jobs import webhook_event as own_event
 from model_core.tasks import cancel_and_wait
 from service.clock import Clock
 from service.database.engine import Database
@@ -47,7 +49,7 @@ _ID_CHARS = "abcdefghijklmnopqrstuvwxyz0123456789"
 _ID_LENGTH = 12
 _SWEEP_EVERY_S = 30.0
 # What callers of doors are told of jobs that ended, by the name of the door.
-_SHAPES: dict[str, Shape] = {OPENAI: webhook_event}
+_SHAPES: dict[str, Shape] = {OWN: own_event, OPENAI: webhook_event}
 # Of the time to drain, what a job gets to come to the end of its chunk and write its checkpoint.
 _HAND_BACK_S = 5.0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 
 from doors.http.own.jobs import DOOR, MAX_KEY_CHARS
+from doors.http.own.jobs import PREFIX as JOB_PREFIX
 from doors.http.pushed import PushedResponse, Write
 from doors.http.room import Endpoint, HttpRequest, Services
 from model_core.errors import FieldViolation, InvalidRequest
@@ -66,7 +68,7 @@ class Batches:
             lines: list[str] = []
             async with aclosing(desk.manifest(request.principal, batch_id)) as made:
                 async for line in made:
-                    lines.append(line)
+                    lines.append(_shown(line))
                     if len(lines) == _LINES:
                         await write("".join(f"{each}\n" for each in lines).encode())
                         lines = []
@@ -87,6 +89,12 @@ def described(batch: Batch) -> dict[str, Any]:
         "id": f"{PREFIX}{batch.id}", "object": "batch", "status": "completed" if batch.over else "running", "created_at": batch.created_at,
         "total": batch.total, "counts": counts,
     }  # fmt: skip
+
+
+def _shown(line: str) -> str:
+    """A line of the manifest, with the job's id as our API has it."""
+    row = json.loads(line)
+    return json.dumps(row | {"id": f"{JOB_PREFIX}{row['id']}"})
 
 
 async def _lines(request: HttpRequest) -> bytes:

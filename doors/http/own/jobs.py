@@ -132,6 +132,14 @@ def described(job: Job) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def webhook_event(job: Job) -> dict[str, Any]:
+    """What the caller's webhook is told of a job that is over."""
+    ended_at = job.updated_at if job.ended_at is None else job.ended_at
+    error = None if job.error is None else job.error.code
+    data = {"id": f"{PREFIX}{job.id}", "status": job.status.value, "error": error}
+    return {"type": f"job.{job.status.value}", "timestamp": ended_at, "data": data}
+
+
 def _id(request: HttpRequest) -> str:
     found: str = request.raw.path_params["id"]
     return found

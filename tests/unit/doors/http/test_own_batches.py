@@ -39,7 +39,7 @@ class Desk(FakeJobDesk):
 
     async def manifest(self, principal: Principal, batch_id: str) -> AsyncGenerator[str, None]:
         for number in range(250):
-            yield json.dumps({"row": number})
+            yield json.dumps({"row": number, "id": f"j{number}"})
 
 
 @pytest.mark.parametrize("as_form", [False, True])
@@ -52,7 +52,8 @@ async def test_a_batch_is_made_watched_and_accounted_for(as_form: bool, tmp_path
         assert (batch["id"], batch["status"], batch["total"], batch["counts"]) == ("batch_b1", "running", 2, {"queued": 2})
         assert (await served.client.get(f"/v1/batches/{batch['id']}")).json() == batch
         manifest = await served.client.get(f"/v1/batches/{batch['id']}/manifest")
-        assert [json.loads(line)["row"] for line in manifest.text.splitlines()] == list(range(250))
+        rows = [json.loads(line) for line in manifest.text.splitlines()]
+        assert rows == [{"row": number, "id": f"job_j{number}"} for number in range(250)]
         for path in ("", "/manifest"):
             assert (await served.client.get(f"/v1/batches/batch_other{path}")).status_code == 404
 
