@@ -7,6 +7,7 @@ the screen of a live session stood still.
 
     late    of live sessions: how long the screen stood still at worst; alone, before there were jobs, and beside jobs
     waits   of jobs: from the queue to the finished file
+    spared  faults that never struck: the run was too short to show anything of them
 """
 
 from __future__ import annotations
@@ -77,6 +78,7 @@ class Result:
     wait_p50_s: float
     wait_max_s: float
     struck: dict[str, int]
+    spared: tuple[str, ...]
     live_sessions: int
     live_lost: int
     live_duplicated: int
@@ -88,7 +90,8 @@ class Result:
     @property
     def clean(self) -> bool:
         whole = self.completed == self.jobs == self.ledger_rows and self.ledger_frames == self.expected_frames
-        return whole and not (self.differ or self.missing or self.strays or self.live_lost or self.live_duplicated or self.live_differ)
+        wrong = self.differ + self.missing + self.strays + self.live_lost + self.live_duplicated + self.live_differ
+        return whole and not wrong and not self.spared and self.live_sessions > 0
 
 
 @asynccontextmanager
@@ -148,10 +151,10 @@ async def everything(desk: TableDesk) -> list[Job]:
             return found
 
 
-async def play_on(cluster: FaultCluster, a: argparse.Namespace, seen: list[Seen], chance: random.Random) -> None:
-    """Live sessions, one round after the other, until cancelled."""
+async def play_on(cluster: FaultCluster, a: argparse.Namespace, seen: list[Seen], stop: asyncio.Event, chance: random.Random) -> None:
+    """Live sessions, one round after the other, until the end of the round in which `stop` is set."""
     number = 0
-    while True:
+    while not (stop.is_set() and seen):
         programmes = [Programme(10_000 + number + n, a.steps, a.live_chunks, a.lead) for n in range(a.sessions)]
         number += a.sessions
         viewers, _, _ = await play_round(cluster, programmes, nothing, chance)
@@ -197,19 +200,29 @@ async def run(cluster: FaultCluster, a: argparse.Namespace, url: str, server: Po
         began = time.monotonic()
         made = {(await desk.submit(NOBODY, kinds[number % a.distinct])).id: number % a.distinct for number in range(a.jobs)}
         seen: list[Seen] = []
-        playing = asyncio.create_task(play_on(cluster, a, seen, chance))
+        stop = asyncio.Event()
+        playing = asyncio.create_task(play_on(cluster, a, seen, stop, chance))
         striking = asyncio.create_task(strike_on(cluster, a, url, server, struck, chance))
         try:
-            async with asyncio.timeout(a.within):
-                while (waiting := sum(not job.status.over for job in await everything(desk))) > 0:
-                    print(f"  {waiting} of {a.jobs} jobs to come", file=sys.stderr, flush=True)
-                    await asyncio.sleep(5)
-        except TimeoutError:
-            print("  out of time", file=sys.stderr, flush=True)
+            await until_over(desk, a)
+            wall_s = time.monotonic() - began
+            await cancel_and_wait(striking)
+            stop.set()
+            await playing
         finally:
             await cancel_and_wait(striking, playing)
-        wall_s = time.monotonic() - began
         return await judged(a, config, made, expected, before, seen, struck, wall_s, truth, desk, database, artifacts)
+
+
+async def until_over(desk: TableDesk, a: argparse.Namespace) -> None:
+    """Wait for all jobs, and no longer than that may take."""
+    deadline = time.monotonic() + a.within
+    while (waiting := sum(not job.status.over for job in await everything(desk))) > 0:
+        print(f"  {waiting} of {a.jobs} jobs to come", file=sys.stderr, flush=True)
+        if time.monotonic() > deadline:
+            print("  out of time", file=sys.stderr, flush=True)
+            return
+        await asyncio.sleep(5)
 
 
 async def judged(
@@ -234,7 +247,8 @@ async def judged(
         missing=len(wanted - stored), ledger_rows=len(rows), ledger_frames=sum(rows),
         expected_frames=len(made) * config.grid.first_frame(a.chunks), strays=len(stored - wanted),
         attempts=sum(job.attempts for job in jobs), wall_s=round(wall_s, 1), wait_p50_s=round(quantile(waits, 0.5), 1),
-        wait_max_s=round(max(waits, default=0.0), 1), struck=dict(struck), live_sessions=len(seen), live_lost=verdict.lost,
+        wait_max_s=round(max(waits, default=0.0), 1), struck=dict(struck),
+        spared=tuple(name for name in a.faults if not struck[name]), live_sessions=len(seen), live_lost=verdict.lost,
         live_duplicated=verdict.duplicated, live_differ=verdict.differ,
         late_alone_s=round(max((v.late_s for v in before), default=0.0), 3),
         late_beside_s=round(max((v.late_s for v in seen), default=0.0), 3),
