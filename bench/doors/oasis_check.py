@@ -41,7 +41,8 @@ class Check:
         self.client: Any = None
 
     def _client(self, key: str) -> Any:
-        return A2VClient(self.target.url, api_key=key)
+        url = self.target.url
+        return A2VClient(url if "://" in url else f"http://{url}", api_key=key)  # which takes a bare address for TLS
 
     def create(self) -> str:
         self.client = self._client(self.target.key)

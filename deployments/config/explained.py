@@ -37,6 +37,8 @@ def deployments(document: Mapping[str, Any], config: AppConfig) -> list[Deployme
 def warnings(config: AppConfig, facts: list[DeploymentFacts]) -> Iterator[str]:
     """What an operator may not have meant, one sentence each: settings that Ray and Headrace accept."""
     yield from _of_the_front_door(config)
+    if config.usage.events != "none" and not config.state.url:
+        yield f"usage.events is {config.usage.events} and state.url is not set: without a database there is no usage to report"
     by_name = {each.name: each for each in facts}
     doors = by_name.get(FRONT_DOOR)
     if doors is not None and doors.max_replicas > 1 and not config.session_store.url:

@@ -80,7 +80,7 @@ def verify(
 def line(entry: dict[str, Any]) -> str:
     """An entry for a person."""
     at = datetime.fromtimestamp(entry["at"], UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    who = entry["subject"] or entry["means"]
+    who = entry["subject"] or "nobody in particular"
     parts = [at, entry["outcome"], entry["operation"], entry["resource"], f"by {who}", f"for {entry['tenant']}" if entry["tenant"] else ""]
     parts += [f"from {entry['address']}" if entry["address"] else "", entry["reason"] and f"({entry['reason']})"]
     return "  ".join(part for part in parts if part)

@@ -55,4 +55,8 @@ def table(by: str, found: list[Total]) -> list[str]:
     rows.append(("total", [sum(numbers) for numbers in zip(*(row for _, row in rows), strict=True)] or [0.0] * len(_UNITS)))
     width = max(len(by), *(len(key) for key, _ in rows))
     head = f"{by:<{width}}" + "".join(f"{title:>13}" for _, title, _ in _UNITS)
-    return [head, *(f"{key:<{width}}" + "".join(f"{number:>13,.1f}" for number in numbers) for key, numbers in rows)]
+    return [head, *(f"{key:<{width}}" + "".join(map(_cell, _UNITS, numbers)) for key, numbers in rows)]
+
+
+def _cell(unit: tuple[str, str, float], number: float) -> str:
+    return f"{number:>13,.0f}" if unit[0] in {"frames", "steps"} else f"{number:>13,.1f}"

@@ -24,7 +24,7 @@ from doors.grpc.triton import kserve_pb2 as pb
 from doors.grpc.triton.requests import ROOM_BYTES, Asked, doorway, raw_bytes, read, served
 from doors.grpc.triton.statistics import ModelCounts, Statistics
 from doors.grpc.triton.stream import StreamCall
-from doors.grpc.triton.tensors import Plain, packed, parameter
+from doors.grpc.triton.tensors import Plain, packed, parameter, usage_parameters
 from doors.wire.messages import RequestParser
 from model_core.config import ModelConfig
 from model_core.errors import FieldViolation, InvalidRequest
@@ -33,7 +33,7 @@ from model_core.tasks import run_in_thread
 from model_core.types import Codec
 from service.call import Call
 from service.clock import Clock
-from service.events import Event, Frames, Started
+from service.events import Ended, Event, Frames, Started, Usage
 from service.intake import Intake
 from service.orders import Mode, Order
 from service.sessions.file import FileTooLarge
@@ -179,12 +179,13 @@ class TritonRoom:
         except FileTooLarge as error:
             sentence = f"must be at least {error.size + ROOM_BYTES} for this video; got {most}"
             raise InvalidRequest((FieldViolation("parameters.max_message_bytes", sentence),)) from None
-        return _response(asked, file.started, file.ended.usage.frames, {contract.VIDEO: file.mp4})
+        return _response(asked, file.started, file.ended.usage, {contract.VIDEO: file.mp4})
 
     async def _frames(self, asked: Asked, order: Order, call: Call, counts: ModelCounts) -> pb.ModelInferResponse:
         """Raw frames, and the same as a file where that is asked for too."""
         pictures: list[bytes] = []
         begun: list[Started] = []
+        used: list[Usage] = []
 
         async def send(event: Event) -> None:
             match event:
@@ -193,6 +194,8 @@ class TritonRoom:
                 case Frames(chunk=chunk):
                     counts.made(chunk)
                     pictures.extend(chunk.data)
+                case Ended(usage=usage):
+                    used.append(usage)
 
         await self._runner.run(order, send, call)
         config, pixels = order.config, b"".join(pictures)
@@ -203,24 +206,24 @@ class TritonRoom:
             else:
                 shaped = np.frombuffer(pixels, np.uint8).reshape(len(pictures), config.height, config.width, 3)
                 outputs[name] = await run_in_thread(encode_mp4, shaped, config.fps)
-        return _response(asked, begun[0], len(pictures), outputs)
+        return _response(asked, begun[0], used[0], outputs)
 
 
 def _serialized(message: Message) -> bytes:
     return message.SerializeToString()
 
 
-def _response(asked: Asked, started: Started, frames: int, outputs: dict[str, bytes]) -> pb.ModelInferResponse:
+def _response(asked: Asked, started: Started, usage: Usage, outputs: dict[str, bytes]) -> pb.ModelInferResponse:
     tensor = pb.ModelInferResponse.InferOutputTensor
     made = pb.ModelInferResponse(model_name=started.model, model_version=contract.VERSION, id=asked.id)
     for name, data in outputs.items():
         if name == contract.FRAMES:
-            made.outputs.append(tensor(name=name, datatype="UINT8", shape=[frames, started.height, started.width, 3]))
+            made.outputs.append(tensor(name=name, datatype="UINT8", shape=[usage.frames, started.height, started.width, 3]))
             made.raw_output_contents.append(data)
         else:
             made.outputs.append(tensor(name=name, datatype="BYTES", shape=[1]))
             made.raw_output_contents.append(packed([data]))
     told: dict[str, Plain] = {"session_id": started.session_id, "seed": str(started.seed), "fps": started.fps, "steps": started.steps}
-    for name, value in told.items():
+    for name, value in (told | usage_parameters(usage)).items():
         made.parameters[name].CopyFrom(parameter(value))
     return made

@@ -21,7 +21,7 @@ from doors.grpc.triton import kserve_pb2 as pb
 from doors.grpc.triton.contract import FRAMES, VERSION, VIDEO
 from doors.grpc.triton.requests import Asked, doorway, read, served
 from doors.grpc.triton.statistics import ModelCounts, Statistics
-from doors.grpc.triton.tensors import Plain, packed, parameter
+from doors.grpc.triton.tensors import Plain, packed, parameter, usage_parameters
 from model_core.errors import FieldViolation, HeadraceError, InvalidRequest
 from model_core.tasks import cancel_and_wait
 from model_core.types import Codec, FrameChunk
@@ -265,15 +265,17 @@ class Inference:
                 refused = self._changes.pop(number, None)
                 if refused is not None:
                     await self._stream.refuse(refused, error)
-            case Ended():
+            case Ended(usage=usage):
                 self._over = True
                 for asked in self.unanswered:
-                    await self._end(asked)
+                    await self._end(asked, usage_parameters(usage))
 
-    async def _end(self, asked: Asked) -> None:
-        """There are no more responses to `asked`, which hears so if it wants to."""
+    async def _end(self, asked: Asked, told: dict[str, Plain] | None = None) -> None:
+        """There are no more responses to `asked`, which hears so if it wants to. `told`: what the session used, at its end."""
         if asked.wants_end:
-            await self._stream.respond(pb.ModelStreamInferResponse(infer_response=_empty(asked, self._order.config.name)))
+            last = _empty(asked, self._order.config.name)
+            _tell(last, told or {})
+            await self._stream.respond(pb.ModelStreamInferResponse(infer_response=last))
 
     def _chunk(self, chunk: FrameChunk) -> pb.ModelInferResponse:
         response = pb.ModelInferResponse(model_name=self._order.config.name, model_version=VERSION, id=self.current.id)

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from doors.grpc.triton import kserve_pb2 as pb
 from service.checks import Problems
+from service.events import Usage
 
 BYTES = "BYTES"
 _FORMATS = {
@@ -118,6 +119,14 @@ def parameter(value: Plain) -> pb.InferParameter:
             return pb.InferParameter(double_param=value)
         case str():
             return pb.InferParameter(string_param=value)
+
+
+def usage_parameters(usage: Usage) -> dict[str, Plain]:
+    """What a video used, for the last response of it."""
+    return {
+        "video_seconds": usage.video_s, "pixels": usage.pixels, "denoise_steps": usage.steps, "denoise_seconds": usage.denoise_s,
+        "decode_seconds": usage.decode_s,
+    }  # fmt: skip
 
 
 def parameters(request: pb.ModelInferRequest) -> dict[str, Plain]:

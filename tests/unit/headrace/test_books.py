@@ -60,9 +60,9 @@ def test_usage_is_a_table_with_a_sum(folder: Path) -> None:
     assert found.exit_code == 0, found.output
     head, acme, other, total = found.stdout.splitlines()
     assert head.split() == ["tenant", "frames", "video", "s", "megapixels", "steps", "text", "s", "denoise", "s", "decode", "s"]
-    assert acme.split() == ["acme", "240.0", "10.0", "2.0", "80.0", "0.0", "4.0", "2.0"]
+    assert acme.split() == ["acme", "240", "10.0", "2.0", "80", "0.0", "4.0", "2.0"]
     assert other.split()[0] == "other"
-    assert total.split()[:2] == ["total", "480.0"]
+    assert total.split()[:2] == ["total", "480"]
 
 
 def test_usage_can_be_read_by_a_program(folder: Path) -> None:
@@ -76,7 +76,7 @@ def test_usage_can_be_read_by_a_program(folder: Path) -> None:
 def test_no_usage_is_an_empty_table(folder: Path) -> None:
     head, total = headrace(folder, "usage", "--tenant", "nobody").stdout.splitlines()
     assert head.startswith("tenant")
-    assert total.split()[:2] == ["total", "0.0"]
+    assert total.split()[:2] == ["total", "0"]
 
 
 def test_the_audit_log_is_listed(folder: Path) -> None:

@@ -100,6 +100,8 @@ async def test_a_video_is_the_default_output() -> None:
             assert len(list(container.decode(video=0))) == CONFIG.fps
         assert answer.parameters["seed"].string_param == "5"
         assert answer.parameters["fps"].int64_param == CONFIG.fps
+        assert answer.parameters["video_seconds"].double_param == 1.0
+        assert answer.parameters["denoise_seconds"].double_param > 0
         await served.nothing_left()
 
 

@@ -73,6 +73,8 @@ async def test_one_who_asks_for_it_gets_an_empty_last_response() -> None:
     assert all(response.infer_response.outputs and not final(response.infer_response) for response in chunks)
     assert final(last.infer_response)
     assert (last.infer_response.id, list(last.infer_response.outputs), last.error_message) == ("r1", [], "")
+    assert last.infer_response.parameters["video_seconds"].double_param == 1.0
+    assert last.infer_response.parameters["pixels"].int64_param == CONFIG.fps * CONFIG.width * CONFIG.height
 
 
 async def test_the_pieces_of_a_video_are_a_file_that_plays() -> None:
