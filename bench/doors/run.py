@@ -125,6 +125,8 @@ def server(folder: Path, *, with_keys: bool) -> Iterator[tuple[str, str, dict[st
     if with_keys:
         args["identity"] = {**(args.get("identity") or {}), "keys": "required"}
         surroundings["HEADRACE_MASTER_SECRET"] = secrets.token_hex(32)
+    else:
+        args["identity"] = {**(args.get("identity") or {}), "open_buckets": [_BUCKET]}
     config = folder / "serve.yaml"
     config.write_text(yaml.safe_dump(document), "utf-8")
     command = [

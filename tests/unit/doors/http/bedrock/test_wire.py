@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +16,12 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from doors.http.options import HttpTls
 from model_core.presets import millrace_64
 from service.identity.principal import Caller, Means, Principal, Unauthenticated
 from tests.fakes import FakeDenoiser, FakeStages
-from tests.http_served import http_serving
+from tests.http_served import OPTIONS, http_serving
+from tests.identities import issued
 from tests.unit.doors.http.bedrock.asked import ARN, MODEL, ONE_SECOND, STOCK, frames
 from tests.unit.doors.http.fake_jobs import FakeJobDesk
 
@@ -99,3 +104,22 @@ async def test_a_caller_that_leaves_in_the_middle_frees_its_slot() -> None:
     async with http_serving(FakeStages(FakeDenoiser(CONFIG, delay_s=0.01)), authority=OnePair()) as served:
         await asyncio.to_thread(left, served.port)
         await served.nothing_left()
+
+
+async def test_a_token_is_sent_over_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = issued("headrace")
+    tls = HttpTls(tmp_path / "tls.crt", tmp_path / "tls.key")
+    tls.certificate_file.write_bytes(made.chain)
+    tls.key_file.write_bytes(made.key)
+
+    def call(port: int) -> Any:
+        boto = boto3.client(
+            "bedrock-runtime", endpoint_url=f"https://127.0.0.1:{port}", region_name="eu-west-1", verify=str(tls.certificate_file)
+        )
+        return boto.start_async_invoke(**STOCK)
+
+    monkeypatch.setenv("AWS_BEARER_TOKEN_BEDROCK", "the key")
+    context, options = ssl.create_default_context(cadata=made.chain.decode()), replace(OPTIONS, tls=tls)
+    jobs = partial(FakeJobDesk, folder=tmp_path)
+    async with http_serving(options=options, jobs=jobs, authority=OnePair(), verify=context) as served:
+        assert (await asyncio.to_thread(call, served.port))["invocationArn"] == ARN
