@@ -65,6 +65,7 @@ class Check:
             ("image to video", self.image),
             ("remix", self.remix),
             ("extend a file", self.extend),
+            ("objects in JSON", self.objects),
             ("same idempotency key", self.idempotent),
             ("content that is not ready", self.not_ready),
             ("cancel", self.cancel),
@@ -134,6 +135,20 @@ class Check:
         video = self.client.videos.poll(video.id)
         check(video.status == "completed", f"{video}")
         return f"{video.seconds} s"
+
+    def objects(self) -> None:
+        """What the client's own methods take and cannot send."""
+        source = self._made(**SHORT)
+        image = "data:image/png;base64," + base64.b64encode(red_png()).decode()
+        for path, body, frames in (
+            ("/videos", {"prompt": "a red circle", "num_frames": 24, "input_reference": {"image_url": image}}, 24),
+            ("/videos/edits", {"prompt": "a green star", "video": {"id": source.id}}, 12),
+            ("/videos/extensions", {"prompt": "a green star", "seconds": "1", "video": {"id": source.id}}, 36),
+        ):
+            video = self.client.videos.poll(self.client.post(path, body=body, cast_to=openai.types.Video).id)
+            check(video.status == "completed", f"{path}: {video}")
+            found = played(self.client.videos.download_content(video.id).read())
+            check(found == (frames, 64, 64), f"{path}: {found}")
 
     def idempotent(self) -> None:
         headers = {"Idempotency-Key": uuid.uuid4().hex}
