@@ -93,7 +93,7 @@ def check(door: str, url: str, grpc: str, keys: Keys) -> Result:
     except (OSError, subprocess.CalledProcessError) as error:
         result.error = f"its environment cannot be made: {error}"
         return result
-    target = ["--url", grpc if door in {"triton", "oasis"} else url]
+    target = ["--url", f"http://{grpc}" if door in {"triton", "oasis"} else url]
     command = [str(python), "-m", f"bench.doors.{door}_check", *target, *keys.arguments(door)]
     surroundings = {**os.environ, "PYTHONPATH": str(ROOT), "HEADRACE_CHECK_S3": _S3_URL}
     try:
@@ -173,12 +173,16 @@ def table(results: Sequence[Result]) -> Iterator[str]:
     """The report."""
     for result in results:
         for row in result.rows:
-            yield f"{row['outcome']:<8} {result.door:<10} {row['case']:<32} {row.get('seconds', 0):>8.2f} s  {row.get('detail', '')[:100]}"
+            yield f"{row['outcome']:<8} {result.door:<10} {row['case']:<32} {row.get('seconds', 0):>8.2f} s  {_line(row.get('detail', ''))}"
         if result.error or not result.rows:
             yield f"{'failed':<8} {result.door:<10} {result.error or 'it said nothing'}"
     outcomes = [row["outcome"] for result in results for row in result.rows]
     counts = ", ".join(f"{outcomes.count(outcome)} {outcome}" for outcome in ("passed", "skipped", "failed"))
     yield f"{counts}; {sum(result.passed for result in results)} of {len(results)} doors"
+
+
+def _line(detail: str) -> str:
+    return " ".join(detail.split())[:100]
 
 
 def main() -> None:
