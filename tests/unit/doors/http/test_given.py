@@ -113,6 +113,7 @@ async def test_what_holds_no_bytes_is_refused(text: str, problem: str) -> None:
 
 def test_padding_may_be_missing_but_not_a_digit() -> None:
     assert decoded("QQ") == decoded("QQ==") == b"A"
+    assert decoded("QQ==QQ==") is None
     assert decoded("QQQQQ") is None
 
 
@@ -141,3 +142,12 @@ async def test_everything_wrong_is_said_at_once_and_once_a_field() -> None:
             check_all(problems, made.intake, VideoRequest(prompt="", seconds=-1), doorway)
     assert [violation.field for violation in caught.value.violations] == ["promptText", "duration"]
     assert caught.value.violations[0].description == "must be text; got 1"
+
+
+@pytest.mark.parametrize("size", [196_607, 196_608, 196_609, 700_000])
+def test_base64_that_is_read_in_pieces_is_read_whole(size: int) -> None:
+    data = bytes(range(251)) * (size // 251 + 1)
+    data = data[:size]
+    text = base64.b64encode(data).decode()
+    assert decoded(text) == decoded(text.rstrip("=")) == decoded("\n".join(text[at : at + 77] for at in range(0, len(text), 77))) == data
+    assert decoded(f"{text[:100_000]}%{text[100_000:]}") is None
