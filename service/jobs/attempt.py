@@ -143,6 +143,8 @@ class JobAttempt:
             StageUnavailable: `policy.tries` in a row brought nothing.
             HandedBack, LeaseLost: another worker has the job, or is to have it.
         """
+        if self.claimed.job.model not in self._intake.catalogue.models:  # which other front doors of this database may serve
+            raise HandedBack(f"model {self.claimed.job.model} is not served here")
         upload = self.claimed.upload
         if upload is not None:
             self._upload = await self._patiently(partial(self._artifacts.read, upload.key))

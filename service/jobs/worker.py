@@ -45,10 +45,16 @@ class _Told(Enum):
 
 @dataclass(slots=True)
 class _Held:
-    """A job that this worker has."""
+    """A job that this worker has.
+
+    Attributes:
+        look: something was asked of it.
+        settling: its end is being written. What a beat says then may be about that very end.
+    """
 
     attempt: JobAttempt
     look: asyncio.Event = field(default_factory=asyncio.Event)
+    settling: bool = False
     task: asyncio.Task[None] | None = None
 
 
@@ -186,10 +192,12 @@ class JobWorker:
         claimed = held.attempt.claimed
         job_id, fence = claimed.job.id, claimed.fence
         log.info("job %s: attempt %d begins", job_id, claimed.job.attempts)
-        work = asyncio.create_task(self._make(held.attempt, folder))
+        work = asyncio.create_task(self._make(held, folder))
         beats = asyncio.create_task(self._beat(held))
         try:
             await asyncio.wait({work, beats}, return_when=asyncio.FIRST_COMPLETED)
+            if held.settling:
+                await asyncio.wait({work})
         finally:
             await cancel_and_wait(work, beats)
         if not work.cancelled():
@@ -207,19 +215,21 @@ class JobWorker:
         log.info("job %s: lost at frame %d", job_id, held.attempt.frames_done)
         await held.attempt.discard()
 
-    async def _make(self, attempt: JobAttempt, folder: Path) -> None:
-        """The attempt and its end, told to the table. It is cancelled from outside where the job is lost or to be cancelled."""
-        claimed, queue = attempt.claimed, self._queue
+    async def _make(self, held: _Held, folder: Path) -> None:
+        """The attempt and its end, told to the table. It is cancelled from outside where the job is lost or to be cancelled before that."""
+        attempt, claimed, queue = held.attempt, held.attempt.claimed, self._queue
         job_id, fence = claimed.job.id, claimed.fence
         try:
             try:
                 finished = await attempt.run(folder)
             except HandedBack as error:
+                held.settling = True
                 log.info("job %s: given back at frame %d: %s", job_id, attempt.frames_done, error)
                 await self._surely(partial(queue.release, job_id, fence, 0.0 if self._draining else self._policy.give_back_s))
             except LeaseLost:
                 raise
             except Exception as error:
+                held.settling = True
                 problem = job_error(error, job_id)
                 if problem.code == "internal":
                     log.exception("job %s failed at frame %d", job_id, attempt.frames_done)
@@ -227,6 +237,7 @@ class JobWorker:
                 log.info("job %s: failed: %s", job_id, problem.code)
                 await self._clean(partial(self._files.remove, job_id))
             else:
+                held.settling = True
                 await self._surely(partial(queue.complete, job_id, fence, finished, self._bill(claimed, finished)))
                 log.info("job %s: completed, %d bytes", job_id, finished.size_bytes)
                 await self._clean(partial(self._files.keep_only, job_id, finished.sha256))
@@ -235,7 +246,7 @@ class JobWorker:
             await attempt.discard()
 
     async def _beat(self, held: _Held) -> _Told:
-        """Say that the worker is alive, until the table has something to say against it."""
+        """Say that the worker is alive, until the table says something against it; while the end is being written, that does not count."""
         claimed, policy = held.attempt.claimed, self._policy
         heard = self._clock.now()
         while True:
@@ -255,7 +266,7 @@ class JobWorker:
                 return _Told.CANCELLED
 
     async def _surely(self, write: Callable[[], Awaitable[None]], tries: int | None = None) -> None:
-        """Write to the table, again and again while it does not answer; without `tries` until the beats say that the job is lost.
+        """Write to the table, again and again while it does not answer; without `tries` until it does, or the worker stops.
 
         Raises:
             LeaseLost: from `write`.

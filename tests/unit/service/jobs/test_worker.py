@@ -347,6 +347,15 @@ async def test_a_server_without_buckets_says_so(tmp_path: Path) -> None:
         assert row.error.code == "destination"
 
 
+async def test_a_job_of_a_model_that_is_not_served_here_is_left_to_others(tmp_path: Path) -> None:
+    async with over(tmp_path) as made:
+        job, row = (job := made.queue.add(REQUEST)), made.queue.rows[job]
+        row.claim = replace(row.claim, job=replace(row.claim.job, model="another"))
+        async with made.working():
+            await eventually(lambda: row.released > 0)
+        assert row.error is None
+
+
 async def test_a_worker_that_has_nothing_asks_now_and_then_and_is_woken(tmp_path: Path) -> None:
     async with over(tmp_path) as made, made.working(replace(POLICY, look_s=1e9)) as worker:
         await asyncio.sleep(0.01)
