@@ -122,6 +122,7 @@ async def test_superseded_frames_are_not_billed() -> None:
     ended = events[-1]
     assert isinstance(ended, Ended)
     assert any(isinstance(event, PromptApplied) for event in events)
+    assert ended.usage.superseded > 0
     assert book.frames == ended.usage.frames
     assert {row.tier for row in book.rows.values()} == {"live"}
 
