@@ -177,7 +177,9 @@ class StreamCall:
         failure = failure_of(error, self._new_id())
         if failure.message.startswith("internal error"):
             log.error("ModelStreamInfer failed: %s", failure.message, exc_info=error)
-        message = pb.ModelStreamInferResponse(error_message=failure.message[:_MAX_ERROR_CHARS], infer_response=_empty(asked, asked.model))
+        # Triton's client drops all but the message.
+        said = f"request {asked.id}: {failure.message}" if asked.id else failure.message
+        message = pb.ModelStreamInferResponse(error_message=said[:_MAX_ERROR_CHARS], infer_response=_empty(asked, asked.model))
         await self.respond(message)
 
 

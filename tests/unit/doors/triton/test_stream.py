@@ -98,7 +98,7 @@ async def test_an_error_ends_its_request_and_nothing_else() -> None:
         assert await call.code() is grpc.StatusCode.OK
     errors = {response.infer_response.id: response.error_message for response in found if response.error_message}
     assert set(errors) == {"bad", "who", "both", "none"}
-    assert "inputs.prompt: must hold at least 1 character" in errors["bad"]
+    assert errors["bad"].startswith("request bad: inputs.prompt: must hold at least 1 character")
     assert CONFIG.name in errors["who"]
     assert "outputs: must be frames or video on a stream" in errors["both"]
     assert "sequence_start" in errors["none"]
