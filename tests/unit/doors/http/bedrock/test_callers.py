@@ -71,9 +71,9 @@ def _request(headers: list[tuple[bytes, bytes]]) -> Request:
     return Request({"type": "http", "method": "POST", "path": path.decode(), "raw_path": path, "query_string": b"", "headers": headers})
 
 
-async def who(request: Request, authority: OneKey, body: Body, tmp_path: Path) -> Principal | None:
+async def who(request: Request, authority: OneKey, body: Body, tmp_path: Path, late_s: float = 0.0) -> Principal | None:
     async with core() as made:
-        room = BedrockRoom(services(made, FakeJobDesk(made.intake, tmp_path)), now=lambda: datetime.now(UTC).timestamp())
+        room = BedrockRoom(services(made, FakeJobDesk(made.intake, tmp_path)), now=lambda: datetime.now(UTC).timestamp() + late_s)
         assert isinstance(room, Authenticating)
         return await room.authenticate(request, body.read, authority, Caller())
 
@@ -102,6 +102,14 @@ async def test_the_body_of_a_key_that_is_not_known_is_not_read(tmp_path: Path) -
 
 async def test_a_server_without_keys_takes_any_signature(tmp_path: Path) -> None:
     assert await who(signed("ANY", "dummy"), OneKey(NOBODY, ()), Body(), tmp_path) is NOBODY
+    assert await who(signed("ANY", "dummy"), OneKey(NOBODY, ()), Body(), tmp_path, late_s=86_400.0) is NOBODY
+
+
+async def test_an_old_signature_is_refused_before_the_body_is_read(tmp_path: Path) -> None:
+    body = Body()
+    with pytest.raises(Unauthenticated, match="x-amz-date"):
+        await who(signed(), OneKey(), body, tmp_path, late_s=1000.0)
+    assert body.reads == 0
 
 
 async def test_a_large_body_is_hashed_all_the_same(tmp_path: Path) -> None:
