@@ -65,6 +65,7 @@ class HttpServed:
     stages: FakeStages
     monitor: HealthMonitor
     edge: HttpEdge
+    server: HttpServer
     registry: CollectorRegistry
     client: httpx.AsyncClient
 
@@ -122,13 +123,14 @@ async def http_serving(
     services = Services(intake=intake, runner=runner, jobs=made, batches=batches, authority=authority, public_url=options.public_url)
     every = [*rooms(services, monitor, new_id), *more_rooms]
     edge = HttpEdge(every, authority, metrics, tracing or Tracing(), new_id, options, denials)
-    doors = Doors([HttpServer(edge, replace(options, port=0))], runner, monitor)
+    server = HttpServer(edge, replace(options, port=0))
+    doors = Doors([server], runner, monitor)
     (port,) = await doors.start()
     scheme = "http" if options.tls is None else "https"
     timeout = httpx.Timeout(20)
     async with httpx.AsyncClient(base_url=f"{scheme}://127.0.0.1:{port}", timeout=timeout, trust_env=False, verify=verify) as client:
         try:
-            yield HttpServed(port, doors, runner, intake, desk, stages, monitor, edge, metrics.registry, client)
+            yield HttpServed(port, doors, runner, intake, desk, stages, monitor, edge, server, metrics.registry, client)
         finally:
             await doors.drain(grace_s=0)
             await keeper.aclose()

@@ -87,6 +87,16 @@ async def test_a_server_starts_once_and_stops_only_after_that() -> None:
     await server.stop(0)
 
 
+async def test_no_answer_waits_for_the_callers_acknowledgement() -> None:
+    async with http_serving() as served:
+        _, writer = await served.connect()
+        await eventually(lambda: bool(served.server.connections))
+        (connection,) = served.server.connections
+        accepted = connection.transport.get_extra_info("socket")
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        writer.close()
+
+
 async def test_signals_stay_the_processs_own() -> None:
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     server = HttpServer(Toy(), OPTIONS)
