@@ -16,6 +16,14 @@ class ReaderStalled(HeadraceError):
     """The caller took nothing for so long that its slot goes to another."""
 
 
+class FileTooLarge(HeadraceError):
+    """The encoder cannot make the file as small as the caller needs it."""
+
+    def __init__(self, size: int, most: int) -> None:
+        super().__init__(f"the file has {size} bytes; the caller takes {most}")
+        self.size = size
+
+
 @dataclass(slots=True)
 class Call:
     """One call. Its door fills it in and reads `outcome` at the end.
@@ -43,6 +51,7 @@ _OUTCOMES: dict[type[Exception], str] = {
     SessionMismatch: "unknown",
     SessionMoved: "moved",
     ReaderStalled: "stalled",
+    FileTooLarge: "too_large",
     Unauthenticated: "unauthenticated",
     Forbidden: "forbidden",
     QuotaExceeded: "quota",

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from enum import Enum
 
 from model_core.errors import CapacityExceeded, FieldViolation, HeadraceError, InvalidRequest, StageUnavailable
-from service.call import ReaderStalled, outcome_of
+from service.call import FileTooLarge, ReaderStalled, outcome_of
 from service.identity.principal import Forbidden, QuotaExceeded, Unauthenticated
 from service.jobs.job import IdempotencyConflict, JobNotFound, JobNotReady
 from service.records.store import SessionMismatch, SessionMoved, SessionNotFound
-from service.sessions.file import FileTooLarge
 
 # Long enough for a stage to be replaced, short enough that a viewer still waits.
 UNAVAILABLE_RETRY_S = 2.0

@@ -15,9 +15,9 @@ from doors.wire.models import list_models
 from doors.wire.replies import Reply
 from doors.wire.requests import Orders
 from headrace.v1 import video_pb2 as pb
+from service.call import FileTooLarge
 from service.checks import Limits
 from service.intake import Intake
-from service.sessions.file import FileTooLarge
 from service.sessions.runner import SessionRunner
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["VideoService"].full_name

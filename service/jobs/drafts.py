@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from service.checks import Problems, Validator
 from service.identity.principal import Forbidden, Principal
-from service.jobs.job import JobStatus, NewJob, Presentation
+from service.jobs.job import JobStatus, NewJob
 from service.jobs.rows import as_text, maybe_text, request_text
 from service.jobs.work import JobPolicy, UploadRef
 from service.orders import Doorway, Mode, Order, VideoRequest
@@ -20,7 +20,6 @@ _MAX_KEY_CHARS = 256
 _MAX_LABELS_CHARS = 16 * 1024  # as JSON
 _MAX_SHOWN_CHARS = 64 * 1024
 _MAX_URL_CHARS = 2048
-_SMALLEST, _LARGEST = 16, 4096  # pixels of a side that a file may have
 _NOT_ASKED = ("footage", "codec", "max_lead_seconds")
 
 JobCheck = Callable[[Principal, NewJob, Problems], None]
@@ -102,7 +101,7 @@ class JobChecks:
         doorway = new.doorway if new.doorway.mode is Mode.FILE else replace(new.doorway, mode=Mode.FILE)
         new = replace(new, doorway=doorway, request=replace(new.request, max_lead_seconds=0.0))
         problems = Problems()
-        _check_shape(new.presentation, doorway, problems)
+        self._validator.presentation(new.presentation.width, new.presentation.height, doorway, problems)
         _check_sizes(new, doorway, problems)
         if new.ttl_s is not None and not 0 < new.ttl_s <= self._policy.max_ttl_s:
             problems.add(doorway.path("ttl_s"), f"must be more than 0 and at most {self._policy.max_ttl_s:g} seconds; got {new.ttl_s:g}")
@@ -129,15 +128,6 @@ def request_hash(new: NewJob) -> str:
     asked["destination"] = None if new.destination is None else [new.destination.uri, new.destination.owner, new.destination.layout]
     asked["rest"] = [new.tier.value, new.parent, new.ttl_s]
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
-
-
-def _check_shape(shape: Presentation, doorway: Doorway, problems: Problems) -> None:
-    for name, pixels in (("width", shape.width), ("height", shape.height)):
-        if pixels != 0 and (not _SMALLEST <= pixels <= _LARGEST or pixels % 2):
-            problems.add(doorway.path(name), f"must be an even number from {_SMALLEST} to {_LARGEST}; got {pixels}")
-    if (shape.width == 0) != (shape.height == 0):
-        missing = "width" if shape.width == 0 else "height"
-        problems.add(doorway.path(missing), f"must be given where the other one is; got {shape.width}x{shape.height}")
 
 
 def _check_sizes(new: NewJob, doorway: Doorway, problems: Problems) -> None:

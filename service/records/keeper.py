@@ -88,7 +88,7 @@ class SessionKeeper:
         self._clock = clock
         self.new_token = new_token
         self._complained_at: float | None = None
-        self._writers: set[asyncio.Task[None]] = set()
+        self._writers: dict[asyncio.Task[None], RecordedSession] = {}
         self._parts: tuple[set[RecordedSession], ...] = tuple(set() for _ in range(_PARTS))
         self._rounds: asyncio.Task[None] | None = None
 
@@ -99,6 +99,7 @@ class SessionKeeper:
             SessionNotFound: there is none.
             StageUnavailable: the store is away.
         """
+        await self._last_write(token)
         return await self._read(await self._asked("get", self._store.get(token)))
 
     async def claim(self, token: str, holder: str) -> SessionRecord:
@@ -122,8 +123,8 @@ class SessionKeeper:
         body = asyncio.current_task()
         assert body is not None  # noqa: S101 - a coroutine runs in a task
         writer = asyncio.create_task(self._write(recorded, body))
-        self._writers.add(writer)
-        writer.add_done_callback(self._writers.discard)
+        self._writers[writer] = recorded
+        writer.add_done_callback(self._writers.pop)
         part = min(self._parts, key=len)
         part.add(recorded)
         if self._rounds is None or self._rounds.done():
@@ -149,6 +150,11 @@ class SessionKeeper:
             _, late = await asyncio.wait(self._writers, timeout=2 * self._policy.timeout_s)
             await cancel_and_wait(*late)
         await self._store.aclose()
+
+    async def _last_write(self, token: str) -> None:
+        """A caller may be back before its session, which has just ended here, is written down."""
+        if late := [writer for writer, recorded in self._writers.items() if recorded.token == token and recorded.over]:
+            await asyncio.wait(late, timeout=self._policy.timeout_s)
 
     async def _make_rounds(self) -> None:
         """Until no session is left."""

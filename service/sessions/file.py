@@ -10,11 +10,12 @@ from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from model_core.errors import HeadraceError, StageUnavailable
+from model_core.errors import StageUnavailable
 from model_core.file_parts import Placement, placed
 from model_core.media import FileBound, Mp4Writer
 from model_core.tasks import run_in_thread
 from model_core.types import FrameChunk
+from service.call import FileTooLarge
 from service.clock import Clock
 from service.events import Ended, EndReason, Started, Usage
 from service.sessions.session import ServedSession
@@ -23,14 +24,6 @@ from service.sessions.session import ServedSession
 _FIRST_BYTES = 64 * 1024
 
 log = logging.getLogger(__name__)
-
-
-class FileTooLarge(HeadraceError):
-    """The encoder cannot make the file as small as the caller needs it."""
-
-    def __init__(self, size: int, most: int) -> None:
-        super().__init__(f"the file has {size} bytes; the caller takes {most}")
-        self.size = size
 
 
 @dataclass(frozen=True, slots=True)

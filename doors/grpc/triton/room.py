@@ -31,12 +31,11 @@ from model_core.errors import FieldViolation, InvalidRequest
 from model_core.media import encode_mp4
 from model_core.tasks import run_in_thread
 from model_core.types import Codec
-from service.call import Call
+from service.call import Call, FileTooLarge
 from service.clock import Clock
 from service.events import Ended, Event, Frames, Started, Usage
 from service.intake import Intake
 from service.orders import Mode, Order
-from service.sessions.file import FileTooLarge
 from service.sessions.runner import SessionRunner
 
 NAME = "triton"

@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 
 from model_core.errors import InvalidRequest, StageUnavailable
-from service.call import Call, ReaderStalled, taken_within
+from service.call import Call, FileTooLarge, ReaderStalled, taken_within
 from service.checks import Problems
 from service.controls import ChangePrompt, Control, Pause, Resume, Stop
 from service.events import (
@@ -25,7 +25,6 @@ from service.events import (
     Usage,
 )  # fmt: skip
 from service.orders import Doorway, Mode, Order, ResumeRequest, VideoRequest
-from service.sessions.file import FileTooLarge
 from tests.core import Core, core
 from tests.fakes import FakeStages, eventually
 

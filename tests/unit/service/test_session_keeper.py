@@ -13,7 +13,7 @@ from model_core.pipeline import Session
 from observability.metrics import Metrics
 from service.clock import MonotonicClock
 from service.records.keeper import KeeperPolicy, SessionKeeper
-from service.records.store import Lease, LeaseState, SessionMoved
+from service.records.store import Lease, LeaseState, SessionMoved, SessionNotFound
 from tests.fakes import eventually
 from tests.stores import FakeStore
 
@@ -91,3 +91,26 @@ async def test_a_record_that_the_store_has_lost_is_written_again() -> None:
         await kept.store.delete("t3", "me")
         await eventually(lambda: len(kept.store.puts) == SESSIONS + 1)
         assert await kept.store.get("t3") == b"record"
+
+
+class SlowWrites(FakeStore):
+    """Each write comes to the store late; a read does not wait for it."""
+
+    async def put(self, token: str, holder: str, record: bytes, ttl_s: float) -> LeaseState:
+        for _ in range(20):
+            await asyncio.sleep(0)
+        return await super().put(token, holder, record, ttl_s)
+
+
+async def test_a_session_is_found_although_its_last_write_is_still_under_way() -> None:
+    store = SlowWrites()
+    policy = KeeperPolicy(ttl_s=60, write_every_s=60, timeout_s=5)
+    keeper = SessionKeeper(store, policy, Metrics(CollectorRegistry()), MonotonicClock(), lambda: "")
+    with pytest.raises(ConnectionError):
+        async with keeper.keeping("token", "me", cast("Session", Still())):
+            raise ConnectionError
+    assert store.puts == []
+    with pytest.raises(SessionNotFound, match="cannot be read"):  # the record is there; it is none that can be read
+        await keeper.find("token")
+    assert store.puts == [b"record"]
+    await keeper.aclose()

@@ -31,9 +31,9 @@ def violations(new: NewJob, principal: Principal = ALICE, checks: JobChecks = CH
 @pytest.mark.parametrize(
     ("changes", "field", "limit"),
     [
-        ({"presentation": Presentation(1281, 720)}, "width", "must be an even number from 16 to 4096; got 1281"),
-        ({"presentation": Presentation(1280, 8192)}, "height", "must be an even number from 16 to 4096; got 8192"),
-        ({"presentation": Presentation(1280, 0)}, "height", "must be given where the other one is; got 1280x0"),
+        ({"presentation": Presentation(1281, 720)}, "width", "must be an even number of pixels from 16 to 3840; got 1281"),
+        ({"presentation": Presentation(1280, 8192)}, "height", "must be an even number of pixels from 16 to 3840; got 8192"),
+        ({"presentation": Presentation(1280, 0)}, "height", "must be an even number of pixels from 16 to 3840; got 0"),
         ({"ttl_s": 0.0}, "ttl_s", "must be more than 0 and at most 5000 seconds; got 0"),
         ({"ttl_s": float("nan")}, "ttl_s", "got nan"),
         ({"ttl_s": 5001.0}, "ttl_s", "got 5001"),

@@ -9,14 +9,13 @@ from contextlib import suppress
 import pytest
 
 from model_core.errors import InvalidRequest, StageUnavailable
-from service.call import Call
+from service.call import Call, FileTooLarge
 from service.controls import ChangePrompt, Control, Stop
 from service.events import Ended, Event, Frames, PromptApplied, Started, Usage
 from service.identity.principal import Means, Principal
 from service.ledger.account import cut
 from service.ledger.interface import AuditEntry, Kind, Outcome, UsageRow
 from service.orders import Doorway, Mode, Order, ResumeRequest, VideoRequest
-from service.sessions.file import FileTooLarge
 from tests.core import Core, core
 from tests.fakes import FakeDenoiser, FakeStages, eventually
 
