@@ -108,7 +108,7 @@ async def test_a_body_that_comes_too_slowly_is_refused_and_nothing_is_held(pause
 @pytest.mark.parametrize("declared", [True, False])
 async def test_a_body_that_is_too_large_is_refused(declared: bool) -> None:
     data = b" " * 150_000
-    async with http_serving(options=QUICK) as served:
+    async with http_serving(options=replace(OPTIONS, max_body_bytes=100_000)) as served:
         content = data if declared else _in_parts(data)
         answer = await served.client.post("/v1/stream", content=content)
         assert answer.status_code == 413
