@@ -174,7 +174,8 @@ async def test_no_caller_adds_a_series() -> None:
     assert after == before
     named = [(name, m) for m in CATALOGUE for name in (m.full, *([f"{PREFIX}_{m.formerly}"] if m.formerly else []))]
     allowed = {(name, label.name): set(label.values) for name, m in named for label in m.labels}
-    bounded = {"tenant": set(TENANTS), "level": {"1", "2"}, "model": {served.stages.config.name}, "door": {"grpc"}}
+    rpcs = {method.name for method in pb.DESCRIPTOR.services_by_name["VideoService"].methods}
+    bounded = {"tenant": set(TENANTS), "level": {"1", "2"}, "model": {served.stages.config.name}, "door": {"grpc"}, "rpc": rpcs}
     for name, labels in after:
         metric = name.removesuffix("_bucket").removesuffix("_count").removesuffix("_sum").removesuffix("_created")
         for label, value in labels:
