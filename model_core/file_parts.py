@@ -18,7 +18,9 @@ from av.video.reformatter import Interpolation
 
 from model_core.media import FILE_OPTIONS, Frames, mp4_boxes, mux_fragment
 
-_PART_OPTIONS = FILE_OPTIONS | {"bf": "0"}
+# One thread, or the bytes would depend on how many cores there are. No mbtree: with it, x264 gives the same pictures other bytes now and
+# then, where other threads of the process use memory meanwhile; see docs/other-software.md.
+_PART_OPTIONS = FILE_OPTIONS | {"bf": "0", "threads": "1", "x264-params": "mbtree=0"}
 # Without the last two, the bytes would depend on the instructions that the processor has.
 _SCALING = (
     Interpolation.BICUBIC
