@@ -36,7 +36,7 @@ def scaled(least: int, most: int) -> dict[str, object]:
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Overrides:
     folder = tmp_path_factory.mktemp("flags")
-    base = replace(overrides(folder, free_port()), metrics_port=free_port())
+    base = replace(overrides(folder, free_port()), metrics_port=free_port(), http_port=free_port())
     args = {**base.args, "admission": {"mode": "none"}, "engine": {"slots": SLOTS, "batch_buckets": [1, 2]}, "scale_to_zero": True}
     blocks = {"TextEncoder": scaled(1, 1), "Denoiser": scaled(0, 3), "Decoder": scaled(0, 2), "FrontDoor": scaled(1, 1)}
     return replace(base, args=args, deployments=blocks, scaling=PACE)

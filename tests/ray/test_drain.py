@@ -22,7 +22,7 @@ SECONDS = 40.0
 GRACE_S = 60.0  # a replica that hands nothing over would stay this long
 
 
-def settings(folder: Path, ports: tuple[int, int], replicas: int, cpus: float) -> Overrides:
+def settings(folder: Path, ports: tuple[int, int, int], replicas: int, cpus: float) -> Overrides:
     """`replicas` denoisers; another share of `cpus` makes Serve replace them."""
     base = overrides(folder, ports[0])
     pinned = {
@@ -31,16 +31,17 @@ def settings(folder: Path, ports: tuple[int, int], replicas: int, cpus: float) -
         "ray_actor_options": {"num_cpus": cpus},
         "graceful_shutdown_timeout_s": GRACE_S,
     }
-    return replace(base, metrics_port=ports[1], args={**base.args, "admission": {"mode": "none"}}, deployments={"Denoiser": pinned})
+    base = replace(base, metrics_port=ports[1], http_port=ports[2])  # another port would be another front door
+    return replace(base, args={**base.args, "admission": {"mode": "none"}}, deployments={"Denoiser": pinned})
 
 
 @pytest.fixture(scope="module")
-def ports() -> tuple[int, int]:
-    return free_port(), free_port()
+def ports() -> tuple[int, int, int]:
+    return free_port(), free_port(), free_port()
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory, ports: tuple[int, int]) -> Iterator[Cluster]:
+def cluster(tmp_path_factory: pytest.TempPathFactory, ports: tuple[int, int, int]) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("flags")
     with start_local(None, settings(folder, ports, 2, 0.01)) as app:
         cluster = Cluster(app, folder)
@@ -54,7 +55,7 @@ async def pids(cluster: Cluster) -> set[int]:
 
 @pytest.mark.parametrize(("replicas", "cpus"), [(2, 0.02), (1, 0.02)], ids=["redeployed", "scaled down"])
 async def test_draining_denoisers_loses_no_frame_and_waits_for_no_stream(
-    cluster: Cluster, ports: tuple[int, int], replicas: int, cpus: float
+    cluster: Cluster, ports: tuple[int, int, int], replicas: int, cpus: float
 ) -> None:
     before = await pids(cluster)
     assert len(before) == 2
