@@ -53,13 +53,13 @@ _FINISHED = Finished(size_bytes=100_000, sha256="0" * 64, usage=Usage(fps=24, fr
 
 
 class NoFiles:
-    """A `JobFiles` without files."""
+    """A `JobFiles` for jobs that have no upload and whose result nobody fetches."""
 
     async def put_upload(self, job_id: str, data: bytes) -> str:
-        raise NotImplementedError
+        raise RuntimeError(f"job {job_id} must have no upload here; got {len(data)} bytes")
 
     async def content(self, job: Job, variant: Variant) -> Content:
-        raise NotImplementedError
+        raise RuntimeError(f"nobody fetches the {variant.value} of job {job.id} here")
 
     async def remove(self, job_id: str, *, keep_result: bool = False) -> None: ...
 

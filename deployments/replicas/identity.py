@@ -60,12 +60,12 @@ def identity(settings: IdentitySettings, database: Database | None, clock: Clock
         return Identity(OpenDoor(proxies, time.time, settings.open_buckets), NoQuotas())
 
     # Only now: with keys off none of these libraries is needed.
-    from service.identity.authority import Doorkeeper  # noqa: PLC0415
-    from service.identity.job_limits import JobLimits  # noqa: PLC0415
-    from service.identity.keys import Keyring  # noqa: PLC0415
-    from service.identity.known_keys import KnownKeys  # noqa: PLC0415
-    from service.identity.quotas import TenantQuotas  # noqa: PLC0415
-    from service.identity.tokens import ClientTokens  # noqa: PLC0415
+    from service.identity.authority import Doorkeeper  # noqa: PLC0415 - only where callers are asked who they are
+    from service.identity.job_limits import JobLimits  # noqa: PLC0415 - only where callers are asked who they are
+    from service.identity.keys import Keyring  # noqa: PLC0415 - only where callers are asked who they are
+    from service.identity.known_keys import KnownKeys  # noqa: PLC0415 - only where callers are asked who they are
+    from service.identity.quotas import TenantQuotas  # noqa: PLC0415 - only where callers are asked who they are
+    from service.identity.tokens import ClientTokens  # noqa: PLC0415 - only where callers are asked who they are
 
     master, keys = master_secret(settings, environment), None
     if settings.keys == "required":
@@ -87,7 +87,7 @@ def identity(settings: IdentitySettings, database: Database | None, clock: Clock
 
 def master_secret(settings: IdentitySettings, environment: Mapping[str, str]) -> Master | None:
     """None where the environment has none. Raises ValueError: it is too short. The message holds nothing of it."""
-    from service.identity.keys import Master  # noqa: PLC0415
+    from service.identity.keys import Master  # noqa: PLC0415 - only where callers are asked who they are
 
     secret = environment.get(settings.master_variable) if settings.master_variable else None
     if not secret:
@@ -99,8 +99,8 @@ def master_secret(settings: IdentitySettings, environment: Mapping[str, str]) ->
 
 
 def _issuer(settings: JwtSettings, cache_s: float, clock: Clock) -> IssuerTokens:
-    from service.identity.jwks import IssuerKeys, fetched_from  # noqa: PLC0415
-    from service.identity.tokens import IssuerPolicy, IssuerTokens  # noqa: PLC0415
+    from service.identity.jwks import IssuerKeys, fetched_from  # noqa: PLC0415 - only where callers are asked who they are
+    from service.identity.tokens import IssuerPolicy, IssuerTokens  # noqa: PLC0415 - only where callers are asked who they are
 
     policy = IssuerPolicy(
         issuer=settings.issuer, audiences=settings.audience, algorithms=settings.algorithms, tenant_claim=settings.tenant_claim,
