@@ -14,7 +14,7 @@ from model_core.errors import InvalidRequest, StageUnavailable
 from service.database.engine import Database
 from service.database.schema import JOBS, OUTBOX
 from service.identity.principal import Principal, QuotaExceeded
-from service.jobs.batches import Batch
+from service.jobs.batches import Batch, read_rows
 from service.jobs.job import IdempotencyConflict, JobError, JobNotFound, JobNotReady, JobQuery, JobStatus, NewJob, Variant
 from tests.jobs import ALICE, BOB, FINISHED, LEASE_S, Jobs, new_job
 
@@ -274,6 +274,15 @@ async def test_a_batch_is_queued_wholly_and_in_order(jobs: Jobs) -> None:
     with pytest.raises(JobNotFound, match="no batch"):
         await jobs.desk.batch(BOB, batch)
     assert [line async for line in jobs.desk.manifest(BOB, batch)] == []
+
+
+async def test_labels_of_a_row_may_be_any_text_of_json(jobs: Jobs) -> None:
+    """No database has NUL or half a surrogate pair in a text."""
+    rows = read_rows(rb'{"prompt": "a ball", "labels": {"nul": "\u0000", "half": "\ud800"}}', "own")
+    batch = await jobs.desk.submit_batch(ALICE, rows)
+    (job,) = (await jobs.desk.list(ALICE, JobQuery(batch=batch))).jobs
+    assert job.labels == {"nul": "\0", "half": "\ud800"}
+    assert len([line async for line in jobs.desk.manifest(ALICE, batch)]) == 1
 
 
 async def test_a_batch_with_a_bad_row_makes_no_job(database: Database) -> None:
