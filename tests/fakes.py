@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import heapq
+import math
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -68,6 +69,10 @@ class ManualClock:
     @property
     def sleepers(self) -> int:
         return sum(not future.done() for _, _, future in self._sleepers)
+
+    def wakes_in(self, seconds: float) -> bool:
+        """Whether somebody sleeps who is due in exactly so long. Wait for it before time moves, or he may begin to sleep only then."""
+        return any(not future.done() and math.isclose(due, self._now + seconds) for due, _, future in self._sleepers)
 
     async def advance(self, seconds: float) -> None:
         """Move on by `seconds`, waking who is due, in order, and let what follows from it run."""

@@ -214,6 +214,7 @@ async def test_live_tells_its_usage_each_second_but_not_while_paused() -> None:
         reading = asyncio.create_task(read())
         await eventually(lambda: kinds.count("Frames") == 2)
         for ticks in (1, 2):
+            await eventually(lambda: clock.wakes_in(1.0))  # the client may have the last tick before its writer sleeps again
             await clock.advance(1.0)
             await eventually(lambda ticks=ticks: len(usage) == ticks)  # type: ignore[misc]
         await session.pause()
@@ -222,6 +223,7 @@ async def test_live_tells_its_usage_each_second_but_not_while_paused() -> None:
         await session.resume()
         await eventually(lambda: "Resumed" in kinds)
         assert len(usage) == 2
+        await eventually(lambda: clock.wakes_in(1.0))
         await clock.advance(1.0)
         await eventually(lambda: len(usage) == 3)
         await session.stop()
