@@ -319,15 +319,19 @@ class AdmissionControl:
             del self._kinds[kind]
 
     def _move_to(self, brownout: BrownOut) -> None:
-        """The level is another one at once; those that run follow one by one, since each opens a new leg, which takes its replica time."""
+        """The level is another one at once, and those that run follow; see `_turn`."""
         if brownout.level != self._brownout.level:
             self._brownout = brownout
             self._behind = {key: None for key, session in self._running.items() if self._level_steps(session) != session.steps}
         self._turn()
 
     def _turn(self) -> None:
-        while self._behind and self._turns >= 1.0:
-            self._turns -= 1.0
+        """One by one, since each opens a new leg, which takes its replica time. But as many at once as it takes until all are in real time.
+
+        So it is when replicas are lost: what those who run would miss while they wait for their turn is more than their legs cost.
+        """
+        while self._behind and (self._turns >= 1.0 or self._overloaded()):
+            self._turns = max(0.0, self._turns - 1.0)
             key = next(iter(self._behind))
             del self._behind[key]
             session = self._running[key]
@@ -335,6 +339,14 @@ class AdmissionControl:
             session.steps = self._level_steps(session)
             self._count(session, 1)
             self._changes += [Change(each, session.steps, admitted=False) for each in session.keys]
+
+    def _overloaded(self) -> bool:
+        """Whether those that run are late with the steps that they have now."""
+        given = Counter({self.config.default_steps: self._capacity.others} if self._capacity.others else {})
+        for (ask, steps), number in self._kinds.items():
+            if ask.paced:
+                given[steps] += number
+        return self._capacity.load(given) > self.config.brownout.overload
 
     def _level_steps(self, session: _Session) -> int:
         return self.config.brownout.steps(session.ask.steps, self._brownout.level) if session.ask.paced else session.steps

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from autoscaling.reports import ProcessStatistics
 
-_YIELDING = 5  # steps of niceness: a third of the share of CPU time of a process that does not yield, where there is not enough for both
+_YIELDING = 10  # steps of niceness: a tenth of the share of CPU time of a process that does not yield, where there is not enough for both
 _LOWEST = 19  # nice(2)
 _CAP_SYS_NICE = 1 << 23  # capabilities(7)
 _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # mallopt(3)

@@ -261,3 +261,18 @@ def test_nobody_in_line_starves(tenants: list[str]) -> None:
         if not patient:
             return
     pytest.fail(f"{len(patient)} still wait")
+
+
+def test_when_replicas_are_lost_as_many_follow_at_once_as_it_takes_to_be_in_real_time() -> None:
+    """A session that waits for its turn with too many steps makes all of them late."""
+    control = AdmissionControl(CONFIG, capacity(48), now=0.0)
+    for key in range(10):
+        control.arrive(key, LIVE, 0.0, 0.0)
+    assert control.changes() == []  # 12 fit
+    control.observe(capacity(), 1.0)  # half of the replicas are gone: 6 fit with 4 steps, 12 with 2
+    assert control.statistics().level == 2
+    at_once = control.changes()
+    assert {change.steps for change in at_once} == {2}
+    lowered, bound = len(at_once), CONFIG.brownout.overload
+    assert capacity().load({2: lowered, 4: 10 - lowered}) <= bound
+    assert capacity().load({2: lowered - 1, 4: 11 - lowered}) > bound  # and no more than that
