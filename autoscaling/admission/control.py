@@ -13,41 +13,17 @@ door and a simulator drive the same object.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from autoscaling.admission.brownout import BrownOut
 from autoscaling.admission.decide import AdmissionConfig, Admit, Ask, Decision, Reject, View, Wait, decide
 from autoscaling.admission.fairness import FairShares, Waiter
 from autoscaling.admission.lengths import Lengths
+from autoscaling.admission.sessions import KnownSession
 from autoscaling.capacity.profile import Capacity
 from autoscaling.reports import ControlStatistics
 
 _NOBODY = -1  # no key
-
-
-@dataclass(slots=True)
-class _Session:
-    """One session, which several calls may hold for a moment: the one that serves it, and one that takes it over.
-
-    Attributes:
-        steps: 0 while it does not run.
-        keys: of the calls.
-        name: what else it is known by.
-        still: of the calls, those whose viewer stands still. The session pauses while that are all of them.
-        paused_at: since when it pauses, while it holds its slot.
-        held_s, played_from: how much of `hold_s` earlier pauses have taken, as of the end of the last one.
-        ended: it paused for too long, and could not be kept.
-    """
-
-    ask: Ask
-    steps: int
-    keys: list[int]
-    name: str
-    still: set[int] = field(default_factory=set)
-    paused_at: float | None = None
-    held_s: float = 0.0
-    played_from: float = 0.0
-    ended: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +45,10 @@ class AdmissionControl:
         self._now = now
         self._brownout = BrownOut()
         self._shares = {True: FairShares(), False: FairShares()}  # of each line: paced sessions, and jobs
-        self._running: dict[int, _Session] = {}
+        self._running: dict[int, KnownSession] = {}
         self._kinds: Counter[tuple[Ask, int]] = Counter()  # of those that run, by what they asked for and the steps that they have
-        self._line: dict[int, _Session] = {}  # in order of arrival
-        self._aside: dict[int, _Session] = {}
+        self._line: dict[int, KnownSession] = {}  # in order of arrival
+        self._aside: dict[int, KnownSession] = {}
         self._paused: dict[int, None] = {}  # of those that run
         self._first: dict[int, int] = {}  # of a further call of a session, the key that it has in the above
         self._named: dict[str, int] = {}
@@ -91,7 +67,7 @@ class AdmissionControl:
         self._arrivals += ask.paced
         if (here := self._known(name)) is not None and _alike(here.ask, ask):
             return self._take_part(key, here)
-        self._line_up(key, _Session(ask, 0, [key], name))
+        self._line_up(key, KnownSession(ask, 0, [key], name))
         decision = self._decide(key, jitter, own=here is not None and here.ask.tenant == ask.tenant)
         match decision:
             case Reject():
@@ -209,14 +185,14 @@ class AdmissionControl:
             self._put_aside(key, self._stop_running(key))
         return bool(late)
 
-    def _put_aside(self, key: int, session: _Session) -> None:
+    def _put_aside(self, key: int, session: KnownSession) -> None:
         tenant, kept = session.ask.tenant, [other.ask.tenant for other in self._aside.values() if not other.ended]
         session.ended = len(kept) >= self.config.max_aside or kept.count(tenant) >= self.config.places_aside(tenant)
         session.paused_at, session.steps = None, 0
         self._aside[key] = session
         self._changes += [Change(each, 0, admitted=False, ended=session.ended) for each in session.keys]
 
-    def _stand_still(self, key: int, session: _Session) -> None:
+    def _stand_still(self, key: int, session: KnownSession) -> None:
         """It pauses from now on, if none of its calls plays."""
         if session.still.issuperset(session.keys):
             if key in self._running and session.paused_at is None:
@@ -226,7 +202,7 @@ class AdmissionControl:
             elif key in self._line:  # it had been set aside before it was to be taken over
                 self._put_aside(key, self._line.pop(key))
 
-    def _stop_running(self, key: int) -> _Session:
+    def _stop_running(self, key: int) -> KnownSession:
         session = self._running.pop(key)
         self._behind.pop(key, None)
         self._paused.pop(key, None)
@@ -250,19 +226,19 @@ class AdmissionControl:
                 return decision
         return Wait(1 + self._order(paced=self._line[key].ask.paced).index(key))
 
-    def _known(self, name: str) -> _Session | None:
+    def _known(self, name: str) -> KnownSession | None:
         return self._find(self._named[name]) if name in self._named else None
 
-    def _find(self, key: int) -> _Session | None:
+    def _find(self, key: int) -> KnownSession | None:
         return self._running.get(key) or self._line.get(key) or self._aside.get(key)
 
-    def _take_part(self, key: int, session: _Session) -> Decision:
+    def _take_part(self, key: int, session: KnownSession) -> Decision:
         first = self._first.get(session.keys[0], session.keys[0])
         session.keys.append(key)
         self._first[key] = first
         return self._go_on(first)
 
-    def _gone(self, key: int, session: _Session) -> None:
+    def _gone(self, key: int, session: KnownSession) -> None:
         """Remove a session that no call holds any more."""
         if key in self._running:
             self._stop_running(key)
@@ -273,7 +249,7 @@ class AdmissionControl:
         if self._named.get(session.name) == key:
             del self._named[session.name]
 
-    def _line_up(self, key: int, session: _Session) -> None:
+    def _line_up(self, key: int, session: KnownSession) -> None:
         paced, tenant = session.ask.paced, session.ask.tenant
         if self._line and tenant not in (waiting := self._waiting_tenants(paced=paced)) and waiting:
             self._shares[paced].join(tenant)
@@ -311,7 +287,7 @@ class AdmissionControl:
         self._running[key] = session
         self._count(session, 1)
 
-    def _count(self, session: _Session, change: int) -> None:
+    def _count(self, session: KnownSession, change: int) -> None:
         kind = session.ask, session.steps
         if number := self._kinds[kind] + change:
             self._kinds[kind] = number
@@ -348,7 +324,7 @@ class AdmissionControl:
                 given[steps] += number
         return self._capacity.load(given) > self.config.brownout.overload
 
-    def _level_steps(self, session: _Session) -> int:
+    def _level_steps(self, session: KnownSession) -> int:
         return self.config.brownout.steps(session.ask.steps, self._brownout.level) if session.ask.paced else session.steps
 
     def _turns_per_s(self) -> float:
