@@ -21,11 +21,12 @@ from model_core.config import MillraceConfig
 from model_core.diffusion.flow_match import chunk_noise
 from model_core.nn.causal_dit import CausalDiT, TextCondition
 from model_core.nn.vae import VAE
+from model_core.quality.detect import Reading, join, read
+from model_core.quality.words import MOTIONS, RADII, SPEEDS
 from training.captions import Embed
-from training.detect import Reading, join, read
 from training.rollout import decode, reconstruct, rollout
 from training.scores import ALL, ATTRIBUTES, Loss, Quantiles, Report, Row, Share
-from training.world import MOTIONS, RADII, SPEEDS, Scene, caption, centres_of_screen, combinations, scene_tensor, steady_clip
+from training.world import Scene, caption, centres_of_screen, combinations, scene_tensor, steady_clip
 
 WINDOW_CHUNKS = 5  # 40 frames: what "first" and "last" mean in a long roll-out
 SWITCH_CHUNK = 3  # index of the first chunk with the second prompt

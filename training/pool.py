@@ -11,8 +11,9 @@ from torch import Tensor
 
 from model_core.config import MillraceConfig
 from model_core.nn.vae import VAE
+from model_core.quality.words import SIZE
 from training.captions import CaptionBank
-from training.world import SIZE, clip
+from training.world import clip
 
 _CLIPS_AT_ONCE = 256
 

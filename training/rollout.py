@@ -11,7 +11,7 @@ from torch import Tensor
 from model_core.diffusion.flow_match import euler_step, timesteps
 from model_core.nn.causal_dit import MASKED, CausalDiT, KeyValue, TextCondition
 from model_core.nn.vae import VAE
-from training.world import SIZE
+from model_core.quality.words import SIZE
 
 
 def take(text: TextCondition, rows: Tensor) -> TextCondition:

@@ -24,8 +24,8 @@ from model_core.families.sentence import SentenceEmbedder
 from model_core.nn.causal_dit import MASKED, CausalDiT, KeyValue, TextCondition
 from model_core.nn.vae import VAE
 from model_core.presets import millrace_64
+from model_core.quality.detect import read
 from training.captions import Embed, build_bank
-from training.detect import read
 from training.optim import make_optimizers
 from training.pool import Batch, Pool
 from training.rollout import decode, rollout, take

@@ -19,11 +19,12 @@ from torch import Tensor
 from model_core.config import MillraceConfig
 from model_core.nn.vae import VAE
 from model_core.presets import millrace_64
-from training.detect import read
+from model_core.quality.detect import read
+from model_core.quality.words import SIZE
 from training.optim import make_optimizers
 from training.rollout import reconstruct
 from training.run import Run, average
-from training.world import SIZE, clip, random_scene, scene_tensor, steady_clip
+from training.world import clip, random_scene, scene_tensor, steady_clip
 
 FRAMES = 16  # of a training clip
 

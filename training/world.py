@@ -8,55 +8,30 @@ Attributes that a caption leaves out take a fixed default, so a short prompt has
 from __future__ import annotations
 
 import itertools
-import math
 import random
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-SIZE = 64
-COLOURS: dict[str, tuple[int, int, int]] = {
-    "red": (228, 40, 44), "orange": (250, 140, 20), "yellow": (250, 228, 50), "green": (52, 190, 76),
-    "blue": (56, 104, 240), "purple": (152, 64, 208), "pink": (252, 140, 200), "white": (248, 248, 248),
-}  # fmt: skip
-BACKGROUNDS: dict[str, tuple[int, int, int]] = {
-    "black": (14, 14, 18), "gray": (112, 112, 118), "navy": (22, 30, 92), "dark green": (14, 74, 44),
-    "brown": (92, 56, 32), "cream": (238, 226, 190), "sky blue": (150, 205, 240), "maroon": (84, 16, 36),
-}  # fmt: skip
-SHAPES = ("circle", "square", "triangle", "star", "ring", "cross")
-MOTIONS = ("right", "left", "up", "down", "still", "circling")
-SPEEDS = (0.7, 1.2, 2.0)  # pixels a frame: slowly, unsaid, quickly
-RADII = (9.5, 12.0, 14.5)  # pixels: small, unsaid, large
-ORBIT = 12.0  # radius of "circling" in pixels
+from model_core.quality.shapes import BACKGROUND_TABLE, COLOUR_TABLE, coverage
+from model_core.quality.words import (
+    BACKGROUND_WORDS,
+    BACKGROUNDS,
+    COLOUR_WORDS,
+    COLOURS,
+    MOTION_WORDS,
+    MOTIONS,
+    ORBIT,
+    RADII,
+    SHAPE_WORDS,
+    SHAPES,
+    SIZE,
+    SPEEDS,
+)
+
 MIN_CONTRAST = 110.0  # RGB distance below which a colour and a background are never paired
 
-COLOUR_TABLE = torch.tensor(list(COLOURS.values()), dtype=torch.float32) / 255
-BACKGROUND_TABLE = torch.tensor(list(BACKGROUNDS.values()), dtype=torch.float32) / 255
-
-_COLOUR_WORDS = {
-    "red": ("red", "red", "scarlet", "crimson"), "orange": ("orange", "orange", "tangerine"), "yellow": ("yellow", "yellow", "golden"),
-    "green": ("green", "green", "emerald"), "blue": ("blue", "blue", "azure"), "purple": ("purple", "purple", "violet"),
-    "pink": ("pink", "pink", "rose"), "white": ("white", "white", "snow white"),
-}  # fmt: skip
-_BACKGROUND_WORDS = {
-    "black": ("black", "black", "pitch black"), "gray": ("gray", "gray", "grey"), "navy": ("navy", "dark blue", "navy blue"),
-    "dark green": ("dark green", "dark green", "forest green"), "brown": ("brown", "brown", "dark brown"),
-    "cream": ("cream", "cream", "beige"), "sky blue": ("sky blue", "light blue", "sky"), "maroon": ("maroon", "dark red", "maroon"),
-}  # fmt: skip
-_SHAPE_WORDS = {
-    "circle": ("circle", "circle", "ball", "disc", "dot"), "square": ("square", "square", "box", "block"),
-    "triangle": ("triangle", "triangle", "pyramid"), "star": ("star", "star"), "ring": ("ring", "ring", "donut", "hoop"),
-    "cross": ("cross", "cross", "plus sign"),
-}  # fmt: skip
-_MOTION_WORDS = {
-    "right": ("moving right", "moving to the right", "sliding right", "drifting to the right", "flying right"),
-    "left": ("moving left", "moving to the left", "sliding left", "drifting to the left", "flying left"),
-    "up": ("moving up", "rising", "floating upwards", "going up", "climbing"),
-    "down": ("moving down", "falling", "sinking", "going down", "dropping"),
-    "still": ("standing still", "not moving", "at rest", "staying in place"),
-    "circling": ("circling", "moving in circles", "orbiting", "going round and round"),
-}
 _SPEED_WORDS = (("slowly",), ("",), ("quickly", "fast"))
 _SIZE_WORDS = (("small", "small", "little", "tiny"), ("", "", "medium"), ("large", "big", "large", "huge"))
 _TEMPLATES = (
@@ -73,7 +48,7 @@ _TEMPLATES = (
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Indices into the tables above."""
+    """Indices into the tables of `model_core.quality.words`."""
 
     colour: int
     shape: int
@@ -114,14 +89,14 @@ def combinations(*, held_out: bool) -> list[Scene]:
 
 def caption(scene: Scene, rng: random.Random) -> str:
     """One of many ways to say the scene."""
-    motion = rng.choice(_MOTION_WORDS[MOTIONS[scene.motion]])
+    motion = rng.choice(MOTION_WORDS[MOTIONS[scene.motion]])
     speed = rng.choice(_SPEED_WORDS[scene.speed])
     motion = rng.choice((f"{motion} {speed}", f"{speed} {motion}")) if speed else motion
     words = {
         "size": rng.choice(_SIZE_WORDS[scene.size]), "motion": motion,
-        "colour": rng.choice(_COLOUR_WORDS[list(COLOURS)[scene.colour]]),
-        "shape": rng.choice(_SHAPE_WORDS[SHAPES[scene.shape]]),
-        "bg": rng.choice(_BACKGROUND_WORDS[list(BACKGROUNDS)[scene.background]]),
+        "colour": rng.choice(COLOUR_WORDS[list(COLOURS)[scene.colour]]),
+        "shape": rng.choice(SHAPE_WORDS[SHAPES[scene.shape]]),
+        "bg": rng.choice(BACKGROUND_WORDS[list(BACKGROUNDS)[scene.background]]),
     }  # fmt: skip
     return " ".join(rng.choice(_TEMPLATES).format(**words).split())
 
@@ -141,12 +116,12 @@ def short_caption(rng: random.Random) -> tuple[Scene, str]:
         if scene.held_out() or not scene.has_contrast():
             continue
         text = f"a {rng.choice(_SIZE_WORDS[scene.size])}"
-        text += f" {rng.choice(_COLOUR_WORDS[list(COLOURS)[scene.colour]])}" if say_colour else ""
-        text += f" {rng.choice(_SHAPE_WORDS[SHAPES[scene.shape]])}"
+        text += f" {rng.choice(COLOUR_WORDS[list(COLOURS)[scene.colour]])}" if say_colour else ""
+        text += f" {rng.choice(SHAPE_WORDS[SHAPES[scene.shape]])}"
         if say_motion:
-            text += f" {rng.choice(_MOTION_WORDS[MOTIONS[scene.motion]])} {rng.choice(_SPEED_WORDS[scene.speed])}"
+            text += f" {rng.choice(MOTION_WORDS[MOTIONS[scene.motion]])} {rng.choice(_SPEED_WORDS[scene.speed])}"
         if say_background:
-            text += f" on a {rng.choice(_BACKGROUND_WORDS[list(BACKGROUNDS)[scene.background]])} background"
+            text += f" on a {rng.choice(BACKGROUND_WORDS[list(BACKGROUNDS)[scene.background]])} background"
         return scene, " ".join(text.split())
 
 
@@ -185,53 +160,6 @@ def trajectory(attributes: Tensor, start: Tensor, frames: int, switch_frame: Ten
         velocity = torch.where(active[..., None], moving, velocity)
     steps = torch.cat((torch.zeros_like(velocity[:, :1]), velocity[:, 1:]), 1)
     return start[:, None] + steps.cumsum(1)
-
-
-def _circle(y: Tensor, x: Tensor, r: Tensor) -> Tensor:
-    return (y * y + x * x).sqrt() - r
-
-
-def _square(y: Tensor, x: Tensor, r: Tensor) -> Tensor:
-    return torch.maximum(y.abs(), x.abs()) - 0.86 * r
-
-
-def _triangle(y: Tensor, x: Tensor, r: Tensor) -> Tensor:
-    side = math.sqrt(3) / 2
-    return torch.maximum(y, side * x.abs() - 0.5 * y) - 0.62 * r
-
-
-def _star(y: Tensor, x: Tensor, r: Tensor) -> Tensor:
-    distance, angle = (y * y + x * x).sqrt(), torch.atan2(x, -y)
-    sector = 2 * math.pi / 5
-    folded = (angle + sector / 2).remainder(sector) - sector / 2
-    px, py = distance * folded.abs().sin(), distance * folded.cos()
-    outer, inner = 1.22 * r, 0.6 * r
-    ex, ey = inner * math.sin(sector / 2), inner * math.cos(sector / 2) - outer
-    return (px * -ey + (py - outer) * ex) / (ex * ex + ey * ey).sqrt()
-
-
-def _ring(y: Tensor, x: Tensor, r: Tensor) -> Tensor:
-    distance = (y * y + x * x).sqrt()
-    return torch.maximum(distance - 1.05 * r, 0.58 * r - distance)
-
-
-def _cross(y: Tensor, x: Tensor, r: Tensor) -> Tensor:
-    arm, reach = 0.34 * r, 1.05 * r
-    return torch.minimum(torch.maximum(y.abs() - reach, x.abs() - arm), torch.maximum(x.abs() - reach, y.abs() - arm))
-
-
-# Signed distance to the outline, negative inside, of a shape of radius `r` at offsets `y`, `x` from its centre.
-_OUTLINES = (_circle, _square, _triangle, _star, _ring, _cross)
-
-
-def coverage(shape: int, centre: Tensor, radius: Tensor) -> Tensor:
-    """Anti-aliased coverage `[..., H, W]` in [0, 1] of one kind of shape at centres `[..., 2]` (y, x) with radii `[...]`, on the torus."""
-    grid = torch.arange(SIZE, device=centre.device, dtype=torch.float32) + 0.5
-    half = SIZE / 2
-    y = (grid - centre[..., 0, None] + half).remainder(SIZE) - half
-    x = (grid - centre[..., 1, None] + half).remainder(SIZE) - half
-    signed = _OUTLINES[shape](y[..., :, None], x[..., None, :], radius[..., None, None])
-    return (0.5 - signed / 1.2).clamp(0, 1)
 
 
 def render(attributes: Tensor, centres: Tensor, switch_frame: Tensor) -> Tensor:

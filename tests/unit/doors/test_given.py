@@ -23,6 +23,7 @@ from model_core.families.millrace import MillraceConditioner, MillracePainter, M
 from model_core.families.sentence import SentenceEmbedder
 from model_core.pipeline import Session, SessionRequest, VideoPipeline
 from model_core.presets import millrace_64
+from model_core.quality.words import BACKGROUNDS, COLOURS
 from model_core.session_log import SessionRecord
 from model_core.stages.denoiser import LocalDenoiser
 from model_core.stages.text_encoder import FOOTAGE_CACHE_SIZE, LocalTextEncoder
@@ -35,7 +36,6 @@ from tests.pictures import bomb, encoded, moving, picture, video
 from tests.served import Served, live_call, raw_call, read_all, serving, stream_call
 from tests.stores import FakeStore
 from tests.unit.doors.test_grpc_bad_input import fields_of, wrapped
-from training.world import BACKGROUNDS, COLOURS
 
 SMALL = small_config()
 CHUNKS = 5  # more than the window

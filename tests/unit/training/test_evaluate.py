@@ -24,14 +24,15 @@ from model_core.config import EngineConfig
 from model_core.families.millrace import MillraceSampler
 from model_core.families.sentence import SentenceEmbedder
 from model_core.presets import millrace_64
+from model_core.quality.detect import read
+from model_core.quality.words import MOTIONS
 from model_core.stages.denoiser import LocalDenoiser
 from model_core.types import SessionContext, TextEmbedding
 from model_core.weights import load_dit, load_vae
-from training.detect import read
 from training.evaluate import Evaluator, evaluate, held_out_scenes, opposite, shares
 from training.scores import ALL, ATTRIBUTES, EXTRAS, Gate, Loss, Quantiles, Report, Row, Share
 from training.sheet import contact_sheet, draw_strips
-from training.world import MOTIONS, Scene, centres_of_screen, combinations, scene_tensor, steady_clip
+from training.world import Scene, centres_of_screen, combinations, scene_tensor, steady_clip
 
 COUNT = 8
 

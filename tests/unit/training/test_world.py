@@ -9,27 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.detect import Reading, join, read
-from training.world import (
-    BACKGROUNDS,
-    COLOUR_TABLE,
-    COLOURS,
-    MOTIONS,
-    RADII,
-    SHAPES,
-    SIZE,
-    SPEEDS,
-    Scene,
-    caption,
-    centres_of_screen,
-    clip,
-    combinations,
-    coverage,
-    random_scene,
-    scene_tensor,
-    short_caption,
-    steady_clip,
-)
+from model_core.quality.detect import Reading, join, read
+from model_core.quality.shapes import COLOUR_TABLE, coverage
+from model_core.quality.words import BACKGROUNDS, COLOURS, MOTIONS, RADII, SHAPES, SIZE, SPEEDS, asked_for
+from training.world import Scene, caption, centres_of_screen, clip, combinations, random_scene, scene_tensor, short_caption, steady_clip
 
 COUNT = 256
 ATTRIBUTES = ("background", "colour", "shape", "motion", "size", "speed")
@@ -163,6 +146,20 @@ def test_a_caption_names_what_the_scene_shows() -> None:
         assert (re.search(r"\b(quickly|fast)\b", text) is not None) == (scene.speed == 2)
         assert (re.search(r"\b(small|little|tiny)\b", text) is not None) == (scene.size == 0)
         assert (re.search(r"\b(large|big|huge)\b", text) is not None) == (scene.size == 2)
+
+
+def test_a_prompt_is_read_as_the_scene_that_it_was_written_for() -> None:
+    rng = random.Random(8)
+    for scene in (random_scene(rng, held_out=bool(i % 2)) for i in range(500)):
+        text = caption(scene, rng)
+        assert asked_for(text.upper()) == {
+            "colour": scene.colour, "shape": scene.shape, "motion": scene.motion, "background": scene.background,
+        }, text  # fmt: skip
+    for _ in range(500):
+        scene, text = short_caption(rng)
+        asked = asked_for(text)
+        assert asked["shape"] == scene.shape
+        assert asked.items() <= {**{name: getattr(scene, name) for name in ("colour", "shape", "motion", "background")}}.items(), text
 
 
 def test_a_short_caption_means_its_defaults() -> None:

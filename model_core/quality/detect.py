@@ -9,7 +9,8 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from training.world import BACKGROUND_TABLE, COLOUR_TABLE, MOTIONS, ORBIT, RADII, SHAPES, SIZE, SPEEDS, coverage
+from model_core.quality.shapes import BACKGROUND_TABLE, COLOUR_TABLE, coverage
+from model_core.quality.words import MOTIONS, ORBIT, RADII, SHAPES, SIZE, SPEEDS
 
 _MAX_COLOUR_ERROR = 0.25  # RGB distance (0..1 scale) above which a colour counts as none of the table
 _MAX_SHAPE_ERROR = 0.3  # squared error, as a share of the area, above which a shape counts as none of the table
