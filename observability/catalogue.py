@@ -30,6 +30,9 @@ STAGE_BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2
 STEP_BUCKETS_S = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
 WAIT_BUCKETS_S = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0)
 DECISION_BUCKETS_S = (0.0001, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
+FLICKER_BUCKETS = (0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0)
+SMOOTHNESS_BUCKETS = (0.5, 0.8, 0.9, 0.95, 0.97, 0.98, 0.985, 0.99, 0.9925, 0.995, 0.9975, 0.999, 1.0)
+PART_BUCKETS = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
 SHARE_BUCKETS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
 
 
@@ -120,6 +123,7 @@ BATCH = Label("batch", bound="batch buckets of the engine's configuration")
 WORK = Label("work", ("step", "commit"))
 SLOT_STATE = Label("state", ("used", "free"))
 PROMPT_SOURCE = Label("source", ("cache", "joined", "model"))
+MEASURED = Label("measured", ("measured", "late", "failed"))
 DIRECTION = Label("direction", ("up", "down", "hold"))
 
 _DOOR = Process.FRONT_DOOR
@@ -223,6 +227,41 @@ LEDGER_DROPPED = Metric(
     "Usage rows and audit entries that were dropped, because too many waited while the database was away.",
     _DOOR, (BOOK,), eventful=True,
 )  # fmt: skip
+
+# -- quality of finished jobs, of a share of them: see docs/quality.md -------------------------------------------------------
+QUALITY_LOOKS = Metric(
+    "quality_videos_total", Kind.COUNTER,
+    "Finished videos of jobs whose quality was looked at, by how that ended: with numbers, not in time, or not at all.",
+    _DOOR, (MODEL, MEASURED), eventful=True,
+)  # fmt: skip
+QUALITY_FLICKER = Metric(
+    "quality_flicker_ratio", Kind.HISTOGRAM,
+    "Mean absolute change of a pixel from frame to frame, of a video. A proxy for flicker, in which motion counts too.",
+    _DOOR, (MODEL,), FLICKER_BUCKETS, eventful=True,
+)  # fmt: skip
+QUALITY_BRIGHTNESS = Metric(
+    "quality_brightness_flicker_ratio", Kind.HISTOGRAM,
+    "Mean distance of a frame's brightness from the middle of its neighbours', of a video. A proxy for flicker.",
+    _DOOR, (MODEL,), FLICKER_BUCKETS, eventful=True,
+)  # fmt: skip
+QUALITY_SMOOTHNESS = Metric(
+    "quality_smoothness_ratio", Kind.HISTOGRAM,
+    "1 less the mean error of frames that are predicted from their neighbours, of a video. A proxy for smooth motion.",
+    _DOOR, (MODEL,), SMOOTHNESS_BUCKETS, eventful=True,
+)  # fmt: skip
+QUALITY_FROZEN = Metric(
+    "quality_frozen_ratio", Kind.HISTOGRAM, "Share of a video's frames that repeat the one before. Scenes that stand still do so, too.",
+    _DOOR, (MODEL,), PART_BUCKETS, eventful=True,
+)  # fmt: skip
+QUALITY_BLACK = Metric(
+    "quality_black_ratio", Kind.HISTOGRAM, "Share of a video's frames that are black.", _DOOR, (MODEL,), PART_BUCKETS, eventful=True
+)
+QUALITY_ADHERENCE = Metric(
+    "quality_adherence_ratio", Kind.HISTOGRAM,
+    "Share of a video's windows that show everything that its prompt names, where a detector can tell.",
+    _DOOR, (MODEL,), PART_BUCKETS, eventful=True,
+)  # fmt: skip
+QUALITY = (QUALITY_FLICKER, QUALITY_BRIGHTNESS, QUALITY_SMOOTHNESS, QUALITY_FROZEN, QUALITY_BLACK, QUALITY_ADHERENCE)
 
 # -- where a chunk's time went: carried by the chunk, counted when it is sent ------------------------------------------------
 CHUNK_LATENCY = Metric(

@@ -1,4 +1,4 @@
-"""Grafana dashboards out of the catalogue: overview, stages, session tail, autoscaler, cost.
+"""Grafana dashboards out of the catalogue: overview, stages, session tail, autoscaler, cost, quality of jobs.
 
 Built with Grafana's own library, so that what is committed under `dashboards/` is what Grafana's schema asks for. Needs the development
 requirements; nothing that serves imports it.
@@ -232,7 +232,25 @@ _COST = Dashboard(
     ),
 )  # fmt: skip
 
-DASHBOARDS = (_OVERVIEW, _STAGES, _TAIL, _AUTOSCALER, _COST)
+
+def _per_model(title: str, metric: Metric, query: str, which: str = "") -> Panel:
+    return _panel(title, metric, "percentunit", Line(query, f"{{{{model}}}} {which}".rstrip()))
+
+
+_QUALITY = Dashboard(
+    "headrace-quality", "Headrace: quality of jobs",
+    (
+        _per_model("Change from frame to frame", c.QUALITY_FLICKER, _quantile(c.QUALITY_FLICKER, 0.5, "model"), "p50"),
+        _per_model("Flicker of brightness", c.QUALITY_BRIGHTNESS, _quantile(c.QUALITY_BRIGHTNESS, 0.9, "model"), "p90"),
+        _per_model("Smoothness", c.QUALITY_SMOOTHNESS, _quantile(c.QUALITY_SMOOTHNESS, 0.1, "model"), "p10"),
+        _per_model("Shows what the prompt names, mean", c.QUALITY_ADHERENCE, _mean(c.QUALITY_ADHERENCE, "model")),
+        _per_model("Frozen frames, mean", c.QUALITY_FROZEN, _mean(c.QUALITY_FROZEN, "model")),
+        _per_model("Black frames, mean", c.QUALITY_BLACK, _mean(c.QUALITY_BLACK, "model")),
+        _panel("Videos looked at", c.QUALITY_LOOKS, "ops", Line(_rate(c.QUALITY_LOOKS, "model, measured"), "{{model}} {{measured}}")),
+    ),
+)  # fmt: skip
+
+DASHBOARDS = (_OVERVIEW, _STAGES, _TAIL, _AUTOSCALER, _COST, _QUALITY)
 
 
 def queries() -> Iterator[tuple[str, Panel, str]]:

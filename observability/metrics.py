@@ -84,6 +84,8 @@ class ModelSeries:
     stages: Mapping[str, StageSeries]
     overhead_first_frame: Histogram
     overhead_chunk: Histogram
+    quality: Mapping[str, Histogram]
+    quality_videos: Mapping[str, Counter]
 
 
 class Metrics:
@@ -124,6 +126,8 @@ class Metrics:
         self._queue, self._service, self._transfer = (histogram(m, registry) for m in (c.STAGE_QUEUE, c.STAGE_SERVICE, c.STAGE_TRANSFER))
         self._overhead = histogram(c.OVERHEAD, registry)
         self.replicas_answering = gauge(c.REPLICAS, registry)
+        self._quality = {metric.name: histogram(metric, registry) for metric in c.QUALITY}
+        self._quality_videos = counter(c.QUALITY_LOOKS, registry)
         self._models: dict[str, ModelSeries] = {}
 
     def of(self, model: str) -> ModelSeries:
@@ -156,6 +160,8 @@ class Metrics:
             stages={s: StageSeries(queue.labels(model, s), service.labels(model, s), transfer.labels(model, s)) for s in c.STAGES},
             overhead_first_frame=self._overhead.labels(model, "first_frame"),
             overhead_chunk=self._overhead.labels(model, "chunk"),
+            quality={name: made.labels(model) for name, made in self._quality.items()},
+            quality_videos={how: self._quality_videos.labels(model, how) for how in c.MEASURED.values},
         )
 
 

@@ -18,6 +18,7 @@ from service.jobs.attempt import JobAttempt, WorkPolicy
 from service.jobs.destinations import Destinations
 from service.jobs.folder import FolderArtifacts
 from service.jobs.job import Destination, Job, JobError, JobStatus, Presentation
+from service.jobs.quality import JobQuality
 from service.jobs.work import Also, Beat, Checkpoint, ClaimedJob, Finished, LeaseLost, UploadRef
 from service.jobs.worker import JobWorker
 from service.orders import Doorway, Mode, VideoRequest
@@ -157,13 +158,13 @@ class Works:
     files: ArtifactFiles
     folder: Path
 
-    def worker(self, policy: WorkPolicy = POLICY, destinations: Destinations | None = None) -> JobWorker:
+    def worker(self, policy: WorkPolicy = POLICY, destinations: Destinations | None = None, quality: JobQuality | None = None) -> JobWorker:
         """One that does not run yet."""
         clock, encoding = MonotonicClock(), asyncio.Semaphore(1)
 
         def attempt(claimed: ClaimedJob) -> JobAttempt:
             return JobAttempt(
-                claimed, self.core.intake, self.core.runner, self.artifacts, self.queue, destinations, policy, clock, encoding
+                claimed, self.core.intake, self.core.runner, self.artifacts, self.queue, destinations, policy, clock, encoding, quality
             )  # fmt: skip
 
         def has_room(beside: int) -> bool:
@@ -172,9 +173,11 @@ class Works:
         return JobWorker("w", self.queue, has_room, attempt, self.files, lambda _claimed, _finished: _nothing, policy, clock, lambda: 0.0)
 
     @asynccontextmanager
-    async def working(self, policy: WorkPolicy = POLICY, destinations: Destinations | None = None) -> AsyncGenerator[JobWorker, None]:
+    async def working(
+        self, policy: WorkPolicy = POLICY, destinations: Destinations | None = None, quality: JobQuality | None = None
+    ) -> AsyncGenerator[JobWorker, None]:
         """One that runs."""
-        worker = self.worker(policy, destinations)
+        worker = self.worker(policy, destinations, quality)
         task = asyncio.create_task(worker.run())
         try:
             yield worker

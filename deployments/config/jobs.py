@@ -78,6 +78,20 @@ class WebhookSettings(Settings):
         return networks
 
 
+class QualitySettings(Settings):
+    """Measures of finished videos, which come with the job and into the metrics. docs/quality.md says what they mean.
+
+    Attributes:
+        share: of the jobs, from 0 to 1; 0: none is measured. Of several front doors that share a database, all should have the same.
+        within_seconds: for one video; one that takes longer has no numbers. Its job is completed so much later, at most.
+        max_frames: of a longer video, so many are looked at, in runs all over it.
+    """
+
+    share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    within_seconds: Annotated[float, Field(gt=0, le=600)] = 30.0
+    max_frames: Annotated[int, Field(ge=40, le=100_000)] = 1200
+
+
 class JobSettings(Settings):
     """Work on jobs, in each front door.
 
@@ -90,7 +104,7 @@ class JobSettings(Settings):
         ttl_seconds, max_ttl_seconds: how long a finished job's files stay, unless the caller says, and the most that it may say.
         max_queued_seconds: a job that no worker has begun by then fails.
         destinations: for callers' own buckets; null: this server writes into none.
-        webhooks: see there.
+        webhooks, quality: see there.
     """
 
     at_once: Annotated[int, Field(ge=0, le=4096)] = 16
@@ -103,6 +117,7 @@ class JobSettings(Settings):
     max_queued_seconds: Seconds = 3 * 24 * 3600.0
     destinations: S3Settings | None = None
     webhooks: WebhookSettings = WebhookSettings()
+    quality: QualitySettings = QualitySettings()
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

@@ -97,7 +97,7 @@ class FrontDoorReplica:
         new_id = partial(secrets.token_hex, 8)
         new_seed = partial(secrets.randbits, 64)
         intake = Intake(pipelines, model.name, settings.limits, self._keeper, new_id, new_seed, config.alias_table())
-        self._jobs = await jobs_of(config, self._database, intake, self._runner, clock, self._identity, self._books)
+        self._jobs = await jobs_of(config, self._database, intake, self._runner, clock, self._identity, self._books, metrics)
         authority, denials = self._identity.authority, self._books.denials
         service = VideoService(intake, self._runner, RpcEdge(SERVICE_NAME, metrics, new_id, self._tracing, authority, denials))
         probes = {

@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 from deployments.config.addresses import is_loopback
 from deployments.config.application import AppConfig
-from deployments.config.jobs import ArtifactSettings, S3Settings
+from deployments.config.jobs import ArtifactSettings, QualitySettings, S3Settings
 from deployments.replicas.identity import Identity
 from doors.http.openai.requests import DOOR as OPENAI
 from doors.http.openai.videos import webhook_event
 from doors.http.own.jobs import DOOR as OWN
 from doors.http.own.jobs import webhook_event as own_event
+from model_core.quality.aside import Aside
 from model_core.tasks import cancel_and_wait
+from observability.metrics import Metrics
 from service.clock import Clock
 from service.database.engine import Database
 from service.intake import Intake
@@ -32,6 +34,7 @@ from service.jobs.drafts import JobChecks
 from service.jobs.folder import FolderArtifacts
 from service.jobs.notices import NoticeTable, NoticeWriter, Shape
 from service.jobs.posting import TargetPolicy
+from service.jobs.quality import JobQuality, counted_by
 from service.jobs.store import JobStore
 from service.jobs.sweep import Sweep
 from service.jobs.table_desk import JobAudit, JobQuotas, TableDesk, no_audit
@@ -102,7 +105,14 @@ class Jobs:
 
 
 async def jobs_of(
-    config: AppConfig, database: Database | None, intake: Intake, runner: SessionRunner, clock: Clock, identity: Identity, books: Books
+    config: AppConfig,
+    database: Database | None,
+    intake: Intake,
+    runner: SessionRunner,
+    clock: Clock,
+    identity: Identity,
+    books: Books,
+    metrics: Metrics,
 ) -> Jobs:
     """The jobs of a front door. It has none where there is no database, or no place for files.
 
@@ -112,7 +122,7 @@ async def jobs_of(
     if database is None or (not config.artifacts.folder and config.artifacts.s3 is None):
         return Jobs()
     return await open_jobs(
-        config, database, intake, runner, clock, books.table,
+        config, database, intake, runner, clock, books.table, metrics,
         shapes=_SHAPES, quotas=identity.job_limits, on_end=(identity.job_ended,), audit=books.append,
     )  # fmt: skip
 
@@ -124,6 +134,7 @@ async def open_jobs(
     runner: SessionRunner,
     clock: Clock,
     ledger: RowWriter,
+    metrics: Metrics,
     *,
     shapes: Mapping[str, Shape],
     quotas: JobQuotas | None = None,
@@ -148,9 +159,10 @@ async def open_jobs(
     store = JobStore(database, policy, now, ended)
     work = WorkPolicy(lease_s=settings.lease_seconds, checkpoint_s=settings.checkpoint_seconds, most_jobs=settings.at_once)
     encoding = asyncio.Semaphore(settings.encoders)
+    quality = _quality(settings.quality, metrics)
 
     def attempt(claimed: ClaimedJob) -> JobAttempt:
-        return JobAttempt(claimed, intake, runner, artifacts, store, destinations, work, clock, encoding)
+        return JobAttempt(claimed, intake, runner, artifacts, store, destinations, work, clock, encoding, quality)
 
     has_room = partial(runner.has_room, intake.catalogue.default)
     worker = JobWorker(_name(), store, has_room, attempt, files, billing(ledger, now), work, clock, now) if settings.at_once else None
@@ -168,6 +180,12 @@ async def open_jobs(
 
     linked = artifacts if isinstance(artifacts, FolderArtifacts) else None
     return Jobs(desk, linked, worker, (partial(sweep.run, _SWEEP_EVERY_S), sender.run), close)
+
+
+def _quality(settings: QualitySettings, metrics: Metrics) -> JobQuality | None:
+    if not settings.share:
+        return None
+    return JobQuality(settings.share, settings.max_frames, Aside(settings.within_seconds), counted_by(metrics))
 
 
 def _nothing() -> None:

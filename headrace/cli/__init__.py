@@ -16,6 +16,7 @@ from headrace.cli import (
     keys,
     live,
     models,
+    quality,
     serve,
     simulate,
     status,
@@ -43,6 +44,7 @@ app.command()(demo.demo)
 app.command()(check.check)
 app.command("compile")(compile_command.compile_)
 app.command("eval")(evaluate.evaluate)
+app.command()(quality.quality)
 listing = typer.Typer(rich_markup_mode=None)
 listing.callback(invoke_without_command=True)(models.models)
 listing.command("make-tiny")(models.make_tiny)

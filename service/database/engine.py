@@ -18,11 +18,12 @@ from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, fun
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.schema import CreateColumn
 
 from model_core.errors import StageUnavailable
 from service.clock import Clock, MonotonicClock
 from service.database.place import DatabaseUnusable, checked_url, make_file, shown
-from service.database.schema import METADATA, SCHEMA, VERSION
+from service.database.schema import ADDED, METADATA, SCHEMA, VERSION
 
 T = TypeVar("T")
 
@@ -231,6 +232,17 @@ def _make_tables(connection: Connection, place: str) -> None:
     version = connection.scalar(select(func.max(SCHEMA.c.version)))
     if version != VERSION:
         raise DatabaseUnusable(f"state.url: {place} has tables of version {version}; this Headrace reads version {VERSION}")
+    _add_columns(connection)
+
+
+def _add_columns(connection: Connection) -> None:
+    """Those of `ADDED` that the tables lack."""
+    found = inspect(connection)
+    names = connection.dialect.identifier_preparer
+    for column in ADDED:
+        if column.name not in {each["name"] for each in found.get_columns(column.table.name)}:
+            what = CreateColumn(column).compile(dialect=connection.dialect)
+            connection.exec_driver_sql(f"ALTER TABLE {names.format_table(column.table)} ADD COLUMN {what}")
 
 
 def _reason(error: BaseException | None) -> str:

@@ -94,6 +94,7 @@ JOBS = Table(
     _integer("size_bytes"),
     _text("sha256"),
     _maybe_text("usage"),  # JSON
+    _maybe_text("quality"),  # JSON
     _integer("attempts"),
     _integer("lost"),  # leases that ran out since the last progress
     _integer("fence"),
@@ -225,3 +226,7 @@ OUTBOX = Table(
     _real("created_at"),
     _partial("outbox_open", "kind", "next_at", where="done_at IS NULL"),
 )
+
+# Columns that tables of this version may lack, since an earlier Headrace made them. Each may be NULL: front doors that do not know of it go
+# on beside those that do.
+ADDED = (JOBS.c.quality,)

@@ -15,9 +15,12 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from model_core.config import ModelConfig
 from model_core.errors import CapacityExceeded, HeadraceError, InvalidRequest, StageUnavailable
+from model_core.file_parts import Placement
+from model_core.quality.values import Quality
 from model_core.session_log import SessionRecord
-from model_core.tasks import run_in_thread, unless
+from model_core.tasks import cancel_and_wait, run_in_thread, unless
 from model_core.types import Codec, FrameChunk
 from service.call import Call
 from service.clock import Clock
@@ -28,6 +31,7 @@ from service.jobs.checkpoint import Point
 from service.jobs.destinations import DestinationRefused, Destinations
 from service.jobs.job import Variant
 from service.jobs.presentation import placement
+from service.jobs.quality import JobQuality
 from service.jobs.queue import JobQueue
 from service.jobs.render import RenderedFile, Rendering
 from service.jobs.variants import spritesheet, thumbnail
@@ -85,6 +89,7 @@ class JobAttempt:
         policy: see there.
         clock: time.
         encoding: bounds how many threads encode at once, beside live sessions.
+        quality: measures the finished video; None: nobody does.
     """
 
     def __init__(
@@ -98,6 +103,7 @@ class JobAttempt:
         policy: WorkPolicy,
         clock: Clock,
         encoding: asyncio.Semaphore,
+        quality: JobQuality | None = None,
     ) -> None:
         self.claimed = claimed
         self._in_slot = False  # its session runs, and admission counts it
@@ -109,6 +115,7 @@ class JobAttempt:
         self._policy = policy
         self._clock = clock
         self._encoding = encoding
+        self._quality = quality
         self._made = False  # all frames are there
         self._call = Call(tenant=claimed.job.tenant, door=claimed.job.door)
         self._handed_back = asyncio.Event()
@@ -160,8 +167,8 @@ class JobAttempt:
         await self._make(rendering)
         self._made = True
         file = await self._patiently(partial(_in_room, rendering.finish))
-        await self._deliver(file)
-        return Finished(size_bytes=file.size_bytes, sha256=file.sha256, usage=self._usage)
+        quality = await self._deliver_measured(file, placed, order.config)
+        return Finished(size_bytes=file.size_bytes, sha256=file.sha256, usage=self._usage, quality=quality)
 
     async def discard(self) -> None:
         """Remove what only this attempt knows of."""
@@ -274,6 +281,19 @@ class JobAttempt:
         if saved is not None and saved.record != point:
             with suppress(StageUnavailable):
                 await self._artifacts.delete([saved.record])
+
+    async def _deliver_measured(self, file: RenderedFile, placed: Placement, config: ModelConfig) -> Quality | None:
+        """Deliver, and measure meanwhile; a worker that stops does not wait for the numbers."""
+        if self._quality is None:
+            await self._deliver(file)
+            return None
+        measure = self._quality.of(self.claimed, file.path, placed, config)
+        measuring = asyncio.create_task(unless(self._handed_back, measure))
+        try:
+            await self._deliver(file)
+            return await measuring
+        finally:
+            await cancel_and_wait(measuring)
 
     async def _deliver(self, file: RenderedFile) -> None:
         """To the store, and to the caller's bucket."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from model_core.errors import FieldViolation, HeadraceError
+from model_core.quality.values import Quality
 from service.events import Usage
 from service.orders import Doorway, VideoRequest
 
@@ -145,6 +146,7 @@ class Job:
         cancelling: a cancel was asked for; the worker has not seen it yet.
         size_bytes, sha256: of the file of a completed job.
         usage: of a completed job.
+        quality: of a completed job, if it was measured.
         attempts: workers that began it.
         batch, batch_row: the batch that it came with, if any, and its place in it, from 0.
     """
@@ -173,6 +175,7 @@ class Job:
     size_bytes: int = 0
     sha256: str = ""
     usage: Usage | None = None
+    quality: Quality | None = None
     attempts: int = 0
     parent: str = ""
     batch: str = ""

@@ -8,6 +8,7 @@ from dataclasses import fields
 from typing import Any, TypeVar
 
 from model_core.errors import FieldViolation
+from model_core.quality.values import Quality, quality_of
 from service.database.schema import JOBS
 from service.events import Usage
 from service.jobs.job import Destination, Job, JobError, JobStatus, Presentation, Tier, Webhook
@@ -24,7 +25,7 @@ JOB_COLUMNS = tuple(
     for name in (
         "id", "tenant", "door", "status", "tier", "created_at", "updated_at", "started_at", "ended_at", "expires_at", "model", "prompt",
         "seconds", "seed", "steps", "width", "height", "fps", "shown", "labels", "frames_done", "frames_total", "cancelling", "error",
-        "size_bytes", "sha256", "usage", "attempts", "parent", "batch", "batch_row", "destination",
+        "size_bytes", "sha256", "usage", "quality", "attempts", "parent", "batch", "batch_row", "destination",
     )
 )  # fmt: skip
 CLAIM_COLUMNS = (*JOB_COLUMNS, *(JOBS.c[name] for name in ("fence", "lease_until", "request", "checkpoint", "webhook", "lost")))
@@ -38,7 +39,7 @@ def job_of(row: Any) -> Job:
         prompt=row.prompt, seconds=row.seconds, seed=int(row.seed), steps=row.steps, width=row.width, height=row.height, fps=row.fps,
         shown=_object(row.shown), labels=_object(row.labels), frames_done=row.frames_done, frames_total=row.frames_total,
         cancelling=row.cancelling, error=_error(row.error), size_bytes=row.size_bytes, sha256=row.sha256, usage=_maybe(Usage, row.usage),
-        attempts=row.attempts, parent=row.parent, batch=row.batch or "", batch_row=row.batch_row,
+        quality=_quality(row.quality), attempts=row.attempts, parent=row.parent, batch=row.batch or "", batch_row=row.batch_row,
         destination=_maybe(Destination, row.destination),
     )  # fmt: skip
 
@@ -78,6 +79,10 @@ def usage_text(usage: Usage) -> str:
     return as_text(_shallow(usage))
 
 
+def quality_text(quality: Quality | None) -> str | None:
+    return None if quality is None else as_text(quality.as_json())
+
+
 def error_text(error: JobError) -> str:
     violations = [[violation.field, violation.description] for violation in error.violations]
     return as_text({"code": error.code, "message": error.message, "violations": violations})
@@ -112,6 +117,10 @@ def _maybe(kind: type[T], text: str | None) -> T | None:
         return None
     known = {field.name for field in fields(kind)}  # type: ignore[arg-type]  # all of them are dataclasses
     return kind(**{name: value for name, value in json.loads(text).items() if name in known})
+
+
+def _quality(text: str | None) -> Quality | None:
+    return quality_of(json.loads(text)) if text else None
 
 
 def _error(text: str | None) -> JobError | None:

@@ -24,7 +24,7 @@ from service.database.schema import JOBS
 from service.jobs.claims import claim, recover, requeue
 from service.jobs.ends import RUNNING, end_jobs, nobody_waits
 from service.jobs.job import Job, JobError, JobStatus
-from service.jobs.rows import JOB_COLUMNS, checkpoint_text, job_of, usage_text
+from service.jobs.rows import JOB_COLUMNS, checkpoint_text, job_of, quality_text, usage_text
 from service.jobs.work import Also, Beat, Checkpoint, ClaimedJob, Finished, JobPolicy, LeaseLost, OnEnd
 
 
@@ -70,7 +70,7 @@ class JobStore:
         """
         values = {
             "size_bytes": finished.size_bytes, "sha256": finished.sha256, "usage": usage_text(finished.usage),
-            "frames_done": JOBS.c.frames_total,
+            "quality": quality_text(finished.quality), "frames_done": JOBS.c.frames_total,
         }  # fmt: skip
         await self._database.run(partial(self._end, job_id, fence, JobStatus.COMPLETED, None, values, also))
 

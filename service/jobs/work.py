@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from model_core.config import Media
 from model_core.errors import HeadraceError
+from model_core.quality.values import Quality
 from service.events import Usage
 from service.jobs.job import Job, Presentation, Webhook
 from service.orders import Doorway, VideoRequest
@@ -108,11 +109,12 @@ class Beat:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """The file of a completed job."""
+    """The file of a completed job. `quality` is None where nobody measured it."""
 
     size_bytes: int
     sha256: str
     usage: Usage
+    quality: Quality | None = None
 
 
 @dataclass(frozen=True, slots=True)

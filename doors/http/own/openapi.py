@@ -143,6 +143,7 @@ def _schemas() -> Node:
         ("id", "object", "status", "progress"), id=text, object={"const": "job"}, status={"enum": [s.value for s in JobStatus]},
         progress={"type": "number", "minimum": 0, "maximum": 1}, created_at=number, updated_at=number, started_at=moment,
         ended_at=moment, expires_at=moment, model=text, prompt=text, seconds=number,
+        quality={"type": ["object", "null"], "description": "Measures of the finished video, proxies among them; null if not measured."},
     )  # fmt: skip
     found["Jobs"] = _object(
         ("object", "data", "has_more"), object={"const": "list"}, has_more={"type": "boolean"},

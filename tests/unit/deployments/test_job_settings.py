@@ -22,6 +22,13 @@ def test_the_settings_of_the_page_are_read() -> None:
     assert config.jobs.webhooks.allowed_networks == ("10.1.0.0/16",)
 
 
+def test_the_settings_of_quality_are_read() -> None:
+    [block] = named_by("tests/unit/deployments/test_job_settings.py::test_the_settings_of_quality_are_read", [ROOT / "docs/quality.md"])
+    settings = AppConfig.model_validate(yaml.safe_load(block.text)).jobs.quality
+    assert (settings.share, settings.within_seconds, settings.max_frames) == (0.1, 30.0, 1200)
+    assert JobSettings().quality.share == 0  # nobody is measured without having asked for it
+
+
 def test_without_a_database_there_are_no_jobs_and_nothing_to_set() -> None:
     config = AppConfig()
     assert config.state.url == ""
@@ -41,6 +48,10 @@ def test_without_a_database_there_are_no_jobs_and_nothing_to_set() -> None:
         ({"jobs": {"lease_seconds": 1}}, "jobs.lease_seconds"),
         ({"jobs": {"at_once": True}}, "must not be true or false"),
         ({"jobs": {"unknown": 1}}, "jobs.unknown"),
+        ({"jobs": {"quality": {"share": 1.1}}}, "jobs.quality.share"),
+        ({"jobs": {"quality": {"share": False}}}, "must not be true or false"),
+        ({"jobs": {"quality": {"within_seconds": 0}}}, "jobs.quality.within_seconds"),
+        ({"jobs": {"quality": {"max_frames": 39}}}, "jobs.quality.max_frames"),
     ],
 )
 def test_what_is_wrong_is_refused_by_name(args: dict[str, Any], said: str) -> None:

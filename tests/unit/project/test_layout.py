@@ -17,7 +17,7 @@ PACKAGES = ("headrace", "deployments", "doors", "service", "observability", "aut
 FIXED = (
     "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md", ".ci/run", "cluster.yaml",
     "mkdocs.yaml", "pyproject.toml", "serve.yaml", "requirements.txt", "requirements-cuda.txt", "requirements-dev.txt",
-    "requirements-docs.txt", "requirements-neuron.txt", "requirements-weights.txt",
+    "requirements-docs.txt", "requirements-neuron.txt", "requirements-quality.txt", "requirements-weights.txt",
     "autoscaling", "bench", "deployments", "headrace", "model_core", "observability", "tests", "training",
     "deploy/kuberay/rayservice.yaml", "docs/adr/README.md", "proto/headrace/v1/video.proto",
 )  # fmt: skip

@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import replace
 from pathlib import Path
 
+from model_core.quality.values import Quality
 from service.events import Usage
 from service.identity.principal import Principal
 from service.intake import Intake
@@ -68,6 +69,9 @@ class FakeJobDesk:
                 size_bytes=len(content), sha256=digest, usage=usage,
             )
         )  # fmt: skip
+
+    def measure(self, job_id: str, quality: Quality) -> Job:
+        return self._set(replace(self._jobs[job_id], quality=quality))
 
     def fail(self, job_id: str, error: JobError) -> Job:
         return self._set(replace(self._jobs[job_id], status=JobStatus.FAILED, ended_at=self.now, error=error))

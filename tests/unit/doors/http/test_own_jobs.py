@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from model_core.quality.values import Measures, Quality
 from service.identity.principal import Caller, Forbidden, Principal
 from service.intake import Intake
 from tests.http_served import HttpServed, OpenAuthority, http_serving
 from tests.unit.doors.http.fake_jobs import FakeJobDesk
 
+MEASURES = Measures(
+    frames=48, width=64, height=64, flicker=0.25, worst_flicker=0.5, brightness_flicker=0.125, smoothness=0.96, frozen_share=0.0,
+    longest_frozen_frames=0, black_share=0.5,
+)  # fmt: skip
 BODY: dict[str, Any] = {"prompt": "a red circle", "seconds": 1.0}
 
 
@@ -51,7 +57,10 @@ async def test_a_job_is_made_watched_and_fetched_in_parts(tmp_path: Path) -> Non
         desk.start(bare, 3)
         assert (await served.client.get(path)).json()["status"] == "running"
         desk.complete(bare, b"0123456789")
-        assert (await served.client.get(path)).json()["progress"] == 1.0
+        over = (await served.client.get(path)).json()
+        assert (over["progress"], over["quality"]) == (1.0, None)
+        desk.measure(bare, Quality(measures=MEASURES))
+        assert (await served.client.get(path)).json()["quality"] == {**asdict(MEASURES), "adherence": None}
 
         whole = await served.client.get(f"{path}/content")
         assert (whole.status_code, whole.content, whole.headers["content-type"]) == (200, b"0123456789", "video/mp4")

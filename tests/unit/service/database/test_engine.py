@@ -17,7 +17,7 @@ from bench.kit.postgres import Postgres
 from model_core.errors import StageUnavailable
 from service.database.engine import Database, passing, put_if_absent
 from service.database.place import DatabaseUnusable
-from service.database.schema import METADATA, OUTBOX, SCHEMA, VERSION
+from service.database.schema import ADDED, JOBS, METADATA, OUTBOX, SCHEMA, VERSION
 
 
 def add(name: str) -> Callable[[Connection], None]:
@@ -139,6 +139,25 @@ async def test_tables_of_another_version_are_refused(database_url: str) -> None:
     await database.close()
     with pytest.raises(DatabaseUnusable, match=f"tables of version {VERSION + 1}; this Headrace reads version {VERSION}"):
         await Database.open(database_url)
+
+
+async def test_tables_of_an_earlier_headrace_get_the_columns_that_they_lack_once(database_url: str) -> None:
+    earlier = await Database.open(database_url)
+
+    def without(connection: Connection) -> None:
+        for column in ADDED:
+            connection.execute(text(f"ALTER TABLE {column.table.name} DROP COLUMN {column.name}"))
+        connection.execute(JOBS.insert().values(id="old"))
+
+    def read(connection: Connection) -> list[tuple[object, ...]]:
+        return [tuple(row) for row in connection.execute(select(JOBS.c.id, *ADDED)).all()]
+
+    await earlier.run(without)
+    doors = await asyncio.gather(*(Database.open(database_url, threads=1) for _ in range(3)))
+    assert await doors[0].run(read, write=False) == [("old", *(None for _ in ADDED))]
+    await earlier.run(lambda connection: connection.execute(JOBS.insert().values(id="new")))  # which knows nothing of them
+    assert len(await doors[1].run(read, write=False)) == 2
+    await asyncio.gather(*(door.close() for door in (earlier, *doors)))
 
 
 async def test_tables_of_another_program_are_left_alone(database_url: str) -> None:
