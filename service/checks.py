@@ -20,6 +20,9 @@ from service.orders import Doorway, Mode, Order, ResumeRequest, VideoRequest
 
 T = TypeVar("T")
 
+# Of a job, where the server does not say. Nobody waits for it, its file grows on disk, and its checkpoints are written in pieces.
+MAX_JOB_SECONDS = 600.0
+
 _SHOWN_CHARS = 64
 _MAX_TOKEN_CHARS = 256
 _MAX_ACKNOWLEDGED = 32
@@ -125,11 +128,19 @@ class Problems:
 
 
 class Validator:
-    """Checks requests against a catalogue and limits."""
+    """Checks requests against a catalogue and limits.
 
-    def __init__(self, catalogue: Catalogue, limits: Limits) -> None:
+    Args:
+        max_job_seconds: length of a job.
+    """
+
+    def __init__(self, catalogue: Catalogue, limits: Limits, max_job_seconds: float = MAX_JOB_SECONDS) -> None:
         self._catalogue = catalogue
         self._limits = limits
+        self._longest_s = {
+            Mode.FILE: limits.max_generate_seconds, Mode.JOB: max_job_seconds, Mode.STREAM: limits.max_stream_seconds,
+            Mode.LIVE: limits.max_stream_seconds,
+        }  # fmt: skip
 
     def order(self, request: VideoRequest, doorway: Doorway, session_id: str, seed: int, problems: Problems | None = None) -> Order:
         """The order for a new session. It uses `seed` where the caller asked for none.
@@ -149,7 +160,7 @@ class Validator:
             self._guidance(problems, request, config, doorway)
             self._later_prompts(problems, request, config, doorway)
         upload = None if config is None else self._upload(problems, request, config, doorway)
-        codec = Codec.RAW_RGB if doorway.mode is Mode.FILE else request.codec
+        codec = Codec.RAW_RGB if doorway.mode.whole else request.codec
         if config is not None and not problems:
             for violation in doorway.lacks(codec, config):
                 problems.add(violation.field, violation.description)
@@ -192,8 +203,7 @@ class Validator:
 
     def _model(self, problems: Problems, request: VideoRequest, doorway: Doorway) -> ModelConfig | None:
         """The model, with the length checked, since a model may have the shorter limit."""
-        limits, endless = self._limits, doorway.mode is Mode.LIVE
-        most = limits.max_generate_seconds if doorway.mode is Mode.FILE else limits.max_stream_seconds
+        most, endless = self._longest_s[doorway.mode], doorway.mode is Mode.LIVE
         seconds, path = request.seconds, doorway.path("seconds")
         at_least = "0 (until stopped)" if endless else "more than 0"
         if not math.isfinite(seconds) or seconds < 0 or seconds > most or (seconds == 0 and not endless):

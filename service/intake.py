@@ -8,7 +8,7 @@ from dataclasses import replace
 from model_core.pipeline import VideoPipeline
 from model_core.request import SessionRequest
 from model_core.session_log import Acknowledged, PromptEntry, SessionRecord, reconcile
-from service.checks import Catalogue, Limits, Problems, Validator
+from service.checks import MAX_JOB_SECONDS, Catalogue, Limits, Problems, Validator
 from service.orders import Doorway, Mode, Order, ResumePoint, ResumeRequest, VideoRequest
 from service.records.keeper import SessionKeeper
 from service.records.store import SessionMismatch
@@ -25,6 +25,7 @@ class Intake:
         new_id: a new session id.
         new_seed: a seed for requests without one, an unsigned 64-bit number.
         aliases: further names of models; see `service.checks.Catalogue`.
+        max_job_seconds: length of a job.
     """
 
     def __init__(
@@ -36,11 +37,13 @@ class Intake:
         new_id: Callable[[], str],
         new_seed: Callable[[], int],
         aliases: Mapping[str, str] | None = None,
+        max_job_seconds: float = MAX_JOB_SECONDS,
     ) -> None:
         self.catalogue = Catalogue({name: pipeline.config for name, pipeline in pipelines.items()}, default_model, aliases or {})
         self.limits = limits
+        self.max_job_seconds = max_job_seconds
         self._pipelines = pipelines
-        self.validator = Validator(self.catalogue, limits)
+        self.validator = Validator(self.catalogue, limits, max_job_seconds)
         self._keeper = keeper
         self._new_id = new_id
         self._new_seed = new_seed
@@ -55,7 +58,7 @@ class Intake:
             InvalidRequest: with everything that is wrong.
         """
         order = self.validator.order(request, doorway, self._new_id(), self._new_seed(), problems)
-        if doorway.mode is Mode.FILE:
+        if doorway.mode.whole:
             return order
         return replace(order, token=self._keeper.new_token(), holder=self._keeper.new_token())
 

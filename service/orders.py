@@ -21,11 +21,19 @@ DEFAULT_CODEC = Codec.JPEG
 
 
 class Mode(Enum):
-    """How the caller gets the video: as one file, as frames while they are made, or as frames that it steers."""
+    """How the caller gets the video: as one file that it waits for, as a file later, as frames while they are made, or as frames that it
+    steers.
+    """
 
     FILE = auto()
+    JOB = auto()
     STREAM = auto()
     LIVE = auto()
+
+    @property
+    def whole(self) -> bool:
+        """The caller gets one file, of which a part is of no use."""
+        return self in {Mode.FILE, Mode.JOB}
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from deployments.config.addresses import url_parts
 from deployments.config.settings import Settings
+from service.checks import MAX_JOB_SECONDS
 
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -103,6 +104,7 @@ class JobSettings(Settings):
         max_lost: workers that may die over one job, one after the other and without progress, before it fails.
         ttl_seconds, max_ttl_seconds: how long a finished job's files stay, unless the caller says, and the most that it may say.
         max_queued_seconds: a job that no worker has begun by then fails.
+        max_seconds: of video in one job. Streams and files that a caller waits for have limits of their own, `front_door.limits`.
         destinations: for callers' own buckets; null: this server writes into none.
         webhooks, quality: see there.
     """
@@ -115,6 +117,7 @@ class JobSettings(Settings):
     ttl_seconds: Seconds = 24 * 3600.0
     max_ttl_seconds: Seconds = 30 * 24 * 3600.0
     max_queued_seconds: Seconds = 3 * 24 * 3600.0
+    max_seconds: Seconds = MAX_JOB_SECONDS
     destinations: S3Settings | None = None
     webhooks: WebhookSettings = WebhookSettings()
     quality: QualitySettings = QualitySettings()

@@ -96,7 +96,9 @@ class FrontDoorReplica:
         )  # fmt: skip
         new_id = partial(secrets.token_hex, 8)
         new_seed = partial(secrets.randbits, 64)
-        intake = Intake(pipelines, model.name, settings.limits, self._keeper, new_id, new_seed, config.alias_table())
+        intake = Intake(
+            pipelines, model.name, settings.limits, self._keeper, new_id, new_seed, config.alias_table(), config.jobs.max_seconds
+        )  # fmt: skip
         self._jobs = await jobs_of(config, self._database, intake, self._runner, clock, self._identity, self._books, metrics)
         authority, denials = self._identity.authority, self._books.denials
         service = VideoService(intake, self._runner, RpcEdge(SERVICE_NAME, metrics, new_id, self._tracing, authority, denials))

@@ -10,6 +10,9 @@ from starlette.responses import FileResponse, RedirectResponse, Response
 
 from service.jobs.job import Content, JobNotFound
 
+# Of a video inside an answer, of which there are two or three copies while it is written.
+MOST_INLINE_BYTES = 32 * 1024 * 1024
+
 
 async def content_response(content: Content, filename: str) -> Response:
     """The file itself, with ranges, or the way to the store that serves it.
@@ -27,13 +30,13 @@ async def content_response(content: Content, filename: str) -> Response:
     )  # fmt: skip
 
 
-async def content_bytes(content: Content) -> bytes | None:
-    """The whole file; None where a store serves it.
+async def content_bytes(content: Content, most: int = MOST_INLINE_BYTES) -> bytes | None:
+    """The whole file; None where a store serves it, or it has more than `most` bytes.
 
     Raises:
         JobNotFound: it was deleted just now.
     """
-    return None if content.path is None else await asyncio.to_thread(_read, content.path)
+    return None if content.path is None or content.size_bytes > most else await asyncio.to_thread(_read, content.path)
 
 
 def _stat(path: Path) -> os.stat_result:

@@ -60,6 +60,7 @@ class WorkPolicy:
         look_s: from one look at the queue to the next.
         most_jobs: at once.
         checkpoint_s, checkpoint_bytes: what a worker may lose.
+        piece_bytes: of one file of a checkpoint, which is in memory while it is written and read.
         tries: one after the other that bring nothing, after which a job fails.
         first_pause_s, longest_pause_s: between tries.
         give_back_s: how long a claimed job waits for a slot that another session took.
@@ -71,6 +72,7 @@ class WorkPolicy:
     most_jobs: int = 64
     checkpoint_s: float = 5.0
     checkpoint_bytes: int = 16 * 1024 * 1024
+    piece_bytes: int = 32 * 1024 * 1024
     tries: int = 8
     first_pause_s: float = 0.5
     longest_pause_s: float = 30.0
@@ -259,12 +261,15 @@ class JobAttempt:
             return
         job_id, fence = self.claimed.job.id, self.claimed.fence
         # A file of one name always has the same frames: the row may name it even where the answer to that got lost.
-        part, point = working_key(job_id, fence, f"part-{first:08d}-{end:08d}"), working_key(job_id, fence, f"point-{end:08d}")
-        checkpoint = Checkpoint((*(() if saved is None else saved.parts), part), point, end)
+        # What could not be saved for long is larger than memory should hold, so it is cut, wherever that may be.
+        size, piece = rendering.unsaved_bytes, self._policy.piece_bytes
+        parts = {working_key(job_id, fence, f"part-{first:08d}-{end:08d}-{begin:010d}"): begin for begin in range(0, size, piece)}
+        point = working_key(job_id, fence, f"point-{end:08d}")
+        checkpoint = Checkpoint((*(() if saved is None else saved.parts), *parts), point, end)
         try:
-            data = await run_in_thread(rendering.unsaved)
-            self._loose |= {part, point}
-            await self._artifacts.put(part, data)
+            self._loose |= {*parts, point}
+            for part, begin in parts.items():
+                await self._artifacts.put(part, await run_in_thread(rendering.unsaved, begin, piece))
             await self._artifacts.put(point, await run_in_thread(Point(record, usage).to_bytes))
         except (StageUnavailable, OSError) as error:
             log.warning("job %s goes on without a checkpoint at frame %d: %s", job_id, end, error)
@@ -273,10 +278,10 @@ class JobAttempt:
             await self._queue.checkpoint(job_id, fence, checkpoint)
         except StageUnavailable as error:
             log.warning("job %s goes on without a checkpoint at frame %d: %s", job_id, end, error)
-            self._loose -= {part, point}
+            self._loose -= {*parts, point}
             return
-        self._loose -= {part, point}
-        rendering.mark_saved(len(data))
+        self._loose -= {*parts, point}
+        rendering.mark_saved(size)
         self._saved = checkpoint
         if saved is not None and saved.record != point:
             with suppress(StageUnavailable):

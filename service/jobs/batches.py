@@ -114,7 +114,7 @@ def manifest_line(job: Job) -> str:
 
 
 def _row(line: bytes, number: int, door: str) -> NewJob:
-    doorway = Doorway(Mode.FILE, prefix=f"rows[{number}].")
+    doorway = Doorway(Mode.JOB, prefix=f"rows[{number}].")
     problems = Problems()
     try:
         row = json.loads(line)

@@ -98,7 +98,7 @@ class JobChecks:
             InvalidRequest: with everything that is wrong.
             Forbidden: the model, or the destination's bucket, is not for this caller.
         """
-        doorway = new.doorway if new.doorway.mode is Mode.FILE else replace(new.doorway, mode=Mode.FILE)
+        doorway = replace(new.doorway, mode=Mode.JOB)
         new = replace(new, doorway=doorway, request=replace(new.request, max_lead_seconds=0.0))
         problems = Problems()
         self._validator.presentation(new.presentation.width, new.presentation.height, doorway, problems)

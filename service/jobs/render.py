@@ -59,15 +59,16 @@ class Rendering:
         self._append(part(frames, first_frame, self._fps, self._placed))
 
     def restore(self, parts: bytes) -> None:
-        """What `unsaved` returned in another process."""
+        """What `unsaved` returned in another process, whole or piece by piece."""
         self._append(parts)
         self._saved = self._size
 
-    def unsaved(self) -> bytes:
-        """The parts since `mark_saved`."""
+    def unsaved(self, begin: int = 0, most: int | None = None) -> bytes:
+        """The parts since `mark_saved`, from their byte `begin` on: all of them, or at most `most` bytes."""
+        first, left = self._saved + begin, self._size - self._saved - begin
         with self._parts.open("rb") as file:
-            file.seek(self._saved)
-            return file.read(self._size - self._saved)
+            file.seek(first)
+            return file.read(left if most is None else min(most, left))
 
     def mark_saved(self, count: int) -> None:
         """`count` bytes of `unsaved` are safe elsewhere."""

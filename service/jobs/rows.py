@@ -52,7 +52,7 @@ def claimed_of(row: Any) -> ClaimedJob:
         later_prompts=tuple((float(seconds), prompt) for seconds, prompt in asked["later_prompts"]),
         **{name: asked[name] for name in _REQUESTED},
     )  # fmt: skip
-    doorway = Doorway(Mode.FILE, asked["prefix"], asked["names"])
+    doorway = Doorway(Mode.JOB, asked["prefix"], asked["names"])
     checkpoint = _object(row.checkpoint)
     return ClaimedJob(
         job=job, fence=row.fence, lease_until=row.lease_until, request=request, doorway=doorway,

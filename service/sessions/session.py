@@ -144,7 +144,7 @@ class ServedSession:
 
     def hand_over(self) -> None:
         """The time to play on is over. A part of a file is of no use, so a file fails."""
-        if self.order.doorway.mode is Mode.FILE:
+        if self.order.doorway.mode.whole:
             self.fail(StageUnavailable(DRAINING))
         else:
             self.end(EndReason.DRAINING)

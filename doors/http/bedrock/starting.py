@@ -43,7 +43,7 @@ async def new_job(body: Mapping[str, Any], tier: str, door: str, problems: Probl
         problems.add(TIER, f"must be one of {', '.join(_TIERS)}; got {shown(tier)}")
     labels = _labels(given)
     return NewJob(
-        door=door, request=asked.request, doorway=Doorway(Mode.FILE, "modelInput.", {**asked.names, **_NAMES}),
+        door=door, request=asked.request, doorway=Doorway(Mode.JOB, "modelInput.", {**asked.names, **_NAMES}),
         presentation=asked.presentation, shown={"model": model, "token": token}, idempotency_key=token, labels=labels,
         destination=destination, tier=_TIERS.get(tier, Tier.DEFAULT),
     )  # fmt: skip

@@ -60,7 +60,7 @@ async def new_job(model: str, form: Form, key: str, problems: Problems, intake: 
         footage=footage,
     )
     names = {"seconds": "duration", "image": "data", "video": "data", "width": "resolution", "height": "resolution"}
-    doorway = Doorway(Mode.FILE, names=names)
+    doorway = Doorway(Mode.JOB, names=names)
     check_all(problems, intake, request, doorway)
     return NewJob(
         door=DOOR, request=request, doorway=doorway, presentation=sized(_SHAPE, lines), shown={"model": model}, idempotency_key=key

@@ -103,7 +103,7 @@ async def asked(body: Mapping[str, Any], problems: Problems, intake: Intake) -> 
     names |= {
         "prompt": "input", "seconds": form.path("duration"), "width": form.path("aspect_ratio"), "height": form.path("resolution"),
     }  # fmt: skip
-    doorway = Doorway(Mode.STREAM if stream else Mode.FILE, names=names)
+    doorway = Doorway(Mode.STREAM if stream else Mode.JOB, names=names)
     wanted = Asked(
         request=request, doorway=doorway, presentation=presentation(form, "aspect_ratio", "resolution"), background=background,
         stream=stream, store=store, by_uri=by_uri, labels=given.labels("labels", most=_MAX_LABELS, chars=_MAX_LABEL_CHARS),

@@ -76,7 +76,7 @@ async def new_job(model: str, body: Mapping[str, Any], key: str, problems: Probl
         "prompt": instance.path("prompt"), "seconds": "parameters.durationSeconds", "negative_prompt": "parameters.negativePrompt",
         "width": "parameters.aspectRatio", "height": "parameters.resolution",
     }  # fmt: skip
-    doorway = Doorway(Mode.FILE, names=names)
+    doorway = Doorway(Mode.JOB, names=names)
     size = presentation(parameters, "aspectRatio", "resolution")
     labels = given.labels("labels", most=_MAX_LABELS, chars=_MAX_LABEL_CHARS)
     check_all(problems, intake, request, doorway)

@@ -101,7 +101,7 @@ class GoogleRoom:
             return JSONResponse(predictions.operation(name, job, None))
         content = await self._content(request, job)
         mp4 = await content_bytes(content)
-        return await _rendered(lambda: predictions.operation(name, job, predictions.vertex_response(mp4, content.url)))
+        return await _rendered(lambda: predictions.operation(name, job, predictions.vertex_response(mp4, _store_url(request, content))))
 
     async def _get_operation(self, request: HttpRequest) -> Response:
         job = await self._job(request, request.raw.path_params["id"])
@@ -157,7 +157,7 @@ class GoogleRoom:
             return JSONResponse(answers.interaction(job, {"uri": _uri(request, job)}))
         content = await self._content(request, job)
         mp4 = await content_bytes(content)
-        return await _rendered(lambda: answers.interaction(job, {"uri": content.url} if mp4 is None else answers.inline(mp4)))
+        return await _rendered(lambda: answers.interaction(job, {"uri": _store_url(request, content)} if mp4 is None else answers.inline(mp4)))
 
     async def _cancel(self, request: HttpRequest) -> Response:
         job = await self._services.desk().cancel(request.principal, request.raw.path_params["id"])
@@ -195,6 +195,11 @@ def _gemini_model(params: Mapping[str, str]) -> str:
 def _uri(request: HttpRequest, job: Job) -> str:
     """Where the caller fetches the video, with its key."""
     return f"{request.base_url}/v1beta/files/{job.id}:download?alt=media"
+
+
+def _store_url(request: HttpRequest, content: Content) -> str:
+    """Where whoever holds the address fetches the video, until it expires."""
+    return content.url or f"{request.base_url}{content.link}"
 
 
 async def _rendered(make: Callable[[], Mapping[str, Any]]) -> Response:

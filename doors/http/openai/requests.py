@@ -74,7 +74,7 @@ class Requests:
             steps=given.integer("num_inference_steps", 1, _MAX_STEPS) or 0, guidance=given.number("guidance_scale"),
             negative_prompt=given.text("negative_prompt") or None, footage=footage,
         )  # fmt: skip
-        doorway = Doorway(Mode.FILE, names=names)
+        doorway = Doorway(Mode.JOB, names=names)
         self._intake.validator.presentation(presentation.width, presentation.height, doorway, problems)
         user = given.text("user")
         if len(user) > _MAX_USER_CHARS:
@@ -116,7 +116,7 @@ class Requests:
         request = VideoRequest(prompt=common.prompt, seconds=(length or 0.0) + seconds, footage=("video", data))
         config = self._intake.catalogue.find("")
         return NewJob(
-            door=DOOR, request=request, doorway=Doorway(Mode.FILE, names={**_NAMES, "video": "video"}),
+            door=DOOR, request=request, doorway=Doorway(Mode.JOB, names={**_NAMES, "video": "video"}),
             shown=_shown(request, config, Presentation()), idempotency_key=key, webhook=common.webhook,
         )  # fmt: skip
 
@@ -149,7 +149,7 @@ class Requests:
         names = {**_NAMES, "later_prompts": "video", "shown": "video", **{f"later_prompts[{n}]": "prompt" for n in range(len(later))}}
         own = {MODEL: shown.get(MODEL) or parent.model, **({PROMPT: common.prompt} if later else {})}
         return NewJob(
-            door=DOOR, request=request, doorway=Doorway(Mode.FILE, names=names), presentation=presentation,
+            door=DOOR, request=request, doorway=Doorway(Mode.JOB, names=names), presentation=presentation,
             shown=_shown(request, config, presentation) | own, idempotency_key=key, labels=parent.labels,
             webhook=common.webhook, parent=parent.id,
         )  # fmt: skip
@@ -158,7 +158,7 @@ class Requests:
         """What the caller calls the length, and the length in seconds."""
         if config is None or not given.has("num_frames"):
             return "seconds", self._seconds(given)
-        frames = given.integer("num_frames", 1, int(self._intake.limits.max_generate_seconds * config.fps))
+        frames = given.integer("num_frames", 1, int(self._intake.max_job_seconds * config.fps))
         return "num_frames", _DEFAULT_SECONDS if frames is None else frames / config.fps
 
     def _seconds(self, given: Given) -> float:

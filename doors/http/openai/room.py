@@ -5,6 +5,7 @@ from __future__ import annotations
 import mimetypes
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from starlette.datastructures import UploadFile
@@ -22,6 +23,7 @@ from service.checks import Problems
 from service.failures import Failure
 from service.jobs.job import Job, JobNotFound, JobQuery, NewJob, Variant
 from service.jobs.presentation import placement
+from service.orders import Mode
 
 # OpenAI's clients take a base URL that ends in /v1; Azure's add the rest to one without. Both ignore the query `api-version`.
 PREFIXES = ("/v1", "/openai", "/openai/v1")
@@ -82,7 +84,7 @@ class OpenAiRoom:
         problems = Problems()
         fields = await members(request, self._limits.max_request_bytes, problems)
         new = await self._requests.creation(fields, problems, "")
-        order = self._services.intake.order(new.request, new.doorway, problems)
+        order = self._services.intake.order(new.request, replace(new.doorway, mode=Mode.FILE), problems)
         file = await self._services.runner.make_file(order, request.call, _MAX_SYNC_BYTES, placement(new.presentation, order.config))
         headers = {
             "x-request-id": request.request_id,

@@ -25,7 +25,7 @@ MAX_KEY_CHARS = 256
 _STATUSES = tuple(status.value for status in JobStatus)
 _VARIANTS = tuple(variant.value for variant in Variant)
 _TIERS = {"priority": Tier.PRIORITY, "default": Tier.DEFAULT, "flex": Tier.FLEX}
-_DOORWAY = Doorway(Mode.FILE)
+_DOORWAY = Doorway(Mode.JOB)
 
 
 class Jobs:

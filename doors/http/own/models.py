@@ -6,18 +6,18 @@ import math
 from typing import Any
 
 from model_core.config import ModelConfig
-from service.checks import Catalogue, Limits
+from service.intake import Intake
 
 
-def listed(catalogue: Catalogue, limits: Limits, created: int) -> dict[str, Any]:
+def listed(intake: Intake, created: int) -> dict[str, Any]:
     """All models, in the order of their names."""
-    names = sorted(catalogue.models)
-    return {"object": "list", "data": [described(catalogue.models[name], catalogue, limits, created) for name in names]}
+    models = intake.catalogue.models
+    return {"object": "list", "data": [described(models[name], intake, created) for name in sorted(models)]}
 
 
-def described(config: ModelConfig, catalogue: Catalogue, limits: Limits, created: int) -> dict[str, Any]:
+def described(config: ModelConfig, intake: Intake, created: int) -> dict[str, Any]:
     """One of them."""
-    frames = config.grid.max_frames
+    catalogue, limits, frames = intake.catalogue, intake.limits, config.grid.max_frames
     longest = math.inf if frames is None else frames / config.fps
     return {
         "id": config.name, "object": "model", "created": created, "owned_by": "headrace",
@@ -27,7 +27,7 @@ def described(config: ModelConfig, catalogue: Catalogue, limits: Limits, created
         "steps": {"default": config.num_steps, "min": config.min_steps, "max": config.max_steps},
         "guidance": {"default": config.guidance, "max": config.max_guidance, "negative_prompt": config.negative_prompt},
         "max_prompt_bytes": limits.max_prompt_bytes, "max_prompt_tokens": config.max_prompt_tokens,
-        "max_stream_seconds": min(limits.max_stream_seconds, longest), "max_job_seconds": min(limits.max_generate_seconds, longest),
+        "max_stream_seconds": min(limits.max_stream_seconds, longest), "max_job_seconds": min(intake.max_job_seconds, longest),
         "media": [
             {"kind": kind, "required": config.needs_media, "max_bytes": limits.uploads.max_bytes(kind)} for kind in config.media
         ],

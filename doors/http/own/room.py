@@ -54,8 +54,7 @@ class OwnRoom:
         return words.refusal(failure)
 
     async def list_models(self, request: HttpRequest) -> Response:
-        intake = self._services.intake
-        return JSONResponse(models.listed(intake.catalogue, intake.limits, self._created))
+        return JSONResponse(models.listed(self._services.intake, self._created))
 
     async def get_model(self, request: HttpRequest) -> Response:
         intake, name = self._services.intake, request.raw.path_params["model"]
@@ -64,7 +63,7 @@ class OwnRoom:
             served = ", ".join(sorted(intake.catalogue.models))
             sentence = f"model must be one of {served}; got {name[:64]!a}"
             return words.refusal(Failure(kind=Kind.NOT_FOUND, message=sentence, request_id=request.request_id))
-        return JSONResponse(models.described(config, intake.catalogue, intake.limits, self._created))
+        return JSONResponse(models.described(config, intake, self._created))
 
     async def openapi(self, request: HttpRequest) -> Response:
         return JSONResponse(self._document)

@@ -74,7 +74,7 @@ async def new_job(task: Task, body: Mapping[str, Any], key: str, problems: Probl
     kind: Media = "video" if task is Task.VIDEO else "image"
     names = {"prompt": "promptText", "seconds": "duration", "negative_prompt": "negativePrompt", kind: field}
     names |= {"width": "ratio", "height": "ratio"}
-    doorway = Doorway(Mode.FILE, names=names)
+    doorway = Doorway(Mode.JOB, names=names)
     check_all(problems, intake, request, doorway)
     return NewJob(
         door=DOOR, request=request, doorway=doorway, presentation=presentation, shown={"model": model, "task": task.value},

@@ -45,6 +45,8 @@ def test_without_a_database_there_are_no_jobs_and_nothing_to_set() -> None:
         ({"artifacts": {"link_seconds": 0}}, "artifacts.link_seconds"),
         ({"jobs": {"webhooks": {"allowed_networks": ["10.1.2.3/16"]}}}, "must be networks such as 10.1.0.0/16"),
         ({"jobs": {"ttl_seconds": 10, "max_ttl_seconds": 5}}, "ttl_seconds must be at most max_ttl_seconds, 5; got 10"),
+        ({"jobs": {"max_seconds": 0}}, "jobs.max_seconds"),
+        ({"jobs": {"max_seconds": float("inf")}}, "jobs.max_seconds"),
         ({"jobs": {"lease_seconds": 1}}, "jobs.lease_seconds"),
         ({"jobs": {"at_once": True}}, "must not be true or false"),
         ({"jobs": {"unknown": 1}}, "jobs.unknown"),

@@ -173,7 +173,7 @@ class FakeJobDesk:
         size, etag, media_type = path.stat().st_size, f"{variant.value}-{job.sha256[:16]}", MEDIA_TYPES[variant]
         if self.links:
             return Content(media_type, size, etag, url=f"{self.links}/{path.name}")
-        return Content(media_type, size, etag, path=path)
+        return Content(media_type, size, etag, path=path, link=f"/files/{path.name}")
 
     async def until_over(self, principal: Principal, job_id: str, within_s: float) -> Job:
         """It does not wait: what a test has not done by now does not come."""

@@ -24,7 +24,7 @@ def test_a_row_has_a_prompt_and_perhaps_more() -> None:
         "negative_prompt": "red", "tier": "flex", "labels": {"team": "x"},
     }  # fmt: skip
     plain, rich = read_rows(b'{"prompt": "a red ball"}\n\n' + json.dumps(full).encode() + b"\r\n", "batch")
-    doorway = Doorway(Mode.FILE, "rows[0].", lacks=plain.doorway.lacks)
+    doorway = Doorway(Mode.JOB, "rows[0].", lacks=plain.doorway.lacks)
     assert plain == NewJob(door="batch", request=VideoRequest(prompt="a red ball", seconds=4.0), doorway=doorway)
     assert rich.request == VideoRequest(
         prompt="a blue ball", model="sora-2", seconds=2.0, seed=2**64 - 1, steps=6, guidance=1.5, negative_prompt="red"

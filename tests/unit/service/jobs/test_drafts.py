@@ -45,8 +45,8 @@ def violations(new: NewJob, principal: Principal = ALICE, checks: JobChecks = CH
         ({"destination": Destination("file:///etc")}, "destination", "must be s3://BUCKET/PREFIX"),
         ({"destination": Destination("s3://")}, "destination", "must be s3://BUCKET/PREFIX"),
         ({"destination": Destination("s3://[x/y")}, "destination", "must be s3://BUCKET/PREFIX"),
-        ({"seconds": 61.0}, "seconds", "must be a number from more than 0 to 60; got 61"),
-        ({"seconds": 0.0}, "seconds", "must be a number from more than 0 to 60; got 0"),
+        ({"seconds": 601.0}, "seconds", "must be a number from more than 0 to 600; got 601"),
+        ({"seconds": 0.0}, "seconds", "must be a number from more than 0 to 600; got 0"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_limit_and_value(changes: dict[str, Any], field: str, limit: str) -> None:
@@ -62,8 +62,18 @@ def test_fields_have_the_callers_names_and_all_are_checked_at_once() -> None:
         problems.add("hook", "is blocked")
 
     also = JobChecks(VALIDATOR, POLICY, new_seed=lambda: 7, also=[hook])
-    found = violations(new_job("", seconds=99.0, doorway=doorway, presentation=Presentation(2, 2)), checks=also)
+    found = violations(new_job("", seconds=999.0, doorway=doorway, presentation=Presentation(2, 2)), checks=also)
     assert set(found) == {"body.prompt", "duration", "size", "body.height", "hook"}
+
+
+def test_a_job_may_be_longer_than_a_file_that_its_caller_waits_for() -> None:
+    two_minutes = new_job(seconds=120.0)
+    draft = CHECKS.draft(ALICE, two_minutes, "j1")
+    assert (draft.seconds, draft.order.doorway.mode) == (120.0, Mode.JOB)
+    with pytest.raises(InvalidRequest, match="from more than 0 to 60; got 120"):
+        VALIDATOR.order(two_minutes.request, Doorway(Mode.FILE), "s1", 7)
+    shorter = JobChecks(Validator(Catalogue({CONFIG.name: CONFIG}, DEFAULT_MODEL), Limits(), max_job_seconds=90.0), POLICY, lambda: 7)
+    assert "to 90; got 120" in violations(two_minutes, checks=shorter)["seconds"]
 
 
 def test_a_credential_may_be_for_some_models_and_lengths() -> None:

@@ -48,6 +48,18 @@ def test_what_one_process_saved_another_goes_on_with_to_the_same_file(tmp_path: 
     assert (made.sha256, made.size_bytes) == (there.sha256, len(there.path.read_bytes()))
 
 
+def test_what_is_unsaved_can_be_had_in_pieces_that_memory_holds(tmp_path: Path) -> None:
+    made, elsewhere = rendering(tmp_path / "a"), rendering(tmp_path / "b")
+    made.add(moving(16), 0)
+    size, most = made.unsaved_bytes, 100
+    pieces = [made.unsaved(begin, most) for begin in range(0, size, most)]
+    assert len(pieces) > 1
+    assert all(len(piece) <= most for piece in pieces)
+    for piece in pieces:
+        elsewhere.restore(piece)
+    assert elsewhere.finish().sha256 == made.finish().sha256
+
+
 def test_a_rendering_that_begins_anew_forgets_what_it_had(tmp_path: Path) -> None:
     frames = moving(16)
     plain, cleared = rendering(tmp_path / "a"), rendering(tmp_path / "b")

@@ -98,6 +98,26 @@ async def test_a_job_goes_on_from_its_checkpoint_with_the_same_bytes(tmp_path: P
         assert len(await made.keys()) == 3
 
 
+async def test_a_checkpoint_is_written_and_read_in_pieces(tmp_path: Path) -> None:
+    whole = await undisturbed(tmp_path / "whole")
+    stages, gate = gated()
+    async with over(tmp_path / "broken", stages) as made:
+        job = made.queue.add(REQUEST)
+        async with made.working(replace(POLICY, piece_bytes=500)):
+            for _ in range(3):
+                gate.release()
+            await eventually(lambda: bool(made.queue.checkpoints))
+        parts = made.queue.checkpoints[-1].parts
+        sizes = [len(await made.artifacts.read(part)) for part in parts]
+        assert len(set(parts)) == len(parts) > 3
+        assert max(sizes) == 500
+        for _ in range(100):
+            gate.release()
+        async with made.working():
+            await made.queue.over(job)
+        assert await made.video(job) == whole
+
+
 async def test_a_checkpoint_that_cannot_be_read_costs_time_and_nothing_else(tmp_path: Path) -> None:
     whole = await undisturbed(tmp_path / "whole")
     stages, gate = gated()

@@ -42,6 +42,19 @@ async def test_a_start_is_a_job_with_the_callers_folder_and_size(bedrock: Door) 
     assert (new.request.prompt, new.request.seconds, new.request.seed) == ("a red circle", 6.0, 7)
 
 
+@pytest.mark.parametrize("shots", [1, 20])
+async def test_twenty_shots_are_one_video_of_two_minutes(bedrock: Door, shots: int) -> None:
+    asked = {"taskType": "MULTI_SHOT_MANUAL", "multiShotManualParams": {"shots": [{"text": f"shot {n}"} for n in range(shots)]}}
+    if shots == 1:
+        asked = {
+            "taskType": "MULTI_SHOT_AUTOMATED", "multiShotAutomatedParams": {"text": "a story"},
+            "videoGenerationConfig": {"durationSeconds": 120},
+        }  # fmt: skip
+    answer = await start(bedrock, modelInput=asked)
+    assert answer.status_code == 200, answer.text
+    assert bedrock.jobs.only.seconds == 120.0
+
+
 async def test_an_invocation_is_in_progress_until_it_is_completed(bedrock: Door) -> None:
     await start(bedrock)
     queued = (await read(bedrock)).json()
@@ -174,7 +187,7 @@ async def test_unknown_invocations_and_those_of_other_tenants_and_doors_are_answ
         ),
         (
             {"modelInput": {**STOCK["modelInput"], "videoGenerationConfig": {"durationSeconds": 0}}},
-            "modelInput.videoGenerationConfig.durationSeconds: must be a number from more than 0 to 60; got 0",
+            "modelInput.videoGenerationConfig.durationSeconds: must be a number from more than 0 to 600; got 0",
         ),
     ],
 )

@@ -150,7 +150,7 @@ async def test_everything_wrong_is_named(decart: Door) -> None:
         "data": "must be a file; got text",
         "seed": "must be a whole number from 0 to 18446744073709551615; got 'x'",
         "prompt": "must hold at least 1 character that is not white space; got ''",
-        "duration": "must be a number from more than 0 to 60; got 0",
+        "duration": "must be a number from more than 0 to 600; got 0",
     }
 
 

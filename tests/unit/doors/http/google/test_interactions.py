@@ -216,7 +216,7 @@ async def test_everything_wrong_is_named_as_google_names_it(google: Door) -> Non
         ({"model": "unknown"}, "model", "must be one of millrace-64; got 'unknown'"),
         ({"response_format": []}, "input", ""),
         ({"response_format": [{}, {}]}, "response_format", "must be a list of at most 1 objects; got a list of 2"),
-        ({"response_format": {"duration": "100s"}}, "response_format.duration", "must be a number from more than 0 to 60; got 100"),
+        ({"response_format": {"duration": "601s"}}, "response_format.duration", "must be a number from more than 0 to 600; got 601"),
         (
             {"generation_config": {"video_config": {"task": "extend"}}}, "generation_config.video_config.task",
             "must be text_to_video, or input must hold a part of type video; got 'extend'",

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from doors.http.contents import MOST_INLINE_BYTES
 from doors.http.google.room import GoogleRoom
 from model_core.errors import CapacityExceeded, StageUnavailable
 from service.identity.principal import Forbidden, QuotaExceeded
@@ -90,6 +91,14 @@ async def test_a_store_serves_its_files_itself(google: Door) -> None:
     google.jobs.links = "https://store.test"
     [video] = (await fetched(google, name))["response"]["videos"]
     assert video["gcsUri"].startswith("https://store.test/")
+
+
+async def test_a_video_too_large_for_an_answer_comes_as_a_link(google: Door) -> None:
+    name = await predicted(google)
+    google.jobs.complete(google.jobs.only.id, bytes(MOST_INLINE_BYTES + 1))
+    [video] = (await fetched(google, name))["response"]["videos"]
+    assert set(video) == {"gcsUri", "mimeType"}
+    assert video["gcsUri"].startswith(f"{BASE_URL}/files/")
 
 
 async def test_gemini_polls_with_get_and_fetches_the_file_with_its_key(google: Door) -> None:
@@ -209,7 +218,7 @@ async def test_everything_wrong_is_named_as_google_names_it(google: Door) -> Non
         "parameters.resolution": "must be one of 360p, 480p, 540p, 720p, 768p, 1080p, 2k, 4k; got '9p'",
         "parameters.aspectRatio": "must be width:height, as 16:9; got 'wide'",
         "instances[0].prompt": "must hold at least 1 character that is not white space; got ''",
-        "parameters.durationSeconds": "must be a number from more than 0 to 60; got -1",
+        "parameters.durationSeconds": "must be a number from more than 0 to 600; got -1",
     }
     assert google.jobs.submitted == []
 

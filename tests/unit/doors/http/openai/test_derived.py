@@ -82,7 +82,7 @@ async def test_a_file_is_extended_by_what_its_header_says_and_what_is_asked_for(
         ("/edits", {"json": {"prompt": "b", "video": "video_1"}}, "video", "must be a file, or an object"),
         ("/edits", {"json": {"prompt": "b", "video": {"id": 5}}}, "video", "must be a file, or an object"),
         ("/extensions", {"data": {"prompt": "b"}, "files": {"video": ("a.mp4", b"abc")}}, "video", "whose header says how long it is"),
-        ("/extensions", {"json": {"prompt": "b", "seconds": 60, "video": {"id": "PARENT"}}}, "seconds", "to 60; got 62"),
+        ("/extensions", {"json": {"prompt": "b", "seconds": 600, "video": {"id": "PARENT"}}}, "seconds", "to 600; got 602"),
         ("/extensions", {"json": {"prompt": " ", "video": {"id": "PARENT"}}}, "prompt", "must hold at least 1 character"),
         ("/PARENT/remix", {"json": {"prompt": " "}}, "prompt", "must hold at least 1 character"),
         ("/PARENT/remix", {"json": {"prompt": "b", "size": "64x64"}}, "size", "must be unset; this server takes prompt, webhook"),

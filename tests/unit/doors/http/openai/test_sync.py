@@ -27,7 +27,7 @@ async def test_a_wrong_field_of_a_synchronous_video_is_refused_as_a_jobs_is(open
     answer = await openai.client.post("/v1/videos/sync", json={"prompt": "a red circle", "seconds": 99, "fps": 1})
     assert answer.status_code == 400
     assert answer.json()["error"]["message"].startswith("fps: must be 24")
-    assert "; seconds: must be" in answer.json()["error"]["message"]
+    assert "; seconds: must be a number from more than 0 to 60; got 99" in answer.json()["error"]["message"]
 
 
 async def test_a_server_without_a_database_says_so_once_and_makes_synchronous_videos() -> None:

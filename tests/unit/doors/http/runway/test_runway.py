@@ -170,7 +170,7 @@ async def test_everything_wrong_is_named_as_runway_names_it(runway: Door) -> Non
         "audio": "must be false or unset: this server makes no sound; got True",
         "seed": "must be a whole number from 0 to 18446744073709551615; got -1",
         "promptText": "must hold at least 1 character that is not white space; got ' '",
-        "duration": "must be a number from more than 0 to 60; got 1e+09",
+        "duration": "must be a number from more than 0 to 600; got 1e+09",
     }
     assert runway.jobs.submitted == []
 
