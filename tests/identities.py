@@ -99,6 +99,7 @@ async def kept(
     issuer: IssuerTokens | None = None,
     certificates: Mapping[str, str] | None = None,
     proxies: Sequence[str] = (),
+    buckets: Mapping[str, Sequence[str]] | None = None,
     cache_s: float = 30.0,
 ) -> AsyncGenerator[Kept, None]:
     clock, wall, master = ManualClock(), Wall(), Master(MASTER)
@@ -106,8 +107,9 @@ async def kept(
         ring = Keyring(master)
         keys = KnownKeys(database, ring, cache_s, clock, wall)
         authority = Doorkeeper(
-            keys=keys, issuer=issuer, client_tokens=ClientTokens(master, wall), certificates=certificates, proxies=Proxies(proxies)
-        )
+            keys=keys, issuer=issuer, client_tokens=ClientTokens(master, wall), certificates=certificates, proxies=Proxies(proxies),
+            buckets=buckets,
+        )  # fmt: skip
         yield Kept(authority, database, ring, clock, wall, keys)
         await keys.aclose()
 

@@ -15,6 +15,7 @@ from service.identity.peers import network
 # Signed with a private key that only the issuer has. With a shared secret, whoever checks tokens could make them.
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "Ed25519", "EdDSA"]
 Name = Annotated[str, Field(min_length=1, max_length=512)]
+Bucket = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")]
 
 
 class JwtSettings(Settings):
@@ -26,6 +27,7 @@ class JwtSettings(Settings):
         algorithms: that tokens may be signed with.
         tenant_claim: the claim that holds the tenant.
         models_claim: the claim that holds the models which the token may use; empty: it may use all.
+        buckets_claim: the claim that holds the S3 buckets that results may be written to; empty: `identity.buckets` alone says.
         leeway_seconds: between the issuer's clock and ours.
     """
 
@@ -35,6 +37,7 @@ class JwtSettings(Settings):
     algorithms: Annotated[tuple[Algorithm, ...], Field(min_length=1)] = ("RS256", "ES256")
     tenant_claim: Name = "tenant"
     models_claim: Annotated[str, Field(max_length=512)] = ""
+    buckets_claim: Annotated[str, Field(max_length=512)] = ""
     leeway_seconds: Annotated[int, Field(ge=0, le=300)] = 30
 
     @field_validator("jwks")
@@ -70,7 +73,8 @@ class IdentitySettings(Settings):
             clients, depend on it.
         cache_seconds: how long a front door remembers a key, and so how long a revoked one may still be used.
         proxies: addresses and networks of gateways that know their callers, and say their tenant in `x-headrace-tenant`.
-        open_buckets: of S3, that results may be written to where callers are asked for nothing. A key has buckets of its own.
+        buckets: of S3, by tenant: where its results may be written to, however its callers are known. A key may have more of its own.
+        open_buckets: of S3, that results may be written to where callers are asked for nothing.
     """
 
     keys: Literal["off", "required"] = "off"
@@ -78,7 +82,8 @@ class IdentitySettings(Settings):
     master_variable: Annotated[str, Field(pattern=r"^$|^[A-Za-z_][A-Za-z0-9_]*$")] = "HEADRACE_MASTER_SECRET"
     cache_seconds: Annotated[float, Field(ge=0, le=300)] = 30.0
     proxies: tuple[str, ...] = ()
-    open_buckets: tuple[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")], ...] = ()
+    buckets: dict[TenantName, tuple[Bucket, ...]] = Field(default_factory=dict)
+    open_buckets: tuple[Bucket, ...] = ()
     jwt: JwtSettings | None = None
     certificates: CertificateSettings | None = None
 
@@ -103,7 +108,9 @@ class IdentitySettings(Settings):
         if self.insecure and self.asked_for:
             raise ValueError(f"insecure must be false where {self.asked_for} is set: callers are asked for it either way; got true")
         if self.open_buckets and self.asked_for:
-            raise ValueError(f"open_buckets must be empty where {self.asked_for} is set: keys have buckets of their own")
+            raise ValueError(f"open_buckets must be empty where {self.asked_for} is set: tenants have buckets of their own")
+        if self.buckets and not self.asked_for:
+            raise ValueError("buckets must be empty where callers are asked for nothing, so that no tenant is known; see open_buckets")
         if self.keys == "required" and not self.master_variable:
             raise ValueError("master_variable must name an environment variable with keys required; got ''")
         return self

@@ -80,6 +80,7 @@ def identity(settings: IdentitySettings, database: Database | None, clock: Clock
         client_tokens=None if master is None else ClientTokens(master, time.time),
         certificates=None if settings.certificates is None else settings.certificates.tenants,
         proxies=proxies,
+        buckets=settings.buckets,
     )
     quotas = None if database is None else TenantQuotas(database, settings.cache_seconds, clock, time.time)
     return Identity(authority, quotas or NoQuotas(), keys, quotas, None if database is None else JobLimits())
@@ -104,6 +105,6 @@ def _issuer(settings: JwtSettings, cache_s: float, clock: Clock) -> IssuerTokens
 
     policy = IssuerPolicy(
         issuer=settings.issuer, audiences=settings.audience, algorithms=settings.algorithms, tenant_claim=settings.tenant_claim,
-        models_claim=settings.models_claim, leeway_s=settings.leeway_seconds,
+        models_claim=settings.models_claim, buckets_claim=settings.buckets_claim, leeway_s=settings.leeway_seconds,
     )  # fmt: skip
     return IssuerTokens(policy, IssuerKeys(fetched_from(settings.jwks), clock), cache_s, clock, time.time)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from service.identity.keys import CLIENT_PREFIX, KeyRecord, check_token_length, parsed
@@ -27,6 +27,7 @@ class Doorkeeper:
         client_tokens: our own tokens; None where it makes none, for want of a master secret.
         certificates: tenants by the names in client certificates.
         proxies: whose tenant header counts.
+        buckets: of S3, by tenant: those that its results may be written to, beside the credential's own.
     """
 
     def __init__(
@@ -37,10 +38,12 @@ class Doorkeeper:
         client_tokens: ClientTokens | None = None,
         certificates: Mapping[str, str] | None = None,
         proxies: Proxies | None = None,
+        buckets: Mapping[str, Collection[str]] | None = None,
     ) -> None:
         self._keys, self._issuer, self._client_tokens = keys, issuer, client_tokens
         self._certificates = dict(certificates or {})
         self._proxies = Proxies() if proxies is None else proxies
+        self._buckets = {tenant: frozenset(names) for tenant, names in (buckets or {}).items()}
 
     async def by_secret(self, presented: str, caller: Caller) -> Principal:
         """See `Authority`."""
@@ -48,11 +51,12 @@ class Doorkeeper:
         key = parsed(presented)
         if key is not None:
             record = None if self._keys is None else await self._keys.matching(key)
-            principal = None if record is None else _of_key(record, Means.KEY)
+            principal = None if record is None else self._with_buckets(_of_key(record, Means.KEY))
         elif presented.startswith(CLIENT_PREFIX):
             principal = await self._of_client_token(presented, caller)
         elif self._issuer is not None and presented:
-            principal = await self._issuer.principal(presented)
+            known = await self._issuer.principal(presented)
+            principal = None if known is None else self._with_buckets(known)
         if principal is None:
             raise Unauthenticated(_REFUSED)
         return principal
@@ -63,16 +67,16 @@ class Doorkeeper:
         if found is None:
             raise Unauthenticated(_REFUSED)
         record, signing = found
-        return _of_key(record, Means.SIGNATURE), signing
+        return self._with_buckets(_of_key(record, Means.SIGNATURE)), signing
 
     async def without_secret(self, caller: Caller) -> Principal:
         """See `Authority`."""
         for name in caller.certificate_names:
             if (tenant := self._certificates.get(name)) is not None:
-                return Principal(tenant=tenant, subject=name, means=Means.CERTIFICATE)
+                return self._with_buckets(Principal(tenant=tenant, subject=name, means=Means.CERTIFICATE))
         if caller.claimed_tenant and caller.address in self._proxies:
             tenant = claimed(caller)
-            return Principal(tenant=tenant, subject=tenant, means=Means.PROXY)
+            return self._with_buckets(Principal(tenant=tenant, subject=tenant, means=Means.PROXY))
         raise Unauthenticated(_REFUSED)
 
     async def client_token(
@@ -83,6 +87,11 @@ class Doorkeeper:
         if self._client_tokens is None:
             raise Forbidden("this server makes no client tokens; identity.master_variable names no secret")
         return self._client_tokens.make(principal, seconds=seconds, models=models, max_seconds=max_seconds, origin=origin)
+
+    def _with_buckets(self, principal: Principal) -> Principal:
+        """`principal`, with the buckets of its tenant. Tokens for clients, which leave the tenant's hands, are not given any."""
+        more = self._buckets.get(principal.tenant)
+        return principal if more is None else replace(principal, buckets=principal.buckets | more)
 
     async def _of_client_token(self, presented: str, caller: Caller) -> Principal | None:
         """A token of a key is good for as long as the key is, and may use what the key may use now."""

@@ -52,7 +52,7 @@ class Principal:
         subject: of the credential: a key's id, a token's `sub`, a certificate's SPIFFE id. Never a secret.
         means: how the caller is known.
         models: names that it may use; None for all.
-        buckets: S3 buckets that results may be written to.
+        buckets: S3 buckets that results may be written to: the credential's and the tenant's.
         max_seconds: of video in one session or job; None for the server's limit.
         origin: the one web origin that may use the credential; empty for any.
     """

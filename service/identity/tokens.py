@@ -40,6 +40,7 @@ class IssuerPolicy:
         algorithms: that may have signed; public-key ones.
         tenant_claim: the claim that holds the tenant.
         models_claim: the claim that holds the models which the token may use, a list or words; empty: it may use all.
+        buckets_claim: the same of the S3 buckets that results may be written to; empty: none are the token's own.
         leeway_s: between the issuer's clock and ours.
     """
 
@@ -48,6 +49,7 @@ class IssuerPolicy:
     algorithms: tuple[str, ...]
     tenant_claim: str = "tenant"
     models_claim: str = ""
+    buckets_claim: str = ""
     leeway_s: int = 30
 
 
@@ -99,12 +101,10 @@ class IssuerTokens:
         tenant, subject = claims.get(self._policy.tenant_claim), claims["sub"]
         if not isinstance(tenant, str) or not is_tenant(tenant) or not isinstance(subject, str):
             return None
-        models: frozenset[str] | None = None
-        if self._policy.models_claim:
-            named = claims.get(self._policy.models_claim) or ()
-            words = named.split() if isinstance(named, str) else named
-            models = frozenset(word for word in words if isinstance(word, str)) if isinstance(words, list | tuple) else frozenset()
-        return Principal(tenant=tenant, subject=subject[:256], means=Means.TOKEN, models=models)
+        policy = self._policy
+        models = _named(claims, policy.models_claim) if policy.models_claim else None
+        buckets = _named(claims, policy.buckets_claim) if policy.buckets_claim else frozenset[str]()
+        return Principal(tenant=tenant, subject=subject[:256], means=Means.TOKEN, models=models, buckets=buckets)
 
 
 class ClientTokens:
@@ -184,6 +184,13 @@ def _valid(registry: JWTClaimsRegistry, claims: Mapping[str, Any]) -> bool:
     except (JoseError, TypeError):
         return False
     return True
+
+
+def _named(claims: Mapping[str, Any], claim: str) -> frozenset[str]:
+    """What a claim lists, as a list or as words."""
+    value = claims.get(claim)
+    words = value.split() if isinstance(value, str) else value
+    return frozenset(word for word in words if isinstance(word, str)) if isinstance(words, list) else frozenset()
 
 
 def _header(token: str) -> dict[str, Any] | None:

@@ -147,7 +147,7 @@ def _check_json(name: str, value: Mapping[str, Any], most: int, doorway: Doorway
 
 
 def _check_destination(principal: Principal, new: NewJob, problems: Problems) -> None:
-    """The server writes with its own credentials: a caller may name no bucket but those that its credential lists."""
+    """The server writes with its own credentials: a caller may name no bucket but those of its credential, or its tenant."""
     if new.destination is None:
         return
     uri, path = new.destination.uri, new.doorway.path("destination")

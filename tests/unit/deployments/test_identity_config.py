@@ -24,6 +24,7 @@ from service.clock import MonotonicClock
 from service.identity.allowance import NoQuotas
 from service.identity.authority import Doorkeeper
 from service.identity.open_door import OpenDoor
+from service.identity.principal import Caller
 from tests.documents import ROOT, named_by
 from tests.identities import MASTER, sqlite
 
@@ -102,7 +103,10 @@ def test_off_needs_no_quotes_in_yaml() -> None:
         ({"proxies": ["10.0.0.1/8"]}, "must be IP addresses, or networks such as 10.0.0.0/8; got '10.0.0.1/8'"),
         ({"proxies": ["gateway"]}, "must be IP addresses, or networks such as 10.0.0.0/8; got 'gateway'"),
         ({"open_buckets": ["B"]}, "identity.open_buckets.0: String should match pattern"),
-        ({"jwt": JWT, "open_buckets": ["films"]}, "open_buckets must be empty where jwt is set: keys have buckets of their own"),
+        ({"jwt": JWT, "open_buckets": ["films"]}, "open_buckets must be empty where jwt is set: tenants have buckets of their own"),
+        ({"buckets": {"studio": ["films"]}}, "buckets must be empty where callers are asked for nothing"),
+        ({"jwt": JWT, "buckets": {"a b": ["films"]}}, "String should match pattern"),
+        ({"jwt": JWT, "buckets": {"studio": ["B"]}}, "identity.buckets.studio.0: String should match pattern"),
         ({"jwt": {**JWT, "jwks": "http://login.example.org/keys"}}, "must be https://HOST/PATH, or a file; got 'http://login"),
         ({"jwt": {**JWT, "jwks": "ftp://login.example.org/keys"}}, "must be https://HOST/PATH, or a file; got 'ftp://login"),
         ({"jwt": {**JWT, "algorithms": ["HS256"]}}, "identity.jwt.algorithms.0: Input should be 'RS256'"),
@@ -159,10 +163,17 @@ async def test_a_front_door_is_made_of_its_settings(tmp_path: Path) -> None:
     assert isinstance(tokens.authority, Doorkeeper)
 
 
+async def test_a_tenants_buckets_are_those_of_the_settings() -> None:
+    args = {"certificates": CERTIFICATES, "buckets": {"studio": ["films"]}}
+    made = identity(IdentitySettings.model_validate(args), None, MonotonicClock(), {})
+    caller = Caller(address="10.0.0.7", certificate_names=("spiffe://example.org/studio",))
+    assert (await made.authority.without_secret(caller)).buckets == frozenset({"films"})
+
+
 def test_the_settings_of_the_page_are_accepted() -> None:
     mine = "tests/unit/deployments/test_identity_config.py::test_the_settings_of_the_page_are_accepted"
     found = [yaml.safe_load(block.text) for block in named_by(mine, [ROOT / "docs" / "keys.md"])]
-    assert len(found) == 4
+    assert len(found) == 5
     for settings in found:
         assert AppConfig.model_validate({**settings, "state": KEYS["state"]}).identity.asked_for
 

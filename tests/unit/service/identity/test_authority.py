@@ -10,12 +10,14 @@ import pytest
 
 from model_core.errors import InvalidRequest, StageUnavailable
 from service.identity import table
+from service.identity.jwks import IssuerKeys
 from service.identity.keys import Keyring, Master, NewSecret
 from service.identity.open_door import OpenDoor
 from service.identity.peers import Proxies, is_local
 from service.identity.principal import NOBODY, Caller, Forbidden, Means, Principal, Unauthenticated
-from tests.fakes import eventually
-from tests.identities import NOW, Kept, Wall, kept
+from service.identity.tokens import IssuerPolicy, IssuerTokens
+from tests.fakes import ManualClock, eventually
+from tests.identities import AUDIENCE, ISSUER, NOW, Kept, Provider, Wall, kept
 
 HERE, ELSEWHERE = Caller(address="127.0.0.1"), Caller(address="10.0.0.7")
 SPIFFE = "spiffe://example.org/studio"
@@ -145,6 +147,25 @@ async def test_a_key_counts_before_what_a_proxy_says(door: Kept) -> None:
     assert principal.tenant == "studio"
     with pytest.raises(Unauthenticated):
         await door.authority.without_secret(Caller(address="10.0.0.7"))
+
+
+async def test_a_tenants_buckets_do_not_depend_on_how_its_callers_are_known(tmp_path: Path) -> None:
+    provider, wall = Provider(), Wall()
+    policy = IssuerPolicy(issuer=ISSUER, audiences=(AUDIENCE,), algorithms=("ES256",), buckets_claim="buckets")
+    issuer = IssuerTokens(policy, IssuerKeys(provider.fetch, ManualClock()), 30.0, ManualClock(), wall)
+    buckets = {"studio": ["films"], "other": ["theirs"]}
+    async with kept(tmp_path, issuer=issuer, certificates={SPIFFE: "studio"}, proxies=["10.0.0.0/24"], buckets=buckets) as door:
+        secret = await door.key("studio", buckets=["results"])
+        key = await door.authority.by_secret(secret.key, ELSEWHERE)
+        signed, _ = await door.authority.by_access_key(secret.access_key, ELSEWHERE)
+        token_ = await door.authority.by_secret(provider.token(buckets=["trailers"]), ELSEWHERE)
+        certificate = await door.authority.without_secret(Caller(address="192.0.2.1", certificate_names=(SPIFFE,)))
+        proxied = await door.authority.without_secret(Caller(address="10.0.0.7", claimed_tenant="studio"))
+        assert key.buckets == signed.buckets == {"films", "results"}
+        assert token_.buckets == {"films", "trailers"}
+        assert certificate.buckets == proxied.buckets == {"films"}
+        assert (await door.authority.by_secret(await token(door, key), ELSEWHERE)).buckets == frozenset()
+        assert (await door.authority.by_secret(provider.token(tenant="third"), ELSEWHERE)).buckets == frozenset()
 
 
 @pytest.mark.parametrize("name", ["a b", "x" * 65, "../etc", "\u00e9", "studio\n"])

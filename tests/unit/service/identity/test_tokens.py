@@ -53,6 +53,20 @@ async def test_without_a_claim_for_models_a_token_may_use_all() -> None:
     assert principal.models is None
 
 
+@pytest.mark.parametrize("claim", [["films", 7, "trailers"], "films trailers"])
+async def test_a_token_may_list_buckets_of_its_own(claim: object) -> None:
+    issuer = Issuer(IssuerPolicy(issuer=ISSUER, audiences=(AUDIENCE,), algorithms=("ES256",), buckets_claim="buckets"))
+    principal = await issuer.tokens.principal(issuer.provider.token(buckets=claim))
+    assert principal is not None
+    assert principal.buckets == frozenset({"films", "trailers"})
+    for claims in ({}, {"buckets": {"films": True}}):
+        none = await issuer.tokens.principal(issuer.provider.token(**claims))
+        assert none is not None
+        assert none.buckets == frozenset()
+    unread = await Issuer().tokens.principal(issuer.provider.token(buckets=claim))
+    assert unread is None or unread.buckets == frozenset()
+
+
 @pytest.mark.parametrize(
     "claims",
     [{"iss": "https://other.example.org"}, {"iss": None}, {"aud": "elsewhere"}, {"aud": None}, {"aud": []}, {"exp": NOW - 31},
