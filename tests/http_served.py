@@ -30,9 +30,11 @@ from service.checks import Limits
 from service.clock import MonotonicClock
 from service.doors import Doors
 from service.health import HealthMonitor, Probe
+from service.identity.allowance import Quotas
 from service.identity.open_door import OpenDoor
 from service.identity.peers import Proxies
 from service.identity.principal import Authority
+from service.identity.standings import Standings
 from service.intake import Intake
 from service.ledger.denials import Denials
 from service.model_aliases import model_aliases
@@ -105,6 +107,8 @@ async def http_serving(
     tracing: Tracing | None = None,
     verify: bool | ssl.SSLContext = True,
     denials: Denials | None = None,
+    quotas: Quotas | None = None,
+    standings: Standings | None = None,
 ) -> AsyncGenerator[HttpServed, None]:
     stages, limits, metrics, clock = stages or FakeStages(), limits or Limits(), Metrics(CollectorRegistry()), MonotonicClock()
     policy = AdmissionConfig(BrownOutConfig(()), max_waiting=max_waiting, max_wait_s=1e9)
@@ -115,14 +119,14 @@ async def http_serving(
     pipelines, new_id = {stages.config.name: stages.pipeline}, lambda: f"id-{next(ids)}"
     aliases = model_aliases(stages.config.name)
     intake = Intake(pipelines, stages.config.name, limits, keeper, new_id, new_seed=lambda: SEED, aliases=aliases)
-    runner = SessionRunner(pipelines, desk, keeper, limits, metrics, clock)
+    runner = SessionRunner(pipelines, desk, keeper, limits, metrics, clock, quotas)
     monitor = HealthMonitor(probes or dict.fromkeys(("text_encoder", "denoiser", "decoder"), answers), interval_s=0.01, timeout_s=0.5)
     authority = authority or OpenAuthority()
     made = None if jobs is None else jobs(intake)
     batches = made if hasattr(made, "submit_batch") else None
     services = Services(intake=intake, runner=runner, jobs=made, batches=batches, authority=authority, public_url=options.public_url)
     every = [*rooms(services, monitor, new_id), *more_rooms]
-    edge = HttpEdge(every, authority, metrics, tracing or Tracing(), new_id, options, denials)
+    edge = HttpEdge(every, authority, metrics, tracing or Tracing(), new_id, options, denials, standings)
     server = HttpServer(edge, replace(options, port=0))
     doors = Doors([server], runner, monitor)
     (port,) = await doors.start()

@@ -14,6 +14,7 @@ from service.identity.allowance import NoQuotas, Quotas
 from service.identity.open_door import OpenDoor
 from service.identity.peers import Proxies
 from service.identity.principal import Authority
+from service.identity.standings import Standings
 from service.jobs.job import JobStatus
 
 if TYPE_CHECKING:
@@ -30,13 +31,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What the doors of one front door share."""
+    """What the doors of one front door share. `standings` says what tenants with limits have left of them."""
 
     authority: Authority
     quotas: Quotas
     keys: KnownKeys | None = None
     tenant_quotas: TenantQuotas | None = None
     job_limits: JobLimits | None = None
+    standings: Standings | None = None
 
     def job_ended(self, connection: Connection, ended: EndedJob) -> None:
         """An `OnEnd`: settles what the job has reserved. One that failed or was cancelled has used nothing."""
@@ -82,8 +84,11 @@ def identity(settings: IdentitySettings, database: Database | None, clock: Clock
         proxies=proxies,
         buckets=settings.buckets,
     )
-    quotas = None if database is None else TenantQuotas(database, settings.cache_seconds, clock, time.time)
-    return Identity(authority, quotas or NoQuotas(), keys, quotas, None if database is None else JobLimits())
+    if database is None:
+        return Identity(authority, NoQuotas(), keys)
+    standings = Standings(clock, time.time)
+    quotas = TenantQuotas(database, settings.cache_seconds, clock, time.time, standings=standings)
+    return Identity(authority, quotas, keys, quotas, JobLimits(), standings)
 
 
 def master_secret(settings: IdentitySettings, environment: Mapping[str, str]) -> Master | None:

@@ -26,6 +26,7 @@ from model_core.tasks import cancel_and_wait
 from observability.metrics import Metrics
 from service.clock import Clock
 from service.database.engine import Database
+from service.identity.standings import Standings
 from service.intake import Intake
 from service.jobs.artifacts import ArtifactFiles, Artifacts
 from service.jobs.attempt import JobAttempt, WorkPolicy
@@ -123,7 +124,7 @@ async def jobs_of(
         return Jobs()
     return await open_jobs(
         config, database, intake, runner, clock, books.table, metrics,
-        shapes=_SHAPES, quotas=identity.job_limits, on_end=(identity.job_ended,), audit=books.append,
+        shapes=_SHAPES, quotas=identity.job_limits, on_end=(identity.job_ended,), audit=books.append, standings=identity.standings,
     )  # fmt: skip
 
 
@@ -140,6 +141,7 @@ async def open_jobs(
     quotas: JobQuotas | None = None,
     on_end: Sequence[OnEnd] = (),
     audit: JobAudit = no_audit,
+    standings: Standings | None = None,
 ) -> Jobs:
     """Raises OSError: the folder of artifacts cannot be used."""
     settings, now = config.jobs, time.time
@@ -169,6 +171,7 @@ async def open_jobs(
     checks = JobChecks(intake.validator, policy, partial(secrets.randbits, 64))
     desk = TableDesk(
         database, files, checks, clock, now, _new_id, quotas=quotas, on_end=ended, audit=audit,
+        counted=(standings or Standings(clock, now)).note,
         wake=_nothing if worker is None else worker.wake, cancelling=_nobody if worker is None else worker.look_at,
     )  # fmt: skip
     sweep = Sweep(database, files, policy, clock, now, ended)

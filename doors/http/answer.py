@@ -19,7 +19,7 @@ class Answer:
         send: ASGI's.
         stall_s: how long the caller may take nothing.
         headers: that every answer has, whoever makes it.
-        begins: called when an answer begins.
+        begins: called when an answer begins, which is the last moment to add headers.
     """
 
     def __init__(self, send: Send, stall_s: float, headers: Sequence[tuple[bytes, bytes]], begins: Callable[[], None]) -> None:
@@ -35,8 +35,9 @@ class Answer:
         return self.status > 0
 
     def add(self, name: bytes, value: bytes) -> None:
-        """A header for the answer, if it has not begun and nobody gives another."""
-        self._headers.append((name, value))
+        """A header for the answer, if it has not begun and nobody gave or gives another of that name."""
+        if all(name != known for known, _ in self._headers):
+            self._headers.append((name, value))
 
     async def send(self, message: Message) -> None:
         """Raises ReaderStalled."""

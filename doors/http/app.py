@@ -38,4 +38,6 @@ def application(
     services: Services, monitor: HealthMonitor, metrics: Metrics, tracing: Tracing, new_id: Callable[[], str], options: HttpOptions
 ) -> HttpEdge:
     """What the server runs."""
-    return HttpEdge(rooms(services, monitor, new_id), services.authority, metrics, tracing, new_id, options, services.denials)
+    return HttpEdge(
+        rooms(services, monitor, new_id), services.authority, metrics, tracing, new_id, options, services.denials, services.standings
+    )

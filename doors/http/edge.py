@@ -34,6 +34,7 @@ from observability.tracing import Tracing
 from service.call import Call
 from service.failures import BodyTooLarge, Failure, Kind, failure_of, outcome
 from service.identity.principal import NOBODY, Authority, Caller, Principal, QuotaExceeded
+from service.identity.standings import REQUESTS, Standings
 from service.ledger.denials import Denials
 from service.sessions.session import DRAINING
 
@@ -61,6 +62,7 @@ class HttpEdge:
         new_id: of a request.
         options: the bounds.
         denials: for the audit log.
+        standings: what tenants have left of their limits.
     """
 
     def __init__(
@@ -72,11 +74,13 @@ class HttpEdge:
         new_id: Callable[[], str],
         options: HttpOptions,
         denials: Denials | None = None,
+        standings: Standings | None = None,
     ) -> None:
         self._router = Router(rooms)
         # Looked up once: to ask a class whether it obeys a protocol takes longer than the rest of a small request.
         self._authenticating: dict[str, Authenticating] = {room.name: room for room in rooms if isinstance(room, Authenticating)}
         self._denials = denials or Denials()
+        self._standings = standings
         self._authority = authority
         self._metrics = metrics
         self._tracing = tracing
@@ -103,11 +107,16 @@ class HttpEdge:
         headers = _picked(scope)
         body = self._body(receive, headers)
         common = [(REQUEST_ID, request_id.encode()), *self._origins.headers(_first(headers, b"origin"))]
-        answer = Answer(send, self._options.stall_s, common, begins=body.release)
-        if self._leaving:
-            answer.add(b"connection", b"close")
         found = self._router.find(scope["method"], scope["path"])
         call, given = Call(door=found.room.name), Presented(None, Caller(), ())
+
+        def begins() -> None:
+            body.release()
+            self._tell_standing(call.principal.tenant, answer)
+
+        answer = Answer(send, self._options.stall_s, common, begins)
+        if self._leaving:
+            answer.add(b"connection", b"close")
         operation, ended = _NO_ENDPOINT, "cancelled"
         try:
             given = presented(scope, headers)
@@ -193,8 +202,7 @@ class HttpEdge:
         if answer.begun:
             return ended
         response = self._words(room, failure)
-        for name, value in _advice(error, failure):
-            answer.add(name, value)
+        _advise(answer, error, failure)
         self._close_if_unasked(body, answer)
         await self._write(response, answer)
         return ended
@@ -222,6 +230,13 @@ class HttpEdge:
         """What comes next on the connection may be the body or another request. The rest of any other body is passed over."""
         if body.unasked:
             answer.add(b"connection", b"close")
+
+    def _tell_standing(self, tenant: str, answer: Answer) -> None:
+        """How many requests the tenant has left, on good answers too."""
+        known = None if self._standings is None or not tenant else self._standings.of(tenant)
+        if known is not None:
+            left, more_in_s = known
+            _rate_limit(answer, left.allowed, left.used, more_in_s)
 
     def _body(self, receive: Receive, headers: Picked) -> Body:
         length, chunked = _first(headers, b"content-length"), b"transfer-encoding" in headers
@@ -281,19 +296,18 @@ def _host(scope: Scope) -> str:
     return str(server[0]) if server[1] is None else f"{server[0]}:{server[1]}"
 
 
-def _advice(error: Exception, failure: Failure) -> list[tuple[bytes, bytes]]:
-    """Headers that say when to try again, and how much of a limit is left."""
-    found: list[tuple[bytes, bytes]] = []
+def _advise(answer: Answer, error: Exception, failure: Failure) -> None:
+    """Say when to try again, and how much of a limit is left."""
     if failure.retry_after_s is not None:
-        found += [
-            (b"retry-after", b"%d" % max(1, math.ceil(failure.retry_after_s))),
-            (b"retry-after-ms", b"%d" % max(1, math.ceil(1000 * failure.retry_after_s))),
-        ]
-    if isinstance(error, QuotaExceeded):
-        found += [
-            (b"x-ratelimit-limit-requests", b"%d" % error.allowed),
-            (b"x-ratelimit-remaining-requests", b"%d" % max(0, math.floor(error.allowed - error.used))),
-        ]
-        if error.retry_after_s is not None:
-            found.append((b"x-ratelimit-reset-requests", b"%d" % max(1, math.ceil(error.retry_after_s))))
-    return found
+        answer.add(b"retry-after", b"%d" % max(1, math.ceil(failure.retry_after_s)))
+        answer.add(b"retry-after-ms", b"%d" % max(1, math.ceil(1000 * failure.retry_after_s)))
+    if isinstance(error, QuotaExceeded) and error.limit == REQUESTS:
+        _rate_limit(answer, error.allowed, error.used, error.retry_after_s)
+
+
+def _rate_limit(answer: Answer, allowed: float, used: float, more_in_s: float | None) -> None:
+    """As OpenAI's clients read it; of the limit of requests alone, since others are no requests."""
+    answer.add(b"x-ratelimit-limit-requests", b"%d" % allowed)
+    answer.add(b"x-ratelimit-remaining-requests", b"%d" % max(0, math.floor(allowed - used)))
+    if more_in_s is not None:
+        answer.add(b"x-ratelimit-reset-requests", b"%d" % max(1, math.ceil(more_in_s)))

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from service.call import Call
 from service.failures import Failure, NotServed
 from service.identity.principal import Authority, Caller, Principal
+from service.identity.standings import Standings
 from service.intake import Intake
 from service.jobs.desk import BatchDesk, JobDesk
 from service.jobs.job import Content
@@ -37,6 +38,7 @@ class Services:
         jobs: None where the server has no database, and so no jobs.
         batches: many jobs at once; as `jobs`.
         denials: for the audit log.
+        standings: what tenants have left of their limits; None where nobody has any.
         links: None where a store serves results by itself, or there are none.
         public_url: of this server, as callers reach it, without a slash at the end; empty: as the request's Host says.
     """
@@ -48,6 +50,7 @@ class Services:
     public_url: str = ""
     batches: BatchDesk | None = None
     denials: Denials = field(default_factory=Denials)
+    standings: Standings | None = None
     links: Links | None = None
 
     def desk(self) -> JobDesk:

@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 from service.identity import limits
 from service.identity.principal import Principal
+from service.identity.standings import RequestsLeft
 
 
 class JobLimits:
@@ -21,9 +22,9 @@ class JobLimits:
     def __init__(self, wall: Callable[[], float] = time.time) -> None:
         self._wall = wall
 
-    def reserve(self, connection: Connection, principal: Principal, seconds: Mapping[str, float]) -> None:
-        """Reserve seconds of video for new jobs by their ids. Raises QuotaExceeded, and then reserves nothing."""
-        limits.reserve_jobs(connection, principal.tenant, seconds, self._wall())
+    def reserve(self, connection: Connection, principal: Principal, seconds: Mapping[str, float]) -> RequestsLeft | None:
+        """See `service.jobs.table_desk.JobQuotas`."""
+        return limits.reserve_jobs(connection, principal.tenant, seconds, self._wall())
 
     def settle(self, connection: Connection, job_id: str, used_s: float) -> None:
         """A job is over. One that failed or was cancelled has used nothing."""

@@ -19,6 +19,7 @@ from sqlalchemy import Connection, RowMapping, delete, func, insert, literal_col
 from service.database.engine import put_if_absent
 from service.database.schema import JOBS, RESERVATIONS, TENANTS
 from service.identity.principal import QuotaExceeded
+from service.identity.standings import REQUESTS, RequestsLeft
 
 _MINUTE_S = 60.0
 # When a place may be free again, nobody knows; a caller that asks so often costs little.
@@ -94,6 +95,19 @@ class Progress:
     over: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """What a session got.
+
+    Attributes:
+        seconds: infinity where seconds are not limited.
+        requests: with this one; None without a limit of requests.
+    """
+
+    seconds: float
+    requests: RequestsLeft | None = None
+
+
 def limits_of(connection: Connection, tenant: str) -> TenantLimits:
     """Without a lock; a tenant that the table does not have has no limits."""
     row = connection.execute(select(TENANTS).where(TENANTS.c.name == tenant)).mappings().one_or_none()
@@ -116,11 +130,11 @@ def set_limits(connection: Connection, tenant: str, changes: Mapping[str, float 
     return limits_of(connection, tenant)
 
 
-def reserve(connection: Connection, asked: Reservation, now: float) -> float | None:
+def reserve(connection: Connection, asked: Reservation, now: float) -> Reserved | None:
     """Reserve a place and seconds for a session, both or neither. A tenant without limits reserves nothing, and writes nothing.
 
     Returns:
-        The seconds that are reserved; infinity where seconds are not limited, and None where nothing is.
+        What is reserved; None where nothing is.
 
     Raises:
         QuotaExceeded: a limit is reached.
@@ -129,25 +143,28 @@ def reserve(connection: Connection, asked: Reservation, now: float) -> float | N
     if limits is None:
         return None
     if (there := _row(connection, asked.id)) is not None:
-        return math.inf if limits.budget_seconds is None else float(there["seconds"])
-    _check_rate(connection, asked.tenant, limits, now)
+        return Reserved(math.inf if limits.budget_seconds is None else float(there["seconds"]))
+    requests = _check_rate(connection, asked.tenant, limits, now)
     _check_places("parallel_sessions", asked.tenant, limits.parallel_sessions, _count(connection, asked.tenant, Kind.SESSION), 1)
     seconds = _within_budget(connection, asked, limits)
     _count_request(connection, asked.tenant, limits, asked.id, now)
     _insert(connection, asked, 0.0 if math.isinf(seconds) else seconds, now)
-    return seconds
+    return Reserved(seconds, requests)
 
 
-def reserve_jobs(connection: Connection, tenant: str, seconds: Mapping[str, float], now: float) -> None:
+def reserve_jobs(connection: Connection, tenant: str, seconds: Mapping[str, float], now: float) -> RequestsLeft | None:
     """Reserve seconds for new jobs by their ids, which count as one request. `settle` ends each of them.
+
+    Returns:
+        Requests, with this one; None for a tenant without a limit of them.
 
     Raises:
         QuotaExceeded: a limit is reached; nothing is reserved.
     """
     limits = _locked_limits(connection, tenant, now)
     if limits is None:
-        return
-    _check_rate(connection, tenant, limits, now)
+        return None
+    requests = _check_rate(connection, tenant, limits, now)
     if limits.queued_jobs is not None:
         queued = select(func.count()).select_from(JOBS).where(literal_column("status = 'queued'"), JOBS.c.tenant == tenant)
         _check_places("queued_jobs", tenant, limits.queued_jobs, connection.execute(queued).scalar_one(), len(seconds))
@@ -157,6 +174,7 @@ def reserve_jobs(connection: Connection, tenant: str, seconds: Mapping[str, floa
     if limits.budget_seconds is not None:
         for job_id, length_s in seconds.items():
             _insert(connection, Reservation(id=job_id, tenant=tenant, kind=Kind.JOB, seconds=length_s), length_s, now)
+    return requests
 
 
 def write_down(connection: Connection, progress: Sequence[Progress], now: float) -> dict[str, float]:
@@ -192,16 +210,18 @@ def _locked_limits(connection: Connection, tenant: str, now: float) -> TenantLim
     return limits
 
 
-def _check_rate(connection: Connection, tenant: str, limits: TenantLimits, now: float) -> None:
+def _check_rate(connection: Connection, tenant: str, limits: TenantLimits, now: float) -> RequestsLeft | None:
+    """Requests, with the one that is asked for; None without a limit of them."""
     most = limits.requests_per_minute
     if most is None:
-        return
+        return None
     own = (RESERVATIONS.c.tenant == tenant, RESERVATIONS.c.kind == Kind.REQUEST.value)
     count, oldest = connection.execute(select(func.count(), func.min(RESERVATIONS.c.created_at)).where(*own)).one()
+    more_at = (now if oldest is None else oldest) + _MINUTE_S
     if count >= most:
-        sentence = f"requests_per_minute of tenant {tenant} is {most}; got {count + 1} within 60 s"
-        wait_s = max(0.1, (now if oldest is None else oldest) + _MINUTE_S - now)
-        raise QuotaExceeded(sentence, limit="requests_per_minute", allowed=most, used=count, retry_after_s=wait_s)
+        sentence = f"{REQUESTS} of tenant {tenant} is {most}; got {count + 1} within 60 s"
+        raise QuotaExceeded(sentence, limit=REQUESTS, allowed=most, used=count, retry_after_s=max(0.1, more_at - now))
+    return RequestsLeft(most, count + 1, more_at)
 
 
 def _count_request(connection: Connection, tenant: str, limits: TenantLimits, of: str, now: float) -> None:

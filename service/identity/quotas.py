@@ -23,9 +23,10 @@ from service.clock import Clock
 from service.database.engine import Database
 from service.identity import limits as table
 from service.identity.allowance import Allowance
-from service.identity.limits import Kind, Progress, Reservation, TenantLimits
+from service.identity.limits import Kind, Progress, Reservation, Reserved, TenantLimits
 from service.identity.principal import QuotaExceeded
 from service.identity.remembered import Lookup, Remembered
+from service.identity.standings import Standings
 
 # A reservation whose front door died is free after so long.
 RESERVED_FOR_S = 60.0
@@ -84,6 +85,7 @@ class TenantQuotas:
         clock: time between renewals.
         wall: Unix time, the same at all front doors.
         new_id: names a reservation.
+        standings: told of requests that were counted.
     """
 
     def __init__(
@@ -93,8 +95,10 @@ class TenantQuotas:
         clock: Clock,
         wall: Callable[[], float],
         new_id: Callable[[], str] = lambda: secrets.token_hex(12),
+        standings: Standings | None = None,
     ) -> None:
         self._database, self._clock, self._wall, self._new_id = database, clock, wall, new_id
+        self._standings = Standings(clock, wall) if standings is None else standings
         self._limits: Lookup[str, TenantLimits] = Lookup(self._read, Remembered(cache_s, _MOST_TENANTS, clock))
         self._held: dict[str, _Held] = {}
         self._ended: list[_Held] = []  # still to be written down
@@ -144,7 +148,9 @@ class TenantQuotas:
             raise answer
         if answer is None:
             return None
-        held.reserved_s = answer
+        if answer.requests is not None:
+            self._standings.note(tenant, answer.requests)
+        held.reserved_s = answer.seconds
         self._held[asked.id] = held
         return held
 
@@ -214,7 +220,7 @@ class TenantQuotas:
         return answer
 
 
-def _reserve(connection: Connection, asked: Reservation, now: float) -> float | QuotaExceeded | None:
+def _reserve(connection: Connection, asked: Reservation, now: float) -> Reserved | QuotaExceeded | None:
     """A refusal is an answer: what was written down before it stays."""
     try:
         return table.reserve(connection, asked, now)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, and_, func, literal, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
 from service.database.engine import put_if_absent
 from service.database.schema import JOBS
+from service.identity.standings import RequestsLeft
 from service.jobs.batches import Batch
 from service.jobs.ends import QUEUED, end_jobs
 from service.jobs.job import IdempotencyConflict, Job, JobNotFound, JobPage, JobQuery, JobStatus
 from service.jobs.rows import JOB_COLUMNS, job_of
 from service.jobs.work import OnEnd
+
+T = TypeVar("T")
 
 _MOST_A_PAGE = 1000
 
@@ -23,13 +27,29 @@ class Raced(Exception):
     """Another transaction put a row with the same key meanwhile: look again."""
 
 
-def put_job(connection: Connection, values: dict[str, Any], reserve: Callable[[], None]) -> tuple[Job, bool]:
-    """Insert a row. Returns its job, and whether it is new.
+Reserve = Callable[[], RequestsLeft | None]
+"""Called before rows are inserted. Returns the requests that the tenant has left, where they are limited; raises QuotaExceeded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Put(Generic[T]):
+    """What was put, or was there already.
+
+    Attributes:
+        made: the job, or the batch's id.
+        new: it was put just now.
+        left: see `Reserve`; None where nothing was reserved.
+    """
+
+    made: T
+    new: bool = False
+    left: RequestsLeft | None = None
+
+
+def put_job(connection: Connection, values: dict[str, Any], reserve: Reserve) -> Put[Job]:
+    """Insert a row.
 
     Its idempotency key may have made a job before. So may this very call, whose connection was lost after the commit.
-
-    Args:
-        reserve: called before a row is inserted.
 
     Raises:
         IdempotencyConflict: the key was used for another request.
@@ -37,18 +57,18 @@ def put_job(connection: Connection, values: dict[str, Any], reserve: Callable[[]
     """
     earlier = by_key(connection, values["tenant"], values["door"], values["idempotency_key"])
     if earlier is not None:
-        return same_request(earlier, values["request_hash"]), False
+        return Put(same_request(earlier, values["request_hash"]))
     mine = select(*JOB_COLUMNS).where(JOBS.c.id == values["id"], JOBS.c.tenant == values["tenant"])
     if (row := connection.execute(mine).one_or_none()) is not None:
-        return job_of(row), False
-    reserve()
+        return Put(job_of(row))
+    left = reserve()
     if not put_if_absent(connection, JOBS, values):
         raise Raced
-    return job_of(connection.execute(mine).one()), True
+    return Put(job_of(connection.execute(mine).one()), new=True, left=left)
 
 
-def put_batch(connection: Connection, rows: Sequence[dict[str, Any]], reserve: Callable[[], None]) -> tuple[str, bool]:
-    """Insert the rows of a batch, the first of which has the batch's idempotency key. Returns its id, and whether it is new, as `put_job`.
+def put_batch(connection: Connection, rows: Sequence[dict[str, Any]], reserve: Reserve) -> Put[str]:
+    """Insert the rows of a batch, the first of which has the batch's idempotency key.
 
     Raises as `put_job`.
     """
@@ -56,15 +76,15 @@ def put_batch(connection: Connection, rows: Sequence[dict[str, Any]], reserve: C
     batch: str = first["batch"]
     earlier = by_key(connection, first["tenant"], first["door"], first["idempotency_key"])
     if earlier is not None:
-        return same_request(earlier, first["request_hash"]).batch, False
+        return Put(same_request(earlier, first["request_hash"]).batch)
     if connection.execute(select(JOBS.c.id).where(JOBS.c.batch == batch).limit(1)).first() is not None:
-        return batch, False
-    reserve()
+        return Put(batch)
+    left = reserve()
     try:
         connection.execute(JOBS.insert(), list(rows))
     except IntegrityError as error:
         raise Raced from error
-    return batch, True
+    return Put(batch, new=True, left=left)
 
 
 def by_key(connection: Connection, tenant: str, door: str, key: str | None) -> Any:

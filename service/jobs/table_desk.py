@@ -15,6 +15,7 @@ from model_core.errors import StageUnavailable
 from service.clock import Clock
 from service.database.engine import Database
 from service.identity.principal import Principal, QuotaExceeded
+from service.identity.standings import RequestsLeft
 from service.jobs import queries
 from service.jobs.batches import Batch, Wrong, batch_hash, manifest_line
 from service.jobs.drafts import Draft, JobChecks, request_hash
@@ -22,6 +23,7 @@ from service.jobs.ends import nobody_waits
 from service.jobs.files import JobFiles
 from service.jobs.job import Content, IdempotencyConflict, Job, JobNotReady, JobPage, JobQuery, JobStatus, NewJob, Variant
 from service.jobs.lookup import Lookup
+from service.jobs.queries import Put
 from service.jobs.store import read_jobs
 from service.jobs.work import OnEnd
 
@@ -39,8 +41,11 @@ log = logging.getLogger(__name__)
 class JobQuotas(Protocol):
     """Limits of tenants. What is reserved for a job is settled by an `OnEnd`."""
 
-    def reserve(self, connection: Connection, principal: Principal, seconds: Mapping[str, float]) -> None:
+    def reserve(self, connection: Connection, principal: Principal, seconds: Mapping[str, float]) -> RequestsLeft | None:
         """Reserve seconds of video for new jobs, by their ids, in the caller's transaction. Their rows are not in the table yet.
+
+        Returns:
+            Requests of the tenant, with this one; None where it has no limit of them.
 
         Raises:
             QuotaExceeded: too many queued jobs, or the budget is spent; nothing is reserved.
@@ -51,7 +56,8 @@ class JobQuotas(Protocol):
 class NoJobQuotas:
     """Nobody has limits."""
 
-    def reserve(self, connection: Connection, principal: Principal, seconds: Mapping[str, float]) -> None: ...
+    def reserve(self, connection: Connection, principal: Principal, seconds: Mapping[str, float]) -> None:
+        """Nothing is reserved."""
 
 
 JobAudit = Callable[[Connection, Principal, str, str], None]
@@ -75,6 +81,7 @@ class TableDesk:
         quotas: limits of tenants.
         on_end: told of jobs that end here: those that are cancelled before they begin.
         audit: told of what callers change.
+        counted: told how many requests a tenant has left.
         wake: called when there is a new job, which other front doors find a little later by themselves.
         cancelling: called with the id of a running job that is to be cancelled, which its worker sees at its next beat at the latest.
     """
@@ -91,6 +98,7 @@ class TableDesk:
         quotas: JobQuotas | None = None,
         on_end: OnEnd = nobody_waits,
         audit: JobAudit = no_audit,
+        counted: Callable[[str, RequestsLeft], None] = lambda _tenant, _left: None,
         wake: Callable[[], None] = lambda: None,
         cancelling: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -103,6 +111,7 @@ class TableDesk:
         self._quotas = NoJobQuotas() if quotas is None else quotas
         self._on_end = on_end
         self._audit = audit
+        self._counted = counted
         self._wake = wake
         self._cancelling = cancelling
         self._lookup = Lookup(lambda ids: database.run(partial(read_jobs, job_ids=ids), write=False), clock)
@@ -118,15 +127,14 @@ class TableDesk:
         values = draft.row(self._now(), asked, key)
         reserve = {draft.id: draft.seconds}
         try:
-            job, new_one = await self._racing(partial(self._put, principal=principal, values=values, seconds=reserve))
+            put = await self._racing(partial(self._put, principal=principal, values=values, seconds=reserve))
         except (QuotaExceeded, IdempotencyConflict):
             await self._forget_uploads([] if key is None else [draft.id])
             raise
-        if job.id != draft.id:
+        if put.made.id != draft.id:
             await self._forget_uploads([] if key is None else [draft.id])
-        if new_one:
-            self._wake()
-        return job
+        self._queued(principal, put)
+        return put.made
 
     async def submit_batch(self, principal: Principal, rows: Sequence[NewJob], idempotency_key: str = "") -> str:
         """Queue many jobs of one door, all or none of them. Returns the batch's id.
@@ -150,18 +158,17 @@ class TableDesk:
             key = None if draft.upload is None else await self._files.put_upload(draft.id, draft.upload)
             values.append(draft.row(now + number * _APART_S, "", key, batch, number))
         values[0]["request_hash"] = asked
-        put = partial(self._put_batch, principal=principal, values=values, seconds={draft.id: draft.seconds for draft in drafts})
+        reserve = {draft.id: draft.seconds for draft in drafts}
         uploads = [draft.id for draft in drafts if draft.upload is not None]
         try:
-            made, new = await self._racing(put)
+            put = await self._racing(partial(self._put_batch, principal=principal, values=values, seconds=reserve))
         except (QuotaExceeded, IdempotencyConflict):
             await self._forget_uploads(uploads)
             raise
-        if made != batch:
+        if put.made != batch:
             await self._forget_uploads(uploads)
-        if new:
-            self._wake()
-        return made
+        self._queued(principal, put)
+        return put.made
 
     async def get(self, principal: Principal, job_id: str) -> Job:
         """See `JobDesk`."""
@@ -256,19 +263,25 @@ class TableDesk:
             except StageUnavailable as error:
                 log.warning("the upload of job %s, which was refused, stays for now: %s", job_id, error)
 
-    def _put(self, connection: Connection, principal: Principal, values: dict[str, Any], seconds: Mapping[str, float]) -> tuple[Job, bool]:
-        job, new = queries.put_job(connection, values, partial(self._quotas.reserve, connection, principal, seconds))
-        if new:
-            self._audit(connection, principal, "job.submit", job.id)
-        return job, new
+    def _queued(self, principal: Principal, put: Put[Job] | Put[str]) -> None:
+        if put.left is not None:
+            self._counted(principal.tenant, put.left)
+        if put.new:
+            self._wake()
+
+    def _put(self, connection: Connection, principal: Principal, values: dict[str, Any], seconds: Mapping[str, float]) -> Put[Job]:
+        put = queries.put_job(connection, values, partial(self._quotas.reserve, connection, principal, seconds))
+        if put.new:
+            self._audit(connection, principal, "job.submit", put.made.id)
+        return put
 
     def _put_batch(
         self, connection: Connection, principal: Principal, values: Sequence[dict[str, Any]], seconds: Mapping[str, float]
-    ) -> tuple[str, bool]:
-        batch, new = queries.put_batch(connection, values, partial(self._quotas.reserve, connection, principal, seconds))
-        if new:
-            self._audit(connection, principal, "batch.submit", batch)
-        return batch, new
+    ) -> Put[str]:
+        put = queries.put_batch(connection, values, partial(self._quotas.reserve, connection, principal, seconds))
+        if put.new:
+            self._audit(connection, principal, "batch.submit", put.made)
+        return put
 
     def _cancel(self, connection: Connection, principal: Principal, job_id: str) -> Job:
         job = queries.cancel(connection, principal.tenant, job_id, self._now(), self._on_end)
