@@ -74,18 +74,20 @@ class HttpSettings(Settings):
         """How this machine reaches the door, without a slash at the end; empty where there is none."""
         return "" if self.port is None else f"http{'' if self.tls is None else 's'}://{joined(self.host, self.port)}"
 
-    def options(self, stall_s: float) -> HttpOptions:
+    def options(self, stall_s: float, client_ca_file: str = "") -> HttpOptions:
         """For the door.
 
         Args:
             stall_s: how long a caller may take nothing of an answer.
+            client_ca_file: authorities of client certificates; empty: callers are asked for none. Without TLS nobody can show one.
 
         Raises:
             ValueError: there is no door.
         """
         if self.port is None:
             raise ValueError("front_door.http.port is null: there is no HTTP door")
-        tls = None if self.tls is None else HttpTls(Path(self.tls.certificate_file), Path(self.tls.key_file))
+        client_ca = Path(client_ca_file) if client_ca_file else None
+        tls = None if self.tls is None else HttpTls(Path(self.tls.certificate_file), Path(self.tls.key_file), client_ca)
         return HttpOptions(
             host=self.host, port=self.port, tls=tls, public_url=self.public_url, origins=self.origins,
             max_connections=self.max_connections, max_body_bytes=self.max_body_bytes, max_held_bytes=self.max_held_bytes,

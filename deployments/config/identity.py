@@ -52,7 +52,8 @@ class JwtSettings(Settings):
 
 
 class CertificateSettings(Settings):
-    """Client certificates, which the gRPC port then asks every caller for. It needs `front_door.tls`.
+    """Client certificates. The gRPC port then takes no caller without one, and needs `front_door.tls`. The HTTP port, where it has TLS,
+    takes those that are shown.
 
     Attributes:
         ca_file: PEM, the authorities that sign them, on every node that runs a front door.

@@ -127,7 +127,7 @@ class FrontDoorReplica:
             batches=self._jobs.desk,
             denials=denials, standings=self._identity.standings,
         )  # fmt: skip
-        http = http_doors(settings.http, services, monitor, metrics, self._tracing, new_id)
+        http = http_doors(config, services, monitor, metrics, self._tracing, new_id)
         self._doors = Doors([grpc_server, *http], self._runner, monitor)
         self._scoreboard = Scoreboard(metrics)
         self._terms = config.terms()

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+from collections.abc import Mapping
 from typing import Any
 
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from doors.http.credentials import CERTIFICATE_NAMES
 from doors.http.options import HttpOptions
 
 # Requests that a caller may have sent before the first of them is answered.
@@ -49,11 +51,13 @@ class Connection(HttpToolsProtocol):
         self._closing_since: float | None = None
         self._unsent_bytes = 0
         self._running: tuple[RequestResponseCycle, asyncio.Task[None]] | None = None
+        self._certificate_names: tuple[str, ...] = ()
 
     # --- What asyncio calls.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
+        self._certificate_names = _names(transport.get_extra_info("peercert"))
         self._head_since = self.loop.time()
         if len(self.connections) > self._options.max_connections:
             self._answer_and_close(503, "too many connections", (b"retry-after: %d\r\n" % _RETRY_S))
@@ -84,6 +88,7 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self.scope[CERTIFICATE_NAMES] = self._certificate_names  # type: ignore[typeddict-unknown-key]  # of our own
         self._in_message = True
         self._head_since = self.loop.time()
         self._head_bytes = self._unread_bytes = 0
@@ -166,3 +171,9 @@ class Connection(HttpToolsProtocol):
         head = b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n" % len(body)
         self.transport.write(STATUS_LINE[status] + head + headers + b"\r\n" + body)
         self.transport.close()
+
+
+def _names(certificate: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """URI and DNS names in a certificate that TLS has verified, in the order in which the gRPC door has them."""
+    names = () if not certificate else certificate.get("subjectAltName", ())
+    return tuple(name for wanted in ("URI", "DNS") for kind, name in names if kind == wanted)

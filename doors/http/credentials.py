@@ -17,6 +17,8 @@ from model_core.errors import FieldViolation, InvalidRequest
 from service.identity.principal import Authority, Caller, Principal, Unauthenticated
 
 TENANT_HEADER = "x-headrace-tenant"
+# Where a connection says in ASGI's scope which names its caller's certificate has.
+CERTIFICATE_NAMES = "headrace.certificate_names"
 HIDDEN = "[hidden]"
 
 _AUTHORIZATION = b"authorization"
@@ -70,6 +72,7 @@ def presented(scope: Scope, headers: Picked) -> Presented:
     caller = Caller(
         address="" if client is None else client[0],
         claimed_tenant=_single(headers, TENANT_HEADER.encode()) or "",
+        certificate_names=scope.get(CERTIFICATE_NAMES, ()),
         origin=_single(headers, b"origin") or "",
     )
     return Presented(found[0] if found else None, caller, tuple(found))

@@ -8,10 +8,20 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class HttpTls:
-    """PEM files: the certificate chain and its private key. A certificate that is replaced counts for connections from then on."""
+    """PEM files: the certificate chain and its private key. Files that are replaced count for connections from then on.
+
+    Attributes:
+        client_ca_file: authorities of client certificates, which callers may show then; one that is shown must be good. None: callers
+            are asked for none.
+    """
 
     certificate_file: Path
     key_file: Path
+    client_ca_file: Path | None = None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return (self.certificate_file, self.key_file, *(() if self.client_ca_file is None else (self.client_ca_file,)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

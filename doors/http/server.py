@@ -56,7 +56,10 @@ class HttpServer:
         self._app = app
         self._options = options
         self._state = ServerState()
+        self._config: Config | None = None
+        self._listener: socket.socket | None = None
         self._server: asyncio.Server | None = None
+        self._stopping = False
         self._sweeping: asyncio.Task[None] | None = None
 
     async def start(self) -> int:
@@ -66,22 +69,16 @@ class HttpServer:
         options = self._options
         certificate = None if options.tls is None else Certificate(options.tls)
         app: Any = self._app  # uvicorn types scopes one by one
-        config = Config(
+        self._config = config = Config(
             app, loop="none", http="httptools", ws="none", ws_per_message_deflate=False, lifespan="off", interface="asgi3",
             log_config=None, log_level="critical", access_log=False, proxy_headers=False, server_header=False, date_header=False,
             timeout_keep_alive=max(1, round(options.keep_alive_s)),
         )  # fmt: skip
         config.load()
-        listener = _bound(options.host, options.port)
-        self._server = await asyncio.get_running_loop().create_server(
-            lambda: Connection(config, self._state, options),
-            sock=listener,
-            backlog=_BACKLOG,
-            ssl=None if certificate is None else certificate.context,
-            ssl_handshake_timeout=None if certificate is None else options.head_timeout_s,
-        )
+        self._listener = _bound(options.host, options.port)
+        self._server = await self._listening(certificate)
         self._sweeping = asyncio.create_task(self._sweep(certificate))
-        port: int = listener.getsockname()[1]
+        port: int = self._listener.getsockname()[1]
         return port
 
     async def stop_serving(self) -> None:
@@ -98,7 +95,10 @@ class HttpServer:
             raise RuntimeError("the HttpServer was not started")
         loop = asyncio.get_running_loop()
         until = loop.time() + grace_s
+        self._stopping = True
         self._server.close()
+        if self._listener is not None:
+            self._listener.close()
         for connection in self.connections:
             connection.shutdown()
         while self._state.tasks and (left := until - loop.time()) > 0:
@@ -121,19 +121,54 @@ class HttpServer:
         """Those that are open."""
         return [connection for connection in self._state.connections if isinstance(connection, Connection)]
 
+    async def _listening(self, certificate: Certificate | None) -> asyncio.Server:
+        """A server that accepts what comes to the listener. Several may do so at once: they share its queue."""
+        config, listener, options = self._config, self._listener, self._options
+        if config is None or listener is None:
+            raise RuntimeError("the HttpServer was not started")
+        return await asyncio.get_running_loop().create_server(
+            lambda: Connection(config, self._state, options),
+            sock=listener.dup(),
+            backlog=_BACKLOG,
+            ssl=None if certificate is None else certificate.context,
+            ssl_handshake_timeout=None if certificate is None else options.head_timeout_s,
+        )
+
+    async def _follow(self, certificate: Certificate) -> None:
+        """Show new connections what has taken the place of the old files. Those that are open go on.
+
+        Each context has sessions of its own. So nobody goes on with one that was begun with a certificate of an authority that is gone.
+        """
+        if not await asyncio.to_thread(certificate.renewed) or self._stopping:
+            return
+        try:
+            new = await self._listening(certificate)
+        except OSError as error:
+            log.warning("the new certificate is not shown, since the port cannot be listened on anew: %s", error)
+            return
+        if self._stopping:
+            new.close()
+            return
+        old, self._server = self._server, new
+        if old is not None:
+            old.close()
+
     async def _sweep(self, certificate: Certificate | None) -> None:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(self._options.sweep_s)
             if certificate is not None:
-                await asyncio.to_thread(certificate.refresh)
+                await self._follow(certificate)
             now = loop.time()
             for connection in self.connections:
                 connection.sweep(now)
 
 
 class Certificate:
-    """A TLS context that follows its files.
+    """TLS that follows its files.
+
+    Attributes:
+        context: of the files as they were read last.
 
     Raises:
         RuntimeError: they cannot be read, or do not belong together.
@@ -147,27 +182,27 @@ class Certificate:
         except (OSError, ssl.SSLError) as error:
             raise RuntimeError(f"the certificate in {tls.certificate_file} cannot be served: {error}") from None
 
-    def refresh(self) -> None:
-        """Take a new certificate, once both of its files are there. Blocks."""
+    def renewed(self) -> bool:
+        """Read files that were replaced, once all of them are there and belong together. Returns whether there is another context. Blocks."""
         stamp = self._stamp()
         if stamp == self._seen or None in stamp:
-            return
+            return False
+        self._seen = stamp
         try:
-            _tls_context(self._tls)  # first into another one: a file that is half written must not spoil this one
-            self.context.load_cert_chain(self._tls.certificate_file, self._tls.key_file)
+            self.context = _tls_context(self._tls)
         except (OSError, ssl.SSLError) as error:
             log.warning("the new certificate in %s is not taken: %s", self._tls.certificate_file, error)
-        else:
-            log.info("a new certificate is served from %s", self._tls.certificate_file)
-        self._seen = stamp
+            return False
+        log.info("a new certificate is served from %s", self._tls.certificate_file)
+        return True
 
-    def _stamp(self) -> tuple[tuple[int, int] | None, ...]:
-        stamps: list[tuple[int, int] | None] = []
-        for path in (self._tls.certificate_file, self._tls.key_file):
+    def _stamp(self) -> tuple[tuple[int, int, int] | None, ...]:
+        stamps: list[tuple[int, int, int] | None] = []
+        for path in self._tls.files:
             stamps.append(None)
             with suppress(OSError):
                 about = path.stat()
-                stamps[-1] = (about.st_mtime_ns, about.st_size)
+                stamps[-1] = (about.st_ino, about.st_mtime_ns, about.st_size)
         return tuple(stamps)
 
 
@@ -175,6 +210,9 @@ def _tls_context(tls: HttpTls) -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.set_alpn_protocols(["http/1.1"])
     context.load_cert_chain(tls.certificate_file, tls.key_file)
+    if tls.client_ca_file is not None:
+        context.load_verify_locations(tls.client_ca_file)
+        context.verify_mode = ssl.CERT_OPTIONAL
     return context
 
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from deployments.cluster.local import FUSED_CONFIG, ROOT, STAGED_CONFIG, Overrides, load, start_local
 from deployments.config.http import HttpSettings
-from doors.http.options import HttpOptions
+from doors.http.options import HttpOptions, HttpTls
 from model_core.errors import InvalidRequest
 
 
@@ -45,6 +45,14 @@ def test_a_free_port_goes_with_a_free_port_for_grpc_and_not_with_another() -> No
 
 def test_defaults_of_settings_and_of_the_door_are_the_same() -> None:
     assert HttpSettings(port=0).options(HttpOptions().stall_s) == HttpOptions()
+
+
+def test_callers_are_asked_for_certificates_over_tls_alone() -> None:
+    files = {"certificate_file": "/tls.crt", "key_file": "/tls.key"}
+    secured = HttpSettings.model_validate({"port": 0, "tls": files})
+    assert secured.options(60, "/ca.crt").tls == HttpTls(Path("/tls.crt"), Path("/tls.key"), Path("/ca.crt"))
+    assert secured.options(60).tls == HttpTls(Path("/tls.crt"), Path("/tls.key"))
+    assert HttpSettings(port=0).options(60, "/ca.crt").tls is None
 
 
 def test_the_block_in_the_documents_has_the_defaults() -> None:
