@@ -28,6 +28,7 @@ JITTER_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2
 SLACK_BUCKETS_S = (-2.0, -1.0, -0.5, -0.2, -0.1, -0.05, 0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
 STAGE_BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
 STEP_BUCKETS_S = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
+JOB_BUCKETS_S = (1.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0, 21_600.0, 86_400.0)
 WAIT_BUCKETS_S = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0)
 DECISION_BUCKETS_S = (0.0001, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
 FLICKER_BUCKETS = (0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0)
@@ -113,6 +114,8 @@ OUTCOME = Label(
 )  # fmt: skip
 ANSWER = Label("answer", ("admitted", "degraded", "waiting", "refused"))
 CODEC = Label("codec", ("raw", "jpeg", "fmp4"))
+JOB_OUTCOME = Label("outcome", ("completed", "failed", "cancelled"))
+DELIVERY = Label("outcome", ("delivered", "tried", "gone", "given_up"))
 OPERATION = Label("operation", ("get", "claim", "write", "read"))
 BOOK = Label("book", ("usage", "audit", "events"))
 LEVEL = Label("level", bound="brown-out levels of the configuration, from 1")
@@ -262,6 +265,32 @@ QUALITY_ADHERENCE = Metric(
     _DOOR, (MODEL,), PART_BUCKETS, eventful=True,
 )  # fmt: skip
 QUALITY = (QUALITY_FLICKER, QUALITY_BRIGHTNESS, QUALITY_SMOOTHNESS, QUALITY_FROZEN, QUALITY_BLACK, QUALITY_ADHERENCE)
+
+# -- jobs, and what their callers are told -------------------------------------------------------------------------------------
+JOBS_QUEUED = Metric(
+    "jobs_queued", Kind.GAUGE, "Jobs in the queue. Front doors that share a database all show the same number.", _DOOR, on_ray=True
+)
+OLDEST_QUEUED = Metric(
+    "jobs_oldest_queued_seconds", Kind.GAUGE, "Age of the oldest job in the queue; 0 without any. All front doors show the same.",
+    _DOOR, on_ray=True,
+)  # fmt: skip
+JOBS_RUNNING = Metric("jobs_running", Kind.GAUGE, "Jobs that a front door works on.", _DOOR, on_ray=True)
+JOBS_ENDED = Metric(
+    "jobs_ended_total", Kind.COUNTER, "Jobs that ended, by door and outcome, counted by the front door that ended them.",
+    _DOOR, (DOOR, JOB_OUTCOME), eventful=True,
+)  # fmt: skip
+JOB_WAIT = Metric("job_wait_seconds", Kind.HISTOGRAM, "From the submission of a job until it was begun.", _DOOR, (), JOB_BUCKETS_S)
+JOB_TIME = Metric(
+    "job_seconds", Kind.HISTOGRAM, "From the beginning of a job to its completed file, whatever workers it lost.", _DOOR, (), JOB_BUCKETS_S
+)
+JOB_VIDEO = Metric(
+    "job_video_seconds_total", Kind.COUNTER, "Seconds of video in the files of completed jobs, by door.", _DOOR, (DOOR,), eventful=True
+)
+WEBHOOKS = Metric(
+    "webhook_deliveries_total", Kind.COUNTER,
+    "Attempts to deliver a notice. tried: it comes again; gone: the receiver wants no more of them; given_up: the last attempt failed.",
+    _DOOR, (DELIVERY,), eventful=True,
+)  # fmt: skip
 
 # -- where a chunk's time went: carried by the chunk, counted when it is sent ------------------------------------------------
 CHUNK_LATENCY = Metric(

@@ -1,4 +1,4 @@
-"""Grafana dashboards out of the catalogue: overview, stages, session tail, autoscaler, cost, quality of jobs.
+"""Grafana dashboards out of the catalogue: overview, stages, session tail, autoscaler, cost, quality of jobs, jobs.
 
 Built with Grafana's own library, so that what is committed under `dashboards/` is what Grafana's schema asks for. Needs the development
 requirements; nothing that serves imports it.
@@ -250,7 +250,24 @@ _QUALITY = Dashboard(
     ),
 )  # fmt: skip
 
-DASHBOARDS = (_OVERVIEW, _STAGES, _TAIL, _AUTOSCALER, _COST, _QUALITY)
+_JOBS = Dashboard(
+    "headrace-jobs", "Headrace: jobs",
+    (
+        Panel(
+            "Queued and running", f"{c.JOBS_QUEUED.text} {c.JOBS_RUNNING.text}", "short",
+            (Line(f"max({c.JOBS_QUEUED.full})", "queued"), Line(f"sum({c.JOBS_RUNNING.full})", "running")),
+        ),
+        _panel("Age of the oldest in the queue", c.OLDEST_QUEUED, "s", Line(f"max({c.OLDEST_QUEUED.full})", "oldest")),
+        _panel("Ended, by outcome", c.JOBS_ENDED, "ops", Line(_rate(c.JOBS_ENDED, "outcome"), "{{outcome}}")),
+        _panel("Ended, by door", c.JOBS_ENDED, "ops", Line(_rate(c.JOBS_ENDED, "door"), "{{door}}")),
+        _panel("Wait until a job was begun", c.JOB_WAIT, "s", *_quantiles(c.JOB_WAIT, 0.5, 0.95), eventful=True),
+        _panel("Time to make a job", c.JOB_TIME, "s", *_quantiles(c.JOB_TIME, 0.5, 0.95), eventful=True),
+        _panel("Video made", c.JOB_VIDEO, "short", Line(_rate(c.JOB_VIDEO, "door"), "{{door}}")),
+        _panel("Webhooks", c.WEBHOOKS, "ops", Line(_rate(c.WEBHOOKS, "outcome"), "{{outcome}}")),
+    ),
+)  # fmt: skip
+
+DASHBOARDS = (_OVERVIEW, _STAGES, _TAIL, _AUTOSCALER, _COST, _QUALITY, _JOBS)
 
 
 def queries() -> Iterator[tuple[str, Panel, str]]:

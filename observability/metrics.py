@@ -122,6 +122,8 @@ class Metrics:
         self.ledger_errors_total = counter(c.LEDGER_ERRORS, registry)
         self.ledger_dropped_total = counter(c.LEDGER_DROPPED, registry)
 
+        self.jobs = JobMetrics(registry)
+
         self._chunk_latency = histogram(c.CHUNK_LATENCY, registry)
         self._queue, self._service, self._transfer = (histogram(m, registry) for m in (c.STAGE_QUEUE, c.STAGE_SERVICE, c.STAGE_TRANSFER))
         self._overhead = histogram(c.OVERHEAD, registry)
@@ -163,6 +165,20 @@ class Metrics:
             quality={name: made.labels(model) for name, made in self._quality.items()},
             quality_videos={how: self._quality_videos.labels(model, how) for how in c.MEASURED.values},
         )
+
+
+class JobMetrics:
+    """What a front door counts of jobs."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.queued = gauge(c.JOBS_QUEUED, registry)
+        self.oldest_queued_seconds = gauge(c.OLDEST_QUEUED, registry)
+        self.running = gauge(c.JOBS_RUNNING, registry)
+        self.ended_total = counter(c.JOBS_ENDED, registry)
+        self.wait_seconds = histogram(c.JOB_WAIT, registry)
+        self.seconds = histogram(c.JOB_TIME, registry)
+        self.video_seconds_total = counter(c.JOB_VIDEO, registry)
+        self.deliveries_total = counter(c.WEBHOOKS, registry)
 
 
 class DenoiserMetrics:

@@ -134,6 +134,10 @@ CAUSES = (
         "The session store fails: streams go on, but their clients may not be able to resume.",
     ),
     Cause(
+        "HeadraceJobsWait", f"max({c.OLDEST_QUEUED.full}) > 3600", 0, 10 * _MINUTE, "ticket",
+        "A job has waited for more than an hour.",
+    ),
+    Cause(
         "HeadraceOverheadHigh",
         f'sum(rate({c.OVERHEAD.full}_sum{{{{of="chunk"}}}}[{{w}}]))'
         f' / sum(rate({c.STAGE_SERVICE.full}_sum{{{{stage!="text_encoder"}}}}[{{w}}])) > 0.25',

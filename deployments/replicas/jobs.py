@@ -31,6 +31,7 @@ from service.intake import Intake
 from service.jobs.artifacts import ArtifactFiles, Artifacts
 from service.jobs.attempt import JobAttempt, WorkPolicy
 from service.jobs.billing import billing
+from service.jobs.counting import JobCounts, QueueGauge
 from service.jobs.drafts import JobChecks
 from service.jobs.folder import FolderArtifacts
 from service.jobs.notices import NoticeTable, NoticeWriter, Shape
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 _ID_CHARS = "abcdefghijklmnopqrstuvwxyz0123456789"
 _ID_LENGTH = 12
 _SWEEP_EVERY_S = 30.0
+_LOOK_EVERY_S = 15.0
 # What callers of doors are told of jobs that ended, by the name of the door.
 _SHAPES: dict[str, Shape] = {OWN: own_event, OPENAI: webhook_event}
 # Of the time to drain, what a job gets to come to the end of its chunk and write its checkpoint.
@@ -149,13 +151,17 @@ async def open_jobs(
     destinations = None if settings.destinations is None else await asyncio.to_thread(_destinations, settings.destinations)
     files = ArtifactFiles(artifacts, config.artifacts.link_seconds)
     notices = NoticeWriter(shapes, now)
-    sender = WebhookSender(NoticeTable(database, now), _targets(config), clock, now)
+    counted = metrics.jobs
+    counts = JobCounts(counted)
+    sender = WebhookSender(
+        NoticeTable(database, now), _targets(config), clock, now, counted=lambda outcome: counted.deliveries_total.labels(outcome).inc()
+    )
     policy = JobPolicy(
         ttl_s=settings.ttl_seconds, max_ttl_s=settings.max_ttl_seconds, max_queued_s=settings.max_queued_seconds, max_lost=settings.max_lost
     )
 
     def ended(connection: Any, job: EndedJob) -> None:
-        for each in (notices.on_end, *on_end):
+        for each in (notices.on_end, counts.on_end, *on_end):
             each(connection, job)
 
     store = JobStore(database, policy, now, ended)
@@ -167,7 +173,10 @@ async def open_jobs(
         return JobAttempt(claimed, intake, runner, artifacts, store, destinations, work, clock, encoding, quality)
 
     has_room = partial(runner.has_room, intake.catalogue.default)
-    worker = JobWorker(_name(), store, has_room, attempt, files, billing(ledger, now), work, clock, now) if settings.at_once else None
+    worker: JobWorker | None = None
+    if settings.at_once:
+        worker = JobWorker(_name(), store, has_room, attempt, files, billing(ledger, now), work, clock, now, begun=counts.begun)
+        counted.running.set_function(partial(_working, worker))
     checks = JobChecks(intake.validator, policy, partial(secrets.randbits, 64))
     desk = TableDesk(
         database, files, checks, clock, now, _new_id, quotas=quotas, on_end=ended, audit=audit,
@@ -182,7 +191,12 @@ async def open_jobs(
             await destinations.aclose()
 
     linked = artifacts if isinstance(artifacts, FolderArtifacts) else None
-    return Jobs(desk, linked, worker, (partial(sweep.run, _SWEEP_EVERY_S), sender.run), close)
+    gauge = QueueGauge(database, counted, clock, now)
+    return Jobs(desk, linked, worker, (partial(sweep.run, _SWEEP_EVERY_S), partial(gauge.run, _LOOK_EVERY_S), sender.run), close)
+
+
+def _working(worker: JobWorker) -> float:
+    return worker.working
 
 
 def _quality(settings: QualitySettings, metrics: Metrics) -> JobQuality | None:

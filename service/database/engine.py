@@ -34,6 +34,7 @@ _MOST_WAITING = 4096  # calls; each holds its caller's request
 _SCHEMA_LOCK = 0x68656164726163  # any number that nobody else takes
 _PASSING_SQLITE = tuple(f"SQLITE_{kind}" for kind in ("BUSY", "LOCKED", "IOERR", "CANTOPEN", "FULL", "READONLY", "PROTOCOL"))
 _READ_ONLY = "25006"  # what PostgreSQL says that became a standby
+_THEN = "headrace_then"  # what is called after the commit, among the options of a connection
 _AWAY = "the database does not answer; try again"
 
 log = logging.getLogger(__name__)
@@ -142,10 +143,22 @@ class Database:
     def _once(self, work: Callable[[Connection], T], write: bool, lazy: bool, until: float) -> T:
         if self._clock.now() > until:  # it has waited for a thread for so long
             raise StageUnavailable(_AWAY)
+        then: list[Callable[[], None]] = []
         with self._engine.connect() as connection:
-            connection.execution_options(write=write, lazy=lazy)
+            connection.execution_options(write=write, lazy=lazy, **{_THEN: then})
             with connection.begin():
-                return work(connection)
+                made = work(connection)
+        for call in then:
+            call()
+        return made
+
+
+def after_commit(connection: Connection, call: Callable[[], None]) -> None:
+    """Have `call` called, in the thread of the transaction, once that is committed; not at all where it is undone.
+
+    So what is counted is counted once, though a transaction may run again. It is lost where the answer to a commit gets lost.
+    """
+    connection.get_execution_options()[_THEN].append(call)
 
 
 def passing(error: Exception) -> bool:

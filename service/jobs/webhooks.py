@@ -60,13 +60,22 @@ class WebhookSender:
         policy: where this server posts.
         clock: time.
         now: Unix time.
+        counted: told of what became of each attempt: one of `observability.catalogue.DELIVERY`.
     """
 
-    def __init__(self, notices: Notices, policy: TargetPolicy, clock: Clock, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        notices: Notices,
+        policy: TargetPolicy,
+        clock: Clock,
+        now: Callable[[], float],
+        counted: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._notices = notices
         self._policy = policy
         self._clock = clock
         self._now = now
+        self._counted = counted
         self._woken = asyncio.Event()
         self._sending: set[asyncio.Task[None]] = set()
 
@@ -104,10 +113,13 @@ class WebhookSender:
 
     async def _deliver(self, notice: Notice) -> None:
         problem = await self._problem(notice)
+        last = notice.attempts > len(PAUSES_S)
+        gone = problem == f"answered {_GONE}"
+        self._counted("delivered" if problem is None else "gone" if gone else "given_up" if last else "tried")
         try:
-            if problem is None or problem == f"answered {_GONE}":
+            if problem is None or gone:
                 await self._notices.done(notice.id)
-            elif notice.attempts > len(PAUSES_S):
+            elif last:
                 log.warning("notice %s is given up after %d attempts; the last: %s", notice.id, notice.attempts, problem)
                 await self._notices.done(notice.id)
             else:

@@ -22,7 +22,7 @@ from service.clock import Clock
 from service.jobs.artifacts import ArtifactFiles
 from service.jobs.attempt import HandedBack, JobAttempt, WorkPolicy
 from service.jobs.destinations import DestinationRefused
-from service.jobs.job import JobError
+from service.jobs.job import Job, JobError
 from service.jobs.queue import JobQueue
 from service.jobs.work import Also, ClaimedJob, Finished, LeaseLost
 from service.sessions.file import room_for_files
@@ -71,6 +71,7 @@ class JobWorker:
         policy: how long everything takes.
         clock: time.
         now: Unix time.
+        begun: told of each job that is claimed.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class JobWorker:
         policy: WorkPolicy,
         clock: Clock,
         now: Callable[[], float],
+        begun: Callable[[Job], None] = lambda _: None,
     ) -> None:
         self._name = name
         self._queue = queue
@@ -94,6 +96,7 @@ class JobWorker:
         self._policy = policy
         self._clock = clock
         self._now = now
+        self._begun = begun
         self._held: dict[str, _Held] = {}
         self._woken = asyncio.Event()
         self._claiming = asyncio.Lock()
@@ -158,6 +161,7 @@ class JobWorker:
         return room
 
     def _begin(self, claimed: ClaimedJob) -> None:
+        self._begun(claimed.job)
         held = self._held[claimed.job.id] = _Held(self._attempt(claimed))
         if self._draining:
             held.attempt.hand_back()

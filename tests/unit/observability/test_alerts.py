@@ -99,6 +99,7 @@ CASES = [
         "HeadraceSessionStoreFails", (('headrace_session_store_errors_total{operation="write"}', "0+1x200"),),
         (('headrace_session_store_errors_total{operation="write"}', "5x200"),),
     ),
+    Case("HeadraceJobsWait", (("headrace_jobs_oldest_queued_seconds", "7200x200"),), (("headrace_jobs_oldest_queued_seconds", "600x200"),)),
     Case(
         "HeadraceOverheadHigh",
         rates('headrace_framework_overhead_seconds_sum{of="chunk"}', 5, 'headrace_stage_service_seconds_sum{stage="denoiser"}', 10),

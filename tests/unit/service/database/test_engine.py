@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError, StatementError
 
 from bench.kit.postgres import Postgres
 from model_core.errors import StageUnavailable
-from service.database.engine import Database, passing, put_if_absent
+from service.database.engine import Database, after_commit, passing, put_if_absent
 from service.database.place import DatabaseUnusable
 from service.database.schema import ADDED, JOBS, METADATA, OUTBOX, SCHEMA, VERSION
 
@@ -114,6 +114,25 @@ async def test_errors_show_no_values(database: Database) -> None:
     # PostgreSQL itself names the key that is there twice; SQLAlchemy would show all values, and SQLite's driver shows none.
     shown = str(caught.value).replace("(id)=(planted-secret)", "")
     assert "planted-secret" not in shown
+
+
+async def test_what_is_to_come_after_the_commit_comes_once_or_not_at_all(database: Database) -> None:
+    told: list[str] = []
+    failing = Failing(2, driver_error("SQLITE_BUSY"))
+
+    def work(connection: Connection) -> int:
+        after_commit(connection, lambda: told.append("counted"))
+        return failing(connection)
+
+    assert await database.run(work) == 1
+    assert (failing.runs, told) == (3, ["counted"])
+    failing.times = 9
+    failing.error = ValueError("a defect")
+    with pytest.raises(ValueError, match="a defect"):
+        await database.run(work)
+    assert told == ["counted"]
+    await database.run(count, write=False)
+    assert told == ["counted"], "the next transaction knows nothing of it"
 
 
 async def test_a_row_is_put_once(database: Database) -> None:

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 from sqlalchemy import Connection, event
 
+from observability.metrics import JobMetrics
 from service.database.engine import Database
+from service.jobs.counting import QueueGauge
 from service.jobs.job import JobQuery, JobStatus
 from service.jobs.sweep import Sweep
 from service.jobs.work import Checkpoint
@@ -58,6 +61,8 @@ async def test_nothing_reads_the_whole_table(database: Database) -> None:
     await jobs.desk.cancel(ALICE, second)
     await jobs.desk.delete(ALICE, first)
     await Sweep(database, jobs.files, jobs.policy, ManualClock(), jobs.wall).once()
+    await QueueGauge(database, JobMetrics(CollectorRegistry()), ManualClock(), jobs.wall).once()
+    assert plans.lines[-1] == "SEARCH jobs USING INDEX jobs_queued (tier=?)", "who counts the queue reads no other jobs"
     # The index of running jobs is as small as they are few.
     scans = {line for line in plans.lines if line.startswith("SCAN jobs") and "jobs_running" not in line}
     assert len(plans.lines) > 20

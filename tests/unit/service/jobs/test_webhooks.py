@@ -16,6 +16,7 @@ from standardwebhooks.webhooks import Webhook as Verifier
 
 from model_core.errors import StageUnavailable
 from model_core.tasks import cancel_and_wait
+from observability.catalogue import DELIVERY
 from service.database.engine import Database
 from service.jobs.job import Job, JobError, JobStatus, Webhook
 from service.jobs.notices import Notice, NoticeTable, NoticeWriter
@@ -57,9 +58,9 @@ class FakeNotices:
 
 
 @asynccontextmanager
-async def sending(notices: FakeNotices, policy: TargetPolicy = OWN) -> AsyncGenerator[ManualClock, None]:
-    clock = ManualClock()
-    task = asyncio.create_task(WebhookSender(notices, policy, clock, lambda: 1_700_000_000.0).run())
+async def sending(notices: FakeNotices, policy: TargetPolicy = OWN, counted: list[str] | None = None) -> AsyncGenerator[ManualClock, None]:
+    clock, told = ManualClock(), [] if counted is None else counted
+    task = asyncio.create_task(WebhookSender(notices, policy, clock, lambda: 1_700_000_000.0, told.append).run())
     try:
         yield clock
     finally:
@@ -107,6 +108,20 @@ async def test_what_nobody_wants_is_given_up(status: int, attempts: int) -> None
         notices = FakeNotices(notice(f"{url}/{status}", attempts))
         async with sending(notices):
             await eventually(lambda: notices.over == ["n1"])
+
+
+@pytest.mark.parametrize(
+    ("status", "attempts", "outcome"),
+    [(200, 1, "delivered"), (500, 1, "tried"), (410, 1, "gone"), (500, len(PAUSES_S) + 1, "given_up")],
+)
+async def test_every_attempt_is_counted_by_what_became_of_it(status: int, attempts: int, outcome: str) -> None:
+    counted: list[str] = []
+    with receiver() as (url, _):
+        notices = FakeNotices(notice(f"{url}/{status}", attempts))
+        async with sending(notices, counted=counted):
+            await eventually(lambda: bool(notices.over or notices.put_off))
+    assert counted == [outcome]
+    assert outcome in DELIVERY.values
 
 
 async def test_neither_the_address_nor_the_secret_is_logged(caplog: pytest.LogCaptureFixture) -> None:
