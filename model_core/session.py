@@ -31,7 +31,7 @@ from model_core.request import SessionRequest, within_tokens
 from model_core.session_log import SessionLog, SessionRecord
 from model_core.stages.interface import Decoder, TextEncoder
 from model_core.tasks import cancel_and_wait
-from model_core.types import FrameChunk, Guidance, SessionContext, TextEmbedding, received
+from model_core.types import FrameChunk, Guidance, SessionContext, StageTiming, TextEmbedding, received
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +158,13 @@ class Session:
             codec=r.codec, due_s=due_s, suspect_chunk=self._suspect_chunk, given=self._log.given, numerics=self._log.numerics,
             guidance=self._guidance,
         )  # fmt: skip
+
+    @property
+    def text_timings(self) -> tuple[StageTiming, ...]:
+        """What the text stage took for all that the session holds of it: prompts, the negative one too, and footage. Empty if it does not say."""
+        given, away = self._log.given, self._guidance.away
+        made = (*self._log.embeddings, *(() if away is None else (away,)), *(() if given is None else (given,)))
+        return tuple(each.timing for each in made if each.timing is not None)
 
     def record(self) -> SessionRecord:
         """The log, to be kept outside this process, for `VideoPipeline.restore`."""

@@ -286,6 +286,11 @@ class SessionLog:
         return next(embedding for entry, embedding in reversed(self._timeline) if entry.chunk <= self._next_chunk)
 
     @property
+    def embeddings(self) -> tuple[TextEmbedding, ...]:
+        """Of the prompts that are held, those to come among them."""
+        return tuple(embedding for _, embedding in self._timeline)
+
+    @property
     def steps(self) -> int:
         """Denoise steps in force for the next chunk."""
         return next(steps for chunk, steps in reversed(self._steps) if chunk <= self._next_chunk)

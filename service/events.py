@@ -112,6 +112,7 @@ class Usage:
         frames: frames sent, without those that were superseded.
         superseded: frames that were sent and then replaced.
         denoise_s, decode_s: the session's own share of device time.
+        text_s: the same of the text stage; counted for jobs, whose prompts are all known when they begin.
         frame_pixels: of one frame, as the model renders it.
         steps: denoise steps, summed over the chunks; those of superseded frames count, as their device time does.
     """
@@ -121,6 +122,7 @@ class Usage:
     superseded: int = 0
     denoise_s: float = 0.0
     decode_s: float = 0.0
+    text_s: float = 0.0
     frame_pixels: int = 0
     steps: int = 0
 

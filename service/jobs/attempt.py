@@ -217,7 +217,7 @@ class JobAttempt:
                 order = self._intake.go_on(order, self._record, self._next_frame)
             self._in_slot = True
             try:
-                await self._runner.make_job(order, self._call, partial(self._take, rendering))
+                await self._runner.make_job(order, self._call, partial(self._take, rendering), self._opened)
             except CapacityExceeded:
                 waits_since = min(waits_since, self._clock.now())
                 if self._clock.now() - waits_since >= self._policy.give_back_s:
@@ -234,6 +234,11 @@ class JobAttempt:
                 self._in_slot = False
             if pause_s:
                 await self._pause(pause_s)
+
+    def _opened(self, text_s: float) -> None:
+        """A job that goes on had its prompts embedded before, and is not billed for it again."""
+        if self._record is None and self._usage is not None:
+            self._usage = replace(self._usage, text_s=text_s)
 
     async def _take(self, rendering: Rendering, chunk: FrameChunk, record: SessionRecord) -> None:
         if chunk.first_frame != self._next_frame or self._usage is None:

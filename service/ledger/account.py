@@ -31,12 +31,12 @@ class Billed:
     kind: Kind
 
 
-def whole(billed: Billed, usage: Usage, started_at: float, text_seconds: float = 0.0) -> UsageRow:
+def whole(billed: Billed, usage: Usage, started_at: float) -> UsageRow:
     """The only row of what is billed as a whole: a file, or a job. A part of it is of no use, so a failed one is billed nothing."""
     return UsageRow(
         source=billed.source, tenant=billed.tenant, door=billed.door, model=billed.model, tier=billed.tier, kind=billed.kind,
         started_at=started_at, frames=usage.frames, video_seconds=usage.video_s, pixels=usage.pixels, steps=usage.steps,
-        text_seconds=text_seconds, denoise_seconds=usage.denoise_s, decode_seconds=usage.decode_s,
+        text_seconds=usage.text_s, denoise_seconds=usage.denoise_s, decode_seconds=usage.decode_s,
     )  # fmt: skip
 
 

@@ -42,9 +42,7 @@ def encoding_timing(session: Session, elapsed_s: float) -> StageTiming:
 
     All of it counts as the stage's time where the stage reports nothing.
     """
-    context = session.context()
-    given = None if context.given is None else context.given.timing
-    reported = [timing for timing in (context.embedding.timing, given) if timing is not None]
+    reported = session.text_timings
     if not reported:
         return StageTiming("text_encoder", 0.0, elapsed_s, elapsed_s)
     queue_s, service_s, device_s = (sum(part) for part in zip(*((t.queue_s, t.service_s, t.device_s) for t in reported), strict=True))

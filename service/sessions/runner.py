@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager
+from dataclasses import replace
 
 from autoscaling.admission.decide import Ask
 from model_core.errors import CapacityExceeded, StageUnavailable
@@ -147,7 +148,7 @@ class SessionRunner:
                 file = await video_file(served, max_bytes, self._clock, placement)
                 # Not before: a file that fails costs nothing.
                 allowance.follow(lambda: file.ended.usage.video_s, served.fail)
-                self._ledger.record(whole(self._billed(order, call), file.ended.usage, began, served.text_s))
+                self._ledger.record(whole(self._billed(order, call), replace(file.ended.usage, text_s=served.text_s), began))
                 return file
 
     def _allowed(self, order: Order, call: Call) -> AbstractAsyncContextManager[Allowance]:
@@ -161,8 +162,11 @@ class SessionRunner:
         ask = Ask("", config.work(config.num_steps, config.guidance), paced=False, model=model)
         return not self._draining.is_set() and self._desk.has_room(ask, beside)
 
-    async def make_job(self, order: Order, call: Call, sink: JobSink) -> None:
+    async def make_job(self, order: Order, call: Call, sink: JobSink, opened: Callable[[float], None] = lambda _: None) -> None:
         """Hand the chunks of `order` to `sink`, if there is a slot for it now: a job does not stand in line.
+
+        Args:
+            opened: told, before the first chunk, how long the text stage's device worked on prompts and upload.
 
         Raises:
             CapacityExceeded: there is no slot.
@@ -173,6 +177,7 @@ class SessionRunner:
             raise CapacityExceeded("no slot is free for a job", retry_after_s=1.0)
         async with self._admitted(order, call) as served:
             await served.wait_until_admitted()
+            opened(served.text_s)
             async with aclosing(served.session.events()) as events:
                 async for event in events:
                     if isinstance(event, FrameChunk):

@@ -114,7 +114,7 @@ class ServedSession:
 
     @property
     def text_s(self) -> float:
-        """Device time of the prompt that it began with, and of its upload."""
+        """Device time of the prompts that it began with, and of its upload."""
         return self._opening.encoding.device_s
 
     # --- How others end it.

@@ -120,6 +120,7 @@ def _usage(job: Job, config: ModelConfig | None) -> dict[str, Any] | None:
         "steps_per_chunk": job.steps,
         "rendered": {"model": job.model, "size": _size(rendered), "fps": used.fps},
         "scaled_to": None if rendered in (None, (job.width, job.height)) else _size((job.width, job.height)),
+        "text_seconds": used.text_s,
         "denoise_seconds": used.denoise_s,
         "decode_seconds": used.decode_s,
     }  # fmt: skip

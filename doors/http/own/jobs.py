@@ -128,7 +128,8 @@ def described(job: Job) -> dict[str, Any]:
         "steps": job.steps, "width": job.width, "height": job.height, "fps": job.fps, "frames_done": job.frames_done,
         "frames_total": job.frames_total, "cancelling": job.cancelling, "error": error, "size_bytes": job.size_bytes,
         "sha256": job.sha256, "attempts": job.attempts, "tier": job.tier.name.lower(), "labels": dict(job.labels), "batch": job.batch,
-        "usage": None if job.usage is None else usage_fields(job.usage), "quality": None if job.quality is None else job.quality.as_json(),
+        "usage": None if job.usage is None else {**usage_fields(job.usage), "text_seconds": job.usage.text_s},
+        "quality": None if job.quality is None else job.quality.as_json(),
     }  # fmt: skip
 
 

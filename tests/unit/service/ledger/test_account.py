@@ -157,7 +157,7 @@ def test_a_whole_file_is_one_row() -> None:
 
 
 def test_a_cut_row_keeps_its_share() -> None:
-    row = whole(BILLED, Usage(fps=FPS, frames=20, frame_pixels=24, steps=16, denoise_s=1.0), 0.0, text_seconds=0.5)
+    row = whole(BILLED, Usage(fps=FPS, frames=20, frame_pixels=24, steps=16, denoise_s=1.0, text_s=0.5), 0.0)
     half = cut(row, 10)
     assert (half.frames, half.video_seconds, half.pixels, half.steps, half.denoise_seconds) == (10, 1.0, 240, 8, 0.5)
     assert half.text_seconds == 0.5

@@ -53,7 +53,7 @@ async def test_usage_says_what_was_rendered_and_to_what_it_was_scaled(openai: Se
     openai.jobs.complete(openai.jobs.only.id)
     assert (await openai.client.get(path)).json()["usage"] == {
         "video_seconds": 4.0, "frames": 96, "steps_per_chunk": 4, "rendered": {"model": "millrace-64", "size": "64x64", "fps": 24},
-        "scaled_to": "1280x720", "denoise_seconds": 0.5, "decode_seconds": 0.25,
+        "scaled_to": "1280x720", "text_seconds": 0.0, "denoise_seconds": 0.5, "decode_seconds": 0.25,
     }  # fmt: skip
 
 
