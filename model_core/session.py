@@ -166,15 +166,15 @@ class Session:
         made = (*self._log.embeddings, *(() if away is None else (away,)), *(() if given is None else (given,)))
         return tuple(each.timing for each in made if each.timing is not None)
 
-    def record(self) -> SessionRecord:
-        """The log, to be kept outside this process, for `VideoPipeline.restore`."""
+    def record(self, tenant: str | None = None) -> SessionRecord:
+        """The log, to be kept outside this process, for `VideoPipeline.restore`. `tenant`: see `SessionRecord`."""
         r = self.request
         first_chunk, latents, timeline, steps = self._log.tail()
         return SessionRecord(
             model=self._config.name, fingerprint=self._fingerprint, session_id=r.session_id, seed=r.seed, num_steps=r.num_steps,
             num_frames=r.num_frames, codec=r.codec, first_chunk=first_chunk, latents=latents, sink=self._log.sink(len(latents)),
             timeline=timeline, steps=steps, given=self._log.given, numerics=self._log.numerics, guidance=self._guidance.scale,
-            negative_prompt=None if self._guidance.away is None else self._guidance.away.prompt,
+            negative_prompt=None if self._guidance.away is None else self._guidance.away.prompt, tenant=tenant,
         )  # fmt: skip
 
     async def set_prompt(self, prompt: str, request_id: int = 0, replace_from: int | None = None) -> None:

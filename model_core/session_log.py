@@ -65,6 +65,7 @@ class SessionRecord:
         given: see `SessionContext`.
         numerics: of the newest chunk.
         guidance, negative_prompt: the scale, and the text that it leads away from; None where the scale is 1.
+        tenant: whose it is, in the words of whoever keeps it; None where it says nothing, as those of older versions do.
     """
 
     model: str
@@ -84,6 +85,7 @@ class SessionRecord:
     guidance: float = 1.0
     negative_prompt: str | None = None
     fingerprint_version: int = FINGERPRINT_VERSION
+    tenant: str | None = None
 
     @property
     def next_chunk(self) -> int:
@@ -111,6 +113,7 @@ class SessionRecord:
             "given": list(_arrays(self.given)), "shapes": [array.shape for array in arrays],
             "timeline": [[e.chunk, e.prompt, e.change, e.supersedes, e.request_id] for e in self.timeline], "steps": self.steps,
             "numerics": [self.numerics.denoiser, self.numerics.decoder], "text_numerics": self.numerics.text_encoder,
+            "tenant": self.tenant,
         }  # fmt: skip
         text = json.dumps(header).encode()
         return b"".join([_HEADER.pack(_MAGIC, len(text)), text, *(array.astype(_FLOAT, copy=False).tobytes() for array in arrays)])
@@ -143,6 +146,7 @@ class SessionRecord:
                 steps=tuple((int(chunk), int(steps)) for chunk, steps in header["steps"]),
                 guidance=float(header["guidance"]), negative_prompt=header["negative_prompt"],
                 sink=tuple(arrays[chunks : chunks + sink]), given=_given(dict(zip(header["given"], arrays[chunks + sink :], strict=True))),
+                tenant=None if header.get("tenant") is None else str(header["tenant"]),
                 numerics=Numerics(*map(str, (*header.get("numerics", ("", "")), header.get("text_numerics", "")))),
             )  # fmt: skip
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error) as error:

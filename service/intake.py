@@ -62,8 +62,11 @@ class Intake:
             return order
         return replace(order, token=self._keeper.new_token(), holder=self._keeper.new_token())
 
-    async def resume(self, request: ResumeRequest, doorway: Doorway, problems: Problems | None = None) -> Order:
+    async def resume(self, request: ResumeRequest, doorway: Doorway, tenant: str, problems: Problems | None = None) -> Order:
         """The order for a session that goes on. Its `claim` takes the session, once there is a place for it: a refused call takes nothing.
+
+        Args:
+            tenant: the caller's. Another tenant's session is not found.
 
         Raises:
             InvalidRequest: a field is wrong, or the frame is out of reach.
@@ -84,9 +87,9 @@ class Intake:
 
         async def claim() -> Order:
             # It may have gone on since: what counts is the record as it was taken.
-            return ordered(await self._keeper.claim(request.token, holder))
+            return ordered(await self._keeper.claim(request.token, holder, tenant))
 
-        return replace(ordered(await self._keeper.find(request.token)), claim=claim)
+        return replace(ordered(await self._keeper.find(request.token, tenant)), claim=claim)
 
     def go_on(self, order: Order, record: SessionRecord, next_frame: int) -> Order:
         """`order`, which nobody watches, from `next_frame` on, with what `record` holds.

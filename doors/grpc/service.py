@@ -71,14 +71,15 @@ class VideoService:
 
     async def stream(self, _: object, context: Context) -> None:
         async with self._edge.guard("Stream", context) as call:
-            order, size = await self._orders.stream(await self._incoming(context).only(pb.StreamRequest, upload=True))
+            message = await self._incoming(context).only(pb.StreamRequest, upload=True)
+            order, size = await self._orders.stream(message, call.principal.tenant)
             await self._runner.run(order, self._replies(pb.StreamResponse, context, size).send, call)
 
     async def live(self, _: object, context: Context) -> None:
         async with self._edge.guard("Live", context) as call:
             incoming = self._incoming(context)
             first = incoming.first(pb.LiveRequest, "start", self.limits.start_timeout_seconds, upload=True)
-            order, size = await self._orders.live(await first)
+            order, size = await self._orders.live(await first, call.principal.tenant)
             await self._runner.run(order, self._replies(pb.LiveResponse, context, size).send, call, partial(next_control, incoming))
 
     async def list_models(self, _: object, context: Context) -> pb.ListModelsResponse:

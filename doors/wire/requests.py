@@ -23,7 +23,10 @@ LEAD = "max_lead_seconds"
 
 
 class Orders:
-    """Orders out of messages. Each method also returns the largest message that the caller takes, and raises as `Intake` does."""
+    """Orders out of messages. Each method also returns the largest message that the caller takes, and raises as `Intake` does.
+
+    `tenant` is the caller's: another tenant's session is not found.
+    """
 
     def __init__(self, intake: Intake) -> None:
         self._intake = intake
@@ -34,23 +37,23 @@ class Orders:
         _require_spec(message, "", problems)
         return self._intake.order(_request(message.spec), doorway, problems), size
 
-    async def stream(self, message: pb.StreamRequest) -> tuple[Order, int]:
-        return await self._streamed(message, Mode.STREAM, "")
+    async def stream(self, message: pb.StreamRequest, tenant: str) -> tuple[Order, int]:
+        return await self._streamed(message, Mode.STREAM, "", tenant)
 
-    async def live(self, message: pb.LiveRequest) -> tuple[Order, int]:
+    async def live(self, message: pb.LiveRequest, tenant: str) -> tuple[Order, int]:
         """`message` is the first one of a Live."""
         action = message.WhichOneof("action")
         if action != "start":
             raise InvalidRequest((FieldViolation("start", f"must be the first message; got {action or 'an empty message'}"),))
-        return await self._streamed(message.start, Mode.LIVE, "start.")
+        return await self._streamed(message.start, Mode.LIVE, "start.", tenant)
 
-    async def _streamed(self, message: pb.StreamRequest | pb.LiveStart, mode: Mode, path: str) -> tuple[Order, int]:
+    async def _streamed(self, message: pb.StreamRequest | pb.LiveStart, mode: Mode, path: str, tenant: str) -> tuple[Order, int]:
         problems = Problems()
         size = _message_bytes(problems, message.max_message_bytes, f"{path}{FIELD}")
         resumes = message.HasField("resume")
         doorway = Doorway(mode, f"{path}{'resume.' if resumes else 'spec.'}", {LEAD: f"{path}{LEAD}"}, _lacks(size, path))
         if resumes:
-            return await self._intake.resume(_resume(problems, message, path), doorway, problems), size
+            return await self._intake.resume(_resume(problems, message, path), doorway, tenant, problems), size
         codec = _codec(problems, message.codec, f"{path}codec")
         if not message.HasField("spec"):
             self._intake.validator.lead(message.max_lead_seconds, doorway, problems)

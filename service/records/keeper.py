@@ -30,6 +30,7 @@ _PARTS = 4
 _AT_ONCE = 256  # sessions in one call of the store
 # A client whose connection breaks after the last frame may still come back for the Ended.
 _COMPLETED_TTL_S = 30.0
+_UNKNOWN = "resume.token: no session has it; it is unknown, has expired, or its session was stopped"
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +47,8 @@ class KeeperPolicy:
 class RecordedSession:
     """One session that is being written down. `taken` once another holder has it."""
 
-    def __init__(self, token: str, holder: str, session: Session, ttl_s: float) -> None:
-        self.token, self.holder, self.session, self.ttl_s = token, holder, session, ttl_s
+    def __init__(self, token: str, holder: str, tenant: str, session: Session, ttl_s: float) -> None:
+        self.token, self.holder, self.tenant, self.session, self.ttl_s = token, holder, tenant, session, ttl_s
         self.dirty = True
         self.writing = False
         self.taken = False
@@ -92,34 +93,34 @@ class SessionKeeper:
         self._parts: tuple[set[RecordedSession], ...] = tuple(set() for _ in range(_PARTS))
         self._rounds: asyncio.Task[None] | None = None
 
-    async def find(self, token: str) -> SessionRecord:
+    async def find(self, token: str, tenant: str) -> SessionRecord:
         """Look, without taking the session from its holder.
 
         Raises:
-            SessionNotFound: there is none.
+            SessionNotFound: there is none, or it is another tenant's, which is answered the same.
             StageUnavailable: the store is away.
         """
         await self._last_write(token)
-        return await self._read(await self._asked("get", self._store.get(token)))
+        return await self._read(await self._asked("get", self._store.get(token)), tenant)
 
-    async def claim(self, token: str, holder: str) -> SessionRecord:
+    async def claim(self, token: str, holder: str, tenant: str) -> SessionRecord:
         """Take the session. A connection that holds it ends: one of this front door at once, another one when it next writes.
 
-        Raises as `find`.
+        Raises as `find`, which says first whether it is the tenant's: here it is taken before that is known.
         """
         data = await self._asked("claim", self._store.claim(token, holder))
         for recorded in (recorded for part in self._parts for recorded in part if recorded.token == token and recorded.holder != holder):
             recorded.changed(at_once=True)
-        return await self._read(data)
+        return await self._read(data, tenant)
 
     @asynccontextmanager
-    async def keeping(self, token: str, holder: str, session: Session) -> AsyncGenerator[RecordedSession, None]:
-        """Write `session` down while the body runs, and once more after it.
+    async def keeping(self, token: str, holder: str, tenant: str, session: Session) -> AsyncGenerator[RecordedSession, None]:
+        """Write `session` down while the body runs, and once more after it. Nobody but `tenant` can go on with it.
 
         Raises:
             SessionMoved: another holder has taken the session; the body was cancelled.
         """
-        recorded = RecordedSession(token, holder, session, self._policy.ttl_s)
+        recorded = RecordedSession(token, holder, tenant, session, self._policy.ttl_s)
         body = asyncio.current_task()
         assert body is not None  # noqa: S101 - a coroutine runs in a task
         writer = asyncio.create_task(self._write(recorded, body))
@@ -209,7 +210,7 @@ class SessionKeeper:
         recorded.dirty, recorded.writing = False, True
         try:
             # Large models have large latents: joining them must not hold up the frames of other sessions.
-            data = await run_in_thread(recorded.session.record().to_bytes)
+            data = await run_in_thread(recorded.session.record(recorded.tenant).to_bytes)
             return await self._limited(self._store.put(recorded.token, recorded.holder, data, recorded.ttl_s))
         finally:
             recorded.writing = False
@@ -228,14 +229,17 @@ class SessionKeeper:
             self._complain(operation, error)
             raise StageUnavailable("sessions cannot be looked up just now: the session store does not answer") from error
 
-    async def _read(self, data: bytes | None) -> SessionRecord:
+    async def _read(self, data: bytes | None, tenant: str) -> SessionRecord:
         if data is None:
-            raise SessionNotFound("resume.token: no session has it; it is unknown, has expired, or its session was stopped")
+            raise SessionNotFound(_UNKNOWN)
         try:
-            return await run_in_thread(SessionRecord.from_bytes, data)  # as long as it takes to write a large one
+            record = await run_in_thread(SessionRecord.from_bytes, data)  # as long as it takes to write a large one
         except ValueError as error:
             self._complain("read", error)
             raise SessionNotFound("resume.token: the session's record cannot be read") from None
+        if record.tenant not in (None, tenant):  # one of an older version says nothing
+            raise SessionNotFound(_UNKNOWN)
+        return record
 
     def _complain(self, operation: str, error: Exception) -> None:
         self._metrics.session_store_errors_total.labels(operation).inc()

@@ -260,7 +260,7 @@ class SessionRunner:
                 self._metrics.of(config.name), account, order.config.fps, paced=paced, door=call.door, trace=call.trace, numerics=numerics
             )  # fmt: skip
             meter.encoded(opening.encoding, asked, encoded)
-            served = ServedSession(order, session, ticket, meter, opening, self._keeper, self._clock)
+            served = ServedSession(order, session, ticket, meter, opening, self._keeper, call.principal.tenant, self._clock)
             ticket.follow(
                 lambda granted: session.set_steps(config.steps_within(granted, steps, scale)), lambda: served.end(EndReason.PAUSED)
             )

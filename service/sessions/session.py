@@ -70,6 +70,7 @@ class ServedSession:
         meter: counts what the viewer sees.
         opening: what happened before.
         keeper: writes the session down while it runs.
+        tenant: which may go on with it elsewhere.
         clock: time for pacing and measurements.
     """
 
@@ -81,6 +82,7 @@ class ServedSession:
         meter: SessionMeter,
         opening: Opening,
         keeper: SessionKeeper,
+        tenant: str,
         clock: Clock,
     ) -> None:
         self.order = order
@@ -91,6 +93,7 @@ class ServedSession:
         self.account: SessionAccount | None = None
         self._opening = opening
         self._keeper = keeper
+        self._tenant = tenant
         self._clock = clock
         self._draining = False
         self._stop_asked = False
@@ -171,7 +174,7 @@ class ServedSession:
             if steering is not None:
                 helpers.append(asyncio.create_task(self._guarded(partial(steering.steer, self, partial(_refuse, outbox)))))
             if await self._wait_for_slot(outbox):
-                async with self._keeper.keeping(self.order.token, self.order.holder, self.session) as kept:
+                async with self._keeper.keeping(self.order.token, self.order.holder, self._tenant, self.session) as kept:
                     await self._start(outbox)
                     if steering is not None:
                         helpers.append(asyncio.create_task(self._guarded(partial(self._tick, outbox))))

@@ -74,7 +74,7 @@ class GrpcWebRoom:
 
         async def produce(write: Write) -> None:
             data = await _message(request, pb.StreamRequest.DESCRIPTOR.name, self._services.intake.limits.max_request_bytes)
-            order, size = await self._orders.stream(parser.parse(pb.StreamRequest, data))
+            order, size = await self._orders.stream(parser.parse(pb.StreamRequest, data), call.principal.tenant)
             request.principal.check_model(order.config.name)
 
             async def send(event: Event) -> None:

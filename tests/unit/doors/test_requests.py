@@ -41,11 +41,11 @@ def generate(message: pb.GenerateRequest) -> Order:
 
 
 def stream(message: pb.StreamRequest) -> Order:
-    return asyncio.run(ORDERS.stream(message))[0]
+    return asyncio.run(ORDERS.stream(message, ""))[0]
 
 
 def live(message: pb.LiveRequest) -> Order:
-    return asyncio.run(ORDERS.live(message))[0]
+    return asyncio.run(ORDERS.live(message, ""))[0]
 
 
 READERS: dict[str, Any] = {"generate": generate, "stream": stream, "live": live, "control": control}

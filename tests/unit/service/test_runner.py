@@ -110,7 +110,7 @@ async def resumed(core: Core, request: ResumeRequest) -> Order:
     async with asyncio.timeout(TIMEOUT_S):
         while True:
             with suppress(InvalidRequest):
-                return await core.intake.resume(request, STREAM)
+                return await core.intake.resume(request, STREAM, "")
             await asyncio.sleep(0.001)
 
 

@@ -36,7 +36,7 @@ class Counted(FakeStore):
 class Still:
     """A session of which nothing is asked but its record."""
 
-    def record(self) -> Any:
+    def record(self, tenant: str) -> Any:
         return self
 
     def to_bytes(self) -> bytes:
@@ -53,7 +53,7 @@ class Kept:
         self.tasks: dict[str, asyncio.Task[None]] = {}
 
     async def pause(self, token: str) -> None:
-        async with self.keeper.keeping(token, "me", cast("Session", Still())):
+        async with self.keeper.keeping(token, "me", "acme", cast("Session", Still())):
             await asyncio.Event().wait()
 
     async def __aenter__(self) -> Self:
@@ -107,10 +107,10 @@ async def test_a_session_is_found_although_its_last_write_is_still_under_way() -
     policy = KeeperPolicy(ttl_s=60, write_every_s=60, timeout_s=5)
     keeper = SessionKeeper(store, policy, Metrics(CollectorRegistry()), MonotonicClock(), lambda: "")
     with pytest.raises(ConnectionError):
-        async with keeper.keeping("token", "me", cast("Session", Still())):
+        async with keeper.keeping("token", "me", "acme", cast("Session", Still())):
             raise ConnectionError
     assert store.puts == []
     with pytest.raises(SessionNotFound, match="cannot be read"):  # the record is there; it is none that can be read
-        await keeper.find("token")
+        await keeper.find("token", "acme")
     assert store.puts == [b"record"]
     await keeper.aclose()

@@ -1,6 +1,8 @@
 """A session that another process continues from its record shows exactly what was still to be shown."""
 
 import asyncio
+import json
+import struct
 from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -185,6 +187,16 @@ def test_a_record_survives_being_written_down(whole: Whole) -> None:
     assert all(np.array_equal(a, b) for a, b in zip(back.latents, record.latents, strict=True))
     empty = whole[1][0]
     assert SessionRecord.from_bytes(empty.to_bytes()) == empty
+
+
+def test_a_record_says_whose_it_is_and_older_ones_say_nothing(whole: Whole) -> None:
+    data = replace(whole[1][6], tenant="studio").to_bytes()
+    assert SessionRecord.from_bytes(data).tenant == "studio"
+    magic, size = struct.unpack_from("<4sI", data)
+    header = json.loads(data[8 : 8 + size])
+    del header["tenant"]
+    text = json.dumps(header).encode()
+    assert SessionRecord.from_bytes(struct.pack("<4sI", magic, len(text)) + text + data[8 + size :]).tenant is None
 
 
 @pytest.mark.parametrize("data", [b"", b"HRL2", b"XXXX\0\0\0\0{}", b"HRL2\x02\0\0\0{}", b"HRL2\xff\0\0\0{}"])

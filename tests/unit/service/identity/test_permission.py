@@ -110,7 +110,7 @@ async def goes_on_at(served: Core, frame: int) -> Order:
             return
         while not orders:
             with suppress(InvalidRequest):
-                orders.append(await served.intake.resume(ResumeRequest(token=token, next_frame=frame), STREAM))
+                orders.append(await served.intake.resume(ResumeRequest(token=token, next_frame=frame), STREAM, ""))
             await asyncio.sleep(0.005)
         raise ConnectionError("the caller left")
 

@@ -107,7 +107,7 @@ async def resumed(here: Core, request: ResumeRequest) -> Order:
     async with asyncio.timeout(TIMEOUT_S):
         while True:
             with suppress(InvalidRequest):
-                return await here.intake.resume(request, STREAM)
+                return await here.intake.resume(request, STREAM, "")
             await asyncio.sleep(0.001)
 
 
