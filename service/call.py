@@ -34,6 +34,8 @@ class Call:
         outcome: the label in the metrics of a call that ends without an error.
         principal: who calls, once the door knows.
         door: the door's name, or its room's.
+        address: of the peer, without its port; empty where there is none.
+        request_id: by which the log of the server names the call.
     """
 
     tenant: str = ""
@@ -41,6 +43,12 @@ class Call:
     outcome: str = "completed"
     principal: Principal = NOBODY
     door: str = "grpc"
+    address: str = ""
+    request_id: str = ""
+
+    def again(self) -> Call:
+        """For one more session of the same caller, which is traced and ends by itself."""
+        return Call(tenant=self.tenant, principal=self.principal, door=self.door, address=self.address, request_id=self.request_id)
 
 
 _OUTCOMES: dict[type[Exception], str] = {

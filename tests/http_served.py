@@ -37,6 +37,7 @@ from service.identity.principal import Authority
 from service.identity.standings import Standings
 from service.intake import Intake
 from service.ledger.denials import Denials
+from service.ledger.interface import Audit
 from service.model_aliases import model_aliases
 from service.records.keeper import KeeperPolicy, SessionKeeper
 from service.records.store import MemoryStore
@@ -109,6 +110,7 @@ async def http_serving(
     denials: Denials | None = None,
     quotas: Quotas | None = None,
     standings: Standings | None = None,
+    audit: Audit | None = None,
 ) -> AsyncGenerator[HttpServed, None]:
     stages, limits, metrics, clock = stages or FakeStages(), limits or Limits(), Metrics(CollectorRegistry()), MonotonicClock()
     policy = AdmissionConfig(BrownOutConfig(()), max_waiting=max_waiting, max_wait_s=1e9)
@@ -119,7 +121,7 @@ async def http_serving(
     pipelines, new_id = {stages.config.name: stages.pipeline}, lambda: f"id-{next(ids)}"
     aliases = model_aliases(stages.config.name)
     intake = Intake(pipelines, stages.config.name, limits, keeper, new_id, new_seed=lambda: SEED, aliases=aliases)
-    runner = SessionRunner(pipelines, desk, keeper, limits, metrics, clock, quotas)
+    runner = SessionRunner(pipelines, desk, keeper, limits, metrics, clock, quotas, audit=audit)
     monitor = HealthMonitor(probes or dict.fromkeys(("text_encoder", "denoiser", "decoder"), answers), interval_s=0.01, timeout_s=0.5)
     authority = authority or OpenAuthority()
     made = None if jobs is None else jobs(intake)

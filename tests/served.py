@@ -42,6 +42,7 @@ from service.identity.peers import Proxies
 from service.identity.principal import Authority
 from service.intake import Intake
 from service.ledger.denials import Denials
+from service.ledger.interface import Audit
 from service.records.keeper import KeeperPolicy, SessionKeeper
 from service.records.store import MemoryStore, SessionStore
 from service.sessions.runner import SessionRunner
@@ -107,6 +108,7 @@ async def serving(
     oasis_idle_s: float = 60.0,
     authority: Authority | None = None,
     quotas: Quotas | None = None,
+    audit: Audit | None = None,
 ) -> AsyncGenerator[Served, None]:
     stages = stages or FakeStages()
     metrics = Metrics(CollectorRegistry())
@@ -120,12 +122,14 @@ async def serving(
     keeper = SessionKeeper(store, keeping, metrics, MonotonicClock(), new_token=lambda: secrets.token_urlsafe(24))
     pipelines = {stages.config.name: stages.pipeline}
     limits, new_id = limits or Limits(), lambda: f"id-{next(ids)}"
-    runner = SessionRunner(pipelines, desk, keeper, limits, metrics, clock, quotas)
+    runner = SessionRunner(pipelines, desk, keeper, limits, metrics, clock, quotas, audit=audit)
     authority, tracing = authority or OpenDoor(Proxies(), time.time), tracing or Tracing()
     intake = Intake(pipelines, stages.config.name, limits, keeper, new_id, new_seed=lambda: SEED)
 
+    calls = itertools.count(1)
+
     def edge(name: str) -> RpcEdge:
-        return RpcEdge(name, metrics, new_id, tracing, authority, denials)
+        return RpcEdge(name, metrics, lambda: f"call-{next(calls)}", tracing, authority, denials)
 
     service = VideoService(intake, runner, edge(SERVICE_NAME))
     probes = probes or dict.fromkeys(("text_encoder", "denoiser", "decoder"), answers)

@@ -69,7 +69,7 @@ class RpcEdge:
         Errors of the body end the RPC with the status that belongs to them. Nothing of an unexpected error but an id gets out.
         """
         trace = self._tracing.begin(self._service, rpc, context.invocation_metadata() or ())
-        call = Call(trace=trace)
+        call = Call(trace=trace, address=address_of(context.peer()), request_id=self._new_id())
         try:
             call.principal = await authenticated(self._authority, context)
             call.tenant = call.principal.tenant
@@ -82,14 +82,14 @@ class RpcEdge:
             if context.cancelled() or isinstance(error, grpc.aio.InternalError):
                 self._ended(rpc, call, "cancelled")
                 raise asyncio.CancelledError from error
-            status = status_of(error, self._new_id)
+            status = status_of(error, lambda: call.request_id)
             if status.code is grpc.StatusCode.INTERNAL:
                 log.exception("%s failed: %s", rpc, status.message)
             if isinstance(error, InvalidRequest):
                 # What gRPC aborts a call with keeps frames, and the request that they hold, until garbage is collected. All of these have
                 # ended; those of an error that came from elsewhere may be of tasks that go on.
                 traceback.clear_frames(error.__traceback__)
-            self._denials.note(self._service, address_of(context.peer()), error)
+            self._denials.note(self._service, call.address, error, call.request_id)
             # Counted first: to a client that reads nothing, even the status is long in coming.
             self._ended(rpc, call, outcome_of(error))
             await context.abort(status.code, status.message, trailer(status.code, status.message, status.detail))

@@ -108,7 +108,7 @@ class HttpEdge:
         body = self._body(receive, headers)
         common = [(REQUEST_ID, request_id.encode()), *self._origins.headers(_first(headers, b"origin"))]
         found = self._router.find(scope["method"], scope["path"])
-        call, given = Call(door=found.room.name), Presented(None, Caller(), ())
+        call, given = Call(door=found.room.name, request_id=request_id), Presented(None, Caller(), ())
 
         def begins() -> None:
             body.release()
@@ -120,6 +120,7 @@ class HttpEdge:
         operation, ended = _NO_ENDPOINT, "cancelled"
         try:
             given = presented(scope, headers)
+            call.address = given.caller.address
             if isinstance(found, Missing):
                 ended = await self._without_endpoint(found, scope, headers, answer, body, request_id)
             else:

@@ -218,7 +218,7 @@ class SessionRunner:
             detail: Detail = {"door": call.door, "model": order.config.name, "ended": ended, "resumed": order.resume is not None}
             entry = AuditEntry(
                 operation="session", outcome=outcome, principal=call.principal, resource=order.request.session_id, reason=reason,
-                detail=detail,
+                address=call.address, request_id=call.request_id, detail=detail,
             )  # fmt: skip
             self._audit.note(entry)
 

@@ -151,8 +151,8 @@ class OasisRoom:
                 told = refusal(error)
             except Exception as error:
                 call.outcome = outcome_of(error)
-                self._denials.note(SERVICE_NAME, address_of(context.peer()), error)
-                failure = failure_of(error, self._new_id())
+                self._denials.note(SERVICE_NAME, call.address, error, call.request_id)
+                failure = failure_of(error, call.request_id)
                 if call.outcome == "internal":
                     log.exception("%s failed: %s", name, failure.message)
                 told = failed(failure)
@@ -187,8 +187,7 @@ class OasisRoom:
         # Until it is stopped; a model of clips makes its clip.
         wanted = VideoRequest(prompt=request.prompt, model=session.config.name, codec=session.codec)
         order = self._intake.order(wanted, Doorway(Mode.LIVE))
-        own = Call(tenant=call.tenant, principal=call.principal, door=NAME)
-        await session.prompt(lambda: Scene(self._runner, order, own, self._idle_s))
+        await session.prompt(lambda: Scene(self._runner, order, call.again(), self._idle_s))
         return pb.PromptResponse()
 
     async def _infer(self, request: pb.InferRequest, call: Call, context: Context) -> pb.InferResponse:

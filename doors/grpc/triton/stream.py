@@ -149,7 +149,7 @@ class StreamCall:
 
     async def _serve(self, inference: Inference, order: Order, mode: Mode) -> None:
         """One session. What goes wrong with it is said in its responses; what breaks the call ends all of them."""
-        call = Call(tenant=self._call.tenant, principal=self._call.principal, door=self._call.door)
+        call = self._call.again()
         try:
             try:
                 with self._statistics.inference(order.config.name) as inference.counts:
