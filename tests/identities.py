@@ -149,11 +149,13 @@ class Issued:
     private: ec.EllipticCurvePrivateKey
 
 
-def issued(name: str, by: Issued | None = None, *, uris: Sequence[str] = (), dns: Sequence[str] = (), authority: bool = False) -> Issued:
-    """A certificate for 127.0.0.1, signed by another one or by itself."""
+def issued(
+    name: str, by: Issued | None = None, *, uris: Sequence[str] = (), dns: Sequence[str] = (), authority: bool = False, local: bool = True
+) -> Issued:
+    """A certificate, signed by another one or by itself. `local`: for 127.0.0.1, too."""
     private = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    names: list[x509.GeneralName] = [x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    names: list[x509.GeneralName] = [x509.IPAddress(ipaddress.ip_address("127.0.0.1"))] if local else []
     names += [x509.UniformResourceIdentifier(uri) for uri in uris] + [x509.DNSName(each) for each in dns]
     today = dt.datetime.now(dt.UTC)
     certificate = (

@@ -16,9 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-import grpc
 import ray
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pydantic import ValidationError
 from ray import serve
 from ray.exceptions import RayError
@@ -26,11 +24,12 @@ from ray.serve._private.api import serve_start
 from ray.serve.exceptions import RayServeException
 from ray.serve.schema import ServeDeploySchema
 
+from deployments.cluster.health import serving
 from deployments.cluster.ports import HeldPorts
 from deployments.cluster.private_ray import PrivateRay, has_token, in_thread_of_its_own, signals_held
 from deployments.cluster.readiness import Tell, app_state, wait_until_ready
 from deployments.config.addresses import is_loopback, joined
-from deployments.config.application import AppConfig, FrontDoorSettings
+from deployments.config.application import AppConfig
 from deployments.config.document import check_deployments, read_document
 from deployments.config.names import APP_NAME, FRONT_DOOR
 from deployments.config.scaling import violations
@@ -45,7 +44,6 @@ BUILDER = "deployments.app:build"
 _MESSAGE_BYTES = "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH"
 
 READY_WITHIN_S = 600.0
-_ASK_TIMEOUT_S = 5.0
 _LOOPBACK = "127.0.0.1"
 _EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")  # see ip(7)
 _ABOVE_RAYS = 20_000  # workers of Ray take those below
@@ -97,7 +95,9 @@ class RunningApp:
         private_folder: where a private cluster keeps its files; None on a cluster that was joined.
     """
 
-    def __init__(self, door: FrontDoorSettings, private: PrivateRay | None, ports: HeldPorts) -> None:
+    def __init__(self, config: AppConfig, private: PrivateRay | None, ports: HeldPorts) -> None:
+        door = config.front_door
+        self._config = config
         self.address = joined(door.host, door.port)
         self.metrics_address = joined(door.metrics_host, door.metrics_port)
         self.http_url = door.http.url
@@ -111,6 +111,10 @@ class RunningApp:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    def serving(self) -> bool:
+        """Whether callers are served now. It asks, and takes its time."""
+        return serving(self._config)
 
     def stop(self) -> None:
         """Drain, and stop what was started: the application, and the private cluster under it. A second call does nothing.
@@ -163,7 +167,7 @@ def start_local(config_path: Path | None = None, overrides: Overrides | None = N
             tell(f"the logs are kept in {kept}")
         ports.release()
         raise
-    return RunningApp(config.front_door, private, ports)
+    return RunningApp(config, private, ports)
 
 
 def _deploy(document: dict[str, Any], config: AppConfig, overrides: Overrides, private: PrivateRay | None, tell: Tell) -> None:
@@ -180,7 +184,7 @@ def _deploy(document: dict[str, Any], config: AppConfig, overrides: Overrides, p
     client.deploy_apps(ServeDeploySchema.model_validate(document))
     # No handle is used: its background thread would outlive the cluster in this process.
     look = lambda: app_state(serve.status().applications.get(APP_NAME))  # noqa: E731 - named, it reads as what it is
-    wait_until_ready(look, lambda: _serving(config.front_door), overrides.ready_within_s, tell)
+    wait_until_ready(look, lambda: serving(config), overrides.ready_within_s, tell)
 
 
 def _check_private(config: AppConfig) -> None:
@@ -332,19 +336,6 @@ def free_port() -> int:
             probe.bind((_LOOPBACK, port))
             return int(probe.getsockname()[1])
     raise OSError(errno.EADDRINUSE, f"none of {len(chosen)} ports from {_ABOVE_RAYS} to {end} is free")
-
-
-def _serving(door: FrontDoorSettings) -> bool:
-    """What `grpc.health.v1` says. With TLS only that the port is open: this process need not trust the certificate."""
-    if door.tls is not None:
-        with socket.socket(socket.AF_INET6 if ":" in door.host else socket.AF_INET) as probe:
-            return probe.connect_ex((door.host, door.port)) == 0
-    with grpc.insecure_channel(joined(door.host, door.port), options=[("grpc.enable_http_proxy", 0)]) as channel:
-        try:
-            answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=_ASK_TIMEOUT_S)
-        except grpc.RpcError:
-            return False
-        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 
 def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol, Self, TypeVar
 import typer
 
 if TYPE_CHECKING:
+    import grpc
     from rich.progress import Progress, TaskID
 
     from headrace.client import HeadraceClient
@@ -121,12 +122,12 @@ def quiet_libraries() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def connected(address: str, key: str) -> HeadraceClient:
+def connected(address: str, key: str, tls: grpc.ChannelCredentials | None = None) -> HeadraceClient:
     """A client of the server at `address`, which has been checked. Raises Failure: `key` cannot be sent."""
     from headrace.client import HeadraceClient
 
     try:
-        return HeadraceClient(address, key=key)
+        return HeadraceClient(address, tls, key=key)
     except ValueError as error:
         raise Failure(f"--{error}", EXIT_BAD_INPUT) from None
 

@@ -11,14 +11,17 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.cli import console, source
+from headrace.cli import console, secure, source
 from headrace.cli.console import bad_input, note
 from headrace.cli.recording import SCALE_HELP, Recording, check_out, default_scale
 from headrace.playout import PlayoutClock
+
+if TYPE_CHECKING:
+    from headrace.client import HeadraceClient
 
 _SECONDS_HELP = "Length of the video. [default: 5, or what the model makes if that is less]"
 
@@ -71,12 +74,19 @@ def generate(
     scale: Annotated[int | None, typer.Option(help=SCALE_HELP, show_default=False)] = None,
     patience: Annotated[float | None, typer.Option(min=0.0, help=source.PATIENCE_HELP, show_default=False)] = None,
     key: console.Key = "",
+    tls: secure.Tls = False,
+    ca: secure.Ca = None,
+    cert: secure.Cert = None,
+    cert_key: secure.CertKey = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
     """Make one video from PROMPT."""
 
     async def main() -> Summary:
         source.check_words_and_seed(prompt, negative_prompt, seed)
+        security = secure.credentials(tls, ca, cert, cert_key)
+        if local and security is not None:
+            raise bad_input("--local", "cannot be given together with --tls, --ca and --cert: there is no server")
         wish = source.Wish(prompt, seconds, seed, source.read_footage(image, video), steps, guidance, negative_prompt)
         check_out(out, wish.length(source.DEFAULT_SECONDS), scale)
         of = source.read_size(size)
@@ -93,8 +103,8 @@ def generate(
                 raise bad_input("--out", f"must end in .mp4 with --mode unary, which returns an MP4; got {str(out)!r}")
             if scale is not None:
                 raise bad_input("--scale", f"cannot be given with --mode unary, whose MP4 is written as it came; got {scale}")
-            return await _unary(target, key, wish, out, as_json)
-        opening = source.local(model or "", of, frames) if local else source.remote(target, patience, key)
+            return await _unary(console.connected(target, key, security), wish, out, as_json)
+        opening = source.local(model or "", of, frames) if local else source.remote(target, patience, key, security)
         return await _stream(opening, wish, out, scale)
 
     target = address or console.DEFAULT_ADDRESS
@@ -155,9 +165,9 @@ async def _stream(
     )  # fmt: skip
 
 
-async def _unary(address: str, key: str, wish: source.Wish, out: Path | None, as_json: bool) -> Summary:
+async def _unary(connected: HeadraceClient, wish: source.Wish, out: Path | None, as_json: bool) -> Summary:
     begun = time.monotonic()
-    async with console.connected(address, key) as client:
+    async with connected as client:
         answer = await client.generate(
             wish.prompt, seconds=await source.wished_seconds(client, wish), seed=wish.seed, steps=wish.steps or 0, guidance=wish.guidance,
             negative_prompt=wish.negative_prompt, image=wish.footage.image, video=wish.footage.video,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.cli import console, source
+from headrace.cli import console, secure, source
 from headrace.cli.keyboard import lines
 from headrace.cli.recording import SCALE_HELP, Recording, check_out, default_scale
 from headrace.cli.screen import Screen, screen
@@ -44,6 +44,10 @@ def live(
     scale: Annotated[int | None, typer.Option(help=SCALE_HELP, show_default=False)] = None,
     patience: Annotated[float | None, typer.Option(min=0.0, help=source.PATIENCE_HELP, show_default=False)] = None,
     key: console.Key = "",
+    tls: secure.Tls = False,
+    ca: secure.Ca = None,
+    cert: secure.Cert = None,
+    cert_key: secure.CertKey = None,
 ) -> None:
     """Play a steerable session: type a new prompt while it plays."""
 
@@ -52,7 +56,7 @@ def live(
         footage = source.read_footage(image, video)
         check_out(out, seconds, scale)
         async with AsyncExitStack() as stack:
-            client = await stack.enter_async_context(console.connected(address, key))
+            client = await stack.enter_async_context(console.connected(address, key, secure.credentials(tls, ca, cert, cert_key)))
             terminal = sys.stdout.isatty()
             view = stack.enter_context(screen(_write, terminal=terminal))
             player = Player(view, out, scale, stack)

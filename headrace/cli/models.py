@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from headrace.cli import console
+from headrace.cli import console, secure
 
 if TYPE_CHECKING:
     from headrace.v1 import video_pb2 as wire
@@ -18,6 +18,10 @@ def models(
     context: typer.Context,
     address: Annotated[str, typer.Option(metavar="HOST:PORT", help="Server to ask.")] = console.DEFAULT_ADDRESS,
     key: console.Key = "",
+    tls: secure.Tls = False,
+    ca: secure.Ca = None,
+    cert: secure.Cert = None,
+    cert_key: secure.CertKey = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
     """List the models that a server offers, with their limits."""
@@ -25,7 +29,7 @@ def models(
         return
 
     async def main() -> list[wire.Model]:
-        async with console.connected(address, key) as client:
+        async with console.connected(address, key, secure.credentials(tls, ca, cert, cert_key)) as client:
             return await client.list_models()
 
     served = console.run(main, address)

@@ -59,7 +59,7 @@ def serve(
             start_within_s=start_within, args=args, folder=None if no_state else folder,
         ) as app:  # fmt: skip
             note(f"metrics at http://{app.metrics_address}/metrics")
-            asyncio.run(_until_told_to_stop(app.address, app.http_url))
+            asyncio.run(_until_told_to_stop(app))
             _interrupt_on_signals()
             note("draining")
 
@@ -149,7 +149,7 @@ def running(
         yield app
 
 
-async def _until_told_to_stop(address: str, http_url: str = "") -> None:
+async def _until_told_to_stop(app: RunningApp) -> None:
     """Say READY once the server serves, then wait for a signal to stop.
 
     Raises:
@@ -159,16 +159,26 @@ async def _until_told_to_stop(address: str, http_url: str = "") -> None:
     loop = asyncio.get_running_loop()
     for number in _told_to_stop_by():
         loop.add_signal_handler(number, stop.set)
-    ready = asyncio.create_task(wait_until_serving(address))
+    ready = asyncio.create_task(_wait_until_ready(app))
     told = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait((ready, told), return_when=asyncio.FIRST_COMPLETED)
         if ready.done():
             await ready
-            print(" ".join(filter(None, ("READY", address, http_url))), flush=True)
+            print(" ".join(filter(None, ("READY", app.address, app.http_url))), flush=True)
             await told
     finally:
         await cancel_and_wait(ready, told)
+
+
+async def _wait_until_ready(app: RunningApp) -> None:
+    """Ask until callers are served, over TLS too. Raises Failure: they are not within their time."""
+    try:
+        async with asyncio.timeout(_READY_WITHIN_S):
+            while not await asyncio.to_thread(app.serving):
+                await asyncio.sleep(_ASK_EVERY_S)
+    except TimeoutError:
+        raise console.Failure(f"{app.address}: not serving within {_READY_WITHIN_S:g} s") from None
 
 
 async def wait_until_serving(address: str, within_s: float = _READY_WITHIN_S) -> None:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 from headrace.cli.console import Failure, bad_input, connected
 
 if TYPE_CHECKING:
+    import grpc
+
     from headrace.client import HeadraceClient, Reconnect
     from headrace.v1 import video_pb2 as wire
     from model_core.config import Media
@@ -214,8 +216,10 @@ class LocalSource:
 
 
 @asynccontextmanager
-async def remote(address: str, patience_s: float | None, key: str = "") -> AsyncGenerator[RemoteSource, None]:
-    async with connected(address, key) as client:
+async def remote(
+    address: str, patience_s: float | None, key: str = "", tls: grpc.ChannelCredentials | None = None
+) -> AsyncGenerator[RemoteSource, None]:
+    async with connected(address, key, tls) as client:
         yield RemoteSource(client, reconnect(patience_s))
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from headrace.cli import console
+from headrace.cli import console, secure
 from model_core.stage import Stage
 
 SERVING = "SERVING"
@@ -17,6 +17,10 @@ IDLE = "IDLE"  # no replica is there; the next session starts one and waits for 
 def status(
     address: Annotated[str, typer.Option(metavar="HOST:PORT", help="Server to ask.")] = console.DEFAULT_ADDRESS,
     key: console.Key = "",
+    tls: secure.Tls = False,
+    ca: secure.Ca = None,
+    cert: secure.Cert = None,
+    cert_key: secure.CertKey = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
     """Show the health of a server and its stages. Exit code 0 when all of it serves, 1 otherwise.
@@ -25,7 +29,7 @@ def status(
     """
 
     async def main() -> tuple[str, dict[str, str], list[str]]:
-        async with console.connected(address, key) as client:
+        async with console.connected(address, key, secure.credentials(tls, ca, cert, cert_key)) as client:
             server = await client.health()
             stages = {stage.value: await client.health(f"stage/{stage}") for stage in Stage}
             for stage, state in stages.items():
