@@ -80,7 +80,7 @@ def misfits(value: Any, wanted: Any, path: str = "") -> list[str]:
 
 def test_kubernetes_accepts_every_object_and_every_pod(manifests: list[dict[str, Any]], service: dict[str, Any]) -> None:
     objects = [m for m in manifests if m is not service] + [service["spec"]["serveService"]] + list(pods(service))
-    assert len(objects) == 5 + 1 + 3
+    assert len(objects) == 6 + 1 + 3
     for each in objects:
         kubernetes_validate.validate(each, KUBERNETES, strict=True)
 
@@ -168,7 +168,7 @@ def test_versions_are_those_of_the_requirements(service: dict[str, Any]) -> None
 def test_calls_reach_front_doors_of_the_active_cluster_and_nothing_else(manifests: list[dict[str, Any]], service: dict[str, Any]) -> None:
     """KubeRay gives the Service a selector for the active cluster and all of its pods; a pod without a port of the name is no endpoint."""
     front_door = AppConfig.model_validate(yaml.safe_load(service["spec"]["serveConfigV2"])["applications"][0]["args"]).front_door
-    assert [m["metadata"]["name"] for m in manifests if m["kind"] == "Service"] == ["headrace-redis", "headrace-postgres"]
+    assert [m["metadata"]["name"] for m in manifests if m["kind"] == "Service"] == ["headrace-http", "headrace-redis", "headrace-postgres"]
     balancer = service["spec"]["serveService"]
     assert "selector" not in balancer["spec"], "KubeRay would put its own in its place"
     (port,) = balancer["spec"]["ports"]
@@ -177,6 +177,20 @@ def test_calls_reach_front_doors_of_the_active_cluster_and_nothing_else(manifest
     (behind,) = [ports for ports in workers if port["targetPort"] in ports]
     assert (behind["grpc"], behind["metrics"]) == (front_door.port, front_door.metrics_port)
     assert not any(name == "serve" or name.startswith("serve-") or name == port["targetPort"] for name in head)
+
+
+def test_http_reaches_front_doors_and_nothing_else(manifests: list[dict[str, Any]], service: dict[str, Any]) -> None:
+    """KubeRay passes on the one port that is called `serve`, so HTTP has a Service that finds the pods by a label of ours."""
+    http = AppConfig.model_validate(yaml.safe_load(service["spec"]["serveConfigV2"])["applications"][0]["args"]).front_door.http
+    (balancer,) = [m["spec"] for m in manifests if m["metadata"]["name"] == "headrace-http"]
+    (port,) = balancer["ports"]
+    behind = [pod for pod in pods(service) if balancer["selector"].items() <= pod["metadata"].get("labels", {}).items()]
+    (container,) = [container for pod in behind for container in pod["spec"]["containers"]]
+    ports = {p["name"]: p["containerPort"] for p in container["ports"]}
+    assert "grpc" in ports, "they are the pods of front doors"
+    assert (http.host, http.port) == ("0.0.0.0", ports[port["targetPort"]])  # noqa: S104 - a pod's own network
+    assert http.tls is not None, "keys must not travel in clear"
+    assert (port["name"], port["port"]) == ("https", 443)
 
 
 def test_nobody_runs_code_or_takes_sessions_without_a_secret(manifests: list[dict[str, Any]], service: dict[str, Any]) -> None:
@@ -203,7 +217,9 @@ def test_callers_are_asked_for_keys_over_tls_and_front_doors_have_what_that_take
     assert secrets[app.state.password_variable] == {"name": "headrace-postgres", "key": "password"}
     assert app.front_door.tls is not None
     [mount] = container["volumeMounts"]
-    assert {str(Path(path).parent) for _, path in app.front_door.tls} == {mount["mountPath"]}
+    assert app.front_door.http.tls is not None
+    files = [*app.front_door.tls, *app.front_door.http.tls]
+    assert {str(Path(path).parent) for _, path in files} == {mount["mountPath"]}
     assert cpu["spec"]["volumes"] == [{"name": mount["name"], "secret": {"secretName": "headrace-tls"}}]
     (postgres,) = [m for m in manifests if m["kind"] == "StatefulSet"]
     (database,) = postgres["spec"]["template"]["spec"]["containers"]
