@@ -6,10 +6,9 @@ import asyncio
 from collections.abc import Awaitable
 from dataclasses import dataclass
 
-from model_core.errors import CapacityExceeded, HeadraceError, InvalidRequest, StageUnavailable
+from model_core.errors import HeadraceError
 from observability.session_trace import SessionTrace
-from service.identity.principal import NOBODY, Forbidden, Principal, QuotaExceeded, Unauthenticated
-from service.records.store import SessionMismatch, SessionMoved, SessionNotFound
+from service.identity.principal import NOBODY, Principal
 
 
 class ReaderStalled(HeadraceError):
@@ -49,26 +48,6 @@ class Call:
     def again(self) -> Call:
         """For one more session of the same caller, which is traced and ends by itself."""
         return Call(tenant=self.tenant, principal=self.principal, door=self.door, address=self.address, request_id=self.request_id)
-
-
-_OUTCOMES: dict[type[Exception], str] = {
-    InvalidRequest: "invalid",
-    CapacityExceeded: "refused",
-    StageUnavailable: "unavailable",
-    SessionNotFound: "unknown",
-    SessionMismatch: "unknown",
-    SessionMoved: "moved",
-    ReaderStalled: "stalled",
-    FileTooLarge: "too_large",
-    Unauthenticated: "unauthenticated",
-    Forbidden: "forbidden",
-    QuotaExceeded: "quota",
-}
-
-
-def outcome_of(error: Exception) -> str:
-    """The label in the metrics of a call that ends with `error`; "internal" for a defect."""
-    return next((outcome for kind, outcome in _OUTCOMES.items() if isinstance(error, kind)), "internal")
 
 
 async def taken_within(seconds: float, write: Awaitable[object]) -> None:

@@ -1,4 +1,7 @@
-"""What kind of failure an error is, once, for all doors. A door has a table from `Kind` to its own statuses and words."""
+"""What kind of failure an error is, once, for all doors, and what calls that end with it are counted as.
+
+A door has a table from `Kind` to its own statuses and words.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,24 @@ from dataclasses import dataclass
 from enum import Enum
 
 from model_core.errors import CapacityExceeded, FieldViolation, HeadraceError, InvalidRequest, StageUnavailable
-from service.call import FileTooLarge, ReaderStalled, outcome_of
+from service.call import FileTooLarge, ReaderStalled
 from service.identity.principal import Forbidden, QuotaExceeded, Unauthenticated
-from service.jobs.job import IdempotencyConflict, JobNotFound, JobNotReady
 from service.records.store import SessionMismatch, SessionMoved, SessionNotFound
 
 # Long enough for a stage to be replaced, short enough that a viewer still waits.
 UNAVAILABLE_RETRY_S = 2.0
+
+
+class NotFound(HeadraceError):
+    """The caller's tenant has no such thing. Another tenant's is answered the same."""
+
+
+class NotReady(HeadraceError):
+    """What is asked for is not there yet, or no more."""
+
+
+class Conflict(HeadraceError):
+    """The request contradicts an earlier one."""
 
 
 class NotServed(HeadraceError):
@@ -49,12 +63,12 @@ _KINDS: dict[type[Exception], Kind] = {
     InvalidRequest: Kind.INVALID,
     Unauthenticated: Kind.UNAUTHENTICATED,
     Forbidden: Kind.FORBIDDEN,
-    JobNotFound: Kind.NOT_FOUND,
+    NotFound: Kind.NOT_FOUND,
     SessionNotFound: Kind.NOT_FOUND,
     SessionMismatch: Kind.CONFLICT,
     SessionMoved: Kind.CONFLICT,
-    IdempotencyConflict: Kind.CONFLICT,
-    JobNotReady: Kind.NOT_READY,
+    Conflict: Kind.CONFLICT,
+    NotReady: Kind.NOT_READY,
     FileTooLarge: Kind.TOO_LARGE,
     BodyTooLarge: Kind.TOO_LARGE,
     CapacityExceeded: Kind.BUSY,
@@ -63,6 +77,10 @@ _KINDS: dict[type[Exception], Kind] = {
     ReaderStalled: Kind.STALLED,
     NotServed: Kind.NOT_SERVED,
 }
+
+
+# Where the metrics are finer than what callers are told.
+_OUTCOMES: dict[type[Exception], str] = {SessionMismatch: "unknown", SessionMoved: "moved"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +103,7 @@ class Failure:
 
 def failure_of(error: Exception, request_id: str) -> Failure:
     """What the caller learns of `error`."""
-    kind = next((kind for known, kind in _KINDS.items() if isinstance(error, known)), Kind.INTERNAL)
+    kind = _kind(error)
     if kind is Kind.INTERNAL:
         return Failure(kind=kind, message=f"internal error; request id {request_id}", request_id=request_id)
     violations = error.violations if isinstance(error, InvalidRequest) else ()
@@ -98,7 +116,10 @@ def failure_of(error: Exception, request_id: str) -> Failure:
     return Failure(kind=kind, message=str(error), violations=violations, retry_after_s=retry_after_s, request_id=request_id)
 
 
-def outcome(error: Exception) -> str:
-    """The label in the metrics of a call that ends with `error`: the session's own word for it, if it has one."""
-    known = outcome_of(error)
-    return known if known != Kind.INTERNAL.value else failure_of(error, "").kind.value
+def outcome_of(error: Exception) -> str:
+    """The label in the metrics of a call that ends with `error`; "internal" for a defect."""
+    return next((outcome for known, outcome in _OUTCOMES.items() if isinstance(error, known)), _kind(error).value)
+
+
+def _kind(error: Exception) -> Kind:
+    return next((kind for known, kind in _KINDS.items() if isinstance(error, known)), Kind.INTERNAL)

@@ -19,7 +19,8 @@ from model_core.errors import InvalidRequest
 from model_core.tasks import finished
 from observability.metrics import Metrics
 from observability.tracing import Tracing
-from service.call import Call, outcome_of
+from service.call import Call
+from service.failures import outcome_of
 from service.identity.principal import Authority
 from service.ledger.denials import Denials
 

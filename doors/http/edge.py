@@ -32,7 +32,7 @@ from model_core.errors import HeadraceError, InvalidRequest, StageUnavailable
 from observability.metrics import Metrics
 from observability.tracing import Tracing
 from service.call import Call
-from service.failures import BodyTooLarge, Failure, Kind, failure_of, outcome
+from service.failures import BodyTooLarge, Failure, Kind, failure_of, outcome_of
 from service.identity.principal import NOBODY, Authority, Caller, Principal, QuotaExceeded
 from service.identity.standings import REQUESTS, Standings
 from service.ledger.denials import Denials
@@ -193,7 +193,7 @@ class HttpEdge:
 
     async def _refused(self, room: Room, error: Exception, answer: Answer, body: Body, request_id: str, given: Presented) -> str:
         """Write what `room` says of `error`, or break off an answer that has begun. Returns how the call ended."""
-        failure, ended = failure_of(error, request_id), outcome(error)
+        failure, ended = failure_of(error, request_id), outcome_of(error)
         self._denials.note(room.name, given.caller.address, error, request_id)
         if failure.kind is Kind.INTERNAL:
             told = "".join(traceback.format_exception(error))

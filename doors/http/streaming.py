@@ -10,8 +10,9 @@ from starlette.responses import Response
 
 from doors.http.pushed import PushedResponse, Write
 from model_core.tasks import run_in_thread
-from service.call import Call, ReaderStalled, outcome_of
+from service.call import Call, ReaderStalled
 from service.events import Event, Frames
+from service.failures import outcome_of
 from service.orders import Order
 from service.sessions.runner import SessionRunner
 

@@ -14,9 +14,10 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from model_core.errors import FieldViolation, HeadraceError
+from model_core.errors import FieldViolation
 from model_core.quality.values import Quality
 from service.events import Usage
+from service.failures import Conflict, NotFound, NotReady
 from service.orders import Doorway, VideoRequest
 
 
@@ -51,15 +52,15 @@ class Variant(Enum):
     SPRITESHEET = "spritesheet"
 
 
-class JobNotFound(HeadraceError):
+class JobNotFound(NotFound):
     """The caller's tenant has no such job. Another tenant's job is answered the same."""
 
 
-class JobNotReady(HeadraceError):
+class JobNotReady(NotReady):
     """The job has no content, since it is not completed."""
 
 
-class IdempotencyConflict(HeadraceError):
+class IdempotencyConflict(Conflict):
     """The idempotency key was used before, for another request."""
 
 

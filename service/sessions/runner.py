@@ -25,11 +25,12 @@ from observability.context import SESSION_ID
 from observability.metrics import Metrics
 from observability.session_meter import SessionMeter
 from service.admission.desk import AdmissionDesk, AdmissionTicket
-from service.call import Call, outcome_of
+from service.call import Call
 from service.checks import Limits
 from service.clock import Clock
 from service.controls import Controls
 from service.events import EndReason, Send
+from service.failures import outcome_of
 from service.identity.allowance import Allowance, NoQuotas, Quotas
 from service.identity.permission import check_order, seconds_left
 from service.identity.principal import Forbidden, QuotaExceeded

@@ -26,9 +26,9 @@ from doors.grpc.oasis.session import STREAMS, OasisSession
 from doors.wire.messages import RequestParser
 from model_core.tasks import cancel_and_wait
 from model_core.types import Codec
-from service.call import Call, outcome_of
+from service.call import Call
 from service.clock import Clock
-from service.failures import failure_of
+from service.failures import failure_of, outcome_of
 from service.identity.principal import NOBODY, Authority, Caller, Principal, Unauthenticated
 from service.intake import Intake
 from service.ledger.denials import Denials

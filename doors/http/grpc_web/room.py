@@ -33,7 +33,7 @@ from model_core.errors import FieldViolation, InvalidRequest
 from model_core.tasks import run_in_thread
 from service.call import ReaderStalled
 from service.events import Event
-from service.failures import Failure, outcome
+from service.failures import Failure, outcome_of
 
 NAME = "grpc_web"
 SERVICE = pb.DESCRIPTOR.services_by_name["VideoService"].full_name
@@ -115,7 +115,7 @@ class GrpcWebRoom:
                 request.call.outcome = "cancelled"
                 status = Status(grpc.StatusCode.DEADLINE_EXCEEDED, "the call did not end within its grpc-timeout")
             except Exception as error:
-                request.call.outcome = outcome(error)
+                request.call.outcome = outcome_of(error)
                 status = status_of(error, lambda: request.request_id)
                 if status.code is grpc.StatusCode.INTERNAL:
                     log.exception("request %s failed", request.request_id)

@@ -7,9 +7,10 @@ import json
 from typing import Any
 
 from model_core.errors import HeadraceError
-from service.call import Call, outcome_of, taken_within
+from service.call import Call, taken_within
 from service.doors import Doors
 from service.events import Ended, Event, Frames
+from service.failures import outcome_of
 from service.intake import Intake
 from service.orders import Doorway, Mode, VideoRequest
 from service.sessions.runner import SessionRunner
