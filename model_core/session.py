@@ -161,7 +161,7 @@ class Session:
 
     @property
     def text_timings(self) -> tuple[StageTiming, ...]:
-        """What the text stage took for all that the session holds of it: prompts, the negative one too, and footage. Empty if it does not say."""
+        """What the text stage took for what is held of it: prompts, the negative one too, and footage; empty if it does not say."""
         given, away = self._log.given, self._guidance.away
         made = (*self._log.embeddings, *(() if away is None else (away,)), *(() if given is None else (given,)))
         return tuple(each.timing for each in made if each.timing is not None)

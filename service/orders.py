@@ -21,9 +21,7 @@ DEFAULT_CODEC = Codec.JPEG
 
 
 class Mode(Enum):
-    """How the caller gets the video: as one file that it waits for, as a file later, as frames while they are made, or as frames that it
-    steers.
-    """
+    """How the caller gets the video: as a file that it waits for, as one for later, as frames as they are made, or as frames to steer."""
 
     FILE = auto()
     JOB = auto()

@@ -52,8 +52,9 @@ class JwtSettings(Settings):
 
 
 class CertificateSettings(Settings):
-    """Client certificates. The gRPC port then takes no caller without one, and needs `front_door.tls`. The HTTP port, where it has TLS,
-    takes those that are shown.
+    """Client certificates. The gRPC port then takes no caller without one; the HTTP port, if it has TLS, takes those that are shown.
+
+    They need `front_door.tls`.
 
     Attributes:
         ca_file: PEM, the authorities that sign them, on every node that runs a front door.

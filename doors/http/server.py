@@ -183,7 +183,7 @@ class Certificate:
             raise RuntimeError(f"the certificate in {tls.certificate_file} cannot be served: {error}") from None
 
     def renewed(self) -> bool:
-        """Read files that were replaced, once all of them are there and belong together. Returns whether there is another context. Blocks."""
+        """Read files that were replaced, once all are there and belong together. Returns whether there is another context. Blocks."""
         stamp = self._stamp()
         if stamp == self._seen or None in stamp:
             return False

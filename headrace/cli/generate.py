@@ -85,15 +85,13 @@ def generate(
     async def main() -> Summary:
         source.check_words_and_seed(prompt, negative_prompt, seed)
         security = secure.credentials(tls, ca, cert, cert_key)
-        if local and security is not None:
-            raise bad_input("--local", "cannot be given together with --tls, --ca and --cert: there is no server")
         wish = source.Wish(prompt, seconds, seed, source.read_footage(image, video), steps, guidance, negative_prompt)
         check_out(out, wish.length(source.DEFAULT_SECONDS), scale)
         of = source.read_size(size)
         if not local and (model is not None or size is not None or frames):
             raise bad_input("--model", "needs --local, and so do --size and --frames: a server has its model already")
-        if local and address is not None:
-            raise bad_input("--local", f"cannot be given together with --address; got --address {address}")
+        if local:
+            _check_no_server(address, secured=security is not None)
         if patience is not None and (local or mode is Mode.unary):
             raise bad_input("--patience", f"needs a stream from a server, without --local and --mode unary; got {patience:g}")
         if mode is Mode.unary:
@@ -113,6 +111,14 @@ def generate(
         print(json.dumps(asdict(report)))
     else:
         _print(report)
+
+
+def _check_no_server(address: str | None, *, secured: bool) -> None:
+    """Raises Failure: an option says how to reach one."""
+    if address is not None:
+        raise bad_input("--local", f"cannot be given together with --address; got --address {address}")
+    if secured:
+        raise bad_input("--local", "cannot be given together with --tls, --ca and --cert: there is no server")
 
 
 async def _stream(

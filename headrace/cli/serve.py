@@ -175,7 +175,7 @@ async def _wait_until_ready(app: RunningApp) -> None:
     """Ask until callers are served, over TLS too. Raises Failure: they are not within their time."""
     try:
         async with asyncio.timeout(_READY_WITHIN_S):
-            while not await asyncio.to_thread(app.serving):
+            while not await asyncio.to_thread(app.serving):  # noqa: ASYNC110 - a server in other processes has no event here
                 await asyncio.sleep(_ASK_EVERY_S)
     except TimeoutError:
         raise console.Failure(f"{app.address}: not serving within {_READY_WITHIN_S:g} s") from None

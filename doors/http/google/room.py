@@ -157,7 +157,8 @@ class GoogleRoom:
             return JSONResponse(answers.interaction(job, {"uri": _uri(request, job)}))
         content = await self._content(request, job)
         mp4 = await content_bytes(content)
-        return await _rendered(lambda: answers.interaction(job, {"uri": _store_url(request, content)} if mp4 is None else answers.inline(mp4)))
+        url = _store_url(request, content)
+        return await _rendered(lambda: answers.interaction(job, {"uri": url} if mp4 is None else answers.inline(mp4)))
 
     async def _cancel(self, request: HttpRequest) -> Response:
         job = await self._services.desk().cancel(request.principal, request.raw.path_params["id"])

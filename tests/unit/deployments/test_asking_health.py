@@ -49,6 +49,12 @@ async def said(of: AppConfig) -> bool:
     return await asyncio.to_thread(asked, of)
 
 
+async def until_said(of: AppConfig) -> None:
+    async with asyncio.timeout(20):
+        while not await said(of):  # noqa: ASYNC110 - to ask again is what is tested
+            await asyncio.sleep(0.02)
+
+
 @asynccontextmanager
 async def door(tls: FixedTls | None = None, probe: Probe = answers) -> AsyncGenerator[int, None]:
     async with serving(tls=tls, probes=probes(probe)) as served:
@@ -69,9 +75,7 @@ async def test_over_tls_its_certificate_is_trusted_as_it_stands_in_the_file(tmp_
     tls = FixedTls(TlsIdentity(server.chain, server.key))
     async with door(tls) as port:
         of = config(port, tls=written(tmp_path, server))
-        async with asyncio.timeout(20):
-            while not await said(of):
-                await asyncio.sleep(0.02)
+        await until_said(of)
         other = config(port, tls=written(tmp_path, issued("another")))
         assert not await said(other), "somebody else listens there"
     async with door(tls, probe=never) as port:
@@ -80,9 +84,7 @@ async def test_over_tls_its_certificate_is_trusted_as_it_stands_in_the_file(tmp_
 
 async def test_without_tls_it_is_asked_in_plain_text() -> None:
     async with door() as port:
-        async with asyncio.timeout(20):
-            while not await said(config(port)):
-                await asyncio.sleep(0.02)
+        await until_said(config(port))
     async with door(probe=never) as port:
         assert not await said(config(port))
     assert not await said(config(free_port()))
