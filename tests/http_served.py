@@ -36,6 +36,7 @@ from service.identity.peers import Proxies
 from service.identity.principal import Authority
 from service.identity.standings import Standings
 from service.intake import Intake
+from service.jobs.endpoints import EndpointDesk
 from service.ledger.denials import Denials
 from service.ledger.interface import Audit
 from service.model_aliases import model_aliases
@@ -111,6 +112,7 @@ async def http_serving(
     quotas: Quotas | None = None,
     standings: Standings | None = None,
     audit: Audit | None = None,
+    endpoints: EndpointDesk | None = None,
 ) -> AsyncGenerator[HttpServed, None]:
     stages, limits, metrics, clock = stages or FakeStages(), limits or Limits(), Metrics(CollectorRegistry()), MonotonicClock()
     policy = AdmissionConfig(BrownOutConfig(()), max_waiting=max_waiting, max_wait_s=1e9)
@@ -126,7 +128,9 @@ async def http_serving(
     authority = authority or OpenAuthority()
     made = None if jobs is None else jobs(intake)
     batches = made if hasattr(made, "submit_batch") else None
-    services = Services(intake=intake, runner=runner, jobs=made, batches=batches, authority=authority, public_url=options.public_url)
+    services = Services(
+        intake=intake, runner=runner, jobs=made, batches=batches, authority=authority, public_url=options.public_url, endpoints=endpoints
+    )
     every = [*rooms(services, monitor, new_id), *more_rooms]
     edge = HttpEdge(every, authority, metrics, tracing or Tracing(), new_id, options, denials, standings)
     server = HttpServer(edge, replace(options, port=0))

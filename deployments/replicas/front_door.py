@@ -125,7 +125,7 @@ class FrontDoorReplica:
         services = Services(
             intake=intake, runner=self._runner, jobs=self._jobs.desk, authority=authority, public_url=public_url, links=self._jobs.files,
             batches=self._jobs.desk,
-            denials=denials, standings=self._identity.standings,
+            denials=denials, standings=self._identity.standings, endpoints=self._jobs.endpoints,
         )  # fmt: skip
         http = http_doors(config, services, monitor, metrics, self._tracing, new_id)
         self._doors = Doors([grpc_server, *http], self._runner, monitor)

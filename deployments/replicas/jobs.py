@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import ipaddress
 import os
 import secrets
@@ -33,6 +34,7 @@ from service.jobs.attempt import JobAttempt, WorkPolicy
 from service.jobs.billing import billing
 from service.jobs.counting import JobCounts, QueueGauge
 from service.jobs.drafts import JobChecks
+from service.jobs.endpoints import EndpointTable
 from service.jobs.folder import FolderArtifacts
 from service.jobs.notices import NoticeTable, NoticeWriter, Shape
 from service.jobs.posting import TargetPolicy
@@ -66,18 +68,21 @@ class Jobs:
     Attributes:
         desk: for doors; None where there are no jobs.
         files: what signed links lead to; None where a store serves its files by itself.
+        endpoints: webhooks of tenants; None where there are no jobs.
     """
 
     def __init__(
         self,
         desk: TableDesk | None = None,
         files: FolderArtifacts | None = None,
+        endpoints: EndpointTable | None = None,
         worker: JobWorker | None = None,
         chores: Sequence[Callable[[], Coroutine[Any, Any, None]]] = (),
         close: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.desk = desk
         self.files = files
+        self.endpoints = endpoints
         self._worker = worker
         self._chores = chores
         self._close = close
@@ -153,8 +158,10 @@ async def open_jobs(
     notices = NoticeWriter(shapes, now)
     counted = metrics.jobs
     counts = JobCounts(counted)
+    targets = _targets(config)
+    endpoints = EndpointTable(database, targets, now, _new_id, _new_secret, audit)
     sender = WebhookSender(
-        NoticeTable(database, now), _targets(config), clock, now, counted=lambda outcome: counted.deliveries_total.labels(outcome).inc()
+        NoticeTable(database, now), targets, clock, now, counted=lambda outcome: counted.deliveries_total.labels(outcome).inc()
     )
     policy = JobPolicy(
         ttl_s=settings.ttl_seconds, max_ttl_s=settings.max_ttl_seconds, max_queued_s=settings.max_queued_seconds, max_lost=settings.max_lost
@@ -192,7 +199,7 @@ async def open_jobs(
 
     linked = artifacts if isinstance(artifacts, FolderArtifacts) else None
     gauge = QueueGauge(database, counted, clock, now)
-    return Jobs(desk, linked, worker, (partial(sweep.run, _SWEEP_EVERY_S), partial(gauge.run, _LOOK_EVERY_S), sender.run), close)
+    return Jobs(desk, linked, endpoints, worker, (partial(sweep.run, _SWEEP_EVERY_S), partial(gauge.run, _LOOK_EVERY_S), sender.run), close)
 
 
 def _working(worker: JobWorker) -> float:
@@ -215,6 +222,10 @@ def _nobody(_: str) -> None:
 
 def _new_id() -> str:
     return "".join(secrets.choice(_ID_CHARS) for _ in range(_ID_LENGTH))
+
+
+def _new_secret() -> str:
+    return f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}"
 
 
 def _name() -> str:

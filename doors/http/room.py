@@ -17,6 +17,7 @@ from service.identity.principal import Authority, Caller, Principal
 from service.identity.standings import Standings
 from service.intake import Intake
 from service.jobs.desk import BatchDesk, JobDesk
+from service.jobs.endpoints import EndpointDesk
 from service.jobs.job import Content
 from service.ledger.denials import Denials
 from service.sessions.runner import SessionRunner
@@ -37,6 +38,7 @@ class Services:
     Attributes:
         jobs: None where the server has no database, and so no jobs.
         batches: many jobs at once; as `jobs`.
+        endpoints: webhooks that tenants register; as `jobs`.
         denials: for the audit log.
         standings: what tenants have left of their limits; None where nobody has any.
         links: None where a store serves results by itself, or there are none.
@@ -49,6 +51,7 @@ class Services:
     authority: Authority
     public_url: str = ""
     batches: BatchDesk | None = None
+    endpoints: EndpointDesk | None = None
     denials: Denials = field(default_factory=Denials)
     standings: Standings | None = None
     links: Links | None = None

@@ -245,6 +245,8 @@ def _make_tables(connection: Connection, place: str) -> None:
     version = connection.scalar(select(func.max(SCHEMA.c.version)))
     if version != VERSION:
         raise DatabaseUnusable(f"state.url: {place} has tables of version {version}; this Headrace reads version {VERSION}")
+    # A table that was added is no other version: nobody who does not know it misses it.
+    METADATA.create_all(connection, [table for name, table in METADATA.tables.items() if name not in there], checkfirst=False)
     _add_columns(connection)
 
 

@@ -214,6 +214,18 @@ AUDIT = Table(
     _text("digest"),
 )
 
+# Where all jobs of a tenant are reported to.
+ENDPOINTS = Table(
+    "webhook_endpoints",
+    METADATA,
+    _id(),
+    _text("tenant"),
+    _text("url"),
+    _text("secret"),
+    _real("created_at"),
+    Index("webhook_endpoints_by_tenant", "tenant"),
+)
+
 OUTBOX = Table(
     "outbox",
     METADATA,

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Executable, delete, select, text, update
 
 from service.database.engine import Database, put_if_absent
-from service.database.schema import OUTBOX
+from service.database.schema import ENDPOINTS, OUTBOX
 from service.jobs.job import Job, JobStatus
 from service.jobs.work import EndedJob
 
@@ -47,6 +47,11 @@ def plain_shape(job: Job) -> Mapping[str, Any]:
     }
 
 
+def endpoint_suffix(endpoint_id: str) -> str:
+    """What the ids of an endpoint's notices end in."""
+    return f"-{endpoint_id}"
+
+
 class NoticeWriter:
     """Tells the outbox of jobs that end.
 
@@ -62,15 +67,23 @@ class NoticeWriter:
     def on_end(self, connection: Connection, ended: EndedJob) -> None:
         """`service.jobs.work.OnEnd`. A caller that cancels needs no notice of that."""
         job, webhook = ended.job, ended.webhook
-        if webhook is None or job.status is JobStatus.CANCELLED:
+        if job.status is JobStatus.CANCELLED:
+            return
+        endpoints = connection.execute(select(ENDPOINTS).where(ENDPOINTS.c.tenant == job.tenant)).all()
+        if webhook is None and not endpoints:
             return
         event = dict(self._shapes.get(job.door, plain_shape)(job))
-        if webhook.metadata:
-            event["metadata"] = dict(webhook.metadata)
-        body = json.dumps({"url": webhook.url, "secret": webhook.secret, "event": json.dumps(event)})
+        notice_id = f"{KIND}-{job.id}-{job.status.value}"
+        if webhook is not None:
+            own = event | ({"metadata": dict(webhook.metadata)} if webhook.metadata else {})
+            self._put(connection, notice_id, webhook.url, webhook.secret, own)
+        for endpoint in endpoints:
+            self._put(connection, notice_id + endpoint_suffix(endpoint.id), endpoint.url, endpoint.secret, event)
+
+    def _put(self, connection: Connection, notice_id: str, url: str, secret: str, event: Mapping[str, Any]) -> None:
+        body = json.dumps({"url": url, "secret": secret, "event": json.dumps(event)})
         now = self._now()
-        row = {"id": f"{KIND}-{job.id}-{job.status.value}", "kind": KIND, "body": body, "attempts": 0, "next_at": now, "created_at": now}
-        put_if_absent(connection, OUTBOX, row)
+        put_if_absent(connection, OUTBOX, {"id": notice_id, "kind": KIND, "body": body, "attempts": 0, "next_at": now, "created_at": now})
 
 
 class NoticeTable:

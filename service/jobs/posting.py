@@ -36,6 +36,17 @@ class TargetPolicy:
 
     allowed: tuple[Network, ...] = ()
 
+    def check_url(self, url: str) -> None:
+        """What can be said of an address without asking for its host's. Raises TargetRefused."""
+        target = Target.of(url)
+        try:
+            address = ipaddress.ip_address(target.host)
+        except ValueError:
+            if target.scheme == "http" and not self.allowed:
+                raise TargetRefused("the address must begin with https://") from None
+            return
+        self.check(address, target.scheme)
+
     def check(self, address: Address, scheme: str) -> None:
         """Raises TargetRefused."""
         plain = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None else address

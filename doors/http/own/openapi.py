@@ -7,7 +7,8 @@ from typing import Any, get_args
 from doors.http.own.batches import MEDIA_TYPE as JSON_LINES
 from doors.http.own.batches import PREFIX as BATCH_PREFIX
 from doors.http.own.jobs import MOST_LISTED, PREFIX
-from doors.http.own.schemas import Body, JobBody, StreamBody, StreamFormat
+from doors.http.own.schemas import Body, JobBody, StreamBody, StreamFormat, WebhookEndpointBody
+from doors.http.own.webhooks import PREFIX as WEBHOOK_PREFIX
 from service.jobs.job import JobStatus, Variant
 
 VERSION = "1"
@@ -21,6 +22,8 @@ def document(public_url: str = "") -> Node:
     """The document; `public_url` as callers reach the server, or empty."""
     job_id = _parameter("id", "path", {"type": "string", "pattern": f"^{PREFIX}[a-z0-9]{{12}}$"}, "As the job was answered.")
     batch_id = _parameter("id", "path", {"type": "string", "pattern": f"^{BATCH_PREFIX}[a-z0-9]{{12}}$"}, "As the batch was answered.")
+    hook = {"type": "string", "pattern": f"^{WEBHOOK_PREFIX}[a-z0-9]{{12}}$"}
+    endpoint_id = _parameter("id", "path", hook, "As the endpoint was answered.")
     job = _answer("The job.", "Job")
     return {
         "openapi": "3.1.0",
@@ -64,6 +67,17 @@ def document(public_url: str = "") -> Node:
                 "200": {"description": "The manifest.", "content": {JSON_LINES: {"schema": {"type": "string"}}}},
                 "404": _refused("No such batch."),
             }, parameters=[batch_id])},
+            "/v1/webhook_endpoints": {
+                "post": _operation("create_webhook_endpoint", "Have every end of a job of yours reported; the secret is shown once.", {
+                    "201": _answer("The endpoint, with its secret.", "WebhookEndpoint"), "409": _refused("It is registered already."),
+                }, body=WebhookEndpointBody),
+                "get": _operation("list_webhook_endpoints", "All of yours, the oldest first.", {
+                    "200": _answer("The endpoints, without secrets.", "WebhookEndpoints"),
+                }),
+            },
+            "/v1/webhook_endpoints/{id}": {"delete": _operation("delete_webhook_endpoint", "Report nothing there any more.", {
+                "200": _answer("It is gone.", "DeletedEndpoint"), "404": _refused("No such endpoint."),
+            }, parameters=[endpoint_id])},
             "/v1/jobs/{id}": {
                 "get": _operation("get_job", "One job.", {"200": job, "404": _refused("No such job.")}, parameters=[job_id]),
                 "delete": _operation("delete_job", "Cancel a job, and remove its files.", {
@@ -127,7 +141,7 @@ def _object(required: tuple[str, ...], **properties: Node) -> Node:
 
 def _schemas() -> Node:
     found: Node = {}
-    for body in (StreamBody, JobBody):
+    for body in (StreamBody, JobBody, WebhookEndpointBody):
         schema = body.model_json_schema(ref_template=f"{_SCHEMAS}{{model}}")
         found |= schema.pop("$defs", {})
         found[body.__name__] = schema
@@ -153,5 +167,13 @@ def _schemas() -> Node:
         ("id", "object", "status", "total", "counts"), id=text, object={"const": "batch"}, status={"enum": ["running", "completed"]},
         created_at=number, total=number, counts={"type": "object", "additionalProperties": number},
     )  # fmt: skip
+    found["WebhookEndpoint"] = _object(
+        ("id", "object", "url", "created_at"), id=text, object={"const": "webhook_endpoint"}, url=text, created_at=number, secret=text,
+    )  # fmt: skip
+    found["WebhookEndpoints"] = _object(
+        ("object", "data"), object={"const": "list"}, data={"type": "array", "items": {"$ref": f"{_SCHEMAS}WebhookEndpoint"}}
+    )
+    gone = {"const": "webhook_endpoint.deleted"}
+    found["DeletedEndpoint"] = _object(("id", "object", "deleted"), id=text, object=gone, deleted={"const": True})
     found["Deleted"] = _object(("id", "object", "deleted"), id=text, object={"const": "job.deleted"}, deleted={"const": True})
     return found

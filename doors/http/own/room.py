@@ -11,6 +11,7 @@ from doors.http.own import models, openapi, words
 from doors.http.own.batches import Batches
 from doors.http.own.jobs import Jobs
 from doors.http.own.stream import Streams
+from doors.http.own.webhooks import WebhookEndpoints
 from doors.http.room import Credentials, Endpoint, HttpRequest, Services
 from service.failures import Failure, Kind
 from service.health import HealthMonitor
@@ -34,6 +35,7 @@ class OwnRoom:
         self._streams = Streams(services)
         self._jobs = Jobs(services)
         self._batches = Batches(services)
+        self._webhooks = WebhookEndpoints(services)
         self._created = int(time.time())
         self._document = openapi.document(services.public_url)
 
@@ -45,6 +47,7 @@ class OwnRoom:
             Endpoint(path="/v1/models/{model}", method="GET", operation="get_model", handler=self.get_model),
             *self._jobs.endpoints(),
             *self._batches.endpoints(),
+            *self._webhooks.endpoints(),
             Endpoint(path="/openapi.json", method="GET", operation="openapi", handler=self.openapi, credentials=unguarded),
             Endpoint(path="/healthz", method="GET", operation="healthz", handler=self.alive, credentials=unguarded),
             Endpoint(path="/readyz", method="GET", operation="readyz", handler=self.ready, credentials=unguarded),

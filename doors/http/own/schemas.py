@@ -80,6 +80,12 @@ class JobBody(VideoBody):
     ttl_seconds: float | None = Field(None, gt=0, description="How long the finished job stays.")
 
 
+class WebhookEndpointBody(Body):
+    """A webhook for all jobs of the caller's tenant."""
+
+    url: str = Field(min_length=1, max_length=2048, description="Where ends of jobs are reported, by https.")
+
+
 def read(kind: type[B], members: Mapping[str, Any], problems: Problems, *, as_text: bool = False) -> B | None:
     """The body, or None with everything that is wrong with it in `problems`.
 

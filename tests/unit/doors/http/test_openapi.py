@@ -10,7 +10,7 @@ import jsonschema
 
 from bench.doors.schema import ask, lines
 from doors.http.own import openapi
-from doors.http.own.schemas import JobBody, StreamBody
+from doors.http.own.schemas import JobBody, StreamBody, WebhookEndpointBody
 from service.intake import Intake
 from tests.http_served import OPTIONS, http_serving
 from tests.unit.doors.http.fake_jobs import FakeJobDesk
@@ -24,9 +24,8 @@ async def test_the_document_names_every_path_of_the_api_and_no_other() -> None:
         assert document["openapi"] == "3.1.0"
         for path, item in document["paths"].items():
             for method in item:
-                answer = await served.client.request(
-                    method.upper(), path.replace("{id}", "batch_x" if "batch" in path else "job_x").replace("{model}", "m")
-                )
+                prefix = {"batches": "batch_", "webhook_endpoints": "whe_"}.get(path.split("/")[2], "job_")
+                answer = await served.client.request(method.upper(), path.replace("{id}", f"{prefix}x").replace("{model}", "m"))
                 assert answer.status_code != 405, (method, path)
                 assert "there is nothing at" not in answer.text, (method, path)
         names = {operation["operationId"] for item in document["paths"].values() for operation in item.values()}
@@ -41,16 +40,19 @@ async def test_the_document_names_every_path_of_the_api_and_no_other() -> None:
             "cancel_job",
             "get_content",
             "create_batch",
+            "create_webhook_endpoint",
+            "list_webhook_endpoints",
+            "delete_webhook_endpoint",
         }
         assert names >= room
 
 
 def test_bodies_in_the_document_are_those_that_are_checked() -> None:
     schemas = openapi.document()["components"]["schemas"]
-    for body in (StreamBody, JobBody):
+    for body, required in ((StreamBody, ["prompt"]), (JobBody, ["prompt"]), (WebhookEndpointBody, ["url"])):
         assert set(schemas[body.__name__]["properties"]) == set(body.model_fields)
         assert schemas[body.__name__]["additionalProperties"] is False
-        assert schemas[body.__name__]["required"] == ["prompt"]
+        assert schemas[body.__name__]["required"] == required
     for schema in schemas.values():
         jsonschema.Draft202012Validator.check_schema(schema)
 

@@ -17,7 +17,7 @@ from bench.kit.postgres import Postgres
 from model_core.errors import StageUnavailable
 from service.database.engine import Database, after_commit, passing, put_if_absent
 from service.database.place import DatabaseUnusable
-from service.database.schema import ADDED, JOBS, METADATA, OUTBOX, SCHEMA, VERSION
+from service.database.schema import ADDED, ENDPOINTS, JOBS, METADATA, OUTBOX, SCHEMA, VERSION
 
 
 def add(name: str) -> Callable[[Connection], None]:
@@ -177,6 +177,17 @@ async def test_tables_of_an_earlier_headrace_get_the_columns_that_they_lack_once
     await earlier.run(lambda connection: connection.execute(JOBS.insert().values(id="new")))  # which knows nothing of them
     assert len(await doors[1].run(read, write=False)) == 2
     await asyncio.gather(*(door.close() for door in (earlier, *doors)))
+
+
+async def test_a_table_that_was_added_since_is_made(database_url: str) -> None:
+    database = await Database.open(database_url)
+    await database.run(add("kept"))
+    await database.run(ENDPOINTS.drop)
+    await database.close()
+    again = await Database.open(database_url)
+    assert await again.run(lambda connection: connection.execute(select(ENDPOINTS)).all(), write=False) == []
+    assert await again.run(count, write=False) == 1
+    await again.close()
 
 
 async def test_tables_of_another_program_are_left_alone(database_url: str) -> None:

@@ -1,0 +1,147 @@
+"""Webhooks that a tenant registers once: kept, checked, told of every job, and silent once they are removed."""
+
+from __future__ import annotations
+
+import ipaddress
+import itertools
+import json
+from collections.abc import Callable
+
+import pytest
+from sqlalchemy import Connection
+
+from model_core.errors import InvalidRequest
+from service.database.engine import Database
+from service.identity.principal import Principal, QuotaExceeded
+from service.jobs.endpoints import MOST, EndpointConflict, EndpointNotFound, EndpointTable
+from service.jobs.job import JobError, Webhook
+from service.jobs.notices import Notice, NoticeTable, NoticeWriter
+from service.jobs.posting import TargetPolicy
+from tests.jobs import ALICE, BOB, FINISHED, Jobs, Wall, new_job
+
+URL = "https://hooks.example/a"
+
+
+class Reported:
+    """Jobs, endpoints and notices over one table."""
+
+    def __init__(self, database: Database, policy: TargetPolicy | None = None) -> None:
+        self.wall, numbers = Wall(), itertools.count(1)
+        self.audited: list[tuple[str, str, str]] = []
+        new_id: Callable[[], str] = lambda: f"e{next(numbers):011d}"  # noqa: E731 - so that secrets differ as ids do
+        self.endpoints = EndpointTable(
+            database, policy or TargetPolicy(), self.wall, new_id, lambda: f"whsec_{next(numbers)}", self._audit
+        )  # fmt: skip
+        writer = NoticeWriter({"openai": lambda job: {"type": "video.completed", "data": {"id": f"video_{job.id}"}}}, self.wall)
+        self.jobs = Jobs(database, told=[writer.on_end])
+        self._notices = NoticeTable(database, self.wall)
+
+    def _audit(self, connection: Connection, principal: Principal, operation: str, resource: str) -> None:
+        self.audited.append((principal.tenant, operation, resource))
+
+    async def notices(self) -> list[Notice]:
+        """All that are due, by their addresses."""
+        return sorted(await self._notices.take(100, lease_s=0.0), key=lambda notice: notice.url)
+
+
+@pytest.fixture(name="reported")
+def _reported(database: Database) -> Reported:
+    return Reported(database)
+
+
+async def test_every_job_of_the_tenant_that_ends_is_reported_to_each_with_its_own_secret(reported: Reported) -> None:
+    first, second = await reported.endpoints.register(ALICE, URL), await reported.endpoints.register(ALICE, f"{URL}/2")
+    await reported.endpoints.register(BOB, "https://bob.example/")
+    job, fence = await reported.jobs.running(webhook=Webhook("https://job.example/", "own", {"order": "7"}))
+    await reported.jobs.store.complete(job, fence, FINISHED)
+    found = await reported.notices()
+    assert [(notice.url, notice.secret) for notice in found] == [
+        (URL, first.secret), (f"{URL}/2", second.secret), ("https://job.example/", "own"),
+    ]  # fmt: skip
+    event = {"type": "video.completed", "data": {"id": f"video_{job}"}}
+    assert [json.loads(notice.body) for notice in found] == [event, event, event | {"metadata": {"order": "7"}}]
+    assert len({notice.id for notice in found}) == 3
+
+
+async def test_a_job_without_a_webhook_is_reported_and_a_cancel_is_not(reported: Reported) -> None:
+    await reported.endpoints.register(ALICE, URL)
+    failed, fence = await reported.jobs.running()
+    await reported.jobs.store.fail(failed, fence, JobError("internal", "a defect"))
+    cancelled = await reported.jobs.desk.submit(ALICE, new_job())
+    await reported.jobs.desk.cancel(ALICE, cancelled.id)
+    bobs, fence = await reported.jobs.running(BOB)
+    await reported.jobs.store.complete(bobs, fence, FINISHED)
+    assert [notice.id.split("-")[1] for notice in await reported.notices()] == [failed]
+
+
+async def test_a_secret_is_shown_once_and_nobody_sees_anothers_endpoints(reported: Reported) -> None:
+    made = await reported.endpoints.register(ALICE, URL)
+    assert made.secret
+    assert made.secret not in repr(made)
+    [listed] = await reported.endpoints.list(ALICE)
+    assert (listed.id, listed.url, listed.created_at, listed.secret) == (made.id, URL, reported.wall.at, "")
+    assert await reported.endpoints.list(BOB) == []
+    with pytest.raises(EndpointNotFound) as foreign:
+        await reported.endpoints.remove(BOB, made.id)
+    with pytest.raises(EndpointNotFound) as unknown:
+        await reported.endpoints.remove(BOB, "e99999999999")
+    assert str(foreign.value).replace(made.id, "ID") == str(unknown.value).replace("e99999999999", "ID")
+    assert reported.audited == [("alice", "webhook_endpoint.create", made.id)]
+
+
+async def test_what_was_not_sent_yet_to_an_endpoint_that_is_removed_is_not_sent(reported: Reported) -> None:
+    gone, stays = await reported.endpoints.register(ALICE, URL), await reported.endpoints.register(ALICE, f"{URL}/2")
+    job, fence = await reported.jobs.running()
+    await reported.jobs.store.complete(job, fence, FINISHED)
+    await reported.endpoints.remove(ALICE, gone.id)
+    assert [notice.url for notice in await reported.notices()] == [stays.url]
+    assert [each.id for each in await reported.endpoints.list(ALICE)] == [stays.id]
+    with pytest.raises(EndpointNotFound):
+        await reported.endpoints.remove(ALICE, gone.id)
+    assert reported.audited[-1] == ("alice", "webhook_endpoint.delete", gone.id)
+
+
+async def test_a_tenant_has_so_many_and_each_address_once(reported: Reported) -> None:
+    await reported.endpoints.register(ALICE, URL)
+    with pytest.raises(EndpointConflict, match="registered already"):
+        await reported.endpoints.register(ALICE, URL)
+    await reported.endpoints.register(BOB, URL)
+    for number in range(MOST - 1):
+        await reported.endpoints.register(ALICE, f"{URL}/{number}")
+    with pytest.raises(QuotaExceeded, match=f"webhook_endpoints of tenant alice are {MOST} at most; got {MOST + 1}") as caught:
+        await reported.endpoints.register(ALICE, f"{URL}/more")
+    assert caught.value.retry_after_s is None
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("http://hooks.example/", "must begin with https://"),
+        ("https://127.0.0.1/", "is not a public one"),
+        ("https://[::1]/", "is not a public one"),
+        ("https://169.254.169.254/latest", "is not a public one"),
+        ("https://user:planted@hooks.example/", "without a name and a password"),
+        ("ftp://hooks.example/", "must be https://HOST/PATH"),
+        ("https://hooks.example:port/", "cannot be read"),
+        ("https://hooks.example/" + "a" * 2048, "must be at most 2048 characters; got 2070"),
+    ],
+)
+async def test_an_address_that_this_server_posts_nothing_to_is_refused(reported: Reported, url: str, told: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        await reported.endpoints.register(ALICE, url)
+    [violation] = caught.value.violations
+    assert violation.field == "url"
+    assert told in violation.description
+    assert "planted" not in violation.description
+    assert await reported.endpoints.list(ALICE) == []
+
+
+async def test_private_addresses_may_be_allowed(database: Database) -> None:
+    allowed = TargetPolicy((ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("10.1.0.0/16")))
+    reported = Reported(database, allowed)
+    for url in ("http://127.0.0.1:8000/hook", "https://10.1.2.3/hook", "http://localhost:8000/hook"):
+        await reported.endpoints.register(ALICE, url)
+    with pytest.raises(InvalidRequest, match="is not a public one"):
+        await reported.endpoints.register(ALICE, "https://10.2.0.1/hook")
+    with pytest.raises(InvalidRequest, match="must begin with https://"):
+        await reported.endpoints.register(ALICE, "http://10.1.2.3/hook")
