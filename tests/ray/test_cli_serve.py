@@ -19,6 +19,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.identities import issued
+
 ROOT = Path(__file__).parents[2]
 WITHIN_S = 100.0
 
@@ -131,6 +133,24 @@ def test_serve_answers_and_drains(config: Path, number: signal.Signals, host: st
         assert "Traceback" not in err
         assert left_of(process.pid) == []
         assert not told_folder(err).exists()
+
+
+def test_serve_says_ready_over_tls_and_is_called_by_whoever_trusts_it(config: Path, tmp_path: Path) -> None:
+    server = issued("server")
+    tls = {"certificate_file": str(tmp_path / "tls.crt"), "key_file": str(tmp_path / "tls.key")}
+    (tmp_path / "tls.crt").write_bytes(server.chain)
+    (tmp_path / "tls.key").write_bytes(server.key)
+    document = yaml.safe_load(config.read_text())
+    document["applications"][0]["args"]["front_door"] |= {"tls": tls, "http": {"port": 0, "tls": tls}}
+    config.write_text(yaml.safe_dump(document))
+    with serve("--config", str(config), "--port", "0", "--metrics-port", "0") as process:
+        address = ready(process)
+        health = headrace("status", "--address", address, "--ca", tls["certificate_file"], "--json")
+        assert json.loads(health.stdout)["server"] == "SERVING", health.stderr
+        assert headrace("status", "--address", address).returncode == 1
+        os.killpg(process.pid, signal.SIGTERM)
+        out, err = process.communicate(timeout=WITHIN_S)
+        assert (process.returncode, out) == (0, ""), err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
