@@ -34,7 +34,7 @@ from service.jobs.attempt import JobAttempt, WorkPolicy
 from service.jobs.billing import billing
 from service.jobs.counting import JobCounts, QueueGauge
 from service.jobs.drafts import JobChecks
-from service.jobs.endpoints import EndpointTable
+from service.jobs.endpoint_table import EndpointTable
 from service.jobs.folder import FolderArtifacts
 from service.jobs.notices import NoticeTable, NoticeWriter, Shape
 from service.jobs.posting import TargetPolicy

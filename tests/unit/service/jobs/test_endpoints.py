@@ -13,7 +13,8 @@ from sqlalchemy import Connection
 from model_core.errors import InvalidRequest
 from service.database.engine import Database
 from service.identity.principal import Principal, QuotaExceeded
-from service.jobs.endpoints import MOST, EndpointConflict, EndpointNotFound, EndpointTable
+from service.jobs.endpoint_table import EndpointTable
+from service.jobs.endpoints import MOST, EndpointConflict, EndpointNotFound
 from service.jobs.job import JobError, Webhook
 from service.jobs.notices import Notice, NoticeTable, NoticeWriter
 from service.jobs.posting import TargetPolicy
