@@ -7,6 +7,7 @@ import json
 import socket
 import ssl
 from pathlib import Path
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -67,7 +68,7 @@ def _secured(door: FrontDoorSettings, tls: TlsSettings) -> grpc.Channel:
     context = _trusting(tls.certificate_file)
     context.set_alpn_protocols(["h2"])
     with socket.create_connection((door.host, door.port), _ASK_TIMEOUT_S) as bare, context.wrap_socket(bare) as secured:
-        certificate = secured.getpeercert() or {}
+        certificate: dict[str, Any] = secured.getpeercert() or {}
     names = [str(name).replace("*", "any") for _, name in certificate.get("subjectAltName", ())]
     options = [_NO_PROXY, *((("grpc.ssl_target_name_override", names[0]),) if names else ())]
     trusted = grpc.ssl_channel_credentials(Path(tls.certificate_file).read_bytes())

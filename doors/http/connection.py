@@ -88,7 +88,8 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self.scope[CERTIFICATE_NAMES] = self._certificate_names  # type: ignore[typeddict-unknown-key]  # of our own
+        scope: Any = self.scope  # uvicorn types it key by key, and this one is ours
+        scope[CERTIFICATE_NAMES] = self._certificate_names
         self._in_message = True
         self._head_since = self.loop.time()
         self._head_bytes = self._unread_bytes = 0

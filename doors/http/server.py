@@ -59,7 +59,7 @@ class HttpServer:
         self._config: Config | None = None
         self._listener: socket.socket | None = None
         self._server: asyncio.Server | None = None
-        self._stopping = False
+        self._stopping = asyncio.Event()
         self._sweeping: asyncio.Task[None] | None = None
 
     async def start(self) -> int:
@@ -95,7 +95,7 @@ class HttpServer:
             raise RuntimeError("the HttpServer was not started")
         loop = asyncio.get_running_loop()
         until = loop.time() + grace_s
-        self._stopping = True
+        self._stopping.set()
         self._server.close()
         if self._listener is not None:
             self._listener.close()
@@ -139,14 +139,14 @@ class HttpServer:
 
         Each context has sessions of its own. So nobody goes on with one that was begun with a certificate of an authority that is gone.
         """
-        if not await asyncio.to_thread(certificate.renewed) or self._stopping:
+        if not await asyncio.to_thread(certificate.renewed) or self._stopping.is_set():
             return
         try:
             new = await self._listening(certificate)
         except OSError as error:
             log.warning("the new certificate is not shown, since the port cannot be listened on anew: %s", error)
             return
-        if self._stopping:
+        if self._stopping.is_set():
             new.close()
             return
         old, self._server = self._server, new

@@ -20,6 +20,7 @@ from tests.http_served import OPTIONS, HttpServed, http_serving
 from tests.identities import Issued, issued
 
 STUDIO = "spiffe://example.org/studio"
+KEY = {"x-api-key": "acme"}
 REQUEST = b"GET /v1/models HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n"
 
 
@@ -64,7 +65,7 @@ class Mutual:
         async with httpx.AsyncClient(base_url=url, verify=context, trust_env=False, timeout=20) as client:
             yield client
 
-    async def status(self, shown: Issued | None = None, **headers: str) -> int:
+    async def status(self, shown: Issued | None = None, headers: dict[str, str] | None = None) -> int:
         async with self.client(shown) as client:
             return (await client.get("/v1/models", headers=headers)).status_code
 
@@ -98,8 +99,8 @@ async def test_none_has_to_be_shown_and_a_key_counts_first(tmp_path: Path) -> No
     ca = issued("clients", authority=True)
     async with mutual(tmp_path, ca) as door:
         assert await door.status() == 401
-        assert await door.status(**{"x-api-key": "acme"}) == 200
-        assert await door.status(issued("a", ca, uris=[STUDIO]), **{"x-api-key": "acme"}) == 200
+        assert await door.status(headers=KEY) == 200
+        assert await door.status(issued("a", ca, uris=[STUDIO]), KEY) == 200
         assert door.authority.principals == []
 
 
@@ -107,7 +108,7 @@ async def test_one_that_is_shown_must_be_good(tmp_path: Path) -> None:
     async with mutual(tmp_path, issued("clients", authority=True)) as door:
         for client in (issued("a", issued("others", authority=True), uris=[STUDIO]), issued("b", uris=[STUDIO])):
             with pytest.raises(httpx.HTTPError):
-                await door.status(client, **{"x-api-key": "acme"})
+                await door.status(client, KEY)
         assert door.authority.principals == []
 
 

@@ -59,7 +59,8 @@ async def test_a_token_may_list_buckets_of_its_own(claim: object) -> None:
     principal = await issuer.tokens.principal(issuer.provider.token(buckets=claim))
     assert principal is not None
     assert principal.buckets == frozenset({"films", "trailers"})
-    for claims in ({}, {"buckets": {"films": True}}):
+    nothing: tuple[dict[str, Any], ...] = ({}, {"buckets": {"films": True}})
+    for claims in nothing:
         none = await issuer.tokens.principal(issuer.provider.token(**claims))
         assert none is not None
         assert none.buckets == frozenset()
