@@ -18,7 +18,7 @@ import re
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from types import TracebackType
-from typing import Self, cast
+from typing import Any, Self, cast
 
 import grpc
 import grpc.aio
@@ -30,12 +30,13 @@ from headrace.live import LiveEvent, LiveMethod, LiveSession, Replaceable
 from headrace.reconnect import Arrived, Reconnect, asked_again, cancel_asked_for, resuming
 from headrace.target import problem
 from headrace.v1 import video_pb2 as pb
+from headrace.watch import WatchEvent, watching
 
 StreamEvent = pb.Started | pb.QueuePosition | pb.Frames | pb.QualityChange | pb.Ended
 
 __all__ = [
     "MAX_MESSAGE_BYTES", "TENANT_KEY", "BadRequest", "Busy", "ClientError", "Connecting", "HeadraceClient", "LiveEvent", "LiveSession",
-    "Reconnect", "Refused", "StreamEvent", "Unavailable", "Violation", "client_error",
+    "Reconnect", "Refused", "StreamEvent", "Unavailable", "Violation", "WatchEvent", "client_error",
 ]  # fmt: skip
 
 TENANT_KEY = "x-headrace-tenant"  # metadata of a call
@@ -101,6 +102,7 @@ class HeadraceClient:
         self._generate = channel.unary_unary(f"{_SERVICE}/Generate", pb.GenerateRequest.SerializeToString, pb.GenerateResponse.FromString)
         self._stream = channel.unary_stream(f"{_SERVICE}/Stream", pb.StreamRequest.SerializeToString, pb.StreamResponse.FromString)
         self._live: LiveMethod = channel.stream_stream(f"{_SERVICE}/Live", pb.LiveRequest.SerializeToString, pb.LiveResponse.FromString)
+        self._watch = channel.unary_stream(f"{_SERVICE}/Watch", pb.WatchRequest.SerializeToString, pb.WatchResponse.FromString)
         self._list = channel.unary_unary(f"{_SERVICE}/ListModels", pb.ListModelsRequest.SerializeToString, pb.ListModelsResponse.FromString)
         self._health = channel.unary_unary(
             _HEALTH_CHECK, health_pb2.HealthCheckRequest.SerializeToString, health_pb2.HealthCheckResponse.FromString
@@ -191,18 +193,9 @@ class HeadraceClient:
             else:
                 request = pb.StreamRequest(resume=resume, max_lead_seconds=max_lead_s, max_message_bytes=MAX_MESSAGE_BYTES)
             call = self._stream(request, timeout=await self._connection.ready(left()), metadata=self._metadata)
-            try:
-                async for response in call:
-                    if (name := response.WhichOneof("event")) is not None:
-                        yield cast("StreamEvent", getattr(response, name))
-            except grpc.aio.AioRpcError as error:
-                raise client_error(error) from error
-            except asyncio.CancelledError:
-                if cancel_asked_for():
-                    raise
-                raise ClientError(grpc.StatusCode.CANCELLED, "the server cancelled the call") from None
-            finally:
-                call.cancel()
+            async with aclosing(_events(call)) as events:
+                async for event in events:
+                    yield cast("StreamEvent", event)
 
         async with aclosing(resuming(attempt, reconnect, Arrived())) as events:
             async for event in events:
@@ -240,6 +233,30 @@ class HeadraceClient:
         start = pb.LiveStart(spec=spec, codec=codec, max_lead_seconds=max_lead_s, max_message_bytes=MAX_MESSAGE_BYTES)
         return LiveSession(self._live, self._connection, start, self._metadata, reconnect, replaceable)
 
+    async def watch(
+        self, token: str, *, timeout_s: float | None = None, reconnect: Reconnect | None = None
+    ) -> AsyncGenerator[WatchEvent, None]:
+        """A session that somebody else runs, from its newest chunk on: Started, then what its own viewer is sent, until it ends.
+
+        Frames have the codec of the session. Whoever reads slowly is sent less, and a Skipped says so. `token` is `Started.watch_token`.
+        With `reconnect`, a connection that breaks is replaced, and so is one to a server that shuts down.
+
+        Raises:
+            ClientError: the call failed; see the tree above. NOT_FOUND: no session that runs has the token.
+        """
+        left = _countdown(timeout_s)
+        request = pb.WatchRequest(token=token, max_message_bytes=MAX_MESSAGE_BYTES)
+
+        async def attempt() -> AsyncGenerator[WatchEvent, None]:
+            call = self._watch(request, timeout=await self._connection.ready(left()), metadata=self._metadata)
+            async with aclosing(_events(call)) as events:
+                async for event in events:
+                    yield cast("WatchEvent", event)
+
+        async with aclosing(watching(attempt, reconnect)) as events:
+            async for event in events:
+                yield event
+
     async def list_models(self, timeout_s: float | None = 10.0) -> list[pb.Model]:
         """What is served, with the limits that requests are checked against.
 
@@ -266,6 +283,22 @@ class HeadraceClient:
                 return "SERVICE_UNKNOWN"
             raise client_error(error) from error
         return str(health_pb2.HealthCheckResponse.ServingStatus.Name(response.status))
+
+
+async def _events(call: grpc.aio.UnaryStreamCall[Any, Any]) -> AsyncGenerator[object, None]:
+    """What the responses of `call` hold. It is cancelled at the end. Raises ClientError."""
+    try:
+        async for response in call:
+            if (name := response.WhichOneof("event")) is not None:
+                yield getattr(response, name)
+    except grpc.aio.AioRpcError as error:
+        raise client_error(error) from error
+    except asyncio.CancelledError:
+        if cancel_asked_for():
+            raise
+        raise ClientError(grpc.StatusCode.CANCELLED, "the server cancelled the call") from None
+    finally:
+        call.cancel()
 
 
 def _countdown(seconds: float | None) -> Callable[[], float | None]:

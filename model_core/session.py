@@ -26,6 +26,7 @@ from typing import Protocol
 
 from model_core.config import ModelConfig
 from model_core.errors import ChunkFailed, StageUnavailable
+from model_core.messages import Message
 from model_core.reopen import ReopenPolicy
 from model_core.request import SessionRequest, within_tokens
 from model_core.session_log import SessionLog, SessionRecord
@@ -35,7 +36,7 @@ from model_core.types import FrameChunk, Guidance, SessionContext, StageTiming, 
 
 
 @dataclass(frozen=True, slots=True)
-class PromptApplied:
+class PromptApplied(Message):
     """The new prompt is in force from `first_frame` on.
 
     Attributes:
@@ -59,12 +60,12 @@ class StepsApplied:
 
 
 @dataclass(frozen=True, slots=True)
-class Paused:
+class Paused(Message):
     next_frame: int
 
 
 @dataclass(frozen=True, slots=True)
-class Resumed:
+class Resumed(Message):
     next_frame: int
 
 

@@ -202,6 +202,17 @@ STORE_ERRORS = Metric(
     _DOOR, (OPERATION,), eventful=True,
 )  # fmt: skip
 
+# -- who watches sessions of others ------------------------------------------------------------------------------------------
+WATCHERS = Metric("watchers", Kind.GAUGE, "Calls that watch sessions of others.", _DOOR, on_ray=True)
+WATCHED_SECONDS = Metric(
+    "watched_seconds_total", Kind.COUNTER, "Seconds of video sent to those who watch sessions of others, by door. They were made once.",
+    _DOOR, (MODEL, DOOR), eventful=True,
+)  # fmt: skip
+WATCH_SKIPPED = Metric(
+    "watch_skipped_frames_total", Kind.COUNTER, "Frames that somebody who watches was not sent, because it reads too slowly.",
+    _DOOR, (MODEL,), eventful=True,
+)  # fmt: skip
+
 # -- what was made, and what it cost -----------------------------------------------------------------------------------------
 FRAMES = Metric("frames_total", Kind.COUNTER, "Frames sent, by codec.", _DOOR, (MODEL, CODEC))
 VIDEO_SECONDS = Metric("video_seconds_total", Kind.COUNTER, "Seconds of video sent, by tenant and door.", _DOOR, (MODEL, TENANT, DOOR))

@@ -109,6 +109,9 @@ _OVERVIEW = Dashboard(
         Panel(
             "Brown-out", c.BROWNOUT.text, "short", (Line(f"max({c.BROWNOUT.full})", "level"),),
         ),
+        _gauge("Watching others' sessions", c.WATCHERS),
+        _panel("Video sent to those who watch", c.WATCHED_SECONDS, "ops", Line(_rate(c.WATCHED_SECONDS, "door"), "{{door}}")),
+        _panel("Frames skipped for those who watch", c.WATCH_SKIPPED, "ops", Line(_rate(c.WATCH_SKIPPED), "frames")),
         _panel("Degraded chunks", c.DEGRADED_CHUNKS, "ops", Line(_rate(c.DEGRADED_CHUNKS, "level"), "level {{level}}")),
         _panel("Session store errors", c.STORE_ERRORS, "ops", Line(_rate(c.STORE_ERRORS, "operation"), "{{operation}}")),
     ),

@@ -113,6 +113,10 @@ class Metrics:
         self._admission_wait = histogram(c.ADMISSION_WAIT, registry)
         self.session_store_errors_total = counter(c.STORE_ERRORS, registry)
 
+        self.watchers = gauge(c.WATCHERS, registry)
+        self.watched_seconds_total = counter(c.WATCHED_SECONDS, registry)
+        self.watch_skipped_frames_total = counter(c.WATCH_SKIPPED, registry)
+
         self._frames = counter(c.FRAMES, registry)
         self._video_seconds = counter(c.VIDEO_SECONDS, registry)
         self._pixels = counter(c.PIXELS, registry)

@@ -1,28 +1,30 @@
 """What the service reports to a viewer: plain events. Each door puts them on its own wire.
 
 A session reports `QueuePosition` while it waits for a slot, then `Started` once, then everything else in order. `Ended` comes last.
-A session that fails raises an error instead of `Ended`.
+A session that fails raises an error instead of `Ended`. Others who watch it are shown some of its events; see `Shown`.
+
+Events are messages, because viewers may watch from another process than the session's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from enum import Enum
 
 from model_core.config import ModelConfig
 from model_core.errors import InvalidRequest, StageUnavailable
+from model_core.messages import Message, MessageEnum
 from model_core.request import SessionRequest
 from model_core.session import Paused, PromptApplied, Resumed
 from model_core.types import Codec, FrameChunk, StageTiming
 
 __all__ = [
     "EndReason", "Ended", "Event", "Frames", "Paused", "PromptApplied", "PromptRefused", "QualityChanged", "QualityReason",
-    "QueuePosition", "Resumed", "Send", "Started", "Usage",
+    "QueuePosition", "Resumed", "Send", "Shown", "Skipped", "Started", "Usage",
 ]  # fmt: skip
 
 
-class EndReason(Enum):
+class EndReason(MessageEnum):
     """Why a session ended without an error. Metrics and logs use the value as the outcome."""
 
     COMPLETED = "completed"
@@ -31,7 +33,7 @@ class EndReason(Enum):
     PAUSED = "paused"
 
 
-class QualityReason(Enum):
+class QualityReason(MessageEnum):
     """Why the number of denoise steps changed."""
 
     LOAD = "load"
@@ -46,7 +48,7 @@ class QueuePosition:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Started:
+class Started(Message):
     """The session has a slot.
 
     Attributes:
@@ -54,6 +56,8 @@ class Started:
         codec_header: bytes that a player needs before the first frame; empty for most codecs.
         resume_token: what the caller needs to resume the session; empty where it cannot be resumed.
         degraded: whether `steps` is fewer than the caller asked for.
+        watch_token: what others need to watch the session; empty where it cannot be watched.
+        next_frame: the first frame that follows.
     """
 
     session_id: str
@@ -68,18 +72,23 @@ class Started:
     codec_header: bytes = b""
     resume_token: str = ""
     degraded: bool = False
+    watch_token: str = ""
+    next_frame: int = 0
 
     @classmethod
-    def of(cls, request: SessionRequest, config: ModelConfig, steps: int, codec_header: bytes = b"", resume_token: str = "") -> Started:
+    def of(
+        cls, request: SessionRequest, config: ModelConfig, steps: int, codec_header: bytes = b"", resume_token: str = "",
+        watch_token: str = "", next_frame: int = 0,
+    ) -> Started:  # fmt: skip
         return cls(
             session_id=request.session_id, model=config.name, seed=request.seed, width=config.width, height=config.height, fps=config.fps,
             frames_per_chunk=config.frames_per_chunk, steps=steps, codec=request.codec, codec_header=codec_header,
-            resume_token=resume_token, degraded=steps < request.num_steps,
+            resume_token=resume_token, degraded=steps < request.num_steps, watch_token=watch_token, next_frame=next_frame,
         )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
-class Frames:
+class Frames(Message):
     """A chunk of frames. `before` holds the timings of stages that worked ahead of those that the chunk went through."""
 
     chunk: FrameChunk
@@ -95,7 +104,7 @@ class PromptRefused:
 
 
 @dataclass(frozen=True, slots=True)
-class QualityChanged:
+class QualityChanged(Message):
     """Frames from `first_frame` on are made with `steps` denoise steps a chunk."""
 
     steps: int
@@ -104,7 +113,7 @@ class QualityChanged:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
+class Usage(Message):
     """What a session has used so far.
 
     Attributes:
@@ -154,15 +163,25 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(Message):
     """The session is over. Nothing follows."""
 
     reason: EndReason
     usage: Usage
 
 
+@dataclass(frozen=True, slots=True)
+class Skipped(Message):
+    """Somebody who watches took frames more slowly than they came: `frames` of them were left out, and `next_frame` follows now."""
+
+    frames: int
+    next_frame: int
+
+
 Event = (
     QueuePosition | Started | Frames | PromptApplied | PromptRefused | QualityChanged | Paused | Resumed | Usage | Ended
 )  # fmt: skip
+Shown = Started | Frames | PromptApplied | QualityChanged | Paused | Resumed | Skipped | Ended
+"""What somebody who watches a session is shown. See `service.watching`."""
 Send = Callable[[Event], Awaitable[None]]
 """Returns when the caller has taken the event. The session waits for it, so a slow reader slows its own session and no other."""

@@ -16,6 +16,7 @@ from model_core.session import PromptApplied, StepsApplied
 from model_core.session_log import Reconciled
 from model_core.types import Codec
 from model_core.uploads.upload import Upload
+from service.watch_token import watch_token
 
 DEFAULT_CODEC = Codec.JPEG
 
@@ -144,3 +145,8 @@ class Order:
     resume: ResumePoint | None = None
     claim: Callable[[], Awaitable[Order]] | None = None
     upload: Upload | None = None
+
+    @property
+    def watch_token(self) -> str:
+        """What others need to watch the session; empty where it cannot be watched."""
+        return watch_token(self.token) if self.token else ""

@@ -43,6 +43,8 @@ from service.model_aliases import model_aliases
 from service.records.keeper import KeeperPolicy, SessionKeeper
 from service.records.store import MemoryStore
 from service.sessions.runner import SessionRunner
+from service.watching.hub import Hub, WatchLimits
+from service.watching.viewers import Viewers
 from tests.fakes import FakeStages, eventually
 from tests.served import answers
 
@@ -72,6 +74,7 @@ class HttpServed:
     server: HttpServer
     registry: CollectorRegistry
     client: httpx.AsyncClient
+    hub: Hub
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum of the samples that have these labels; 0 where there is none yet."""
@@ -123,14 +126,16 @@ async def http_serving(
     pipelines, new_id = {stages.config.name: stages.pipeline}, lambda: f"id-{next(ids)}"
     aliases = model_aliases(stages.config.name)
     intake = Intake(pipelines, stages.config.name, limits, keeper, new_id, new_seed=lambda: SEED, aliases=aliases)
-    runner = SessionRunner(pipelines, desk, keeper, limits, metrics, clock, quotas, audit=audit)
+    hub = Hub(WatchLimits(linger_s=20.0), clock, observe=metrics.watchers.set)
+    runner = SessionRunner(pipelines, desk, keeper, limits, metrics, clock, quotas, audit=audit, hub=hub)
     monitor = HealthMonitor(probes or dict.fromkeys(("text_encoder", "denoiser", "decoder"), answers), interval_s=0.01, timeout_s=0.5)
     authority = authority or OpenAuthority()
     made = None if jobs is None else jobs(intake)
     batches = made if hasattr(made, "submit_batch") else None
     services = Services(
-        intake=intake, runner=runner, jobs=made, batches=batches, authority=authority, public_url=options.public_url, endpoints=endpoints
-    )
+        intake=intake, runner=runner, jobs=made, batches=batches, authority=authority, public_url=options.public_url, endpoints=endpoints,
+        viewers=Viewers(hub, metrics, audit),
+    )  # fmt: skip
     every = [*rooms(services, monitor, new_id), *more_rooms]
     edge = HttpEdge(every, authority, metrics, tracing or Tracing(), new_id, options, denials, standings)
     server = HttpServer(edge, replace(options, port=0))
@@ -140,7 +145,7 @@ async def http_serving(
     timeout = httpx.Timeout(20)
     async with httpx.AsyncClient(base_url=f"{scheme}://127.0.0.1:{port}", timeout=timeout, trust_env=False, verify=verify) as client:
         try:
-            yield HttpServed(port, doors, runner, intake, desk, stages, monitor, edge, server, metrics.registry, client)
+            yield HttpServed(port, doors, runner, intake, desk, stages, monitor, edge, server, metrics.registry, client, hub)
         finally:
             await doors.drain(grace_s=0)
             await keeper.aclose()

@@ -46,9 +46,13 @@ from service.ledger.interface import Audit
 from service.records.keeper import KeeperPolicy, SessionKeeper
 from service.records.store import MemoryStore, SessionStore
 from service.sessions.runner import SessionRunner
+from service.watching.elsewhere import Elsewhere
+from service.watching.hub import Hub, WatchLimits
+from service.watching.viewers import Viewers
 from tests.fakes import FakeStages, eventually
 
 SEED = 5
+WATCHING = WatchLimits(linger_s=20.0)
 KEEPING = KeeperPolicy(ttl_s=60, write_every_s=0.02, timeout_s=0.5)
 
 
@@ -64,6 +68,7 @@ class Served:
     stages: FakeStages
     registry: CollectorRegistry
     client: HeadraceClient
+    hub: Hub
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum of the samples that have these labels, whatever others they have; 0 where there is none yet."""
@@ -108,6 +113,8 @@ async def serving(
     oasis_idle_s: float = 60.0,
     authority: Authority | None = None,
     quotas: Quotas | None = None,
+    watching: WatchLimits = WATCHING,
+    elsewhere: Elsewhere | None = None,
     audit: Audit | None = None,
 ) -> AsyncGenerator[Served, None]:
     stages = stages or FakeStages()
@@ -122,7 +129,8 @@ async def serving(
     keeper = SessionKeeper(store, keeping, metrics, MonotonicClock(), new_token=lambda: secrets.token_urlsafe(24))
     pipelines = {stages.config.name: stages.pipeline}
     limits, new_id = limits or Limits(), lambda: f"id-{next(ids)}"
-    runner = SessionRunner(pipelines, desk, keeper, limits, metrics, clock, quotas, audit=audit)
+    hub = Hub(watching, clock, elsewhere, metrics.watchers.set)
+    runner = SessionRunner(pipelines, desk, keeper, limits, metrics, clock, quotas, audit=audit, hub=hub)
     authority, tracing = authority or OpenDoor(Proxies(), time.time), tracing or Tracing()
     intake = Intake(pipelines, stages.config.name, limits, keeper, new_id, new_seed=lambda: SEED)
 
@@ -131,7 +139,7 @@ async def serving(
     def edge(name: str) -> RpcEdge:
         return RpcEdge(name, metrics, lambda: f"call-{next(calls)}", tracing, authority, denials)
 
-    service = VideoService(intake, runner, edge(SERVICE_NAME))
+    service = VideoService(intake, runner, edge(SERVICE_NAME), Viewers(hub, metrics, audit))
     probes = probes or dict.fromkeys(("text_encoder", "denoiser", "decoder"), answers)
     monitor = HealthMonitor(probes, interval_s=0.01, timeout_s=0.5)
     reporter = HealthReporter(monitor, (SERVICE_NAME,))
@@ -146,7 +154,7 @@ async def serving(
     address = f"127.0.0.1:{port}"
     async with HeadraceClient(address) as client:
         try:
-            yield Served(address, doors, runner, monitor, desk, stages, metrics.registry, client)
+            yield Served(address, doors, runner, monitor, desk, stages, metrics.registry, client, hub)
         finally:
             await doors.drain(grace_s=0)
             await keeper.aclose()

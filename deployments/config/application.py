@@ -26,6 +26,7 @@ from deployments.config.sizes import largest_messages, record_bytes
 from deployments.config.stages import DecoderSettings, EngineSettings, RuntimeSettings, TextEncoderSettings
 from deployments.config.state import StateSettings
 from deployments.config.usage import UsageSettings
+from deployments.config.watch import WatchSettings
 from model_core.config import Execution, ModelConfig
 from model_core.errors import InvalidRequest, WeightsError
 from model_core.families.checkpoint import Checkpoint
@@ -62,6 +63,7 @@ class FrontDoorSettings(Settings):
         probe_period_seconds, probe_timeout_seconds: how often each stage is asked whether it answers, and how long it may take.
         reflection: whether the schema can be listed by anyone who reaches the port.
         http: the door for HTTP.
+        watch: who may watch sessions of others.
         limits: what requests are checked against; see `service.checks.Limits`.
     """
 
@@ -77,6 +79,7 @@ class FrontDoorSettings(Settings):
     limits: Limits = Limits()
     tls: TlsSettings | None = None
     http: HttpSettings = HttpSettings()
+    watch: WatchSettings = WatchSettings()
 
     def hosts(self) -> dict[str, str]:
         """Where callers connect, by the name of the setting."""

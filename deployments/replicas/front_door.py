@@ -56,6 +56,8 @@ from service.intake import Intake
 from service.records.keeper import KeeperPolicy, SessionKeeper
 from service.records.store import MemoryStore, SessionStore
 from service.sessions.runner import SessionRunner
+from service.watching.hub import Hub
+from service.watching.viewers import Viewers
 
 _TOKEN_BYTES = 24
 # Sessions at once where nothing is measured.
@@ -90,18 +92,20 @@ class FrontDoorReplica:
         self._database = await database(config)
         self._identity = identity(config.identity, self._database, clock)
         self._books = books(config, self._database, metrics, clock)
+        self._hub = Hub(settings.watch.limits(), clock, observe=metrics.watchers.set)
         self._runner = SessionRunner(
             pipelines, self._desk, self._keeper, settings.limits, metrics, clock, self._identity.quotas, ledger=self._books.ledger,
-            audit=self._books.audit,
+            audit=self._books.audit, hub=self._hub,
         )  # fmt: skip
+        viewers = Viewers(self._hub, metrics, self._books.audit)
         new_id = partial(secrets.token_hex, 8)
-        new_seed = partial(secrets.randbits, 64)
         intake = Intake(
-            pipelines, model.name, settings.limits, self._keeper, new_id, new_seed, config.alias_table(), config.jobs.max_seconds
+            pipelines, model.name, settings.limits, self._keeper, new_id, partial(secrets.randbits, 64), config.alias_table(),
+            config.jobs.max_seconds,
         )  # fmt: skip
         self._jobs = await jobs_of(config, self._database, intake, self._runner, clock, self._identity, self._books, metrics)
         authority, denials = self._identity.authority, self._books.denials
-        service = VideoService(intake, self._runner, RpcEdge(SERVICE_NAME, metrics, new_id, self._tracing, authority, denials))
+        service = VideoService(intake, self._runner, RpcEdge(SERVICE_NAME, metrics, new_id, self._tracing, authority, denials), viewers)
         probes = {
             "text_encoder": encoder.ping,
             "denoiser": latents.ping,
@@ -124,8 +128,7 @@ class FrontDoorReplica:
         public_url = settings.http.public_url
         services = Services(
             intake=intake, runner=self._runner, jobs=self._jobs.desk, authority=authority, public_url=public_url, links=self._jobs.files,
-            batches=self._jobs.desk,
-            denials=denials, standings=self._identity.standings, endpoints=self._jobs.endpoints,
+            batches=self._jobs.desk, denials=denials, standings=self._identity.standings, endpoints=self._jobs.endpoints, viewers=viewers,
         )  # fmt: skip
         http = http_doors(config, services, monitor, metrics, self._tracing, new_id)
         self._doors = Doors([grpc_server, *http], self._runner, monitor)

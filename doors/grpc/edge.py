@@ -24,7 +24,7 @@ from service.failures import outcome_of
 from service.identity.principal import Authority
 from service.ledger.denials import Denials
 
-Context = grpc.aio.ServicerContext[bytes, Message]
+Context = grpc.aio.ServicerContext[bytes, Message | bytes]
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,8 @@ class Outgoing:
         self._context = context
         self._begun = False
 
-    async def write(self, message: Message) -> None:
+    async def write(self, message: Message | bytes) -> None:
+        """A message, or one that is serialized where the method has no serializer."""
         if not self._begun:
             self._begun = True
             # grpc.aio would send them with the first message. A cancelled write of both leaves a call that no status can end.

@@ -9,32 +9,36 @@ import grpc.aio
 
 from doors.grpc.edge import Context, Outgoing, RpcEdge
 from doors.grpc.incoming import Incoming, next_control
-from doors.grpc.replies import Replies
+from doors.grpc.replies import Replies, Viewing
 from doors.wire import message_size, messages
 from doors.wire.models import list_models
 from doors.wire.replies import Reply
-from doors.wire.requests import Orders
+from doors.wire.requests import Orders, watched
 from headrace.v1 import video_pb2 as pb
 from service.call import FileTooLarge
 from service.checks import Limits
+from service.events import Started
 from service.intake import Intake
 from service.sessions.runner import SessionRunner
+from service.watching.viewers import SendItem, Viewers
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["VideoService"].full_name
 
 
 class VideoService:
-    """The four RPCs.
+    """The five RPCs.
 
     Args:
         intake: makes orders.
         runner: serves them.
         edge: guards each call.
+        viewers: serves those who watch.
     """
 
-    def __init__(self, intake: Intake, runner: SessionRunner, edge: RpcEdge) -> None:
+    def __init__(self, intake: Intake, runner: SessionRunner, edge: RpcEdge, viewers: Viewers) -> None:
         self._intake = intake
         self._runner = runner
+        self._viewers = viewers
         self._edge = edge
         self._orders = Orders(intake)
         self._parser = messages.RequestParser()
@@ -55,6 +59,7 @@ class VideoService:
                 "Generate": grpc.stream_unary_rpc_method_handler(self.generate, None, pb.GenerateResponse.SerializeToString),
                 "Stream": grpc.stream_stream_rpc_method_handler(self.stream, None, pb.StreamResponse.SerializeToString),
                 "Live": grpc.stream_stream_rpc_method_handler(self.live, None, pb.LiveResponse.SerializeToString),
+                "Watch": grpc.stream_stream_rpc_method_handler(self.watch, None, None),
                 "ListModels": grpc.stream_unary_rpc_method_handler(self.list_models, None, pb.ListModelsResponse.SerializeToString),
             },
         )
@@ -82,6 +87,12 @@ class VideoService:
             order, size = await self._orders.live(await first, call.principal.tenant)
             await self._runner.run(order, self._replies(pb.LiveResponse, context, size).send, call, partial(next_control, incoming))
 
+    async def watch(self, _: object, context: Context) -> None:
+        async with self._edge.guard("Watch", context) as call:
+            message = await self._incoming(context).only(pb.WatchRequest, upload=False)
+            token, size = watched(message)
+            await self._viewers.run(token, partial(self._viewing, context, size), call)
+
     async def list_models(self, _: object, context: Context) -> pb.ListModelsResponse:
         async with self._edge.guard("ListModels", context):
             await self._incoming(context).only(pb.ListModelsRequest, upload=False)
@@ -89,6 +100,9 @@ class VideoService:
 
     def _incoming(self, context: Context) -> Incoming:
         return Incoming(context, self._parser, self.limits)
+
+    def _viewing(self, context: Context, size: int, _: Started) -> SendItem:
+        return Viewing(Outgoing(context), size, self.limits.stall_timeout_seconds).send
 
     def _replies(self, kind: type[Reply], context: Context, size: int) -> Replies:
         return Replies(kind, Outgoing(context), size, self.limits.stall_timeout_seconds)

@@ -31,7 +31,7 @@ _LEAST_CHARS = 6
 # What is a credential wherever it stands: of ours by its beginning, of others by the words before it.
 _TELLTALE = re.compile(
     r"\bhr_[A-Za-z0-9]+_[A-Za-z0-9_-]+|\beyJ[\w-]+\.[\w-]+\.[\w-]+|(?i:(?<=bearer )\S+)|(?<=Signature=)[0-9a-fA-F]+"
-    r"|(?i:(?<=[?&]key=)[^&\s]+)|(?i:(?<=[?&]signature=)[^&\s]+)|\bwhsec_[A-Za-z0-9+/=_-]+"
+    r"|(?<=/v1/watch/)[\w-]+|(?i:(?<=[?&]key=)[^&\s]+)|(?i:(?<=[?&]signature=)[^&\s]+)|\bwhsec_[A-Za-z0-9+/=_-]+"
 )
 
 Picked = Mapping[bytes, Sequence[bytes]]

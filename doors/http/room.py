@@ -21,6 +21,7 @@ from service.jobs.endpoints import EndpointDesk
 from service.jobs.job import Content
 from service.ledger.denials import Denials
 from service.sessions.runner import SessionRunner
+from service.watching.viewers import Viewers
 
 
 class Links(Protocol):
@@ -41,6 +42,7 @@ class Services:
         endpoints: webhooks that tenants register; as `jobs`.
         denials: for the audit log.
         standings: what tenants have left of their limits; None where nobody has any.
+        viewers: serves those who watch sessions of others; None where nobody may.
         links: None where a store serves results by itself, or there are none.
         public_url: of this server, as callers reach it, without a slash at the end; empty: as the request's Host says.
     """
@@ -55,6 +57,13 @@ class Services:
     denials: Denials = field(default_factory=Denials)
     standings: Standings | None = None
     links: Links | None = None
+    viewers: Viewers | None = None
+
+    def watching(self) -> Viewers:
+        """Raises NotServed: nobody may watch sessions of others."""
+        if self.viewers is None:
+            raise NotServed("this server shows sessions to nobody but their own viewers")
+        return self.viewers
 
     def desk(self) -> JobDesk:
         """Raises NotServed: the server has no database, and so no jobs."""

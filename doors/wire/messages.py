@@ -92,7 +92,7 @@ def started(event: Started) -> pb.Started:
     return pb.Started(
         session_id=event.session_id, model=event.model, seed=event.seed, width=event.width, height=event.height, fps=event.fps,
         frames_per_chunk=event.frames_per_chunk, steps=event.steps, codec=CODECS[event.codec], codec_header=event.codec_header,
-        resume_token=event.resume_token, degraded=event.degraded,
+        resume_token=event.resume_token, degraded=event.degraded, watch_token=event.watch_token, next_frame=event.next_frame,
     )  # fmt: skip
 
 

@@ -19,14 +19,16 @@ from service.events import (
     QualityChanged,
     QueuePosition,
     Resumed,
+    Shown,
+    Skipped,
     Started,
     Usage,
 )  # fmt: skip
 
-Reply = pb.StreamResponse | pb.LiveResponse
+Reply = pb.StreamResponse | pb.LiveResponse | pb.WatchResponse
 
 
-def replies(kind: type[Reply], event: Event, max_message_bytes: int) -> Iterator[Reply]:
+def replies(kind: type[Reply], event: Event | Shown, max_message_bytes: int) -> Iterator[Reply]:
     """`event` as messages of at most `max_message_bytes`.
 
     Raises:
@@ -50,6 +52,7 @@ MESSAGES: dict[type, tuple[str, Callable[[Any], Message]]] = {
     QualityChanged: ("quality_change", messages.quality_change),
     Paused: ("paused", lambda event: pb.Paused(next_frame=event.next_frame)),
     Resumed: ("resumed", lambda event: pb.Resumed(next_frame=event.next_frame)),
+    Skipped: ("skipped", lambda event: pb.Skipped(frames=event.frames, next_frame=event.next_frame)),
     Usage: ("usage", messages.usage),
     Ended: ("ended", messages.ended),
 }

@@ -20,6 +20,7 @@ from service.intake import Intake
 from service.orders import DEFAULT_CODEC, Doorway, Mode, Order, ResumeRequest, VideoRequest
 
 LEAD = "max_lead_seconds"
+_MAX_TOKEN_CHARS = 256
 
 
 class Orders:
@@ -59,6 +60,16 @@ class Orders:
             self._intake.validator.lead(message.max_lead_seconds, doorway, problems)
         _require_spec(message, path, problems)
         return self._intake.order(_request(message.spec, codec, message.max_lead_seconds), doorway, problems), size
+
+
+def watched(message: pb.WatchRequest) -> tuple[str, int]:
+    """The token, and the largest message that the caller takes. Raises InvalidRequest."""
+    problems = Problems()
+    size = _message_bytes(problems, message.max_message_bytes, FIELD)
+    if not 0 < len(message.token) <= _MAX_TOKEN_CHARS:
+        problems.add("token", f"must be a Started.watch_token; got {len(message.token)} characters")
+    problems.check()
+    return message.token, size
 
 
 def _require_spec(message: pb.GenerateRequest | pb.StreamRequest | pb.LiveStart, path: str, problems: Problems) -> None:

@@ -24,6 +24,7 @@ from headrace.cli import (
     top,
     trace,
     usage,
+    watch,
 )
 from headrace.cli import compile as compile_command
 from headrace.cli.console import conclude, quiet_libraries
@@ -40,6 +41,7 @@ app = typer.Typer(
 app.command()(serve.serve)
 app.command()(generate.generate)
 app.command()(live.live)
+app.command()(watch.watch)
 app.command()(demo.demo)
 app.command()(check.check)
 app.command("compile")(compile_command.compile_)

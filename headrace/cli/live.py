@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headrace.cli import console, secure, source
+from headrace.cli.decoding import Decoder
 from headrace.cli.keyboard import lines
 from headrace.cli.recording import SCALE_HELP, Recording, check_out, default_scale
 from headrace.cli.screen import Screen, screen
@@ -20,7 +21,7 @@ from headrace.playout import PlayoutClock
 from model_core.tasks import cancel_and_wait
 
 if TYPE_CHECKING:
-    from headrace.client import LiveEvent, LiveSession
+    from headrace.client import LiveEvent, LiveSession, WatchEvent
     from headrace.v1 import video_pb2 as wire
     from model_core.media import Frames
 
@@ -58,8 +59,8 @@ def live(
         async with AsyncExitStack() as stack:
             client = await stack.enter_async_context(console.connected(address, key, secure.credentials(tls, ca, cert, cert_key)))
             terminal = sys.stdout.isatty()
-            view = stack.enter_context(screen(_write, terminal=terminal))
-            player = Player(view, out, scale, stack)
+            view = stack.enter_context(screen(write, terminal=terminal))
+            player = Player(view, out, scale, stack, hint=HELP)
             live = client.live(
                 prompt, seconds=seconds, seed=seed, steps=steps or 0, guidance=guidance, negative_prompt=negative_prompt,
                 image=footage.image, video=footage.video,
@@ -78,46 +79,52 @@ def live(
 class Player:
     """Turns events into what is seen: lines, a status line, pictures when they are due, a recording."""
 
-    def __init__(self, view: Screen, out: Path | None, scale: int | None, stack: AsyncExitStack) -> None:
+    def __init__(self, view: Screen, out: Path | None, scale: int | None, stack: AsyncExitStack, hint: str = "") -> None:
         self._view = view
+        self._hint = hint  # for whoever steers the session
         self._out, self._scale, self._stack = out, scale, stack
         self._clock = PlayoutClock(time.monotonic)
         self._info: source.Opened | None = None
+        self._decoder: Decoder | None = None
         self._recording: Recording | None = None
         # Frames wait here until they are due, and may be superseded meanwhile. Bounded, because the server sends only a little ahead;
         # if it does not, the oldest are taken to be played.
         self._due: deque[tuple[float, int, Frames]] = deque()
         self._saving = asyncio.Lock()
 
-    async def show(self, event: LiveEvent) -> None:
+    async def show(self, event: LiveEvent | WatchEvent) -> None:
         from headrace.v1 import video_pb2 as pb
 
         match event:
             case pb.Started():
-                self._info = source.opened(event)
-                self._view.say(f"{event.model}, seed {event.seed}, {event.width}x{event.height} at {event.fps} frames a second")
-                self._view.say(HELP)
-                await self._record(self._info)
-            case pb.QueuePosition():
-                self._view.say(f"waiting, position {event.position}")
+                await self._begin(event)
             case pb.Frames():
                 await self._frames(event)
             case pb.PromptAck():
                 self._supersede(event.first_frame)
                 self._view.say(f"frame {event.first_frame}: {event.prompt}")
-            case pb.PromptRefused():
-                self._view.say(f"refused: {event.message}")
-            case pb.QualityChange():
-                why = "busy" if event.reason == pb.QUALITY_REASON_LOAD else "no longer busy"
-                self._view.say(f"frame {event.first_frame}: {why}, {event.steps} steps a chunk")
             case pb.Paused() | pb.Resumed():
                 self._clock.paused()
                 self._view.say(f"{'paused before' if isinstance(event, pb.Paused) else 'resumed at'} frame {event.next_frame}")
+            case pb.Skipped():
+                self._clock.paused()  # what comes next is not late: it is not what was to come
+                self._view.say(f"too slow: {event.frames} frames left out before frame {event.next_frame}")
             case pb.UsageTick():
                 self._view.status(self.line())
             case pb.Ended():
                 self._view.say(f"{pb.EndReason.Name(event.reason).removeprefix('END_REASON_').lower().replace('_', ' ')}: {self.line()}")
                 source.check_ended(event)
+            case pb.QueuePosition() | pb.PromptRefused() | pb.QualityChange():
+                self._view.say(_told(event))
+
+    async def _begin(self, started: wire.Started) -> None:
+        self._info, self._decoder = source.opened(started), Decoder(started)
+        self._view.say(f"{started.model}, seed {started.seed}, {started.width}x{started.height} at {started.fps} frames a second")
+        if self._hint:
+            self._view.say(self._hint)
+            if started.watch_token:
+                self._view.say(f"others see it with: headrace watch {started.watch_token}")
+        await self._record(self._info)
 
     def replaceable(self) -> int | None:
         return self._clock.replaceable()
@@ -158,14 +165,27 @@ class Player:
                 await self._recording.write(np.stack(frames))
 
     async def _frames(self, event: wire.Frames) -> None:
-        import numpy as np
-
-        if (info := self._info) is None:
+        if (info := self._info) is None or self._decoder is None:
             raise console.Failure("the server sent frames before it said what they are")
+        frames = self._decoder.pixels(event)
+        if frames is None:
+            return
         due = self._clock.arrived(event.first_frame, event.frame_count, info.fps)
-        frames = np.frombuffer(b"".join(event.data), np.uint8).reshape(event.frame_count, info.height, info.width, 3)
         self._due.extend((due + n / info.fps, event.first_frame + n, frame) for n, frame in enumerate(frames))
         await self._played(len(self._due) - _MOST_DUE)
+
+
+def _told(event: wire.QueuePosition | wire.PromptRefused | wire.QualityChange) -> str:
+    from headrace.v1 import video_pb2 as pb
+
+    match event:
+        case pb.QueuePosition():
+            return f"waiting, position {event.position}"
+        case pb.PromptRefused():
+            return f"refused: {event.message}"
+        case pb.QualityChange():
+            why = "busy" if event.reason == pb.QUALITY_REASON_LOAD else "no longer busy"
+            return f"frame {event.first_frame}: {why}, {event.steps} steps a chunk"
 
 
 async def steer(session: LiveSession, view: Screen, *, interactive: bool, endless: bool) -> None:
@@ -193,6 +213,7 @@ async def steer(session: LiveSession, view: Screen, *, interactive: bool, endles
         await session.stop()
 
 
-def _write(text: str) -> None:
+def write(text: str) -> None:
+    """For `screen`."""
     sys.stdout.write(text)
     sys.stdout.flush()

@@ -198,8 +198,44 @@ class LiveResponse(_message.Message):
     quality_change: QualityChange
     def __init__(self, started: _Optional[_Union[Started, _Mapping]] = ..., queue_position: _Optional[_Union[QueuePosition, _Mapping]] = ..., prompt_ack: _Optional[_Union[PromptAck, _Mapping]] = ..., frames: _Optional[_Union[Frames, _Mapping]] = ..., usage: _Optional[_Union[UsageTick, _Mapping]] = ..., paused: _Optional[_Union[Paused, _Mapping]] = ..., resumed: _Optional[_Union[Resumed, _Mapping]] = ..., ended: _Optional[_Union[Ended, _Mapping]] = ..., prompt_refused: _Optional[_Union[PromptRefused, _Mapping]] = ..., quality_change: _Optional[_Union[QualityChange, _Mapping]] = ...) -> None: ...
 
+class WatchRequest(_message.Message):
+    __slots__ = ("token", "max_message_bytes")
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    MAX_MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    token: str
+    max_message_bytes: int
+    def __init__(self, token: _Optional[str] = ..., max_message_bytes: _Optional[int] = ...) -> None: ...
+
+class WatchResponse(_message.Message):
+    __slots__ = ("started", "frames", "prompt_ack", "quality_change", "paused", "resumed", "skipped", "ended")
+    STARTED_FIELD_NUMBER: _ClassVar[int]
+    FRAMES_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_ACK_FIELD_NUMBER: _ClassVar[int]
+    QUALITY_CHANGE_FIELD_NUMBER: _ClassVar[int]
+    PAUSED_FIELD_NUMBER: _ClassVar[int]
+    RESUMED_FIELD_NUMBER: _ClassVar[int]
+    SKIPPED_FIELD_NUMBER: _ClassVar[int]
+    ENDED_FIELD_NUMBER: _ClassVar[int]
+    started: Started
+    frames: Frames
+    prompt_ack: PromptAck
+    quality_change: QualityChange
+    paused: Paused
+    resumed: Resumed
+    skipped: Skipped
+    ended: Ended
+    def __init__(self, started: _Optional[_Union[Started, _Mapping]] = ..., frames: _Optional[_Union[Frames, _Mapping]] = ..., prompt_ack: _Optional[_Union[PromptAck, _Mapping]] = ..., quality_change: _Optional[_Union[QualityChange, _Mapping]] = ..., paused: _Optional[_Union[Paused, _Mapping]] = ..., resumed: _Optional[_Union[Resumed, _Mapping]] = ..., skipped: _Optional[_Union[Skipped, _Mapping]] = ..., ended: _Optional[_Union[Ended, _Mapping]] = ...) -> None: ...
+
+class Skipped(_message.Message):
+    __slots__ = ("frames", "next_frame")
+    FRAMES_FIELD_NUMBER: _ClassVar[int]
+    NEXT_FRAME_FIELD_NUMBER: _ClassVar[int]
+    frames: int
+    next_frame: int
+    def __init__(self, frames: _Optional[int] = ..., next_frame: _Optional[int] = ...) -> None: ...
+
 class Started(_message.Message):
-    __slots__ = ("session_id", "model", "seed", "width", "height", "fps", "frames_per_chunk", "steps", "codec", "codec_header", "resume_token", "degraded")
+    __slots__ = ("session_id", "model", "seed", "width", "height", "fps", "frames_per_chunk", "steps", "codec", "codec_header", "resume_token", "watch_token", "next_frame", "degraded")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
@@ -211,6 +247,8 @@ class Started(_message.Message):
     CODEC_FIELD_NUMBER: _ClassVar[int]
     CODEC_HEADER_FIELD_NUMBER: _ClassVar[int]
     RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    WATCH_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    NEXT_FRAME_FIELD_NUMBER: _ClassVar[int]
     DEGRADED_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     model: str
@@ -223,8 +261,10 @@ class Started(_message.Message):
     codec: Codec
     codec_header: bytes
     resume_token: str
+    watch_token: str
+    next_frame: int
     degraded: bool
-    def __init__(self, session_id: _Optional[str] = ..., model: _Optional[str] = ..., seed: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., fps: _Optional[int] = ..., frames_per_chunk: _Optional[int] = ..., steps: _Optional[int] = ..., codec: _Optional[_Union[Codec, str]] = ..., codec_header: _Optional[bytes] = ..., resume_token: _Optional[str] = ..., degraded: _Optional[bool] = ...) -> None: ...
+    def __init__(self, session_id: _Optional[str] = ..., model: _Optional[str] = ..., seed: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., fps: _Optional[int] = ..., frames_per_chunk: _Optional[int] = ..., steps: _Optional[int] = ..., codec: _Optional[_Union[Codec, str]] = ..., codec_header: _Optional[bytes] = ..., resume_token: _Optional[str] = ..., watch_token: _Optional[str] = ..., next_frame: _Optional[int] = ..., degraded: _Optional[bool] = ...) -> None: ...
 
 class QualityChange(_message.Message):
     __slots__ = ("steps", "first_frame", "reason")

@@ -49,6 +49,11 @@ class VideoServiceStub:
                 request_serializer=headrace_dot_v1_dot_video__pb2.LiveRequest.SerializeToString,
                 response_deserializer=headrace_dot_v1_dot_video__pb2.LiveResponse.FromString,
                 _registered_method=True)
+        self.Watch = channel.unary_stream(
+                '/headrace.v1.VideoService/Watch',
+                request_serializer=headrace_dot_v1_dot_video__pb2.WatchRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_video__pb2.WatchResponse.FromString,
+                _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/headrace.v1.VideoService/ListModels',
                 request_serializer=headrace_dot_v1_dot_video__pb2.ListModelsRequest.SerializeToString,
@@ -83,6 +88,14 @@ class VideoServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Watch(self, request, context):
+        """Shows a session that another call runs, to any number of viewers, at any front door. A viewer steers nothing.
+        The session's own viewer decides when it ends. Cancel the call to leave.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListModels(self, request, context):
         """Returns the models that the server offers, with the limits of requests.
         """
@@ -107,6 +120,11 @@ def add_VideoServiceServicer_to_server(servicer, server):
                     servicer.Live,
                     request_deserializer=headrace_dot_v1_dot_video__pb2.LiveRequest.FromString,
                     response_serializer=headrace_dot_v1_dot_video__pb2.LiveResponse.SerializeToString,
+            ),
+            'Watch': grpc.unary_stream_rpc_method_handler(
+                    servicer.Watch,
+                    request_deserializer=headrace_dot_v1_dot_video__pb2.WatchRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_video__pb2.WatchResponse.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
@@ -195,6 +213,33 @@ class VideoService:
             '/headrace.v1.VideoService/Live',
             headrace_dot_v1_dot_video__pb2.LiveRequest.SerializeToString,
             headrace_dot_v1_dot_video__pb2.LiveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Watch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/headrace.v1.VideoService/Watch',
+            headrace_dot_v1_dot_video__pb2.WatchRequest.SerializeToString,
+            headrace_dot_v1_dot_video__pb2.WatchResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -29,7 +29,7 @@ from service.call import Call
 from service.checks import Limits
 from service.clock import Clock
 from service.controls import Controls
-from service.events import EndReason, Send
+from service.events import EndReason, Event, Send
 from service.failures import outcome_of
 from service.identity.allowance import Allowance, NoQuotas, Quotas
 from service.identity.permission import check_order, seconds_left
@@ -42,6 +42,7 @@ from service.sessions.file import VideoFile, video_file
 from service.sessions.opening import encoding_timing, open_session, trace_attributes
 from service.sessions.session import DRAINING, Opening, ServedSession
 from service.sessions.steering import Steering
+from service.watching.hub import Hub, WatchLimits
 
 JobSink = Callable[[FrameChunk, SessionRecord], Awaitable[None]]
 """Takes a chunk, with the session's record as it is after it. The session waits meanwhile."""
@@ -60,6 +61,7 @@ class SessionRunner:
         quotas: of tenants; None where nobody has any.
         ledger: takes what sessions use; None for a server that bills nobody.
         audit: is told of each session at its end.
+        hub: shows sessions to those who watch them; None where nobody does.
         wall: Unix time.
     """
 
@@ -75,6 +77,7 @@ class SessionRunner:
         *,
         ledger: Ledger | None = None,
         audit: Audit | None = None,
+        hub: Hub | None = None,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._pipelines = pipelines
@@ -86,6 +89,7 @@ class SessionRunner:
         self._quotas = NoQuotas() if quotas is None else quotas
         self._ledger = ledger or NoLedger()
         self._audit = audit or NoAudit()
+        self._hub = hub or Hub(WatchLimits(all=0), clock)
         self._wall = wall
         for model in pipelines:
             metrics.of(model)  # its series are there before its first session
@@ -107,6 +111,7 @@ class SessionRunner:
     def drain(self) -> None:
         """Take no more sessions. Those that play go on; those that wait or are paused end, since they lose nothing by going elsewhere."""
         self._draining.set()
+        self._hub.drain()
         for session in self._sessions:
             session.drain()
 
@@ -115,6 +120,7 @@ class SessionRunner:
         self._handed_over.set()
         for session in self._sessions:
             session.hand_over()
+        self._hub.hand_over()
 
     async def run(self, order: Order, send: Send, call: Call, controls: Controls | None = None) -> None:
         """Serve `order`: send its events, and apply the caller's `controls` meanwhile.
@@ -130,7 +136,9 @@ class SessionRunner:
             async with self._allowed(order, call) as allowance, self._admitted(order, call) as served:
                 served.account = self._account(served, call)
                 allowance.follow(lambda: served.sent_s, served.fail)
-                await served.serve(send, None if controls is None else Steering(controls, self._limits, self._clock))
+                steering = None if controls is None else Steering(controls, self._limits, self._clock)
+                with self._hub.showing(order.watch_token, call.principal.tenant) as show:
+                    await served.serve(_shown(send, show), steering)
                 call.outcome = served.reason.value
 
     async def make_file(self, order: Order, call: Call, max_bytes: int, placement: Placement | None = None) -> VideoFile:
@@ -301,3 +309,13 @@ class SessionRunner:
             self._open -= 1
             if upload is not None:  # refused before it was decoded, perhaps
                 upload.forget()
+
+
+def _shown(send: Send, show: Callable[[Event], None]) -> Send:
+    """`send`, and show the same to those who watch. They do not wait for the caller, nor the caller for them."""
+
+    async def shown(event: Event) -> None:
+        show(event)
+        await send(event)
+
+    return shown

@@ -223,7 +223,9 @@ class ServedSession:
         if order.request.codec is Codec.FMP4_H264:
             header = await run_in_thread(fmp4_init_segment, config.width, config.height, config.fps)
         self._steps = self.session.steps if order.resume is None else order.resume.known_steps
-        await outbox.send(Started.of(order.request, config, self._steps, header, order.token))
+        await outbox.send(
+            Started.of(order.request, config, self._steps, header, order.token, order.watch_token, self.session.next_frame)
+        )  # fmt: skip
         self.meter.started()
 
     async def _deliver(self, event: SessionEvent, outbox: Outbox, steering: Steering | None) -> None:

@@ -1,6 +1,7 @@
 """gRPC-Web for `Stream` and `ListModels`, so that a page in a browser needs no proxy between.
 
-Of the other two, `Generate` has no part that could come while it is made, and no browser can send the controls of a `Live`.
+Of the others, `Generate` has no part that could come while it is made, no browser can send the controls of a `Live`, and what `Watch` shows
+is at `GET /v1/watch/{token}`.
 
 The answer is always 200. How the call ended is said by the trailers, which are the last frame of the body.
 """

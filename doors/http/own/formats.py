@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any, Protocol
 
 from model_core.errors import InvalidRequest, StageUnavailable
@@ -22,9 +22,12 @@ from service.events import (
     QualityChanged,
     QueuePosition,
     Resumed,
+    Shown,
+    Skipped,
     Started,
     Usage,
 )  # fmt: skip
+from service.watching.show import Item
 
 # Encoding less than this takes less time than a thread does.
 _AT_ONCE_BYTES = 64 * 1024
@@ -39,7 +42,7 @@ class Format(Protocol):
     @property
     def media_type(self) -> str: ...
 
-    async def send(self, event: Event) -> None:
+    async def send(self, event: Event | Shown) -> None:
         """See `service.events.Send`."""
         ...
 
@@ -48,21 +51,22 @@ class CutShort(StageUnavailable):
     """The session ended before its video did, and the format cannot say so: the answer is broken off."""
 
 
-def _whole(event: Ended) -> None:
-    """Raises CutShort where there is less of the video than was asked for."""
-    if event.reason is not EndReason.COMPLETED:
+def _whole(event: Ended, ends: Collection[EndReason]) -> None:
+    """Raises CutShort where there is less of the video than its reader expects."""
+    if event.reason not in ends:
         raise CutShort(f"the session ended before its video did: {event.reason.value}")
 
 
 class PlayingMp4:
-    """A fragmented MP4, which players play while it comes."""
+    """A fragmented MP4, which players play while it comes. `ends`: with any other the answer breaks off."""
 
     media_type = "video/mp4"
 
-    def __init__(self, write: Write) -> None:
+    def __init__(self, write: Write, ends: Collection[EndReason] = (EndReason.COMPLETED,)) -> None:
         self._write = write
+        self._ends = ends
 
-    async def send(self, event: Event) -> None:
+    async def send(self, event: Event | Shown) -> None:
         match event:
             case Started(codec_header=header):
                 await self._write(header)
@@ -70,20 +74,24 @@ class PlayingMp4:
                 for fragment in chunk.data:
                     await self._write(fragment)
             case Ended():
-                _whole(event)
+                _whole(event, self._ends)
 
 
 class ReplacingJpegs:
-    """Each frame replaces the one before it, as `<img src=…>` shows it. Frames have no times, so each is written when it is to be seen."""
+    """Each frame replaces the one before it, as `<img src=…>` shows it. Frames have no times, so each is written when it is to be seen.
+
+    `ends` as in `PlayingMp4`.
+    """
 
     media_type = f"multipart/x-mixed-replace; boundary={_BOUNDARY}"
 
-    def __init__(self, write: Write) -> None:
+    def __init__(self, write: Write, ends: Collection[EndReason] = (EndReason.COMPLETED,)) -> None:
         self._write = write
+        self._ends = ends
         self._fps = 1
         self._began: float | None = None
 
-    async def send(self, event: Event) -> None:
+    async def send(self, event: Event | Shown) -> None:
         match event:
             case Started(fps=fps):
                 self._fps = fps
@@ -93,7 +101,7 @@ class ReplacingJpegs:
                     head = f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(frame)}\r\n\r\n"
                     await self._write(head.encode() + frame + b"\r\n")
             case Ended():
-                _whole(event)
+                _whole(event, self._ends)
                 await self._write(f"--{_BOUNDARY}--\r\n".encode())
 
     async def _until_due(self, frame: int) -> None:
@@ -114,15 +122,29 @@ class ServerSentEvents:
         self._write = write
 
     async def send(self, event: Event) -> None:
-        large = isinstance(event, Frames) and sum(map(len, event.chunk.data)) > _AT_ONCE_BYTES
-        await self._write(await run_in_thread(encoded, event) if large else encoded(event))
+        await self._write(await run_in_thread(encoded, event) if _is_large(event) else encoded(event))
+
+    async def show(self, item: Item) -> None:
+        """The same of what many are shown, encoded once for all of them."""
+        if _is_large(item.event) and not item.has(ServerSentEvents):
+            await run_in_thread(item.once, ServerSentEvents, _encoded_once)
+        for data in item.once(ServerSentEvents, _encoded_once):
+            await self._write(data)
 
     async def fail(self, body: dict[str, Any]) -> None:
         """The last event of a session that fails once it has begun."""
         await self._write(_lines("error", body))
 
 
-def encoded(event: Event) -> bytes:
+def _is_large(event: Event | Shown) -> bool:
+    return isinstance(event, Frames) and sum(map(len, event.chunk.data)) > _AT_ONCE_BYTES
+
+
+def _encoded_once(event: Shown) -> list[bytes]:
+    return [encoded(event)]
+
+
+def encoded(event: Event | Shown) -> bytes:
     """One server-sent event."""
     name, fields = _FIELDS[type(event)]
     return _lines(name, fields(event))
@@ -137,6 +159,7 @@ def _started(event: Started) -> dict[str, Any]:
         "session_id": event.session_id, "model": event.model, "seed": event.seed, "width": event.width, "height": event.height,
         "fps": event.fps, "frames_per_chunk": event.frames_per_chunk, "steps": event.steps, "codec": event.codec.value,
         "codec_header": base64.b64encode(event.codec_header).decode(), "resume_token": event.resume_token, "degraded": event.degraded,
+        "watch_token": event.watch_token, "next_frame": event.next_frame,
     }  # fmt: skip
 
 
@@ -181,6 +204,7 @@ _FIELDS: dict[type, tuple[str, Callable[[Any], dict[str, Any]]]] = {
     ),
     Paused: ("paused", lambda event: {"next_frame": event.next_frame}),
     Resumed: ("resumed", lambda event: {"next_frame": event.next_frame}),
+    Skipped: ("skipped", lambda event: {"frames": event.frames, "next_frame": event.next_frame}),
     Usage: ("usage", usage_fields),
     Ended: ("ended", lambda event: {"reason": event.reason.value, "usage": usage_fields(event.usage)}),
 }

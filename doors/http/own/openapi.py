@@ -41,6 +41,17 @@ def document(public_url: str = "") -> Node:
                     "text/event-stream": {"schema": {"type": "string"}},
                 }},
             }, parameters=[_parameter("format", "query", {"enum": list(get_args(StreamFormat))}, "Of the answer.")], body=StreamBody)},
+            "/v1/watch/{token}": {"get": _operation("watch", "See a session that somebody else runs.", {
+                "200": {"description": "The session, from its newest chunk on.", "content": {
+                    "video/mp4": {"schema": _binary()},
+                    "multipart/x-mixed-replace": {"schema": _binary()},
+                    "text/event-stream": {"schema": {"type": "string"}},
+                }},
+                "404": _refused("No session that runs has the token."),
+            }, parameters=[
+                _parameter("token", "path", {"type": "string"}, "`watch_token` of the session's `started`."),
+                _parameter("format", "query", {"enum": list(get_args(StreamFormat))}, "Of the answer, as the session's codec allows."),
+            ])},
             "/v1/models": {"get": _operation("list_models", "All models.", {"200": _answer("The models.", "Models")})},
             "/v1/models/{model}": {"get": _operation(
                 "get_model", "One of the models.", {"200": _answer("The model.", "Model"), "404": _refused("No such model.")},

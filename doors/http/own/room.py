@@ -11,6 +11,7 @@ from doors.http.own import models, openapi, words
 from doors.http.own.batches import Batches
 from doors.http.own.jobs import Jobs
 from doors.http.own.stream import Streams
+from doors.http.own.watch import Watches
 from doors.http.own.webhooks import WebhookEndpoints
 from doors.http.room import Credentials, Endpoint, HttpRequest, Services
 from service.failures import Failure, Kind
@@ -33,6 +34,7 @@ class OwnRoom:
         self._services = services
         self._monitor = monitor
         self._streams = Streams(services)
+        self._watches = Watches(services)
         self._jobs = Jobs(services)
         self._batches = Batches(services)
         self._webhooks = WebhookEndpoints(services)
@@ -43,6 +45,7 @@ class OwnRoom:
         unguarded = Credentials.NONE
         return (
             Endpoint(path="/v1/stream", method="POST", operation="stream", handler=self._streams.stream),
+            Endpoint(path="/v1/watch/{token}", method="GET", operation="watch", handler=self._watches.watch),
             Endpoint(path="/v1/models", method="GET", operation="list_models", handler=self.list_models),
             Endpoint(path="/v1/models/{model}", method="GET", operation="get_model", handler=self.get_model),
             *self._jobs.endpoints(),

@@ -22,7 +22,7 @@ from service.failures import failure_of
 from service.orders import Doorway, Mode, Order, VideoRequest
 
 _FORMATS: tuple[StreamFormat, ...] = get_args(StreamFormat)
-_ACCEPTED: dict[str, StreamFormat] = {"text/event-stream": "sse", "multipart/x-mixed-replace": "mjpeg", "video/mp4": "mp4"}
+ACCEPTED: dict[str, StreamFormat] = {"text/event-stream": "sse", "multipart/x-mixed-replace": "mjpeg", "video/mp4": "mp4"}
 _CODECS = {"mp4": Codec.FMP4_H264, "mjpeg": Codec.JPEG}
 _DOORWAY = Doorway(Mode.STREAM)
 
@@ -93,10 +93,16 @@ class Streams:
 async def _introduced(response: Response, send: Send, event: Event) -> None:
     """`send` the event. What started says of the session goes into headers, too, for callers that see nothing else."""
     if isinstance(event, Started):
-        response.headers["x-headrace-model"] = event.model
-        response.headers["x-headrace-seed"] = str(event.seed)
-        response.headers["x-headrace-session"] = event.session_id
+        introduce(response, event)
+        response.headers["x-headrace-watch-token"] = event.watch_token
     await send(event)
+
+
+def introduce(response: Response, started: Started) -> None:
+    """Say in headers what makes the video."""
+    response.headers["x-headrace-model"] = started.model
+    response.headers["x-headrace-seed"] = str(started.seed)
+    response.headers["x-headrace-session"] = started.session_id
 
 
 def _format(request: HttpRequest, body: StreamBody, problems: Problems) -> StreamFormat:
@@ -108,4 +114,4 @@ def _format(request: HttpRequest, body: StreamBody, problems: Problems) -> Strea
                 return known
         problems.add("format", f"must be one of {', '.join(_FORMATS)}; got {shown(asked_for)}")
     accepted = [part.partition(";")[0].strip().lower() for part in request.raw.headers.get("accept", "").split(",")]
-    return next((_ACCEPTED[kind] for kind in accepted if kind in _ACCEPTED), "mp4")
+    return next((ACCEPTED[kind] for kind in accepted if kind in ACCEPTED), "mp4")

@@ -1,4 +1,4 @@
-"""The four RPCs, as a client sees them, over the real server and fake stages."""
+"""The RPCs, as a client sees them, over the real server and fake stages."""
 
 import asyncio
 import io
@@ -38,7 +38,9 @@ async def test_stream_gives_started_then_the_pipeline_s_frames_then_ended() -> N
 
         assert isinstance(events[0], pb.Started)
         assert len(events[0].resume_token) >= 22  # 128 random bits
-        events[0].resume_token = ""
+        assert len(events[0].watch_token) >= 22
+        assert events[0].watch_token != events[0].resume_token
+        events[0].resume_token = events[0].watch_token = ""
         assert events[0] == pb.Started(
             session_id="id-1",
             model="millrace-64",
