@@ -115,6 +115,13 @@ def test_no_step_leads_over_a_cut() -> None:
     assert (seen.flicker, seen.smoothness, seen.frozen_share, seen.longest_frozen_frames) == (0.0, 1.0, 1.0, 2)
 
 
+def test_numbers_are_these_on_any_processor() -> None:
+    noise = np.random.default_rng(3).integers(0, 256, (48, 200, 3), np.uint8)
+    seen = measured([np.stack([noise[:, 3 * number : 3 * number + 60] for number in range(12)])])
+    assert (seen.flicker, seen.worst_flicker) == (0.33352772001056313, 0.3345079883805374)
+    assert (seen.brightness_flicker, seen.smoothness) == (0.00039733115468409584, 0.9821135620915032)
+
+
 def test_few_frames_have_few_numbers() -> None:
     one, two = measured([plain([80])]), measured([plain([80, 90])])
     assert (one.flicker, one.worst_flicker, one.smoothness, one.frozen_share, one.black_share) == (None, None, None, None, 0.0)

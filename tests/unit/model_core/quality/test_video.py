@@ -90,6 +90,9 @@ def test_what_is_no_video_is_refused_by_name(tmp_path: Path) -> None:
             look(tmp_path / name, "FILE", Wish())
     with pytest.raises(InvalidRequest, match=r"^FILE: must hold a video; got none in cut\.mp4$"):
         look(tmp_path / "cut.mp4", "FILE", Wish())
+    (tmp_path / "half.mp4").write_bytes((whole := video(48))[: len(whole) // 2])
+    with pytest.raises(InvalidRequest, match=r"^FILE: must be a whole video; got one that cannot be decoded: "):
+        look(tmp_path / "half.mp4", "FILE", Wish())
     with pytest.raises(FileNotFoundError):
         look(tmp_path / "missing.mp4", "FILE", Wish())
 
