@@ -47,7 +47,7 @@ def build(args: AppConfig) -> Application:
             text_encoder = denoiser = decoder = _deployment(
                 FusedReplica, FUSED_DEPLOYMENT, args, args.engine.slots + args.text_encoder.max_prompts
             ).bind(args)
-    return _deployment(FrontDoorReplica, FRONT_DOOR, args, 1).bind(args, text_encoder, denoiser, decoder)
+    return _deployment(FrontDoorReplica, FRONT_DOOR, args, args.front_door.watch.max_relays).bind(args, text_encoder, denoiser, decoder)
 
 
 def _deployment(shell: Callable[..., Any], name: str, args: AppConfig, slots: int) -> serve.Deployment:

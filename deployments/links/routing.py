@@ -45,6 +45,16 @@ class Avoid(Message):
 
 
 @dataclass(frozen=True, slots=True)
+class Only(Message):
+    """An argument of a call that only its router looks at: the one replica that the call is for, by its actor.
+
+    Where that is gone, another one gets the call, and has to say that it knows nothing of the matter.
+    """
+
+    actor: str
+
+
+@dataclass(frozen=True, slots=True)
 class RoutingReport:
     """What a replica reports to the routers, which Serve carries as a dictionary.
 
@@ -104,6 +114,11 @@ def avoided(arguments: Sequence[object]) -> frozenset[str]:
     return frozenset().union(*(argument.actors for argument in arguments if isinstance(argument, Avoid)))
 
 
+def meant(arguments: Sequence[object]) -> str:
+    """The actor that a call's arguments say it is for; empty for whichever."""
+    return next((argument.actor for argument in arguments if isinstance(argument, Only)), "")
+
+
 def preferred(candidates: Sequence[Candidate]) -> int | None:
     """Index of the one to take: of those with room, the one that is stopped last; without any, the least loaded."""
     if not candidates:
@@ -146,7 +161,10 @@ class AskingRouter(PowerOfTwoChoicesRequestRouter):
         """Whom to ask, and whom after that."""
         if not candidate_replicas:
             return []
-        avoid = avoided(() if pending_request is None else pending_request.args)
+        arguments = () if pending_request is None else pending_request.args
+        if (only := meant(arguments)) and (there := [replica for replica in candidate_replicas if replica.actor_id.hex() == only]):
+            return [there]
+        avoid = avoided(arguments)
         willing = [replica for replica in candidate_replicas if not avoid or replica.actor_id.hex() not in avoid] or candidate_replicas
         wanted = _wanted(pending_request)
         alike = _Alike(replica for replica in willing if rounds_alike(RoutingReport.parse(replica.routing_stats).numerics, wanted))

@@ -23,6 +23,8 @@ from deployments.config.addresses import joined
 from deployments.config.application import AppConfig, FrontDoorSettings, SessionStoreSettings
 from deployments.config.tuning import Tuned
 from deployments.links.remote import RemoteDecoder, RemoteDenoiser, RemoteTextEncoder
+from deployments.links.routing import Only
+from deployments.links.watching import OtherDoors, own_actor
 from deployments.replicas.books import books
 from deployments.replicas.http_door import http_doors
 from deployments.replicas.identity import identity
@@ -56,7 +58,9 @@ from service.intake import Intake
 from service.records.keeper import KeeperPolicy, SessionKeeper
 from service.records.store import MemoryStore, SessionStore
 from service.sessions.runner import SessionRunner
+from service.watching.elsewhere import Batch
 from service.watching.hub import Hub
+from service.watching.show import Place
 from service.watching.viewers import Viewers
 
 _TOKEN_BYTES = 24
@@ -92,7 +96,7 @@ class FrontDoorReplica:
         self._database = await database(config)
         self._identity = identity(config.identity, self._database, clock)
         self._books = books(config, self._database, metrics, clock)
-        self._hub = Hub(settings.watch.limits(), clock, observe=metrics.watchers.set)
+        self._hub = Hub(settings.watch.limits(), clock, OtherDoors(_front_doors(), own_actor()), metrics.watchers.set)
         self._runner = SessionRunner(
             pipelines, self._desk, self._keeper, settings.limits, metrics, clock, self._identity.quotas, ledger=self._books.ledger,
             audit=self._books.audit, hub=self._hub,
@@ -167,6 +171,14 @@ class FrontDoorReplica:
     async def metrics_target(self) -> Target:
         """Where Prometheus reads this replica."""
         return self._metrics.target()
+
+    async def shows(self, token: str) -> str:
+        """This replica's actor, where the session of `token` runs here and may be watched; else empty."""
+        return own_actor() if self._hub.has(token) else ""
+
+    async def shown(self, token: str, place: Place | None, _: Only) -> Batch | None:
+        """What a session that runs here has shown since `place`, for another front door. See `service.watching.elsewhere.Source`."""
+        return await self._hub.after(token, place)
 
     async def drain(self) -> None:
         """Refuse new sessions, let running ones play on for `drain_seconds`, stop. Every caller waits for the one drain."""
@@ -246,10 +258,15 @@ def _tls(config: AppConfig) -> TlsFiles | None:
     return TlsFiles(Path(tls.certificate_file), Path(tls.key_file), None if clients is None else Path(clients.ca_file))
 
 
+def _front_doors() -> DeploymentHandle[Any]:
+    """All of them, this replica among them."""
+    me = serve.get_replica_context()
+    return serve.get_deployment_handle(me.deployment, me.app_name)
+
+
 def _replica_metrics(metrics: Metrics, settings: FrontDoorSettings, *stages: DeploymentHandle[Any]) -> ReplicaMetrics:
     """The configured port belongs to the first front door on a node. Each of them knows where all replicas are, the front doors too."""
-    me = serve.get_replica_context()
-    handles = (*stages, serve.get_deployment_handle(me.deployment, me.app_name))
+    handles = (*stages, _front_doors())
     discovery = Discovery([metrics_targets(handle) for handle in handles], announced, metrics.replicas_answering)
     targets = discovery.from_thread(asyncio.get_running_loop())
     return ReplicaMetrics(metrics.registry, settings.metrics_host, settings.metrics_port, targets)

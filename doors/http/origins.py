@@ -11,7 +11,8 @@ ANY = "*"
 
 _EXPOSED = (
     b"x-request-id, retry-after, retry-after-ms, x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, "
-    b"x-headrace-model, x-headrace-seed, grpc-status, grpc-message, grpc-status-details-bin"
+    b"x-headrace-model, x-headrace-seed, x-headrace-session, x-headrace-watch-token, x-headrace-next-frame, "
+    b"grpc-status, grpc-message, grpc-status-details-bin"
 )
 _KEPT_S = 600
 

@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 
-from model_core.errors import CapacityExceeded, StageUnavailable
+from model_core.errors import CapacityExceeded, HeadraceError, StageUnavailable
 from model_core.tasks import unless
 from service.clock import Clock
 from service.events import Ended, EndReason, Event, Shown, Started, Usage
@@ -361,7 +361,7 @@ class Hub:
         while not shown.show.over:
             try:
                 batch = await source.after(place)
-            except (StageUnavailable, CapacityExceeded):
+            except HeadraceError:  # it does not answer, is busy, or is of another version
                 batch = None
             if batch is None:
                 break

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 from pathlib import Path
 
@@ -80,3 +80,52 @@ async def test_a_live_session_survives_its_front_door_right_after_a_prompt_was_a
                     kill(serving_door(cluster))
     assert switched_at is not None
     assert made == await expected(PROMPT, seed=22, seconds=6.0, switch=(switched_at, OTHER))
+
+
+async def view(client: HeadraceClient, token: str, shown: list[bytes]) -> None:
+    """Put the frames into `shown` by their number, from the first that comes; what was left out is empty."""
+    first: int | None = None
+    async with aclosing(client.watch(token, reconnect=RECONNECT)) as events:
+        async for event in events:
+            if isinstance(event, pb.Started):
+                first = event.next_frame
+            elif isinstance(event, pb.Frames) and first is not None:
+                shown += [b""] * (event.first_frame - first - len(shown))
+                shown += event.data
+
+
+async def at_both_doors(stack: AsyncExitStack, cluster: Cluster, token: str) -> list[tuple[asyncio.Task[None], list[bytes]]]:
+    """Viewers at both front doors: the kernel spreads connections over them."""
+    port, viewers = int(cluster.app.address.rsplit(":", 1)[1]), list[tuple[asyncio.Task[None], list[bytes]]]()
+    while len(peers(port)) < 2 or len(viewers) < 3:
+        client, shown = await stack.enter_async_context(HeadraceClient(cluster.app.address)), list[bytes]()
+        viewers.append((asyncio.create_task(view(client, token, shown)), shown))
+        while not shown:  # noqa: ASYNC110 - a task counts
+            await asyncio.sleep(0.05)
+    return viewers
+
+
+async def test_viewers_at_either_front_door_see_the_session_and_outlive_the_one_that_runs_it(cluster: Cluster) -> None:
+    whole, made, victim = await expected(PROMPT, seed=23, seconds=20.0), list[bytes](), 0
+    watching: asyncio.Task[list[tuple[asyncio.Task[None], list[bytes]]]] | None = None
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(asyncio.timeout(PATIENCE_S))
+        owner = await stack.enter_async_context(HeadraceClient(cluster.app.address))
+        own = owner.stream(PROMPT, seconds=20.0, seed=23, codec=pb.CODEC_RAW_RGB, max_lead_s=1.0, reconnect=RECONNECT)
+        async for event in await stack.enter_async_context(aclosing(own)):
+            if isinstance(event, pb.Started):
+                victim = serving_door(cluster)
+                watching = asyncio.create_task(at_both_doors(stack, cluster, event.watch_token))
+            elif isinstance(event, pb.Frames):
+                made += event.data
+                if victim and watching is not None and watching.done() and event.chunk_index >= 12:
+                    kill(victim)
+                    victim = 0
+        assert watching is not None
+        viewers = await watching
+        await asyncio.gather(*(task for task, _ in viewers))
+    assert (made, victim) == (whole, 0)
+    for _, shown in viewers:
+        assert [frame for frame, right in zip(reversed(shown), reversed(whole), strict=False) if frame not in (right, b"")] == []
+        assert len(shown) > len(whole) // 2
+        assert sum(frame == b"" for frame in shown) < len(whole) // 2

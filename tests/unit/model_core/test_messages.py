@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from deployments.links.link import LinkOffer
-from deployments.links.routing import Avoid
+from deployments.links.routing import Avoid, Only
 from model_core import types
 from model_core.errors import CapacityExceeded, ChunkFailed, FieldViolation, InvalidRequest, StageDraining, StageUnavailable
 from model_core.messages import GENERATION, WIRE_NAMES, Message, MessageEnum, read_message
@@ -45,6 +45,7 @@ MESSAGES: tuple[Any, ...] = (
     TIMING, EMBEDDING, FULL, SessionContext("s", 7, 4, EMBEDDING), Footage(np.zeros((1, 2, 2, 3), np.uint8)), Conditioning(),
     LatentChunk(2, LATENTS, (TIMING,)), FrameChunk(0, 0, 8, 4, 4, Codec.FMP4_H264, (b"x",), LATENTS, (TIMING,)),
     LinkOffer("::1", 7, b"token", 1.0), Numerics("a", "b"), Guidance(3.0, EMBEDDING), Avoid(frozenset({"a"}), Numerics(text_encoder="c")),
+    Only("a"),
 )  # fmt: skip
 
 
@@ -77,7 +78,7 @@ def test_every_dataclass_that_crosses_stages_is_a_message() -> None:
     ]
     assert len(found) >= 8
     assert [kind.__name__ for kind in found if not issubclass(kind, Message)] == []
-    assert {type(message) for message in MESSAGES} == {*found, LinkOffer, Avoid}
+    assert {type(message) for message in MESSAGES} == {*found, LinkOffer, Avoid, Only}
 
 
 def test_each_message_keeps_the_name_that_it_has_on_the_wire() -> None:
