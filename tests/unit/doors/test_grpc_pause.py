@@ -1,6 +1,7 @@
 """Pauses and takeovers as callers see them: who keeps a slot, who waits for one, and what a refused resume leaves alone."""
 
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -11,7 +12,9 @@ from autoscaling.admission.brownout import BrownOutConfig
 from autoscaling.admission.decide import AdmissionConfig, Tenant
 from headrace.client import Busy, HeadraceClient, LiveSession
 from headrace.v1 import video_pb2 as pb
+from model_core.session_log import SessionRecord
 from model_core.types import TextEmbedding
+from service.records.store import LeaseState
 from tests.fakes import FakeDenoiser, FakeEncoder, FakeStages, eventually
 from tests.served import Served, live_call, read_all, serving, stream_call
 from tests.stores import FakeStore
@@ -111,9 +114,17 @@ def resume(token: str, lead: float = 1.0) -> pb.StreamRequest:
     return pb.StreamRequest(resume=pb.SessionResume(token=token, next_frame=0), max_lead_seconds=lead)
 
 
+class Earlier(FakeStore):
+    """Has records as front doors wrote them that did not say whose a session is."""
+
+    async def put(self, token: str, holder: str, record: bytes, ttl_s: float) -> LeaseState:
+        nobodys = replace(SessionRecord.from_bytes(record), tenant=None)
+        return await super().put(token, holder, nobodys.to_bytes(), ttl_s)
+
+
 async def test_a_resume_that_is_refused_takes_the_session_from_nobody() -> None:
-    """The session is the default tenant's; who resumes it names one that may have no more."""
-    async with serving(slow(), policy=QUOTA, store=FakeStore()) as served, grpc.aio.insecure_channel(served.address) as channel:
+    """Whoever has the token may resume the session. Who does is a tenant that may have no more."""
+    async with serving(slow(), policy=QUOTA, store=Earlier()) as served, grpc.aio.insecure_channel(served.address) as channel:
         _, _ = await started(channel, "small", new())
         holder, first = await started(channel, "", new())
         await eventually(lambda: served.stages.denoiser.statistics().chunks > 4)
