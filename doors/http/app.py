@@ -13,6 +13,7 @@ from doors.http.links.room import LinksRoom
 from doors.http.openai.room import OpenAiRoom
 from doors.http.options import HttpOptions
 from doors.http.own.room import OwnRoom
+from doors.http.page.room import PageRoom
 from doors.http.room import Room, Services
 from doors.http.runway.room import RunwayRoom
 from observability.metrics import Metrics
@@ -24,6 +25,7 @@ def rooms(services: Services, monitor: HealthMonitor, new_id: Callable[[], str])
     """The first one also answers for paths that are like nobody's."""
     return [
         OwnRoom(services, monitor),
+        PageRoom(),
         LinksRoom(services),
         GrpcWebRoom(services, new_id),
         OpenAiRoom(services),
