@@ -12,7 +12,7 @@ STAMP_DOCS := $(VENV_DOCS)/.installed
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help examples install docs docs-serve wire coverage hooks fmt lint types imports layout check test test-unit test-processors test-ray test-cluster proto observability observe observe-check trace kuberay demo realtime bench bench-quick streams eval overload costs job-table door-costs doors burst simulate sim-vs-real serve faults cancels soak parity gate gate-demo families clean
+.PHONY: help examples install docs docs-serve wire coverage hooks fmt lint types imports layout check test test-unit test-processors test-ray test-cluster proto observability observe observe-check live trace kuberay demo realtime bench bench-quick streams eval overload costs job-table door-costs doors burst simulate sim-vs-real serve faults cancels soak parity gate gate-demo families clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -134,6 +134,9 @@ observe: $(STAMP) ## run the demo load under Debian's Prometheus until Ctrl-C; p
 
 observe-check: $(STAMP) ## check that every metric and panel has data, and that an injected slow stage fires its alert, whose runbook helps
 	$(BIN)/python -m bench.operate.observe --check
+
+live: $(STAMP) ## the page in a real Chromium on a real cluster: times to pictures on the screen, kills that nobody sees, screenshots in out/
+	$(BIN)/python -m bench.operate.live_page --json out/live-page.json
 
 trace: $(STAMP) ## one session's first frame, millisecond by millisecond; the parts must sum to the whole
 	$(BIN)/python -m bench.costs.trace

@@ -14,7 +14,6 @@ import secrets
 import subprocess
 import sys
 import tempfile
-import venv
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from typing import Any
 
 import yaml
 
+from bench.kit.environments import environment as made
 from deployments.cluster.local import STAGED_CONFIG
 
 HERE = Path(__file__).parent
@@ -71,18 +71,9 @@ def doors() -> list[str]:
 
 
 def environment(door: str) -> Path:
-    """The Python of the check's own environment, which is made if it is not there or its requirements have changed."""
+    """The Python of the check's own environment, which is made if need be. Raises as `bench.kit.environments`."""
     name = _LIKE.get(door, door)
-    wanted = (HERE / f"requirements-{name}.txt").read_text("utf-8")
-    folder = BUILD / name
-    stamp, python = folder / ".installed", folder / "bin" / "python"
-    if not stamp.exists() or stamp.read_text("utf-8") != wanted:
-        print(f"installing the client of {name} into {folder}", file=sys.stderr, flush=True)
-        venv.create(folder, with_pip=True, clear=True)
-        pip = [str(python), "-m", "pip", "-qq", "--disable-pip-version-check", "install", "-r", str(HERE / f"requirements-{name}.txt")]
-        subprocess.run(pip, check=True)
-        stamp.write_text(wanted, "utf-8")
-    return python
+    return made(HERE / f"requirements-{name}.txt", BUILD / name)
 
 
 def check(door: str, url: str, grpc: str, keys: Keys) -> Result:
