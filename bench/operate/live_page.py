@@ -165,24 +165,25 @@ class Viewer:
 
 
 class Cluster:
-    """The application, with what a kill needs."""
+    """The application, with what a kill needs. `runner` keeps one event loop: the cluster's handles belong to theirs."""
 
-    def __init__(self, cluster: FaultCluster, url: str) -> None:
+    def __init__(self, cluster: FaultCluster, url: str, runner: asyncio.Runner) -> None:
         self._cluster = cluster
+        self._run = runner.run
         self.url = url
 
     def kill_denoiser(self) -> None:
         """The replica that the session runs through."""
-        found = [(r.process.pid, r.link.open) for r in asyncio.run(self._cluster.stages("Denoiser")) if r.process and r.link]
+        found = [(r.process.pid, r.link.open) for r in self._run(self._cluster.stages("Denoiser")) if r.process and r.link]
         os.kill(max(found, key=lambda each: each[1])[0], 9)
 
     def kill_door(self) -> None:
         """The front door that has the session."""
-        found = [(r.process.pid, r.open) for r in asyncio.run(self._cluster.front_doors()) if r.process]
+        found = [(r.process.pid, r.open) for r in self._run(self._cluster.front_doors()) if r.process]
         os.kill(max(found, key=lambda each: each[1])[0], 9)
 
     def until_whole(self) -> None:
-        asyncio.run(self._cluster.until_whole())
+        self._run(self._cluster.until_whole())
 
 
 def picture_of(folder: Path) -> Path:
@@ -252,8 +253,11 @@ def run(a: argparse.Namespace, folder: Path) -> Report:
         "front_door": {"http": {"host": "127.0.0.1", "port": port}}, "state": state, "artifacts": {"folder": str(folder / "files")},
     }  # fmt: skip
     report = Report()
-    with browsing(ENVIRONMENT) as browser, LocalNodes(namespaces=False) as nodes, FaultCluster(nodes, a.fps, 1, args) as faults:
-        cluster = Cluster(faults, f"http://127.0.0.1:{port}/")
+    with (
+        browsing(ENVIRONMENT) as browser, LocalNodes(namespaces=False) as nodes, FaultCluster(nodes, a.fps, 1, args) as faults,
+        asyncio.Runner() as runner,
+    ):  # fmt: skip
+        cluster = Cluster(faults, f"http://127.0.0.1:{port}/", runner)
         report.chromium = browser.do("version")
         cluster.until_whole()
         if not a.only_pictures:

@@ -7,6 +7,7 @@ import { Api } from "./view/api.mjs";
 import { Beginning } from "./view/beginning.mjs";
 import { Composer } from "./view/composer.mjs";
 import { at, say, show } from "./view/dom.mjs";
+import { EventsSocket } from "./view/events.mjs";
 import { Panel } from "./view/panel.mjs";
 import { Shelf } from "./view/shelf.mjs";
 import { Stage } from "./view/stage.mjs";
@@ -17,8 +18,14 @@ const api = new Api(base);
 const token = watched(location.search);
 
 const sockets = {
-  open: (path, protocols) => new WebSocket(socketUrl(base, path), protocols),
-  ticket: () => api.ticket(),
+  steer: {
+    open: (protocols) => new WebSocket(socketUrl(base, "v1/live"), protocols),
+    ticket: () => api.ticket(),
+  },
+  watch: {
+    open: () => new EventsSocket(new URL(`v1/watch/${encodeURIComponent(token)}?format=sse`, base), api.headers),
+    ticket: async () => "",
+  },
 };
 const viewing = new Viewing(at("video"), sockets, changed);
 const stage = new Stage({
@@ -128,7 +135,8 @@ at("key-forget").addEventListener("click", () => {
 at("key-form").addEventListener("submit", () => {
   api.useKey(at("key").value.trim());
   show(at("alert"), false);
-  enter();
+  if (token) viewing.join();
+  else enter();
 });
 at("keep").addEventListener("click", keep);
 at("share").addEventListener("click", share);
@@ -146,7 +154,7 @@ addEventListener("keydown", (event) => {
 stage.update(viewing.state, false);
 if (token) {
   document.body.dataset.watching = "";
-  viewing.join(token);
+  viewing.join();
 } else {
   enter();
   composer.focus();

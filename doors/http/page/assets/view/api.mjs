@@ -76,13 +76,18 @@ export class Api {
     return URL.createObjectURL(await answer.blob());
   }
 
+  /** Headers that say who calls. */
+  get headers() {
+    return this.#key ? { authorization: `Bearer ${this.#key}` } : {};
+  }
+
   async #json(path, options = {}) {
     const answer = await this.#fetch(path, options);
     return answer.json();
   }
 
   async #fetch(path, options) {
-    const headers = { ...options.headers, ...(this.#key ? { authorization: `Bearer ${this.#key}` } : {}) };
+    const headers = { ...options.headers, ...this.headers };
     let answer;
     try {
       answer = await fetch(new URL(path, this.base), { ...options, headers, cache: "no-store", credentials: "omit" });

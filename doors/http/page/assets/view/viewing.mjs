@@ -16,6 +16,7 @@ const AHEAD = decodedAhead(navigator.userAgent);
 export class Viewing {
   #video;
   #io;
+  #sockets;
   #onChange;
   #player;
   #link = null;
@@ -34,16 +35,14 @@ export class Viewing {
 
   /**
    * @param {HTMLVideoElement} video
-   * @param {(path: string, protocols: string[]) => WebSocket} open
-   * @param {() => Promise<string>} ticket
+   * @param {object} sockets `steer` and `watch`, each with `open(protocols)` and `ticket()`; see `Link`.
    * @param {(state: object, event: object) => void} onChange after every event, and after pictures that answer something.
    */
-  constructor(video, { open, ticket }, onChange) {
+  constructor(video, sockets, onChange) {
     this.#video = video;
     this.#onChange = onChange;
+    this.#sockets = sockets;
     this.#io = {
-      open,
-      ticket,
       now: () => performance.now(),
       sleep: (ms) => new Promise((resolve) => setTimeout(resolve, ms)),
       chance: Math.random,
@@ -61,14 +60,14 @@ export class Viewing {
 
   /** Begin a session with the member `start`. */
   begin(start, fullSteps) {
-    this.#anew("v1/live", start);
+    this.#anew(this.#sockets.steer, start);
     this.#dispatch({ event: "begin", prompt: start.prompt, fullSteps });
     return this.#link.run();
   }
 
   /** Look at a session of somebody else's. */
-  join(token) {
-    this.#anew(`v1/watch/${encodeURIComponent(token)}`, null);
+  join() {
+    this.#anew(this.#sockets.watch, null);
     this.#dispatch({ event: "begin", prompt: "", watching: true });
     return this.#link.run();
   }
@@ -118,7 +117,7 @@ export class Viewing {
     this.#play();
   }
 
-  #anew(path, start) {
+  #anew(sockets, start) {
     this.leave();
     this.#player.close();
     this.#switches = new Switches();
@@ -127,8 +126,7 @@ export class Viewing {
     this.#received = this.#rebuilt = 0;
     this.#leadS = start?.max_lead_seconds ?? 1;
     this.figures = new Figures(performance.now(), AHEAD);
-    const io = { ...this.#io, open: (protocols) => this.#io.open(path, protocols) };
-    const link = new Link(io, start, (event) => this.#link === link && this.#heard(event));
+    const link = new Link({ ...this.#io, ...sockets }, start, (event) => this.#link === link && this.#heard(event));
     this.#link = link;
   }
 

@@ -1,7 +1,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { decoded, mediaType, ProtocolError, Reader, statusOf, subprotocols } from "../../../../../doors/http/page/assets/logic/protocol.mjs";
+import {
+  decoded, EventLines, mediaType, ProtocolError, Reader, statusOf, subprotocols,
+} from "../../../../../doors/http/page/assets/logic/protocol.mjs";
 
 const bytes = (...values) => Uint8Array.from(values).buffer;
 
@@ -53,4 +55,19 @@ test("codes of closes stand for statuses of HTTP", () => {
 
 test("base64 becomes bytes", () => {
   assert.deepEqual([...decoded("AAH/")], [0, 1, 255]);
+});
+
+test("server-sent events are those of a WebSocket, wherever they are cut", () => {
+  const frames = 'event: frames\ndata: {"first_frame":8,"frame_count":8,"data":["AQI=","Aw=="]}\n\n';
+  const text = `event: started\ndata: {"fps":24}\n\n: a comment\n\n${frames}event: ended\ndata: {"reason":"stopped"}\n\n`;
+  for (let cut = 0; cut <= text.length; cut += 1) {
+    const lines = new EventLines();
+    const found = [...lines.add(text.slice(0, cut)), ...lines.add(text.slice(cut))];
+    assert.deepEqual(found.map(({ event }) => event.event), ["started", "frames", "ended"]);
+    const reader = new Reader();
+    assert.equal(reader.text(JSON.stringify(found[1].event)), null);
+    assert.deepEqual(reader.bytes(found[1].bytes).items.map((item) => [...item]), [[1, 2], [3]]);
+    assert.equal(found[0].bytes, null);
+  }
+  assert.throws(() => new EventLines().add("event: x\ndata: no\n\n"), ProtocolError);
 });
