@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
 SCRIPTS = Path(__file__).parent / "pictures.js"
 FLAGS = [
@@ -36,7 +36,8 @@ class Chromium:
         return self._pages[-1]
 
     def version(self) -> str:
-        return self._browser.version
+        found: str = self._browser.version
+        return found
 
     def open(self, url: str, scheme: str = "light", width: int = 1280, height: int = 860, *, phone: bool = False) -> None:
         """Another page, in a context of its own."""
@@ -47,10 +48,14 @@ class Chromium:
         context.set_default_timeout(_WAIT_MS)
         page = context.new_page()
         page.on("pageerror", lambda error: self._errors.append(str(error)))
-        page.on("console", lambda message: message.type == "error" and self._errors.append(message.text))
+        page.on("console", self._said)
         page.goto(url)
         page.evaluate(SCRIPTS.read_text("utf-8"))
         self._pages.append(page)
+
+    def _said(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self._errors.append(message.text)
 
     def close(self) -> None:
         self._pages.pop().context.close()
@@ -81,10 +86,12 @@ class Chromium:
         self._page.evaluate("(shown) => { document.getElementById('settings').open = shown; }", shown)
 
     def text(self, selector: str) -> str:
-        return self._page.inner_text(selector)
+        found: str = self._page.inner_text(selector)
+        return found
 
     def attribute(self, selector: str, name: str) -> str | None:
-        return self._page.get_attribute(selector, name)
+        found: str | None = self._page.get_attribute(selector, name)
+        return found
 
     def wait_text(self, selector: str, text: str, within_ms: int = _WAIT_MS) -> None:
         give = {"selector": selector, "text": text}
@@ -115,7 +122,8 @@ class Chromium:
 
     def accessible(self) -> str:
         """The page as a screen reader has it."""
-        return self._page.locator("body").aria_snapshot()
+        found: str = self._page.locator("body").aria_snapshot()
+        return found
 
     def focused(self, key: str) -> str:
         """Press a key, and say which element has the focus then."""
