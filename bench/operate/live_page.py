@@ -35,7 +35,7 @@ from bench.kit.nodes import LocalNodes, with_cluster_environment
 from bench.kit.tally import quantile
 from deployments.cluster.local import ROOT, free_port
 from model_core import media
-from training.world import BACKGROUNDS
+from model_core.quality.words import BACKGROUNDS
 
 ENVIRONMENT = ROOT / "build" / "page"
 OUT = ROOT / "out"
@@ -138,7 +138,8 @@ class Viewer:
         if found["ms"] is None:
             self._report.unseen += 1
             print(f"  not seen: {prompt}; at {found['time']:.2f} s there is {found['colour']}", file=sys.stderr, flush=True)
-        return found["ms"]
+        took: float | None = found["ms"]
+        return took
 
     def begin(self) -> None:
         if (took := self.ask()) is not None:
