@@ -28,6 +28,7 @@ from headrace.connection import Connecting, Connection
 from headrace.errors import BadRequest, Busy, ClientError, Refused, Unavailable, Violation, client_error
 from headrace.live import LiveEvent, LiveMethod, LiveSession, Replaceable
 from headrace.reconnect import Arrived, Reconnect, asked_again, cancel_asked_for, resuming
+from headrace.source import LiveSource
 from headrace.target import problem
 from headrace.v1 import video_pb2 as pb
 from headrace.watch import WatchEvent, watching
@@ -36,7 +37,7 @@ StreamEvent = pb.Started | pb.QueuePosition | pb.Frames | pb.QualityChange | pb.
 
 __all__ = [
     "MAX_MESSAGE_BYTES", "TENANT_KEY", "BadRequest", "Busy", "ClientError", "Connecting", "HeadraceClient", "LiveEvent", "LiveSession",
-    "Reconnect", "Refused", "StreamEvent", "Unavailable", "Violation", "WatchEvent", "client_error",
+    "LiveSource", "Reconnect", "Refused", "StreamEvent", "Unavailable", "Violation", "WatchEvent", "client_error",
 ]  # fmt: skip
 
 TENANT_KEY = "x-headrace-tenant"  # metadata of a call
@@ -219,6 +220,7 @@ class HeadraceClient:
         max_lead_s: float = 0.0,
         reconnect: Reconnect | None = None,
         replaceable: Replaceable | None = None,
+        source: LiveSource | None = None,
     ) -> LiveSession:
         """A steerable session; enter it to start it. `seconds` 0 plays until stopped, `max_lead_s` 0 is the server's default.
 
@@ -226,12 +228,16 @@ class HeadraceClient:
         frame that can still be replaced on the screen, None for none; `PlayoutClock.replaceable` knows. Frames from a PromptAck's
         `first_frame` on that have arrived before it are then superseded, and come again.
 
+        With `source`, its frames are restyled, and the session ends with it. Its frames are sent while you iterate.
+
         Raises:
             ValueError: as in `generate`.
         """
         spec = _spec(prompt, seconds, seed, model, width, height, steps, guidance, negative_prompt, image, video)
+        if source is not None:
+            spec.strength = source.strength
         start = pb.LiveStart(spec=spec, codec=codec, max_lead_seconds=max_lead_s, max_message_bytes=MAX_MESSAGE_BYTES)
-        return LiveSession(self._live, self._connection, start, self._metadata, reconnect, replaceable)
+        return LiveSession(self._live, self._connection, start, self._metadata, reconnect, replaceable, source)
 
     async def watch(
         self, token: str, *, timeout_s: float | None = None, reconnect: Reconnect | None = None

@@ -15,11 +15,12 @@ import grpc.aio
 from headrace.connection import Connection
 from headrace.errors import ClientError, client_error
 from headrace.reconnect import Arrived, Reconnect, cancel_asked_for, resuming
+from headrace.source import LiveSource, SourceSender
 from headrace.v1 import video_pb2 as pb
 
 LiveEvent = (
     pb.Started | pb.QueuePosition | pb.PromptAck | pb.PromptRefused | pb.Frames | pb.QualityChange | pb.UsageTick | pb.Paused | pb.Resumed
-    | pb.Ended
+    | pb.SourceTaken | pb.SourceDropped | pb.Ended
 )  # fmt: skip
 LiveMethod = grpc.aio.StreamStreamMultiCallable[pb.LiveRequest, pb.LiveResponse]
 LiveCall = grpc.aio.StreamStreamCall[pb.LiveRequest, pb.LiveResponse]
@@ -93,7 +94,10 @@ class LiveSession:
         metadata: tuple[tuple[str, str], ...] = (),
         reconnect: Reconnect | None = None,
         replaceable: Replaceable | None = None,
+        source: LiveSource | None = None,
     ) -> None:
+        self._sender = None if source is None else SourceSender(source, self._send_source)
+        self._sending: asyncio.Task[None] | None = None
         self._method = method
         self._connection = connection
         self._metadata = metadata
@@ -117,11 +121,21 @@ class LiveSession:
         with suppress(ClientError):
             async with self._write_lock:
                 await _write(self._call, pb.LiveRequest(start=self._start))
+        if self._sender is not None:
+            self._sending = asyncio.create_task(self._sender.run())
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._over = True
+        if self._sending is not None:
+            self._sending.cancel()
+            await asyncio.wait({self._sending})
         self._entered().cancel()
+
+    @property
+    def source_dropped(self) -> int:
+        """Frames of the source that were dropped here, because the server took them too slowly."""
+        return 0 if self._sender is None else self._sender.dropped
 
     async def set_prompt(self, prompt: str) -> int:
         """Change the prompt. Returns the request id that the PromptAck, or the PromptRefused, will carry.
@@ -166,6 +180,7 @@ class LiveSession:
         try:
             async with aclosing(resuming(self._attempt, self._reconnect, self._arrived)) as events:
                 async for event in events:
+                    self._check_source()
                     if self._reconnect is None or self._unanswered.answered(event):
                         yield event
             done = True
@@ -180,7 +195,10 @@ class LiveSession:
         try:
             async for response in call:
                 if (name := response.WhichOneof("event")) is not None:
-                    yield cast("LiveEvent", getattr(response, name))
+                    event = cast("LiveEvent", getattr(response, name))
+                    if self._sender is not None:
+                        self._sender.heard(event)
+                    yield event
         except grpc.aio.AioRpcError as error:
             raise client_error(error) from error
         except asyncio.CancelledError:
@@ -190,6 +208,8 @@ class LiveSession:
 
     async def _connect(self, resume: pb.SessionResume) -> LiveCall:
         """A new call that begins where the old one ended, and has been told what was not answered."""
+        if self._sender is not None:
+            self._sender.lost()
         self._entered().cancel()
         await self._connection.ready()
         async with self._write_lock:
@@ -227,6 +247,20 @@ class LiveSession:
             self._unanswered.add(control)
             with suppress(ClientError):  # whoever reads the events connects again, or is told that it is over
                 await _write(self._entered(), self._timed(control))
+
+    async def _send_source(self, request: pb.LiveRequest) -> bool:
+        """See `headrace.source.Write`. Whoever reads the events is told why."""
+        async with self._write_lock:
+            try:
+                await _write(self._entered(), request)
+            except ClientError:
+                return False
+        return True
+
+    def _check_source(self) -> None:
+        """Raise what the source raised: a session whose source is broken would wait for it."""
+        if self._sending is not None and self._sending.done() and not self._sending.cancelled() and (error := self._sending.exception()):
+            raise error
 
     def _timed(self, control: pb.LiveRequest) -> pb.LiveRequest:
         """A prompt goes out with what can be replaced at this moment."""

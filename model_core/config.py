@@ -266,6 +266,16 @@ class ModelConfig(ABC):
         """How many of the first chunks the model attends to for good; they stay in the log."""
         return 0
 
+    @property
+    def restyles(self) -> bool:
+        """Whether its sessions may restyle a source."""
+        return False
+
+    @property
+    def source_context(self) -> int:
+        """Frames of a source before a chunk that the chunk's latents depend on."""
+        return 0
+
     def identity(self) -> dict[str, object]:
         """All of it that can change a frame, by field, as JSON: sessions go on wherever this is equal.
 
@@ -333,6 +343,14 @@ class MillraceConfig(ModelConfig):
             "weights": chosen(self.weights, ("vae_sha256", "dit_sha256")),
         }  # fmt: skip
         return super(MillraceConfig, self).identity() | made_of
+
+    @property
+    def restyles(self) -> bool:
+        return True
+
+    @property
+    def source_context(self) -> int:
+        return self.frames_per_chunk  # its encoder's memory reaches back seven frames
 
     @property
     def max_prompt_tokens(self) -> int:

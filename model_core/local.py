@@ -26,6 +26,7 @@ from model_core.pipeline import SessionRequest, VideoPipeline
 from model_core.stages.decoder import LocalDecoder
 from model_core.stages.denoiser import LocalDenoiser
 from model_core.stages.interface import Denoiser
+from model_core.stages.sources import LocalSources
 from model_core.stages.text_encoder import LocalTextEncoder
 from model_core.types import FrameChunk
 
@@ -35,8 +36,9 @@ _SECONDS = 2.0  # of a video whose length is not said
 def build_text_encoder(config: ModelConfig) -> LocalTextEncoder:
     made = family(config.family)
     conditioner = made.conditioner(config) if config.media else None
-    size = config.height, config.width
-    return LocalTextEncoder(made.embedder(config), conditioner, stuck_s=config.execution.text_encoder.stuck_seconds, size=size)
+    video_encoder = made.video_encoder(config) if config.restyles else None
+    size, stuck_s = (config.height, config.width), config.execution.text_encoder.stuck_seconds
+    return LocalTextEncoder(made.embedder(config), conditioner, stuck_s=stuck_s, size=size, video_encoder=video_encoder)
 
 
 def build_denoiser(config: ModelConfig, engine: EngineConfig) -> LocalDenoiser:
@@ -70,7 +72,9 @@ class LocalPipeline:
         self.encoder = build_text_encoder(config)
         self.denoiser = build_denoiser(config, engine)
         self.decoder = build_decoder(config, self.denoiser)
-        self.pipeline = VideoPipeline(config, self.encoder, self.decoder)
+        sources = LocalSources()
+        self.denoiser.dial_with(sources.dial)
+        self.pipeline = VideoPipeline(config, self.encoder, self.decoder, sources=sources)
 
     def generate(
         self,

@@ -8,13 +8,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 from model_core.config import ModelConfig
+from model_core.errors import FieldViolation, InvalidRequest
 from model_core.fingerprint import FINGERPRINT_VERSION, model_fingerprint
+from model_core.pace import Pace
 from model_core.reopen import ReopenPolicy
 from model_core.request import SessionRequest, guidance_for, within_tokens
-from model_core.session import ControlEvent, Pace, Paused, PromptApplied, Resumed, Session, SessionEvent, StepsApplied
+from model_core.session import ControlEvent, Paused, PromptApplied, Resumed, Session, SessionEvent, StepsApplied
 from model_core.session_log import Extent, SessionLog, SessionRecord
+from model_core.source import Restyling, SourceFeed
 from model_core.stages.interface import Decoder, TextEncoder
 from model_core.stages.patient import PatientEncoder
+from model_core.stages.sources import Sources
 from model_core.types import Codec
 
 __all__ = [
@@ -39,16 +43,24 @@ class VideoPipeline:
         encoder, decoder: the ends of the chain of stages.
         reopen: how a session survives a dead stage, also while it is being opened.
         keep_chunks: how many chunks behind the newest one a session can be restored at, and how many ahead of its record.
+        sources: where sessions put the sources that they restyle; None where none may.
     """
 
     def __init__(
-        self, config: ModelConfig, encoder: TextEncoder, decoder: Decoder, reopen: ReopenPolicy | None = None, keep_chunks: int = 0
+        self,
+        config: ModelConfig,
+        encoder: TextEncoder,
+        decoder: Decoder,
+        reopen: ReopenPolicy | None = None,
+        keep_chunks: int = 0,
+        sources: Sources | None = None,
     ) -> None:
         self.config = config
         self.fingerprint = model_fingerprint(config)
         self._decoder = decoder
         self._reopen = reopen or ReopenPolicy()
         self._encoder = PatientEncoder(encoder, self._reopen)
+        self._restyling = None if sources is None else Restyling(self._encoder, sources)
         self._extent = Extent(config.grid, config.context_chunks, keep_chunks, config.sink_chunks)
 
     async def open(self, request: SessionRequest) -> Session:
@@ -56,7 +68,7 @@ class VideoPipeline:
 
         Raises:
             StageUnavailable: the text encoder stayed away for the whole of the reopen policy.
-            InvalidRequest: the model takes no footage or no guidance, or reads no text of that length.
+            InvalidRequest: the model takes no footage, no guidance or no source, or reads no text of that length.
         """
         embedding = within_tokens(await self._encoder.encode(request.prompt), self.config, "prompt")
         guidance = await guidance_for(request, self._encoder, self.config, embedding.numerics)
@@ -65,10 +77,21 @@ class VideoPipeline:
         for number, (frame, prompt) in enumerate(request.later_prompts):
             later = await self._encoder.encode(prompt, embedding.numerics)
             log.change_prompt(within_tokens(later, self.config, f"later_prompts[{number}]"), self.config.grid.chunk_from(frame))
+        source = self._source(request.strength, 0, embedding.numerics)
         request = replace(request, footage=None, later_prompts=())  # what was made of them stands in the log
         return Session(
-            self.config, self._encoder, self._decoder, request, log, self._reopen, fingerprint=self.fingerprint, guidance=guidance
-        )
+            self.config, self._encoder, self._decoder, request, log, self._reopen, fingerprint=self.fingerprint, guidance=guidance,
+            source=source,
+        )  # fmt: skip
+
+    def _source(self, strength: float | None, first_chunk: int, numerics: str) -> SourceFeed | None:
+        """Raises InvalidRequest: nothing is restyled here."""
+        if strength is None:
+            return None
+        if self._restyling is None or not self.config.restyles:
+            told = f"must be unset: model {self.config.name} restyles no video here; got {strength:g}"
+            raise InvalidRequest((FieldViolation("strength", told),))
+        return SourceFeed(self.config, self._restyling, strength, first_chunk, numerics)
 
     def restorable(self, record: SessionRecord) -> tuple[int, int]:
         """The first and the last frame that a session can be restored at from `record`.
@@ -107,9 +130,10 @@ class VideoPipeline:
         request = SessionRequest(
             session_id=record.session_id, prompt=log.prompt.prompt, seed=record.seed, num_steps=record.num_steps,
             num_frames=record.num_frames, codec=record.codec, guidance=record.guidance, negative_prompt=record.negative_prompt,
+            strength=record.strength,
         )  # fmt: skip
         guidance = await guidance_for(request, self._encoder, self.config, numerics)
         return Session(
             self.config, self._encoder, self._decoder, request, log, self._reopen, fingerprint=self.fingerprint, guidance=guidance,
-            seen_frames=next_frame,
+            seen_frames=next_frame, source=self._source(record.strength, chunk, numerics),
         )  # fmt: skip

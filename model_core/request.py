@@ -19,6 +19,7 @@ class SessionRequest:
         footage: the image or video that the session is given besides its prompt.
         guidance, negative_prompt: None for the model's own.
         later_prompts: each is in force from the first chunk that begins with its frame or later.
+        strength: of a session that restyles a source; see `Restyle`. None for any other.
     """
 
     session_id: str
@@ -31,6 +32,7 @@ class SessionRequest:
     guidance: float | None = None
     negative_prompt: str | None = None
     later_prompts: tuple[tuple[int, str], ...] = ()
+    strength: float | None = None
 
     def scale(self, config: ModelConfig) -> float:
         """Of its guidance."""

@@ -19,17 +19,18 @@ import random
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing, suppress
+from contextlib import aclosing, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Protocol
 
 from model_core.config import ModelConfig
 from model_core.errors import ChunkFailed, StageUnavailable
 from model_core.messages import Message
+from model_core.pace import Pace
 from model_core.reopen import ReopenPolicy
 from model_core.request import SessionRequest, within_tokens
 from model_core.session_log import SessionLog, SessionRecord
+from model_core.source import SourceFeed
 from model_core.stages.interface import Decoder, TextEncoder
 from model_core.tasks import cancel_and_wait
 from model_core.types import FrameChunk, Guidance, SessionContext, StageTiming, TextEmbedding, received
@@ -73,30 +74,10 @@ ControlEvent = PromptApplied | StepsApplied | Paused | Resumed
 SessionEvent = FrameChunk | ControlEvent
 
 
-class Pace(Protocol):
-    """The viewer's side of time."""
-
-    async def wait(self, frame: int) -> None:
-        """Return when the chunk that begins with `frame` may be pulled. Controls do not wait for it."""
-
-    def due_s(self, frame: int) -> float | None:
-        """Seconds until `frame` is due on screen; None for no deadline."""
-
-    def may_begin(self) -> bool:
-        """Whether a leg may be begun for a control now, while another one plays."""
-
-    async def begin(self) -> None:
-        """Return when a leg may be begun for a control. It counts as begun."""
-
-    def may_replace(self) -> bool:
-        """Whether frames that have been handed out may be made again now."""
-
-    def replaced(self, frame: int, end: int) -> None:
-        """Frames from `frame` up to `end`, which had been handed out, are made again."""
-
-
 class Session:
     """One viewer's stream: the latent log, and the leg that is open now. Frames before `seen_frames` are never handed out.
+
+    A session that restyles makes a chunk when its `source` has it, and ends with the source.
 
     Pull `events()` once, from one task; call the controls from any task of the same loop. Each control but `stop` is
     answered by exactly one event, in order, unless the session ends first; a prompt is in order from when it is embedded. Only the last
@@ -116,8 +97,10 @@ class Session:
         fingerprint: str,
         guidance: Guidance,
         seen_frames: int = 0,
+        source: SourceFeed | None = None,
     ) -> None:
         self.request = request
+        self.source = source
         self._config = config
         self._fingerprint = fingerprint
         self._guidance = guidance
@@ -157,7 +140,7 @@ class Session:
             session_id=r.session_id, seed=r.seed, num_steps=self._log.steps, embedding=self._log.prompt,
             next_chunk=self._log.next_chunk, num_frames=r.num_frames, suffix=suffix, sink=self._log.sink(len(suffix)),
             codec=r.codec, due_s=due_s, suspect_chunk=self._suspect_chunk, given=self._log.given, numerics=self._log.numerics,
-            guidance=self._guidance,
+            guidance=self._guidance, restyle=None if self.source is None else self.source.restyle,
         )  # fmt: skip
 
     @property
@@ -176,6 +159,7 @@ class Session:
             num_frames=r.num_frames, codec=r.codec, first_chunk=first_chunk, latents=latents, sink=self._log.sink(len(latents)),
             timeline=timeline, steps=steps, given=self._log.given, numerics=self._log.numerics, guidance=self._guidance.scale,
             negative_prompt=None if self._guidance.away is None else self._guidance.away.prompt, tenant=tenant,
+            strength=None if self.source is None else self.source.strength,
         )  # fmt: skip
 
     async def set_prompt(self, prompt: str, request_id: int = 0, replace_from: int | None = None) -> None:
@@ -195,7 +179,8 @@ class Session:
     def _put_prompt(self, embedding: TextEmbedding, request_id: int, replace_from: int | None) -> None:
         chunk = self._next_unseen_chunk()
         if replace_from is not None and (self._pace is None or self._pace.may_replace()):
-            chunk = min(chunk, max(self._log.first_rewindable, self._grid.chunk_from(replace_from)))
+            first = max(self._log.first_rewindable, 0 if self.source is None else self.source.first_chunk)
+            chunk = min(chunk, max(first, self._grid.chunk_from(replace_from)))
         first_frame = self._grid.first_frame(chunk)
         handed_out = self.next_frame if self.request.num_frames is None else min(self.next_frame, self.request.num_frames)
         superseded = max(0, handed_out - first_frame)
@@ -250,6 +235,12 @@ class Session:
             StageUnavailable: a stage stayed away for the whole of the reopen policy.
             SessionBroken: a chunk cannot be made.
         """
+        with nullcontext() if self.source is None else self.source.offered():
+            async with aclosing(self._legs(pace)) as events:
+                async for event in events:
+                    yield event
+
+    async def _legs(self, pace: Pace | None) -> AsyncGenerator[SessionEvent, None]:
         self._pace = pace
         failures = 0
         begun_again = False
@@ -338,13 +329,19 @@ class Session:
         return frames is not None and self._log.next_chunk + 1 >= self._grid.chunk_from(frames)
 
     def _check_not_cut_short(self, switch: int | None) -> None:
-        if self._more() and not self._interrupt.is_set() and self._log.next_chunk != switch:
+        if self.source is not None and (end := self.source.cut_to_end()) is not None:
+            # If some frames are left, the next leg cuts the last chunk to them.
+            frames = self.request.num_frames
+            self.request = replace(self.request, num_frames=end if frames is None else min(end, frames))
+        elif self._more() and not self._interrupt.is_set() and self._log.next_chunk != switch:
             raise StageUnavailable(f"the decode stage ended its stream before chunk {self._log.next_chunk}, with more to come")
 
     def _append(self, chunk: FrameChunk) -> None:
         if chunk.index != self._log.next_chunk:
             raise RuntimeError(f"the decode stage sent chunk {chunk.index}, the session needs chunk {self._log.next_chunk}")
         self._log.append(chunk.latents, chunk.numerics)
+        if self.source is not None:
+            self.source.made(self._log.next_chunk, self._log.first_rewindable)
 
     def _unseen(self, chunk: FrameChunk) -> FrameChunk | None:
         """What of `chunk` the viewer has not seen; None for nothing."""

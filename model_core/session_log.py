@@ -20,7 +20,7 @@ from model_core.config import ChunkGrid
 from model_core.fingerprint import FINGERPRINT_VERSION
 from model_core.types import Codec, Conditioning, Latents, Numerics, TextEmbedding
 
-_MAGIC = b"HRL2"
+_MAGIC, _MAGIC_RESTYLED = b"HRL2", b"HRL3"  # an earlier version would continue a restyled session without its source
 _HEADER = struct.Struct("<4sI")
 _MAX_HEADER_BYTES = 4 * 1024 * 1024  # prompts, mostly; what JSON unpacks to is many times that
 _MAX_DIMENSIONS = 8
@@ -66,6 +66,7 @@ class SessionRecord:
         numerics: of the newest chunk.
         guidance, negative_prompt: the scale, and the text that it leads away from; None where the scale is 1.
         tenant: whose it is, in the words of whoever keeps it; None where it says nothing, as those of older versions do.
+        strength: of a session that restyles a source, of which the record holds nothing; None for any other.
     """
 
     model: str
@@ -86,6 +87,7 @@ class SessionRecord:
     negative_prompt: str | None = None
     fingerprint_version: int = FINGERPRINT_VERSION
     tenant: str | None = None
+    strength: float | None = None
 
     @property
     def next_chunk(self) -> int:
@@ -114,9 +116,9 @@ class SessionRecord:
             "timeline": [[e.chunk, e.prompt, e.change, e.supersedes, e.request_id] for e in self.timeline], "steps": self.steps,
             "numerics": [self.numerics.denoiser, self.numerics.decoder], "text_numerics": self.numerics.text_encoder,
             "tenant": self.tenant,
-        }  # fmt: skip
-        text = json.dumps(header).encode()
-        return b"".join([_HEADER.pack(_MAGIC, len(text)), text, *(array.astype(_FLOAT, copy=False).tobytes() for array in arrays)])
+        } | ({} if self.strength is None else {"strength": self.strength})  # fmt: skip
+        text, magic = json.dumps(header).encode(), _MAGIC if self.strength is None else _MAGIC_RESTYLED
+        return b"".join([_HEADER.pack(magic, len(text)), text, *(array.astype(_FLOAT, copy=False).tobytes() for array in arrays)])
 
     @classmethod
     def from_bytes(cls, data: bytes) -> SessionRecord:
@@ -127,7 +129,7 @@ class SessionRecord:
         """
         try:
             magic, size = _HEADER.unpack_from(data)
-            if magic != _MAGIC:
+            if magic not in (_MAGIC, _MAGIC_RESTYLED):
                 raise ValueError(f"begins with {magic!r}")
             if not 0 < size <= min(_MAX_HEADER_BYTES, len(data) - _HEADER.size):
                 raise ValueError(f"a header of {size} bytes in {len(data)}")
@@ -148,6 +150,7 @@ class SessionRecord:
                 sink=tuple(arrays[chunks : chunks + sink]), given=_given(dict(zip(header["given"], arrays[chunks + sink :], strict=True))),
                 tenant=None if header.get("tenant") is None else str(header["tenant"]),
                 numerics=Numerics(*map(str, (*header.get("numerics", ("", "")), header.get("text_numerics", "")))),
+                strength=None if header.get("strength") is None else float(header["strength"]),
             )  # fmt: skip
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error) as error:
             raise ValueError(f"no session record: {error}") from error

@@ -118,6 +118,41 @@ class Conditioning(Message):
         return None if self.guides else self.chunks(grid)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class SourceFootage(Message):
+    """Frames of a source that one chunk is made from, and those just before them that its encoder looks at.
+
+    Attributes:
+        chunk: index of the chunk in the session.
+        frames: uint8 `[N, H, W, 3]` at the size that is served. The chunk's own are the last ones.
+    """
+
+    chunk: int
+    frames: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceOffer(Message):
+    """Where the denoise stage asks for the latents of a session's source. `host` is empty where that is in the same process."""
+
+    token: bytes
+    host: str = ""
+    port: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Restyle(Message):
+    """That each chunk of a session is made from the same chunk of a source.
+
+    Attributes:
+        strength: above 0, at most 1: a chunk begins at the first step whose share of noise is not above it, or at the last step.
+        source: has the latents of the source's chunks.
+    """
+
+    strength: float
+    source: SourceOffer
+
+
 @dataclass(frozen=True, slots=True)
 class Numerics(Message):
     """How the devices round that made a session's newest chunk, and the text that it is of.
@@ -156,6 +191,7 @@ class SessionContext(Message):
         given: the session's conditioning beside its prompt, as long as chunks are made from it.
         numerics: of its newest chunk; replicas with the same are preferred.
         guidance: what leads it beside its prompt.
+        restyle: for a session that restyles a source.
     """
 
     session_id: str
@@ -172,6 +208,7 @@ class SessionContext(Message):
     given: Conditioning | None = None
     numerics: Numerics = Numerics()
     guidance: Guidance = Guidance()
+    restyle: Restyle | None = None
 
     def end_chunk(self, grid: ChunkGrid) -> int | None:
         """One past the last chunk to make; None for an endless stream."""

@@ -27,6 +27,7 @@ _SHOWN_CHARS = 64
 _MAX_TOKEN_CHARS = 256
 _MAX_ACKNOWLEDGED = 32
 _MAX_LATER_PROMPTS = 31
+_MOST_SOURCE_BYTES = 32 * 1024 * 1024  # gRPC takes messages of twice that
 _MAX_CHANGE = 2**32 - 1  # the session counts on from it
 # Of the file that a video is scaled to. H.264 needs even sides; beyond 4K, scaling and encoding would cost more than the video itself.
 _MIN_FILE_SIDE, _MAX_FILE_SIDE, _MAX_FILE_PIXELS = 16, 3840, 3840 * 2160
@@ -45,6 +46,7 @@ class Limits:
         start_timeout_seconds: a Live that has not sent its start by then is ended.
         stall_timeout_seconds: a reader that takes nothing for so long is ended; so is a call whose one request has not come by then.
         max_unanswered_controls: controls of a Live that may wait to be acknowledged; further ones are not read meanwhile.
+        max_source_bytes: of the frames of a source that come in one message.
         uploads: images and videos that a session is given.
     """
 
@@ -56,6 +58,7 @@ class Limits:
     start_timeout_seconds: float = 10.0
     stall_timeout_seconds: float = 60.0
     max_unanswered_controls: int = 32
+    max_source_bytes: int = 4 * 1024 * 1024
     uploads: UploadLimits = field(default_factory=UploadLimits)
 
     def __post_init__(self) -> None:
@@ -63,6 +66,7 @@ class Limits:
         for name in ("max_prompt_bytes", "max_generate_seconds", "max_stream_seconds", "start_timeout_seconds", "stall_timeout_seconds"):
             bounded(name, getattr(self, name), 1024 * 1024 if name == "max_prompt_bytes" else math.inf)
         bounded("max_unanswered_controls", self.max_unanswered_controls)
+        bounded("max_source_bytes", self.max_source_bytes, _MOST_SOURCE_BYTES)
         if not 0 <= self.live_lead_seconds <= self.max_lead_seconds < math.inf:
             given = f"{self.live_lead_seconds:g} and {self.max_lead_seconds:g}"
             raise ValueError(f"live_lead_seconds must be a number from 0 to max_lead_seconds; got {given}")
@@ -159,6 +163,7 @@ class Validator:
             self._shape(problems, request, config, doorway)
             self._guidance(problems, request, config, doorway)
             self._later_prompts(problems, request, config, doorway)
+            self._strength(problems, request, config, doorway)
         upload = None if config is None else self._upload(problems, request, config, doorway)
         codec = Codec.RAW_RGB if doorway.mode.whole else request.codec
         if config is not None and not problems:
@@ -175,6 +180,7 @@ class Validator:
             guidance=config.guidance if request.guidance is None else request.guidance,
             negative_prompt=config.negative_prompt if request.negative_prompt is None else request.negative_prompt,
             later_prompts=tuple((round(seconds * config.fps), prompt) for seconds, prompt in request.later_prompts),
+            strength=request.strength,
         )
         return Order(made, config, lead_s, doorway, upload=upload)
 
@@ -263,6 +269,19 @@ class Validator:
                 problems.add(path, f"must be unset: model {config.name} begins no chunk at {seconds:g} seconds or later")
             self._prompt(problems, prompt, path)
             before = seconds
+
+    def _strength(self, problems: Problems, request: VideoRequest, config: ModelConfig, doorway: Doorway) -> None:
+        strength, path = request.strength, doorway.path("strength")
+        if strength is None:
+            return
+        if not 0 < strength <= 1:  # nor is it NaN
+            problems.add(path, f"must be above 0 and at most 1; got {strength:g}")
+        if not config.restyles:
+            problems.add(path, f"must be unset: model {config.name} restyles no video; got {strength:g}")
+        if doorway.mode is not Mode.LIVE:
+            problems.add(path, f"must be unset but in Live, where the client sends what is restyled; got {strength:g}")
+        if request.footage is not None:
+            problems.add(path, f"must be unset with an image or a video to begin with; got {strength:g}")
 
     def _upload(self, problems: Problems, request: VideoRequest, config: ModelConfig, doorway: Doorway) -> Upload | None:
         """The image or video, as far as its size and first bytes can be judged."""

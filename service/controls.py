@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from model_core.types import Codec
+
 
 @dataclass(frozen=True, slots=True)
 class ChangePrompt:
@@ -30,6 +32,23 @@ class Stop:
     """End before the next chunk."""
 
 
-Control = ChangePrompt | Pause | Resume | Stop
+@dataclass(frozen=True, slots=True)
+class GiveSource:
+    """Frames of the source that the session restyles, one item each: raw ones of the served size, or JPEG pictures of any size.
+
+    The first one is number `first_frame`.
+    """
+
+    first_frame: int
+    codec: Codec
+    data: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EndSource:
+    """The source has no further frames."""
+
+
+Control = ChangePrompt | Pause | Resume | Stop | GiveSource | EndSource
 Controls = Callable[[], Awaitable[Control | None]]
 """Waits for the caller's next control. None: the caller sends no more. Raises InvalidRequest for anything that is no control."""

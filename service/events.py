@@ -16,11 +16,12 @@ from model_core.errors import InvalidRequest, StageUnavailable
 from model_core.messages import Message, MessageEnum
 from model_core.request import SessionRequest
 from model_core.session import Paused, PromptApplied, Resumed
+from model_core.source import Dropped
 from model_core.types import Codec, FrameChunk, StageTiming
 
 __all__ = [
     "EndReason", "Ended", "Event", "Frames", "Paused", "PromptApplied", "PromptRefused", "QualityChanged", "QualityReason",
-    "QueuePosition", "Resumed", "Send", "Shown", "Skipped", "Started", "Usage",
+    "QueuePosition", "Resumed", "Send", "Shown", "Skipped", "SourceDropped", "SourceTaken", "Started", "Usage",
 ]  # fmt: skip
 
 
@@ -47,6 +48,22 @@ class QueuePosition:
     position: int
 
 
+@dataclass(frozen=True, slots=True)
+class SourceTaken:
+    """Frames of the source before `next_frame` are there, and frames before `until_frame` may come."""
+
+    next_frame: int
+    until_frame: int
+
+
+@dataclass(frozen=True, slots=True)
+class SourceDropped:
+    """Frames of the source that were not taken; `next_frame` is the one that has to come next."""
+
+    dropped: Dropped
+    next_frame: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started(Message):
     """The session has a slot.
@@ -58,6 +75,7 @@ class Started(Message):
         degraded: whether `steps` is fewer than the caller asked for.
         watch_token: what others need to watch the session; empty where it cannot be watched.
         next_frame: the first frame that follows.
+        source: what a session that restyles one needs of it; None for any other.
     """
 
     session_id: str
@@ -74,6 +92,7 @@ class Started(Message):
     degraded: bool = False
     watch_token: str = ""
     next_frame: int = 0
+    source: SourceTaken | None = None
 
     @classmethod
     def of(
@@ -124,6 +143,8 @@ class Usage(Message):
         text_s: the same of the text stage; counted for jobs, whose prompts are all known when they begin.
         frame_pixels: of one frame, as the model renders it.
         steps: denoise steps, summed over the chunks; those of superseded frames count, as their device time does.
+        source_frames, source_dropped: frames of a source that were taken, and not taken.
+        source_delay_s: from the last source frame of the newest chunk until the chunk was sent.
     """
 
     fps: int
@@ -134,6 +155,9 @@ class Usage(Message):
     text_s: float = 0.0
     frame_pixels: int = 0
     steps: int = 0
+    source_frames: int = 0
+    source_dropped: int = 0
+    source_delay_s: float = 0.0
 
     @property
     def video_s(self) -> float:
@@ -179,7 +203,8 @@ class Skipped(Message):
 
 
 Event = (
-    QueuePosition | Started | Frames | PromptApplied | PromptRefused | QualityChanged | Paused | Resumed | Usage | Ended
+    QueuePosition | Started | Frames | PromptApplied | PromptRefused | QualityChanged | Paused | Resumed | SourceTaken | SourceDropped
+    | Usage | Ended
 )  # fmt: skip
 Shown = Started | Frames | PromptApplied | QualityChanged | Paused | Resumed | Skipped | Ended
 """What somebody who watches a session is shown. See `service.watching`."""

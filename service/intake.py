@@ -82,6 +82,7 @@ class Intake:
             made = SessionRequest(
                 session_id=record.session_id, prompt=record.timeline[-1].prompt, seed=record.seed, num_steps=record.num_steps,
                 num_frames=record.num_frames, codec=record.codec, guidance=record.guidance, negative_prompt=record.negative_prompt,
+                strength=record.strength,
             )  # fmt: skip
             return Order(made, pipeline.config, lead_s, doorway, request.token, holder, point)
 

@@ -74,6 +74,7 @@ class VideoRequest:
         codec: of the frames; a file has its own.
         max_lead_seconds: how far frames may run ahead of playback; 0 means unpaced, in `Mode.STREAM`.
         later_prompts: what to show from so many seconds on, each until the next, ascending. A chunk has one prompt.
+        strength: for a session that restyles a source, in `Mode.LIVE`; see `model_core.types.Restyle`.
     """
 
     prompt: str
@@ -89,6 +90,7 @@ class VideoRequest:
     codec: Codec = DEFAULT_CODEC
     max_lead_seconds: float = 0.0
     later_prompts: tuple[tuple[float, str], ...] = ()
+    strength: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

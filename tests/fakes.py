@@ -11,7 +11,7 @@ import hashlib
 import heapq
 import math
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,7 @@ from model_core.pipeline import VideoPipeline
 from model_core.presets import millrace_64
 from model_core.reopen import ReopenPolicy
 from model_core.stages.interface import Denoiser
+from model_core.stages.sources import Dial, LocalSources, no_sources
 from model_core.types import (
     Codec,
     Conditioning,
@@ -32,6 +33,7 @@ from model_core.types import (
     Latents,
     Numerics,
     SessionContext,
+    SourceFootage,
     StageTiming,
     TextEmbedding,
 )
@@ -120,6 +122,11 @@ class FakeEncoder:
     async def condition(self, footage: Footage) -> Conditioning:
         return Conditioning(guides={"mean": np.array([footage.frames.mean()], np.float32)})
 
+    async def encode_source(self, footage: SourceFootage, numerics: str = "") -> Latents:
+        """Of the embedded model's shape, and other ones for other frames."""
+        digest = hashlib.sha256(f"{footage.chunk} ".encode() + footage.frames.tobytes()).digest()
+        return np.random.default_rng(int.from_bytes(digest)).standard_normal(millrace_64().latent_shape(footage.chunk), np.float32)
+
 
 class FakeDenoiser:
     """Latents out of a hash.
@@ -146,6 +153,7 @@ class FakeDenoiser:
         self._fail_after = list(fail_after)
         self._gate = gate
         self._error = error
+        self._dial: Dial = no_sources
         self._open = 0
         self._opened = 0
         self._chunks = 0
@@ -161,7 +169,9 @@ class FakeDenoiser:
         left = self._fail_after.pop(0) if self._fail_after else None
         suffix = list(context.suffix)
         index = context.next_chunk
-        try:
+        async with AsyncExitStack() as stack:
+            stack.callback(self._closed)
+            source = None if context.restyle is None else await stack.enter_async_context(self._dial(context.restyle.source))
             if self._error is not None:
                 error, self._error = self._error, None
                 raise error
@@ -172,20 +182,30 @@ class FakeDenoiser:
                 if self._gate is not None:
                     await self._gate.acquire()
                 await asyncio.sleep(self._delay_s)
-                latents = self._latents(context, index, suffix)
+                given = None if source is None else await source.latents(index)
+                if source is not None and given is None:
+                    return
+                latents = self._latents(context, index, suffix, given)
                 suffix = [*suffix, latents][-self._config.context_chunks :]
                 self._chunks += 1
                 yield LatentChunk(index, latents, (DENOISE_TIMING,))
                 index += 1
-        finally:
-            self._open -= 1
 
-    def _latents(self, context: SessionContext, index: int, suffix: list[Latents]) -> Latents:
+    def dial_with(self, dial: Dial) -> None:
+        """See `DialsSources`."""
+        self._dial = dial
+
+    def _closed(self) -> None:
+        self._open -= 1
+
+    def _latents(self, context: SessionContext, index: int, suffix: list[Latents], source: Latents | None) -> Latents:
         key = hashlib.sha256(f"{context.seed} {index} {context.num_steps} ".encode() + context.embedding.tokens.tobytes()).digest()
         if (away := context.guidance.away) is not None:
             key = hashlib.sha256(key + f"{context.guidance.scale} ".encode() + away.tokens.tobytes()).digest()
         for given in () if context.given is None else context.given.arrays():
             key = hashlib.sha256(key + given.tobytes()).digest()
+        if source is not None and context.restyle is not None:
+            key = hashlib.sha256(key + f"{context.restyle.strength} ".encode() + source.tobytes()).digest()
         for latents in suffix:
             key = hashlib.sha256(key + latents.tobytes()).digest()
         rng = np.random.default_rng(int.from_bytes(key))
@@ -256,7 +276,10 @@ class FakeStages:
         self.encoder = encoder or FakeEncoder()
         self.denoiser = denoiser or FakeDenoiser(self.config)
         self.decoder = FakeDecoder(self.config, self.denoiser)
-        self.pipeline = VideoPipeline(self.config, self.encoder, self.decoder, ReopenPolicy(attempts=attempts, backoff_s=0.0), keep_chunks)
+        sources = LocalSources()
+        self.denoiser.dial_with(sources.dial)
+        policy = ReopenPolicy(attempts=attempts, backoff_s=0.0)
+        self.pipeline = VideoPipeline(self.config, self.encoder, self.decoder, policy, keep_chunks, sources)
 
     @property
     def open_streams(self) -> int:

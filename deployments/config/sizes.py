@@ -42,6 +42,9 @@ def largest_messages(model: ModelConfig) -> tuple[Message, ...]:
     if model.media:
         told.append(Message(f"an upload of {model.media_frames} frames of {size}", model.media_frames * picture))
         told.append(Message(f"what is made of an upload for latents of {channels} channels", given_bytes(model)))
+    if model.restyles:
+        seen = frames + model.source_context
+        told.append(Message(f"{seen} frames of {size} of a source, which a chunk is made from", seen * picture))
     return tuple(Message(message.what, message.size_bytes + _WRAPPING) for message in told)
 
 

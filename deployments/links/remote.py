@@ -24,7 +24,17 @@ from deployments.links.link import CreditLine, LinkOffer
 from deployments.links.routing import Avoid
 from model_core.errors import ChunkFailed, HeadraceError, SessionBroken, StageDraining, StageUnavailable
 from model_core.tasks import cancel_and_wait
-from model_core.types import Conditioning, Footage, FrameChunk, LatentChunk, Numerics, SessionContext, TextEmbedding
+from model_core.types import (
+    Conditioning,
+    Footage,
+    FrameChunk,
+    LatentChunk,
+    Latents,
+    Numerics,
+    SessionContext,
+    SourceFootage,
+    TextEmbedding,
+)  # fmt: skip
 from observability.context import work
 
 T = TypeVar("T")
@@ -263,6 +273,10 @@ class RemoteTextEncoder(_RemoteStage):
     async def condition(self, footage: Footage) -> Conditioning:
         avoid = self._failed.lately()
         return cast("Conditioning", await self._call("condition", footage, work(), avoid, timeout_s=self._footage_timeout_s))
+
+    async def encode_source(self, footage: SourceFootage, numerics: str = "") -> Latents:
+        avoid = replace(self._failed.lately(), unlike=Numerics(text_encoder=numerics))
+        return cast("Latents", await self._call("encode_source", footage, work(), avoid))
 
 
 class RemoteDenoiser(_RemoteStage):

@@ -15,6 +15,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 from ray import serve
 from ray.serve.handle import DeploymentHandle
+from ray.util import get_node_ip_address
 
 from autoscaling.capacity.estimate import CapacityEstimator
 from autoscaling.capacity.profile import Capacity, DenoiseReplica
@@ -24,6 +25,7 @@ from deployments.config.application import AppConfig, FrontDoorSettings, Session
 from deployments.config.tuning import Tuned
 from deployments.links.remote import RemoteDecoder, RemoteDenoiser, RemoteTextEncoder
 from deployments.links.routing import Only
+from deployments.links.source import SourceServer
 from deployments.links.watching import OtherDoors, own_actor
 from deployments.replicas.books import books
 from deployments.replicas.http_door import http_doors
@@ -81,8 +83,7 @@ class FrontDoorReplica:
         idle = config.scale_to_zero
         encoder = RemoteTextEncoder(text_encoder, "text_encoder", *timeouts_s, config.footage_timeout_seconds)
         frames = RemoteDecoder(decoder, "decoder", *timeouts_s, may_be_idle=idle)
-        registry = CollectorRegistry()
-        metrics = Metrics(registry)
+        metrics = Metrics(CollectorRegistry())
 
         model, clock = config.preset(), MonotonicClock()
         await asyncio.to_thread(model_fingerprint, model)  # which reads weights that are not pinned, once a process
@@ -92,7 +93,8 @@ class FrontDoorReplica:
         keep_chunks = config.session_store.keep_chunks(model)
         tracing = config.tracing
         self._tracing = Tracing(span_exporter(tracing.exporter, tracing.file, tracing.endpoint), tracing.sample)
-        pipelines = {model.name: VideoPipeline(model, encoder, frames, config.reopen.policy(), keep_chunks)}
+        self._sources = await SourceServer.started(config.link_host or get_node_ip_address())
+        pipelines = {model.name: VideoPipeline(model, encoder, frames, config.reopen.policy(), keep_chunks, self._sources)}
         self._database = await database(config)
         self._identity = identity(config.identity, self._database, clock)
         self._books = books(config, self._database, metrics, clock)
@@ -198,6 +200,7 @@ class FrontDoorReplica:
         if self._database is not None:
             await self._database.close()
         await self._keeper.aclose()
+        await self._sources.aclose()
         if self._measuring is not None:
             await cancel_and_wait(self._measuring)
         await asyncio.to_thread(self._metrics.close)

@@ -30,14 +30,17 @@ from deployments.links.drain import watch_serve
 from deployments.links.link import LinkOffer, LinkServer, ReaderGone
 from deployments.links.remote import RemoteDenoiser
 from deployments.links.routing import Avoid, RoutingReport, may_shrink
+from deployments.links.source import dial
 from deployments.replicas.metrics_port import ReplicaMetrics, Target
 from deployments.replicas.process import process_statistics, yielding
 from model_core.config import EngineConfig, ModelConfig, RuntimeConfig
+from model_core.errors import FieldViolation, InvalidRequest
 from model_core.events import ReportsForwards
 from model_core.runtimes.environment import set_environment
 from model_core.stages.interface import Decoder, Denoiser, TextEncoder
+from model_core.stages.sources import DialsSources, SourceEncoder
 from model_core.statistics import DecoderStatistics, DenoiserStatistics, StageStatistics, TextEncoderStatistics
-from model_core.types import Conditioning, Footage, FrameChunk, LatentChunk, SessionContext, TextEmbedding
+from model_core.types import Conditioning, Footage, FrameChunk, LatentChunk, Latents, SessionContext, SourceFootage, TextEmbedding
 from observability.context import NOBODY, Work, work_for
 from observability.logs import set_up_logs
 from observability.metrics import DenoiserMetrics, StatisticsCollector
@@ -135,6 +138,8 @@ class _Shell:
         for stage in self._stages.values():
             if isinstance(stage, ReportsForwards):
                 stage.observe(DenoiserMetrics(registry).observe)
+            if isinstance(stage, DialsSources):
+                stage.dial_with(dial)
         self._metrics = ReplicaMetrics(registry, config.front_door.metrics_host)
 
     async def ping(self) -> None:
@@ -220,6 +225,12 @@ class _Encoding(_Shell):
     async def condition(self, footage: Footage, work: Work = NOBODY, _: Avoid | None = None) -> Conditioning:
         work_for(work)
         return await self._encoder.condition(footage)
+
+    async def encode_source(self, footage: SourceFootage, work: Work = NOBODY, _: Avoid | None = None) -> Latents:
+        work_for(work)
+        if not isinstance(self._encoder, SourceEncoder):
+            raise InvalidRequest((FieldViolation("strength", "must be unset: these stages restyle no video; got one"),))
+        return await self._encoder.encode_source(footage)
 
 
 class _Streaming(_Shell):

@@ -48,16 +48,18 @@ class Incoming:
             raise InvalidRequest((FieldViolation(field, "must be the first message; the call was closed without any"),))
         return message
 
-    async def next(self, kind: type[M], *, upload: bool) -> M | None:
-        """None at the end. A message with no room for an `upload` may be much smaller. Raises InvalidRequest."""
+    async def next(self, kind: type[M], *, upload: bool, source: bool = False) -> M | None:
+        """None at the end. A message with no room for an `upload` or a part of a `source` may be much smaller. Raises InvalidRequest."""
         data: object = await self._context.read()
         if not isinstance(data, bytes):
             return None  # grpc.aio.EOF
         most = self._limits.max_request_bytes if upload else self._limits.max_control_bytes
+        most += 2 * self._limits.max_source_bytes if source else 0
         if len(data) > most:
             uploads = self._limits.uploads
             taken = f"of which an image may take {uploads.max_image_bytes} and a video {uploads.max_video_bytes}"
-            why = taken if upload else "because it holds no image and no video"
+            framed = f"of which frames of a source may take {self._limits.max_source_bytes}"
+            why = taken if upload else framed if source else "because it holds no image and no video"
             raise InvalidRequest((FieldViolation(kind.DESCRIPTOR.name, f"must be at most {most} bytes, {why}; got {len(data)}"),))
         return self._parser.parse(kind, data)
 
@@ -69,7 +71,7 @@ class Incoming:
             await asyncio.sleep(_BETWEEN_LOOKS_S)
 
 
-async def next_control(incoming: Incoming) -> Control | None:
-    """See `service.controls.Controls`."""
-    message = await incoming.next(pb.LiveRequest, upload=False)
+async def next_control(incoming: Incoming, *, source: bool = False) -> Control | None:
+    """See `service.controls.Controls`. `source`: of a session that restyles one."""
+    message = await incoming.next(pb.LiveRequest, upload=False, source=source)
     return None if message is None else control(message)

@@ -85,7 +85,8 @@ class VideoService:
             incoming = self._incoming(context)
             first = incoming.first(pb.LiveRequest, "start", self.limits.start_timeout_seconds, upload=True)
             order, size = await self._orders.live(await first, call.principal.tenant)
-            await self._runner.run(order, self._replies(pb.LiveResponse, context, size).send, call, partial(next_control, incoming))
+            controls = partial(next_control, incoming, source=order.request.strength is not None)
+            await self._runner.run(order, self._replies(pb.LiveResponse, context, size).send, call, controls)
 
     async def watch(self, _: object, context: Context) -> None:
         async with self._edge.guard("Watch", context) as call:

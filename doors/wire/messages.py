@@ -18,7 +18,18 @@ from model_core.config import Media, ModelConfig
 from model_core.errors import FieldViolation, InvalidRequest
 from model_core.types import Codec, FrameChunk, StageTiming
 from model_core.uploads.upload import IMAGE_FORMATS, VIDEO_FORMATS, UploadLimits
-from service.events import Ended, EndReason, PromptApplied, PromptRefused, QualityChanged, QualityReason, Started, Usage
+from service.events import (
+    Ended,
+    EndReason,
+    PromptApplied,
+    PromptRefused,
+    QualityChanged,
+    QualityReason,
+    SourceDropped,
+    SourceTaken,
+    Started,
+    Usage,
+)  # fmt: skip
 
 M = TypeVar("M", bound=Message)
 
@@ -27,6 +38,12 @@ MAX_FIELDS = 4096
 
 CODECS = {Codec.RAW_RGB: pb.CODEC_RAW_RGB, Codec.JPEG: pb.CODEC_JPEG, Codec.FMP4_H264: pb.CODEC_FMP4_H264}
 QUALITY_REASONS = {QualityReason.LOAD: pb.QUALITY_REASON_LOAD, QualityReason.RECOVERED: pb.QUALITY_REASON_RECOVERED}
+DROP_REASONS = {
+    "late": pb.SOURCE_DROP_REASON_LATE,
+    "gap": pb.SOURCE_DROP_REASON_GAP,
+    "full": pb.SOURCE_DROP_REASON_FULL,
+    "ended": pb.SOURCE_DROP_REASON_ENDED,
+}
 END_REASONS = {
     EndReason.COMPLETED: pb.END_REASON_COMPLETED,
     EndReason.STOPPED: pb.END_REASON_STOPPED,
@@ -93,13 +110,15 @@ def started(event: Started) -> pb.Started:
         session_id=event.session_id, model=event.model, seed=event.seed, width=event.width, height=event.height, fps=event.fps,
         frames_per_chunk=event.frames_per_chunk, steps=event.steps, codec=CODECS[event.codec], codec_header=event.codec_header,
         resume_token=event.resume_token, degraded=event.degraded, watch_token=event.watch_token, next_frame=event.next_frame,
+        source=None if event.source is None else source_taken(event.source),
     )  # fmt: skip
 
 
 def usage(event: Usage) -> pb.UsageTick:
     return pb.UsageTick(
         frames_sent=event.frames, video_seconds=event.video_s, denoise_seconds=event.denoise_s, decode_seconds=event.decode_s,
-        frames_superseded=event.superseded, pixels=event.pixels, steps=event.steps,
+        frames_superseded=event.superseded, pixels=event.pixels, steps=event.steps, source_frames=event.source_frames,
+        source_dropped=event.source_dropped, source_delay_seconds=event.source_delay_s,
     )  # fmt: skip
 
 
@@ -125,6 +144,17 @@ def prompt_ack(event: PromptApplied) -> pb.PromptAck:
 
 def quality_change(event: QualityChanged) -> pb.QualityChange:
     return pb.QualityChange(steps=event.steps, first_frame=event.first_frame, reason=QUALITY_REASONS[event.reason])
+
+
+def source_taken(event: SourceTaken) -> pb.SourceTaken:
+    return pb.SourceTaken(next_frame=event.next_frame, until_frame=event.until_frame)
+
+
+def source_dropped(event: SourceDropped) -> pb.SourceDropped:
+    dropped = event.dropped
+    return pb.SourceDropped(
+        first_frame=dropped.first_frame, frames=dropped.frames, reason=DROP_REASONS[dropped.reason], next_frame=event.next_frame
+    )
 
 
 def prompt_refused(event: PromptRefused) -> pb.PromptRefused:

@@ -21,6 +21,8 @@ from service.events import (
     Resumed,
     Shown,
     Skipped,
+    SourceDropped,
+    SourceTaken,
     Started,
     Usage,
 )  # fmt: skip
@@ -53,6 +55,8 @@ MESSAGES: dict[type, tuple[str, Callable[[Any], Message]]] = {
     Paused: ("paused", lambda event: pb.Paused(next_frame=event.next_frame)),
     Resumed: ("resumed", lambda event: pb.Resumed(next_frame=event.next_frame)),
     Skipped: ("skipped", lambda event: pb.Skipped(frames=event.frames, next_frame=event.next_frame)),
+    SourceTaken: ("source_taken", messages.source_taken),
+    SourceDropped: ("source_dropped", messages.source_dropped),
     Usage: ("usage", messages.usage),
     Ended: ("ended", messages.ended),
 }

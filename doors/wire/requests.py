@@ -15,7 +15,7 @@ from model_core.errors import FieldViolation, InvalidRequest
 from model_core.session import PromptApplied, StepsApplied
 from model_core.types import Codec
 from service.checks import Problems
-from service.controls import ChangePrompt, Control, Pause, Resume, Stop
+from service.controls import ChangePrompt, Control, EndSource, GiveSource, Pause, Resume, Stop
 from service.intake import Intake
 from service.orders import DEFAULT_CODEC, Doorway, Mode, Order, ResumeRequest, VideoRequest
 
@@ -86,6 +86,7 @@ def _request(spec: pb.VideoSpec, codec: Codec = DEFAULT_CODEC, max_lead_seconds:
         width=spec.width, height=spec.height, steps=spec.steps, guidance=spec.guidance if spec.HasField("guidance") else None,
         negative_prompt=spec.negative_prompt if spec.HasField("negative_prompt") else None,
         footage=None if kind is None else (kind, getattr(spec, kind)), codec=codec, max_lead_seconds=max_lead_seconds,
+        strength=spec.strength if spec.HasField("strength") else None,
     )  # fmt: skip
 
 
@@ -143,8 +144,25 @@ def control(message: pb.LiveRequest) -> Control:
             return Resume()
         case "stop":
             return Stop()
+        case "source_frames":
+            given = message.source_frames
+            return GiveSource(given.first_frame, _source_codec(given.codec), tuple(given.data))
+        case "source_end":
+            return EndSource()
         case "start":
             problem = FieldViolation("start", "must be sent exactly once, as the first message; got a second one")
         case _:
-            problem = FieldViolation("action", "must be one of prompt, pause, resume, stop; got an empty message")
+            problem = FieldViolation(
+                "action", "must be one of prompt, pause, resume, stop, source_frames, source_end; got an empty message"
+            )
     raise InvalidRequest((problem,))
+
+
+def _source_codec(number: int) -> Codec:
+    """Raises InvalidRequest: a source does not come so."""
+    if number == pb.CODEC_RAW_RGB:
+        return Codec.RAW_RGB
+    if number == pb.CODEC_JPEG:
+        return Codec.JPEG
+    names = f"{pb.Codec.Name(pb.CODEC_RAW_RGB)} ({pb.CODEC_RAW_RGB}) or {pb.Codec.Name(pb.CODEC_JPEG)} ({pb.CODEC_JPEG})"
+    raise InvalidRequest((FieldViolation("source_frames.codec", f"must be {names}; got {number}"),))

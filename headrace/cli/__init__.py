@@ -17,6 +17,7 @@ from headrace.cli import (
     live,
     models,
     quality,
+    restyle,
     serve,
     simulate,
     status,
@@ -42,6 +43,7 @@ app.command()(serve.serve)
 app.command()(generate.generate)
 app.command()(live.live)
 app.command()(watch.watch)
+app.command()(restyle.restyle)
 app.command()(demo.demo)
 app.command()(check.check)
 app.command("compile")(compile_command.compile_)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.cli import console, secure, source
+from headrace.cli import console, restyled, secure, source
 from headrace.cli.console import bad_input, note
 from headrace.cli.recording import SCALE_HELP, Recording, check_out, default_scale
 from headrace.playout import PlayoutClock
@@ -23,6 +23,7 @@ from headrace.playout import PlayoutClock
 if TYPE_CHECKING:
     from headrace.client import HeadraceClient
 
+_SOURCE_HELP = "a video to restyle, as long as it is. `headrace restyle` does it with a server."
 _SECONDS_HELP = "Length of the video. [default: 5, or what the model makes if that is less]"
 
 
@@ -70,6 +71,8 @@ def generate(
     seed: Annotated[int | None, typer.Option(help="Same seed, same frames. Drawn at random when not given.", show_default=False)] = None,
     image: Annotated[Path | None, typer.Option(help=source.IMAGE_HELP, show_default=False)] = None,
     video: Annotated[Path | None, typer.Option(help=source.VIDEO_HELP, show_default=False)] = None,
+    source_file: Annotated[Path | None, typer.Option("--source", help=f"With --local: {_SOURCE_HELP}", show_default=False)] = None,
+    strength: Annotated[float | None, typer.Option(help=restyled.STRENGTH_HELP, show_default=False)] = None,
     out: Annotated[Path | None, typer.Option(help="Write .mp4, .gif, or .npy (raw frames).", show_default=False)] = None,
     scale: Annotated[int | None, typer.Option(help=SCALE_HELP, show_default=False)] = None,
     patience: Annotated[float | None, typer.Option(min=0.0, help=source.PATIENCE_HELP, show_default=False)] = None,
@@ -85,7 +88,10 @@ def generate(
     async def main() -> Summary:
         source.check_words_and_seed(prompt, negative_prompt, seed)
         security = secure.credentials(tls, ca, cert, cert_key)
-        wish = source.Wish(prompt, seconds, seed, source.read_footage(image, video), steps, guidance, negative_prompt)
+        wish = source.Wish(
+            prompt, seconds, seed, source.read_footage(image, video), steps, guidance, negative_prompt, source_file,
+            _strength(source_file, strength, local=local),
+        )  # fmt: skip
         check_out(out, wish.length(source.DEFAULT_SECONDS), scale)
         of = source.read_size(size)
         if not local and (model is not None or size is not None or frames):
@@ -119,6 +125,18 @@ def _check_no_server(address: str | None, *, secured: bool) -> None:
         raise bad_input("--local", f"cannot be given together with --address; got --address {address}")
     if secured:
         raise bad_input("--local", "cannot be given together with --tls, --ca and --cert: there is no server")
+
+
+def _strength(file: Path | None, strength: float | None, *, local: bool) -> float | None:
+    """Of a video that is restyled; None where none is. Raises Failure."""
+    if file is None:
+        if strength is not None:
+            raise bad_input("--strength", f"needs --source; got {strength:g}")
+        return None
+    if not local:
+        raise bad_input("--source", f"needs --local; `headrace restyle` does it with a server; got {str(file)!r}")
+    console.existing_file("--source", file)
+    return restyled.DEFAULT_STRENGTH if strength is None else strength
 
 
 async def _stream(

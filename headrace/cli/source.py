@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator
-from contextlib import aclosing, asynccontextmanager, closing
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -80,7 +80,10 @@ class Footage:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What is to be made. None leaves it to the model, `seconds` to `DEFAULT_SECONDS` or what the model makes if that is less."""
+    """What is to be made. None leaves it to the model, `seconds` to `DEFAULT_SECONDS` or what the model makes if that is less.
+
+    A video that is `restyled` says itself how long it is.
+    """
 
     prompt: str
     seconds: float | None = None
@@ -89,6 +92,8 @@ class Wish:
     steps: int | None = None
     guidance: float | None = None
     negative_prompt: str | None = None
+    restyled: Path | None = None
+    strength: float | None = None
 
     def length(self, longest_s: float) -> float:
         """Seconds of a video that may have `longest_s`."""
@@ -187,8 +192,11 @@ class LocalSource:
         self._local = local
 
     async def stream(self, wish: Wish) -> AsyncGenerator[SourceEvent, None]:
+        import asyncio
         import secrets
 
+        from headrace.cli import restyled as restyling
+        from model_core.tasks import cancel_and_wait
         from model_core.types import Codec, FrameChunk
         from model_core.uploads.decoders import UploadDecoders
         from service.checks import Catalogue, Limits, Validator
@@ -200,19 +208,30 @@ class LocalSource:
         # Judged as a server would judge it, so that the same words give the same frames, or the same error.
         validator = Validator(Catalogue({config.name: config}, config.name), Limits())
         longest = config.grid.max_frames
+        restyled = wish.restyled
+        length_s = wish.length(DEFAULT_SECONDS if longest is None else longest / config.fps)
         request = VideoRequest(
-            prompt=wish.prompt, seconds=wish.length(DEFAULT_SECONDS if longest is None else longest / config.fps), seed=wish.seed,
+            prompt=wish.prompt, seconds=length_s if restyled is None else wish.seconds or 0.0, seed=wish.seed,
             steps=wish.steps or 0, guidance=wish.guidance, negative_prompt=wish.negative_prompt, footage=wish.footage.content,
-            codec=Codec.RAW_RGB,
+            codec=Codec.RAW_RGB, strength=wish.strength,
         )  # fmt: skip
-        order = validator.order(request, Doorway(Mode.STREAM, "spec."), "local", secrets.randbits(63))
+        mode = Mode.STREAM if restyled is None else Mode.LIVE
+        order = validator.order(request, Doorway(mode, "spec."), "local", secrets.randbits(63))
         with closing(UploadDecoders()) as decoders:
             session = await open_session(pipeline, order, decoders)
         yield Opened(config.name, order.request.seed, config.width, config.height, config.fps, order.request.num_frames or 0)
-        async with aclosing(session.events()) as events:
+        async with AsyncExitStack() as stack:
+            feeding: asyncio.Task[None] | None = None
+            if restyled is not None and session.source is not None:
+                frames = restyling.frames("--source", restyled, config.width, config.height, config.fps)
+                feeding = asyncio.create_task(restyling.feed(session.source, frames))
+                stack.push_async_callback(cancel_and_wait, feeding)
+            events = await stack.enter_async_context(aclosing(session.events()))
             async for event in events:
                 if isinstance(event, FrameChunk):
                     yield RawFrames(event.first_frame, event.num_frames, b"".join(event.data))
+            if feeding is not None and feeding.done():
+                feeding.result()
 
 
 @asynccontextmanager

@@ -14,6 +14,14 @@ class Codec(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     CODEC_JPEG: _ClassVar[Codec]
     CODEC_FMP4_H264: _ClassVar[Codec]
 
+class SourceDropReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    SOURCE_DROP_REASON_UNSPECIFIED: _ClassVar[SourceDropReason]
+    SOURCE_DROP_REASON_LATE: _ClassVar[SourceDropReason]
+    SOURCE_DROP_REASON_GAP: _ClassVar[SourceDropReason]
+    SOURCE_DROP_REASON_FULL: _ClassVar[SourceDropReason]
+    SOURCE_DROP_REASON_ENDED: _ClassVar[SourceDropReason]
+
 class QualityReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     QUALITY_REASON_UNSPECIFIED: _ClassVar[QualityReason]
@@ -31,6 +39,11 @@ CODEC_UNSPECIFIED: Codec
 CODEC_RAW_RGB: Codec
 CODEC_JPEG: Codec
 CODEC_FMP4_H264: Codec
+SOURCE_DROP_REASON_UNSPECIFIED: SourceDropReason
+SOURCE_DROP_REASON_LATE: SourceDropReason
+SOURCE_DROP_REASON_GAP: SourceDropReason
+SOURCE_DROP_REASON_FULL: SourceDropReason
+SOURCE_DROP_REASON_ENDED: SourceDropReason
 QUALITY_REASON_UNSPECIFIED: QualityReason
 QUALITY_REASON_LOAD: QualityReason
 QUALITY_REASON_RECOVERED: QualityReason
@@ -41,7 +54,7 @@ END_REASON_SERVER_DRAINING: EndReason
 END_REASON_PAUSED: EndReason
 
 class VideoSpec(_message.Message):
-    __slots__ = ("model", "prompt", "seconds", "seed", "width", "height", "steps", "image", "video", "guidance", "negative_prompt")
+    __slots__ = ("model", "prompt", "seconds", "seed", "width", "height", "steps", "image", "video", "guidance", "negative_prompt", "strength")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     SECONDS_FIELD_NUMBER: _ClassVar[int]
@@ -53,6 +66,7 @@ class VideoSpec(_message.Message):
     VIDEO_FIELD_NUMBER: _ClassVar[int]
     GUIDANCE_FIELD_NUMBER: _ClassVar[int]
     NEGATIVE_PROMPT_FIELD_NUMBER: _ClassVar[int]
+    STRENGTH_FIELD_NUMBER: _ClassVar[int]
     model: str
     prompt: str
     seconds: float
@@ -64,7 +78,8 @@ class VideoSpec(_message.Message):
     video: bytes
     guidance: float
     negative_prompt: str
-    def __init__(self, model: _Optional[str] = ..., prompt: _Optional[str] = ..., seconds: _Optional[float] = ..., seed: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., steps: _Optional[int] = ..., image: _Optional[bytes] = ..., video: _Optional[bytes] = ..., guidance: _Optional[float] = ..., negative_prompt: _Optional[str] = ...) -> None: ...
+    strength: float
+    def __init__(self, model: _Optional[str] = ..., prompt: _Optional[str] = ..., seconds: _Optional[float] = ..., seed: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., steps: _Optional[int] = ..., image: _Optional[bytes] = ..., video: _Optional[bytes] = ..., guidance: _Optional[float] = ..., negative_prompt: _Optional[str] = ..., strength: _Optional[float] = ...) -> None: ...
 
 class GenerateRequest(_message.Message):
     __slots__ = ("spec", "max_message_bytes")
@@ -125,18 +140,22 @@ class StreamResponse(_message.Message):
     def __init__(self, started: _Optional[_Union[Started, _Mapping]] = ..., queue_position: _Optional[_Union[QueuePosition, _Mapping]] = ..., frames: _Optional[_Union[Frames, _Mapping]] = ..., ended: _Optional[_Union[Ended, _Mapping]] = ..., quality_change: _Optional[_Union[QualityChange, _Mapping]] = ...) -> None: ...
 
 class LiveRequest(_message.Message):
-    __slots__ = ("start", "prompt", "pause", "resume", "stop")
+    __slots__ = ("start", "prompt", "pause", "resume", "stop", "source_frames", "source_end")
     START_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     PAUSE_FIELD_NUMBER: _ClassVar[int]
     RESUME_FIELD_NUMBER: _ClassVar[int]
     STOP_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FRAMES_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_END_FIELD_NUMBER: _ClassVar[int]
     start: LiveStart
     prompt: PromptChange
     pause: Pause
     resume: Resume
     stop: Stop
-    def __init__(self, start: _Optional[_Union[LiveStart, _Mapping]] = ..., prompt: _Optional[_Union[PromptChange, _Mapping]] = ..., pause: _Optional[_Union[Pause, _Mapping]] = ..., resume: _Optional[_Union[Resume, _Mapping]] = ..., stop: _Optional[_Union[Stop, _Mapping]] = ...) -> None: ...
+    source_frames: SourceFrames
+    source_end: SourceEnd
+    def __init__(self, start: _Optional[_Union[LiveStart, _Mapping]] = ..., prompt: _Optional[_Union[PromptChange, _Mapping]] = ..., pause: _Optional[_Union[Pause, _Mapping]] = ..., resume: _Optional[_Union[Resume, _Mapping]] = ..., stop: _Optional[_Union[Stop, _Mapping]] = ..., source_frames: _Optional[_Union[SourceFrames, _Mapping]] = ..., source_end: _Optional[_Union[SourceEnd, _Mapping]] = ...) -> None: ...
 
 class LiveStart(_message.Message):
     __slots__ = ("spec", "codec", "max_lead_seconds", "resume", "max_message_bytes")
@@ -174,8 +193,42 @@ class Stop(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class SourceFrames(_message.Message):
+    __slots__ = ("first_frame", "codec", "data")
+    FIRST_FRAME_FIELD_NUMBER: _ClassVar[int]
+    CODEC_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    first_frame: int
+    codec: Codec
+    data: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, first_frame: _Optional[int] = ..., codec: _Optional[_Union[Codec, str]] = ..., data: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class SourceEnd(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class SourceTaken(_message.Message):
+    __slots__ = ("next_frame", "until_frame")
+    NEXT_FRAME_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_FRAME_FIELD_NUMBER: _ClassVar[int]
+    next_frame: int
+    until_frame: int
+    def __init__(self, next_frame: _Optional[int] = ..., until_frame: _Optional[int] = ...) -> None: ...
+
+class SourceDropped(_message.Message):
+    __slots__ = ("first_frame", "frames", "reason", "next_frame")
+    FIRST_FRAME_FIELD_NUMBER: _ClassVar[int]
+    FRAMES_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    NEXT_FRAME_FIELD_NUMBER: _ClassVar[int]
+    first_frame: int
+    frames: int
+    reason: SourceDropReason
+    next_frame: int
+    def __init__(self, first_frame: _Optional[int] = ..., frames: _Optional[int] = ..., reason: _Optional[_Union[SourceDropReason, str]] = ..., next_frame: _Optional[int] = ...) -> None: ...
+
 class LiveResponse(_message.Message):
-    __slots__ = ("started", "queue_position", "prompt_ack", "frames", "usage", "paused", "resumed", "ended", "prompt_refused", "quality_change")
+    __slots__ = ("started", "queue_position", "prompt_ack", "frames", "usage", "paused", "resumed", "ended", "prompt_refused", "quality_change", "source_taken", "source_dropped")
     STARTED_FIELD_NUMBER: _ClassVar[int]
     QUEUE_POSITION_FIELD_NUMBER: _ClassVar[int]
     PROMPT_ACK_FIELD_NUMBER: _ClassVar[int]
@@ -186,6 +239,8 @@ class LiveResponse(_message.Message):
     ENDED_FIELD_NUMBER: _ClassVar[int]
     PROMPT_REFUSED_FIELD_NUMBER: _ClassVar[int]
     QUALITY_CHANGE_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_TAKEN_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_DROPPED_FIELD_NUMBER: _ClassVar[int]
     started: Started
     queue_position: QueuePosition
     prompt_ack: PromptAck
@@ -196,7 +251,9 @@ class LiveResponse(_message.Message):
     ended: Ended
     prompt_refused: PromptRefused
     quality_change: QualityChange
-    def __init__(self, started: _Optional[_Union[Started, _Mapping]] = ..., queue_position: _Optional[_Union[QueuePosition, _Mapping]] = ..., prompt_ack: _Optional[_Union[PromptAck, _Mapping]] = ..., frames: _Optional[_Union[Frames, _Mapping]] = ..., usage: _Optional[_Union[UsageTick, _Mapping]] = ..., paused: _Optional[_Union[Paused, _Mapping]] = ..., resumed: _Optional[_Union[Resumed, _Mapping]] = ..., ended: _Optional[_Union[Ended, _Mapping]] = ..., prompt_refused: _Optional[_Union[PromptRefused, _Mapping]] = ..., quality_change: _Optional[_Union[QualityChange, _Mapping]] = ...) -> None: ...
+    source_taken: SourceTaken
+    source_dropped: SourceDropped
+    def __init__(self, started: _Optional[_Union[Started, _Mapping]] = ..., queue_position: _Optional[_Union[QueuePosition, _Mapping]] = ..., prompt_ack: _Optional[_Union[PromptAck, _Mapping]] = ..., frames: _Optional[_Union[Frames, _Mapping]] = ..., usage: _Optional[_Union[UsageTick, _Mapping]] = ..., paused: _Optional[_Union[Paused, _Mapping]] = ..., resumed: _Optional[_Union[Resumed, _Mapping]] = ..., ended: _Optional[_Union[Ended, _Mapping]] = ..., prompt_refused: _Optional[_Union[PromptRefused, _Mapping]] = ..., quality_change: _Optional[_Union[QualityChange, _Mapping]] = ..., source_taken: _Optional[_Union[SourceTaken, _Mapping]] = ..., source_dropped: _Optional[_Union[SourceDropped, _Mapping]] = ...) -> None: ...
 
 class WatchRequest(_message.Message):
     __slots__ = ("token", "max_message_bytes")
@@ -235,7 +292,7 @@ class Skipped(_message.Message):
     def __init__(self, frames: _Optional[int] = ..., next_frame: _Optional[int] = ...) -> None: ...
 
 class Started(_message.Message):
-    __slots__ = ("session_id", "model", "seed", "width", "height", "fps", "frames_per_chunk", "steps", "codec", "codec_header", "resume_token", "watch_token", "next_frame", "degraded")
+    __slots__ = ("session_id", "model", "seed", "width", "height", "fps", "frames_per_chunk", "steps", "codec", "codec_header", "resume_token", "watch_token", "next_frame", "degraded", "source")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
@@ -250,6 +307,7 @@ class Started(_message.Message):
     WATCH_TOKEN_FIELD_NUMBER: _ClassVar[int]
     NEXT_FRAME_FIELD_NUMBER: _ClassVar[int]
     DEGRADED_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     model: str
     seed: int
@@ -264,7 +322,8 @@ class Started(_message.Message):
     watch_token: str
     next_frame: int
     degraded: bool
-    def __init__(self, session_id: _Optional[str] = ..., model: _Optional[str] = ..., seed: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., fps: _Optional[int] = ..., frames_per_chunk: _Optional[int] = ..., steps: _Optional[int] = ..., codec: _Optional[_Union[Codec, str]] = ..., codec_header: _Optional[bytes] = ..., resume_token: _Optional[str] = ..., watch_token: _Optional[str] = ..., next_frame: _Optional[int] = ..., degraded: _Optional[bool] = ...) -> None: ...
+    source: SourceTaken
+    def __init__(self, session_id: _Optional[str] = ..., model: _Optional[str] = ..., seed: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., fps: _Optional[int] = ..., frames_per_chunk: _Optional[int] = ..., steps: _Optional[int] = ..., codec: _Optional[_Union[Codec, str]] = ..., codec_header: _Optional[bytes] = ..., resume_token: _Optional[str] = ..., watch_token: _Optional[str] = ..., next_frame: _Optional[int] = ..., degraded: _Optional[bool] = ..., source: _Optional[_Union[SourceTaken, _Mapping]] = ...) -> None: ...
 
 class QualityChange(_message.Message):
     __slots__ = ("steps", "first_frame", "reason")
@@ -341,7 +400,7 @@ class Violation(_message.Message):
     def __init__(self, field: _Optional[str] = ..., description: _Optional[str] = ...) -> None: ...
 
 class UsageTick(_message.Message):
-    __slots__ = ("frames_sent", "video_seconds", "denoise_seconds", "decode_seconds", "frames_superseded", "pixels", "steps")
+    __slots__ = ("frames_sent", "video_seconds", "denoise_seconds", "decode_seconds", "frames_superseded", "pixels", "steps", "source_frames", "source_dropped", "source_delay_seconds")
     FRAMES_SENT_FIELD_NUMBER: _ClassVar[int]
     VIDEO_SECONDS_FIELD_NUMBER: _ClassVar[int]
     DENOISE_SECONDS_FIELD_NUMBER: _ClassVar[int]
@@ -349,6 +408,9 @@ class UsageTick(_message.Message):
     FRAMES_SUPERSEDED_FIELD_NUMBER: _ClassVar[int]
     PIXELS_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FRAMES_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_DROPPED_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_DELAY_SECONDS_FIELD_NUMBER: _ClassVar[int]
     frames_sent: int
     video_seconds: float
     denoise_seconds: float
@@ -356,7 +418,10 @@ class UsageTick(_message.Message):
     frames_superseded: int
     pixels: int
     steps: int
-    def __init__(self, frames_sent: _Optional[int] = ..., video_seconds: _Optional[float] = ..., denoise_seconds: _Optional[float] = ..., decode_seconds: _Optional[float] = ..., frames_superseded: _Optional[int] = ..., pixels: _Optional[int] = ..., steps: _Optional[int] = ...) -> None: ...
+    source_frames: int
+    source_dropped: int
+    source_delay_seconds: float
+    def __init__(self, frames_sent: _Optional[int] = ..., video_seconds: _Optional[float] = ..., denoise_seconds: _Optional[float] = ..., decode_seconds: _Optional[float] = ..., frames_superseded: _Optional[int] = ..., pixels: _Optional[int] = ..., steps: _Optional[int] = ..., source_frames: _Optional[int] = ..., source_dropped: _Optional[int] = ..., source_delay_seconds: _Optional[float] = ...) -> None: ...
 
 class Paused(_message.Message):
     __slots__ = ("next_frame",)
@@ -389,7 +454,7 @@ class ListModelsResponse(_message.Message):
     def __init__(self, models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "description", "fps", "sizes", "default_steps", "max_steps", "max_prompt_bytes", "max_generate_seconds", "max_stream_seconds", "frames_per_chunk", "codecs", "default_model", "image", "video", "min_steps", "max_prompt_tokens", "default_guidance", "max_guidance", "default_negative_prompt")
+    __slots__ = ("name", "description", "fps", "sizes", "default_steps", "max_steps", "max_prompt_bytes", "max_generate_seconds", "max_stream_seconds", "frames_per_chunk", "codecs", "default_model", "image", "video", "min_steps", "max_prompt_tokens", "default_guidance", "max_guidance", "default_negative_prompt", "restyles", "max_source_bytes")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     FPS_FIELD_NUMBER: _ClassVar[int]
@@ -409,6 +474,8 @@ class Model(_message.Message):
     DEFAULT_GUIDANCE_FIELD_NUMBER: _ClassVar[int]
     MAX_GUIDANCE_FIELD_NUMBER: _ClassVar[int]
     DEFAULT_NEGATIVE_PROMPT_FIELD_NUMBER: _ClassVar[int]
+    RESTYLES_FIELD_NUMBER: _ClassVar[int]
+    MAX_SOURCE_BYTES_FIELD_NUMBER: _ClassVar[int]
     name: str
     description: str
     fps: int
@@ -428,7 +495,9 @@ class Model(_message.Message):
     default_guidance: float
     max_guidance: float
     default_negative_prompt: str
-    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., fps: _Optional[int] = ..., sizes: _Optional[_Iterable[_Union[Size, _Mapping]]] = ..., default_steps: _Optional[int] = ..., max_steps: _Optional[int] = ..., max_prompt_bytes: _Optional[int] = ..., max_generate_seconds: _Optional[float] = ..., max_stream_seconds: _Optional[float] = ..., frames_per_chunk: _Optional[int] = ..., codecs: _Optional[_Iterable[_Union[Codec, str]]] = ..., default_model: _Optional[bool] = ..., image: _Optional[_Union[FootageInput, _Mapping]] = ..., video: _Optional[_Union[FootageInput, _Mapping]] = ..., min_steps: _Optional[int] = ..., max_prompt_tokens: _Optional[int] = ..., default_guidance: _Optional[float] = ..., max_guidance: _Optional[float] = ..., default_negative_prompt: _Optional[str] = ...) -> None: ...
+    restyles: bool
+    max_source_bytes: int
+    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., fps: _Optional[int] = ..., sizes: _Optional[_Iterable[_Union[Size, _Mapping]]] = ..., default_steps: _Optional[int] = ..., max_steps: _Optional[int] = ..., max_prompt_bytes: _Optional[int] = ..., max_generate_seconds: _Optional[float] = ..., max_stream_seconds: _Optional[float] = ..., frames_per_chunk: _Optional[int] = ..., codecs: _Optional[_Iterable[_Union[Codec, str]]] = ..., default_model: _Optional[bool] = ..., image: _Optional[_Union[FootageInput, _Mapping]] = ..., video: _Optional[_Union[FootageInput, _Mapping]] = ..., min_steps: _Optional[int] = ..., max_prompt_tokens: _Optional[int] = ..., default_guidance: _Optional[float] = ..., max_guidance: _Optional[float] = ..., default_negative_prompt: _Optional[str] = ..., restyles: _Optional[bool] = ..., max_source_bytes: _Optional[int] = ...) -> None: ...
 
 class FootageInput(_message.Message):
     __slots__ = ("required", "max_bytes", "max_pixels", "formats", "min_frames", "max_frames")

@@ -7,10 +7,13 @@ The time shift is that of Esser et al., arXiv 2403.03206, eq. 23.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 _MASK64 = (1 << 64) - 1
+_ROUNDING = 1e-6  # times of a schedule are in float32
 
 
 def timesteps(num_steps: int, shift: float) -> tuple[float, ...]:
@@ -19,9 +22,20 @@ def timesteps(num_steps: int, shift: float) -> tuple[float, ...]:
     return tuple(shift * u / (1 + (shift - 1) * u) for u in uniform)
 
 
+def first_step(times: Sequence[float], strength: float) -> int:
+    """The step that a source of `strength` begins at: the first whose time is not above it, or the last. `times` `[S + 1]` fall to 0."""
+    last = len(times) - 2
+    return next((step for step in range(last) if times[step] <= strength + _ROUNDING), last)
+
+
 def add_noise(clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
     """`clean`, `noise` `[B, C, F, H, W]`, `t` `[B]`."""
     t = t[:, None, None, None, None]
+    return (1 - t) * clean + t * noise
+
+
+def mixed(clean: Tensor, noise: Tensor, t: float) -> Tensor:
+    """One chunk at time `t`, of tensors of any one shape."""
     return (1 - t) * clean + t * noise
 
 

@@ -25,12 +25,12 @@ import torch
 
 from model_core.buckets import bucket_for
 from model_core.config import EngineConfig, ModelConfig
-from model_core.engine.session import EngineSession
+from model_core.engine.session import EngineSession, SourceQueue
 from model_core.engine.slots import Slots
 from model_core.engine.step_scheduler import StepCosts, schedule
 from model_core.errors import DeviceBroken
 from model_core.events import Forward, Observer
-from model_core.families.interface import Leg, Sampler
+from model_core.families.interface import Leg, RestylingSampler, Sampler
 from model_core.probe import Probe
 from model_core.statistics import ForwardProfile
 from model_core.types import Guidance, LatentChunk, Latents, SessionContext
@@ -72,6 +72,7 @@ class Engine:
     def __init__(self, sampler: Sampler, config: ModelConfig, engine: EngineConfig, clock: Callable[[], float] = time.perf_counter) -> None:
         self.config, self.engine = config, engine
         self._sampler = sampler
+        self._restyler = sampler if isinstance(sampler, RestylingSampler) else None
         self._clock = clock
         self._slots = Slots(engine.slots)
         self._sessions: dict[int, EngineSession] = {}
@@ -96,6 +97,7 @@ class Engine:
         Raises:
             DeviceBroken: the device is at fault.
         """
+        self._begin_fed(fail)
         views = [session.view(self._sampler.group(session.leg)) for session in self._sessions.values() if not session.finished]
         slots = schedule(views, self.costs(), self.engine.max_lead_chunks, self.engine.comfort_s, self._clock())
         if not slots:
@@ -112,8 +114,8 @@ class Engine:
         self._commit([row for row in done if not row.finished], fail)
         return True
 
-    def open(self, context: SessionContext, waiting_since: float | None = None) -> EngineSession:
-        """Take a slot and rebuild the cache from `context.suffix`; ask `free_slots` first.
+    def open(self, context: SessionContext, waiting_since: float | None = None, source: SourceQueue | None = None) -> EngineSession:
+        """Take a slot and rebuild the cache from `context.suffix`; ask `free_slots` first. `source`: of a session that restyles one.
 
         Its deadlines and its first chunk's queue time count from `waiting_since`, and what is done here belongs to its service time.
 
@@ -128,11 +130,11 @@ class Engine:
                 end = context.end_chunk(self.config.grid)
                 session = EngineSession(
                     context, slot, self._sampler.open(context), self.config.forwards(context.num_steps), end,
-                    opened_at=since, chunk_s=self.config.chunk_seconds, patience_s=self.engine.job_patience_s,
+                    opened_at=since, chunk_s=self.config.chunk_seconds, patience_s=self.engine.job_patience_s, source=source,
                 )  # fmt: skip
                 session.start_chunk(context.next_chunk, since)
                 session.charge(self._clock() - asked, 1)
-                self._sampler.start(session.leg, context.next_chunk)
+                self._begin(session)
             except BaseException as error:
                 self._slots.release(slot)
                 if isinstance(error, Exception):
@@ -223,6 +225,30 @@ class Engine:
             self._sampler.commit([session.leg] * rows)
         return stepped - started, self._clock() - stepped
 
+    def _begin(self, session: EngineSession) -> None:
+        """Begin its current chunk, if what that begins as is here."""
+        if session.source is None:
+            self._sampler.start(session.leg, session.chunk_index)
+        elif self._restyler is None or not session.fed:
+            return
+        else:
+            latents = session.source.chunks.pop(session.chunk_index)
+            skipped = self._restyler.start_from(session.leg, session.chunk_index, latents, session.source.strength)
+            session.forwards = self.config.forwards(session.context.num_steps) - skipped
+        session.begun = True
+
+    def _begin_fed(self, fail: Fail) -> None:
+        """Begin the chunks whose source has come meanwhile."""
+        now = self._clock()
+        for row in [session for session in self._sessions.values() if session.fed]:
+            try:
+                with torch.inference_mode():
+                    self._begin(row)
+            except Exception as error:  # noqa: BLE001 - as in `_finish_chunk`
+                self._broke({row: error}, error, fail)
+            else:
+                row.waited_for_source(now)
+
     def _finish_chunk(self, row: EngineSession, emit: Emit, fail: Fail) -> bool:
         """Hand out the chunk of a row, if it may be shown. Returns whether it was."""
         now = self._clock()
@@ -246,12 +272,11 @@ class Engine:
         started = self._clock()
         for row in self._together("commit", self._sampler.commit, rows, fail):
             try:
+                row.start_chunk(row.chunk_index, started)
                 with torch.inference_mode():
-                    self._sampler.start(row.leg, row.chunk_index)
+                    self._begin(row)
             except Exception as error:  # noqa: BLE001 - as in `_finish_chunk`
                 self._broke({row: error}, error, fail)
-            else:
-                row.start_chunk(row.chunk_index, started)
 
     def _together(self, work: Work, shared: Shared, rows: Sequence[EngineSession], fail: Fail) -> list[EngineSession]:
         """Run `shared` for all rows at once; if it raises, for each row alone. Returns the rows for which it was done."""

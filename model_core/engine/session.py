@@ -12,7 +12,7 @@ from model_core.config import ModelConfig
 from model_core.engine.step_scheduler import RowView
 from model_core.errors import FieldViolation, InvalidRequest
 from model_core.families.interface import Leg, Sampler
-from model_core.types import LatentChunk, SessionContext, StageTiming
+from model_core.types import LatentChunk, Latents, SessionContext, StageTiming
 
 
 def check(config: ModelConfig, sampler: Sampler, context: SessionContext) -> None:
@@ -28,6 +28,7 @@ def check(config: ModelConfig, sampler: Sampler, context: SessionContext) -> Non
     given = context.given
     head = None if given is None or given.head is None else given.head.shape
     fitting_head = None if given is None or head is None else _head_shape(config, given.chunks(config.grid))
+    strength = 1.0 if context.restyle is None else context.restyle.strength
     sink = [latents.shape for latents in context.sink]
     sinks = [config.latent_shape(i) for i in range(min(config.sink_chunks, max(0, first)))]
     rules: tuple[tuple[str, bool, str, object], ...] = (
@@ -38,6 +39,8 @@ def check(config: ModelConfig, sampler: Sampler, context: SessionContext) -> Non
         ("given.head", head == fitting_head, f"latents of whole chunks, {fitting_head}", head),
         ("given", given is None or all(np.isfinite(array).all() for array in given.arrays()), "finite", "NaN or infinity"),
         ("suffix", all(np.isfinite(latents).all() for latents in context.suffix), "finite", "NaN or infinity"),
+        ("restyle", context.restyle is None or config.restyles, f"unset for model {config.name}", "one"),
+        ("restyle.strength", 0 < strength <= 1, "above 0 and at most 1", strength),
         ("sink", sink == sinks, f"latents of shapes {sinks}", sink),
         ("sink", all(np.isfinite(latents).all() for latents in context.sink), "finite", "NaN or infinity"),
     )
@@ -70,6 +73,21 @@ def given_chunks(context: SessionContext, config: ModelConfig) -> Iterator[tuple
 
 
 @dataclass(slots=True, eq=False)
+class SourceQueue:
+    """What has come of the source of a restyled session and is not begun. Who feeds it bounds it, on the engine's thread.
+
+    Attributes:
+        strength: see `Restyle`.
+        chunks: latents by chunk.
+        end: one past the source's last chunk, once that is known.
+    """
+
+    strength: float
+    chunks: dict[int, Latents] = field(default_factory=dict)
+    end: int | None = None
+
+
+@dataclass(slots=True, eq=False)
 class EngineSession:
     """Mutable state of one open leg; the engine's thread owns it.
 
@@ -86,6 +104,8 @@ class EngineSession:
         excused_s: how much its reader has put off by taking nothing.
         patience_s: the deadline of a job's chunk is so much later than it could have been started.
         last_turn: see `RowView`.
+        source: of a session that restyles one.
+        begun: whether the current chunk has what it begins as; a restyled one waits for its source.
         service_s, device_s: see `StageTiming`.
         steps_at: when each step of the current chunk was done.
     """
@@ -107,16 +127,29 @@ class EngineSession:
     service_s: float = 0.0
     device_s: float = 0.0
     steps_at: list[float] = field(default_factory=list)
+    source: SourceQueue | None = None
+    begun: bool = False
 
     @property
     def finished(self) -> bool:
-        return self.end_chunk is not None and self.chunk_index >= self.end_chunk
+        return self._is_past(self.end_chunk) or (self.source is not None and self._is_past(self.source.end))
+
+    def _is_past(self, end: int | None) -> bool:
+        return end is not None and self.chunk_index >= end
+
+    def ends_after(self, chunk: int) -> bool:
+        """No chunk comes after `chunk`, as far as is known."""
+        return chunk + 1 in (self.end_chunk, None if self.source is None else self.source.end)
+
+    @property
+    def fed(self) -> bool:
+        """The source of the current chunk has come, and the chunk has not begun."""
+        return self.source is not None and not self.begun and self.chunk_index in self.source.chunks
 
     def view(self, group: Hashable = None) -> RowView:
         """What the step scheduler may know."""
-        return RowView(
-            self.slot, self.due, self.forwards - self.step_index, self.waiting_chunks, self.last_turn, self.finished, group
-        )  # fmt: skip
+        idle = self.finished or not self.begun
+        return RowView(self.slot, self.due, self.forwards - self.step_index, self.waiting_chunks, self.last_turn, idle, group)
 
     @property
     def due(self) -> float:
@@ -136,6 +169,12 @@ class EngineSession:
                 self.excused_s += max(0.0, now + (max_lead_chunks - 1) * self.chunk_s - self.due)
         self.waiting_chunks -= 1
 
+    def waited_for_source(self, now: float) -> None:
+        """Its current chunk can be worked on from `now` on. It is due no earlier than if the source had come in time."""
+        self.ready_since = now
+        if self.context.due_s is not None:
+            self.excused_s += max(0.0, now + self.chunk_s - self.due)
+
     def charge(self, seconds: float, rows: int) -> None:
         """Account for a forward shared by `rows` sessions."""
         self.service_s += seconds
@@ -149,6 +188,6 @@ class EngineSession:
 
     def start_chunk(self, index: int, now: float) -> None:
         """Begin at its first step."""
-        self.chunk_index, self.step_index = index, 0
+        self.chunk_index, self.step_index, self.begun = index, 0, False
         self.ready_since, self.service_s, self.device_s = now, 0.0, 0.0
         self.steps_at = []

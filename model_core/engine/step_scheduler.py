@@ -22,7 +22,7 @@ class RowView:
         remaining_steps: denoise steps left on that chunk.
         waiting_chunks: finished chunks that its reader has not taken.
         last_turn: number of its last row in a forward, counted over all rows, so that no two are equal; -1 before the first.
-        finished: it has no chunk left to make.
+        finished: it has no chunk to make: none is left, or the source of its next one has not come.
         group: rows of other groups need another graph, or other shapes.
     """
 

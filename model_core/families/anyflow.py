@@ -24,23 +24,28 @@ from torch import Tensor
 from model_core.config import ChunkGrid, EngineConfig, ModelConfig
 from model_core.families.causal_wan import draw, key_values, step_of
 from model_core.families.described import CheckpointConfig
-from model_core.families.interface import Conditioner, Sampler
+from model_core.families.interface import Conditioner, Sampler, VideoEncoder
 from model_core.families.loading import load_module, load_noise_schedule
 from model_core.families.streaming import StreamLeg, StreamSampler, joined, modulation, row_of, texts
 from model_core.families.wan import embedder, graphs_beside, painter
+from model_core.families.wan_source import load_video_encoder
 from model_core.graphs import DENOISER, Bucket, GraphSpec, Inputs
 from model_core.nn.causal_dit import MASKED, KeyValue, Modulation
 from model_core.nn.wan import FlowMapFAR, Rotary, rotary
 from model_core.nn.window import filled, side_by_side
 from model_core.types import Conditioning
 
-__all__ = ["AnyFlowConditioner", "AnyFlowSampler", "conditioner", "embedder", "graphs", "painter", "sampler"]
+__all__ = ["AnyFlowConditioner", "AnyFlowSampler", "conditioner", "embedder", "graphs", "painter", "sampler", "video_encoder"]
 
 
 def conditioner(config: ModelConfig) -> Conditioner:
     own = _own(config)
     vae = load_module(own.checkpoint, "vae", AutoencoderKLWan)
     return AnyFlowConditioner(AnyFlowFARPipeline(None, None, None, vae, None), own)
+
+
+def video_encoder(config: ModelConfig) -> VideoEncoder:
+    return load_video_encoder(_own(config))
 
 
 def sampler(config: ModelConfig, engine: EngineConfig) -> Sampler:

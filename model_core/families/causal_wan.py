@@ -22,16 +22,21 @@ from model_core.config import EngineConfig, ModelConfig
 from model_core.diffusion.flow_match import chunk_noise, timesteps
 from model_core.families.causal_settings import NOISE
 from model_core.families.described import CheckpointConfig
-from model_core.families.interface import Sampler
+from model_core.families.interface import Sampler, VideoEncoder
 from model_core.families.streaming import StreamLeg, StreamSampler, joined, modulation, row_of, texts
 from model_core.families.wan import embedder, graphs_beside, painter
 from model_core.families.wan_keys import load_transformer
+from model_core.families.wan_source import load_video_encoder
 from model_core.graphs import DENOISER, Bucket, GraphSpec, Inputs
 from model_core.nn.causal_dit import MASKED, KeyValue, Modulation
 from model_core.nn.wan import CausalWan, Rotary, rotary
 from model_core.nn.window import ChunkKeyValues, filled, gather
 
-__all__ = ["CausalWanSampler", "embedder", "graphs", "painter", "sampler"]
+__all__ = ["CausalWanSampler", "embedder", "graphs", "painter", "sampler", "video_encoder"]
+
+
+def video_encoder(config: ModelConfig) -> VideoEncoder:
+    return load_video_encoder(_own(config))
 
 
 def sampler(config: ModelConfig, engine: EngineConfig) -> Sampler:

@@ -106,6 +106,15 @@ class CheckpointConfig(ModelConfig):
         return self.window
 
     @property
+    def restyles(self) -> bool:
+        return KINDS[self.family_name].streaming
+
+    @property
+    def source_context(self) -> int:
+        """A chunk, and a frame that has a latent frame to itself."""
+        return 1 + self.grid.rest * self.grid.factor if self.restyles else 0
+
+    @property
     def max_prompt_tokens(self) -> int:
         return self.max_tokens
 

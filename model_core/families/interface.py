@@ -2,6 +2,7 @@
 
     Embedder    prompts → token features                                     in the text stage
     Conditioner an image or video → what the sampler is given of it          in the text stage
+    VideoEncoder chunks of a source → their latents                          in the text stage, where a model restyles
     Sampler     a leg's device state; the forwards that move its chunks on   in the denoise stage
     Painter     latents → frames, with what it remembers between chunks      in the decode stage
 
@@ -12,7 +13,7 @@ behind these methods; who is in a forward, and when, is the engine's decision.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +44,14 @@ class Conditioner(Protocol):
 
     def condition(self, frames: NDArray[np.uint8]) -> Conditioning:
         """What sessions are given of `frames` `[N, H, W, 3]`, a function of them alone."""
+        ...
+
+
+class VideoEncoder(Protocol):
+    """The autoencoder's encoder, for sources that come chunk by chunk. Called from one thread at a time, under `torch.inference_mode`."""
+
+    def encode(self, frames: NDArray[np.uint8], chunk: int) -> Latents:
+        """Latents `[C, F, H, W]` of `chunk`, whose frames are the last of `frames` `[N, H, W, 3]`; a function of these alone."""
         ...
 
 
@@ -89,6 +98,18 @@ class Sampler(Protocol):
         ...
 
 
+@runtime_checkable
+class RestylingSampler(Protocol):
+    """A `Sampler` whose chunks may begin from a source."""
+
+    def start_from(self, leg: Leg, chunk: int, source: Latents, strength: float) -> int:
+        """As `Sampler.start`, but the chunk begins as `source` `[C, F, H, W]` and its noise, mixed, at the step that `strength` says.
+
+        Returns that step. Steps before it are skipped.
+        """
+        ...
+
+
 class Painter(Protocol):
     """The decode network. Called from the decode stage's thread alone, under `torch.inference_mode`."""
 
@@ -108,6 +129,10 @@ class Family(Protocol):
 
     def conditioner(self, config: ModelConfig) -> Conditioner:
         """Asked for, and needed, only where `config.media` names something."""
+        ...
+
+    def video_encoder(self, config: ModelConfig) -> VideoEncoder:
+        """Asked for, and needed, only where `config.restyles`."""
         ...
 
     def sampler(self, config: ModelConfig, engine: EngineConfig) -> Sampler: ...

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model_core.config import EngineConfig, MillraceConfig, ModelConfig
-from model_core.diffusion.flow_match import chunk_noise, timesteps
+from model_core.diffusion.flow_match import chunk_noise, first_step, mixed, timesteps
 from model_core.errors import FieldViolation
-from model_core.families.interface import Conditioner, Embedder, Painter, Sampler
+from model_core.families.interface import Conditioner, Embedder, Painter, Sampler, VideoEncoder
 from model_core.families.sentence import SentenceEmbedder
 from model_core.graphs import GraphSpec
 from model_core.nn.causal_dit import CausalDiT, KeyValue, Modulation, TextCondition
@@ -36,6 +36,10 @@ def embedder(config: ModelConfig) -> Embedder:
 
 def conditioner(config: ModelConfig) -> Conditioner:
     return MillraceConditioner(load_vae(_own(config)), _own(config))
+
+
+def video_encoder(config: ModelConfig) -> VideoEncoder:
+    return MillraceVideoEncoder(load_vae(_own(config)), _own(config))
 
 
 def sampler(config: ModelConfig, engine: EngineConfig) -> Sampler:
@@ -133,6 +137,13 @@ class MillraceSampler:
     def start(self, leg: MillraceLeg, chunk: int) -> None:
         leg.x_t, leg.step = self._program.put(chunk_noise(leg.seed, chunk, self._config.latent_shape(chunk))[None]), 0
 
+    def start_from(self, leg: MillraceLeg, chunk: int, source: Latents, strength: float) -> int:
+        """Mixed on the host, so that it is the same on every device."""
+        leg.step = first_step(leg.times.tolist(), strength)
+        noise = chunk_noise(leg.seed, chunk, self._config.latent_shape(chunk))
+        leg.x_t = self._program.put(mixed(torch.tensor(source), noise, float(leg.times[leg.step]))[None])
+        return leg.step
+
     def group(self, leg: MillraceLeg) -> Hashable:
         return None
 
@@ -184,6 +195,17 @@ class MillraceConditioner:
             frames = frames.repeat(self._config.grid.first_frame(1), axis=0)
         pixels = torch.tensor(frames).permute(0, 3, 1, 2)[None].float() / 255
         return Conditioning(head=self._vae.encode(pixels)[0].numpy().copy())
+
+
+class MillraceVideoEncoder:
+    """`VAE`'s encoder as a `VideoEncoder`, eagerly on the CPU. With the chunk before it, a chunk's latents are those of the whole video."""
+
+    def __init__(self, vae: VAE, config: MillraceConfig) -> None:
+        self._vae, self._latents = vae, config.dit.latent_frames
+
+    def encode(self, frames: NDArray[np.uint8], _: int) -> Latents:
+        pixels = torch.tensor(frames).permute(0, 3, 1, 2)[None].float() / 255
+        return cast("Latents", self._vae.encode(pixels)[0, :, -self._latents :].numpy().copy())
 
 
 class MillracePainter:

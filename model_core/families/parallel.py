@@ -17,7 +17,7 @@ import torch
 
 from model_core.config import EngineConfig, ModelConfig
 from model_core.errors import FieldViolation
-from model_core.families.interface import Leg, Sampler
+from model_core.families.interface import Leg, RestylingSampler, Sampler
 from model_core.families.registry import family
 from model_core.runtimes.ranks import Followers, meet
 from model_core.types import Latents, SessionContext, TextEmbedding
@@ -75,6 +75,12 @@ class ParallelSampler:
         self._tell("start", leg.number, chunk)
         self._own.start(leg.leg, chunk)
 
+    def start_from(self, leg: _Shared, chunk: int, source: Latents, strength: float) -> int:
+        if not isinstance(self._own, RestylingSampler):
+            raise TypeError("the family's sampler restyles nothing")
+        self._tell("start_from", leg.number, chunk, source, strength)
+        return self._own.start_from(leg.leg, chunk, source, strength)
+
     def step(self, legs: Sequence[_Shared]) -> None:
         self._tell("step", [leg.number for leg in legs])
         self._own.step([leg.leg for leg in legs])
@@ -99,21 +105,27 @@ def follow(sampler: Sampler, messages: Any) -> None:
         for number in forgotten:
             legs.pop(number, None)
         try:
-            match call, arguments:
-                case "warm", []:
-                    sampler.warm()
-                case "open", [number, context]:
-                    legs[number] = sampler.open(context)
-                case "start", [number, chunk]:
-                    sampler.start(legs[number], chunk)
-                case "step", [numbers]:
-                    sampler.step([legs[number] for number in numbers])
-                case "commit", [numbers]:
-                    sampler.commit([legs[number] for number in numbers])
+            _do(sampler, legs, call, arguments)
         except Exception:
             # What raises here raises in rank 0, too, which knows whose fault it is, and goes on. If it does not, it waits for this one in
             # vain, and its watchdog tells.
             log.exception("a call of rank 0 failed: %s", call)
+
+
+def _do(sampler: Sampler, legs: dict[int, Leg], call: str, arguments: list[Any]) -> None:
+    match call, arguments:
+        case "warm", []:
+            sampler.warm()
+        case "open", [number, context]:
+            legs[number] = sampler.open(context)
+        case "start", [number, chunk]:
+            sampler.start(legs[number], chunk)
+        case "start_from", [number, *given] if isinstance(sampler, RestylingSampler):
+            sampler.start_from(legs[number], *given)
+        case "step", [numbers]:
+            sampler.step([legs[number] for number in numbers])
+        case "commit", [numbers]:
+            sampler.commit([legs[number] for number in numbers])
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from model_core.diffusion.flow_match import first_step, mixed
 from model_core.errors import FieldViolation
 from model_core.families.described import CheckpointConfig
 from model_core.families.prompts import blank_text, text_violations
@@ -118,6 +119,13 @@ class StreamSampler(ABC):
         leg.chunk, leg.step = chunk, 0
         leg.x_t = self.program.put(self.noise(leg, chunk))
         leg.position = self.program.put(self.position(chunk))
+
+    def start_from(self, leg: StreamLeg, chunk: int, source: Latents, strength: float) -> int:
+        """Mixed on the host, so that it is the same on every device."""
+        self.start(leg, chunk)
+        leg.step = first_step(leg.times.tolist(), strength)
+        leg.x_t = self.program.put(mixed(torch.tensor(source)[None], self.noise(leg, chunk), float(leg.times[leg.step])))
+        return leg.step
 
     def group(self, leg: StreamLeg) -> Hashable:
         return None

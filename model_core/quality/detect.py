@@ -61,17 +61,10 @@ def join(readings: Sequence[Reading]) -> Reading:
 
 def read(frames: Tensor) -> Reading:
     """Attributes shown by frames `[B, F, 3, H, W]` in [0, 1] with one scene; F of 8 or more."""
-    ground = frames.median(dim=-1, keepdim=True).values.median(dim=1, keepdim=True).values  # [B,1,3,H,1], follows the shading
+    ground, peak, colour_rgb, alpha = _object(frames)
     background_rgb = ground.mean(dim=(1, 3, 4))
     background = _nearest(background_rgb, BACKGROUND_TABLE.to(frames.device))
-    contrast = (frames - ground).norm(dim=2)  # [B,F,H,W]
-    peak = contrast.flatten(1).quantile(0.98, dim=1)
-    core = (contrast > 0.75 * peak[:, None, None, None]).float()
-    colour_rgb = (frames * core[:, :, None]).sum(dim=(1, 3, 4)) / core.sum(dim=(1, 2, 3)).clamp(min=1)[:, None]
     colour = _nearest(colour_rgb, COLOUR_TABLE.to(frames.device))
-    toward = colour_rgb[:, None, :, None, None] - ground
-    alpha = ((frames - ground) * toward).sum(2) / toward.square().sum(2).clamp(min=1e-3)
-    alpha = (alpha.clamp(0, 1) - 0.15).clamp(min=0) / 0.85
     area = alpha.sum((2, 3))
     centres = _centres(alpha)
     motion, speed = _motion(centres)
@@ -88,6 +81,29 @@ def read(frames: Tensor) -> Reading:
         area=area.median(1).values,
         background_rgb=background_rgb,
     )
+
+
+def track(frames: Tensor) -> Tensor:
+    """Where the object is in frames `[B, F, 3, H, W]` in [0, 1]: centroids `[B, F, 2]` (y, x) on the torus."""
+    return _centres(_object(frames)[3])
+
+
+def apart(one: Tensor, other: Tensor) -> Tensor:
+    """Pixels between centroids `[..., 2]` on the torus."""
+    away: Tensor = ((one - other + SIZE / 2).remainder(SIZE) - SIZE / 2).norm(dim=-1)
+    return away
+
+
+def _object(frames: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The ground `[B, 1, 3, H, 1]`, the contrast to it `[B]`, and the object's colour `[B, 3]` and coverage `[B, F, H, W]`."""
+    ground = frames.median(dim=-1, keepdim=True).values.median(dim=1, keepdim=True).values  # follows the shading
+    contrast = (frames - ground).norm(dim=2)  # [B,F,H,W]
+    peak = contrast.flatten(1).quantile(0.98, dim=1)
+    core = (contrast > 0.75 * peak[:, None, None, None]).float()
+    colour_rgb = (frames * core[:, :, None]).sum(dim=(1, 3, 4)) / core.sum(dim=(1, 2, 3)).clamp(min=1)[:, None]
+    toward = colour_rgb[:, None, :, None, None] - ground
+    alpha = ((frames - ground) * toward).sum(2) / toward.square().sum(2).clamp(min=1e-3)
+    return ground, peak, colour_rgb, (alpha.clamp(0, 1) - 0.15).clamp(min=0) / 0.85
 
 
 def _nearest(rgb: Tensor, table: Tensor) -> Tensor:

@@ -15,26 +15,39 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
+from functools import partial
+from itertools import count
+
+import numpy as np
 
 from model_core.config import EngineConfig, ModelConfig
 from model_core.engine.engine import Engine
-from model_core.engine.session import EngineSession, check, given_chunks
-from model_core.errors import DeviceBroken, EngineDead, HeadraceError, StageUnavailable
+from model_core.engine.session import EngineSession, SourceQueue, check, given_chunks
+from model_core.errors import DeviceBroken, EngineDead, FieldViolation, HeadraceError, InvalidRequest, StageUnavailable
 from model_core.events import Observer
 from model_core.families.interface import Sampler
 from model_core.stages.failures import failed
+from model_core.stages.sources import Dial, no_sources
 from model_core.stages.watchdog import Watchdog
 from model_core.statistics import DenoiserStatistics
-from model_core.types import LatentChunk, SessionContext
+from model_core.tasks import cancel_and_wait
+from model_core.types import LatentChunk, Latents, Restyle, SessionContext
 
 
 class _Leg:
-    """One `stream` call, between its event loop and the engine's thread. `inbox` is bounded by the engine's lead."""
+    """One `stream` call, between its event loop and the engine's thread. `inbox` is bounded by the engine's lead.
 
-    def __init__(self, context: SessionContext, since: float) -> None:
+    Attributes:
+        source: what has come of the session's source, for the engine's thread.
+        room: chunks of the source that may still be asked for, for the event loop.
+    """
+
+    def __init__(self, context: SessionContext, since: float, lead_chunks: int) -> None:
         self.context = context
         self.since = since
         self.session: EngineSession | None = None
+        self.source = None if context.restyle is None else SourceQueue(context.restyle.strength)
+        self.room = asyncio.Semaphore(lead_chunks + 1)
         self._loop = asyncio.get_running_loop()
         self.inbox: asyncio.Queue[LatentChunk | HeadraceError | None] = asyncio.Queue()
 
@@ -69,6 +82,7 @@ class LocalDenoiser:
         self._waiting: deque[_Leg] = deque()
         self._legs: dict[EngineSession, _Leg] = {}
         self._stopping = False
+        self._dial: Dial = no_sources
         self._end: BaseException | str | None = None
         self._thread = threading.Thread(target=self._run, name="denoiser", daemon=True)
         self._thread.start()
@@ -90,16 +104,24 @@ class LocalDenoiser:
             context = after
         if context.next_chunk == context.end_chunk(config.grid):
             return
-        leg = _Leg(context, self._clock())
+        leg = _Leg(context, self._clock(), self._engine.engine.max_lead_chunks)
         self._command(lambda: self._enter(leg))
+        feeding = None if context.restyle is None else asyncio.create_task(self._feed(leg, context.restyle))
         try:
             while (item := await self._next(leg)) is not None:
                 if isinstance(item, HeadraceError):
                     raise item
                 self._command(lambda: self._taken(leg))
+                leg.room.release()
                 yield item
         finally:
             self._command(lambda: self._close(leg))
+            if feeding is not None:
+                await cancel_and_wait(feeding)
+
+    def dial_with(self, dial: Dial) -> None:
+        """See `DialsSources.dial_with`."""
+        self._dial = dial
 
     def observe(self, observer: Observer) -> None:
         """See `ReportsForwards.observe`."""
@@ -139,6 +161,32 @@ class LocalDenoiser:
     async def _next(self, leg: _Leg) -> LatentChunk | HeadraceError | None:
         return await self._watchdog.until(asyncio.ensure_future(leg.inbox.get()), self.check_health)
 
+    async def _feed(self, leg: _Leg, restyle: Restyle) -> None:
+        """Bring the chunks of the leg's source to the engine, no further ahead than its reader may fall behind."""
+        try:
+            async with self._dial(restyle.source) as source:
+                grid, first = self._engine.config.grid, leg.context.next_chunk
+                ends = [end for end in (leg.context.end_chunk(grid), grid.chunks) if end is not None]
+                for chunk in range(first, min(ends)) if ends else count(first):
+                    await leg.room.acquire()
+                    latents = await source.latents(chunk)
+                    if latents is None:
+                        self._command(partial(self._end_source, leg, chunk))
+                        return
+                    self._check_source(latents, chunk)
+                    self._command(partial(self._put_source, leg, chunk, latents))
+        except HeadraceError as error:
+            leg.deliver(error)
+        except Exception as error:  # noqa: BLE001 - whatever a source raises ends its leg
+            leg.deliver(StageUnavailable(f"the session's source: {type(error).__name__}: {error}"))
+
+    def _check_source(self, latents: Latents, chunk: int) -> None:
+        """Raises InvalidRequest: the sampler has no use for them."""
+        must = self._engine.config.latent_shape(chunk)
+        if latents.shape != must or not np.isfinite(latents).all():
+            told = f"must be finite latents of shape {must} for chunk {chunk}; got {latents.shape}"
+            raise InvalidRequest((FieldViolation("source", told),))
+
     # -- engine thread --------------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
@@ -166,7 +214,7 @@ class LocalDenoiser:
             leg = self._waiting[0]  # it stays there until its session is open, so that `_die` finds it if the device is broken
             try:
                 with self._watchdog.working(1 + len(leg.context.suffix)):
-                    leg.session = self._engine.open(leg.context, leg.since)
+                    leg.session = self._engine.open(leg.context, leg.since, leg.source)
             except DeviceBroken:
                 raise
             except Exception as error:  # noqa: BLE001 - whatever a family's code raises for one leg ends that leg
@@ -180,7 +228,7 @@ class LocalDenoiser:
     def _emit(self, session: EngineSession, chunk: LatentChunk) -> None:
         leg = self._legs[session]
         leg.deliver(chunk)
-        if session.end_chunk == chunk.index + 1:
+        if session.ends_after(chunk.index):
             leg.deliver(None)
 
     def _fail(self, session: EngineSession, error: Exception) -> None:
@@ -191,6 +239,17 @@ class LocalDenoiser:
             self._waiting.append(leg)
         else:
             leg.deliver(self._dead())
+
+    def _put_source(self, leg: _Leg, chunk: int, latents: Latents) -> None:
+        if leg.source is not None:
+            leg.source.chunks[chunk] = latents
+
+    def _end_source(self, leg: _Leg, chunk: int) -> None:
+        """The source has ended before `chunk`. If the chunk before that is done, nobody else tells the reader."""
+        if leg.source is not None:
+            leg.source.end = chunk
+            if leg.session is not None and leg.session in self._legs and leg.session.finished:
+                leg.deliver(None)
 
     def _taken(self, leg: _Leg) -> None:
         if leg.session in self._legs and leg.session is not None:

@@ -10,10 +10,11 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TypeVar
 
-from model_core.errors import StageUnavailable
+from model_core.errors import FieldViolation, InvalidRequest, StageUnavailable
 from model_core.reopen import ReopenPolicy
 from model_core.stages.interface import TextEncoder
-from model_core.types import Conditioning, Footage, TextEmbedding
+from model_core.stages.sources import SourceEncoder
+from model_core.types import Conditioning, Footage, Latents, SourceFootage, TextEmbedding
 
 Answer = TypeVar("Answer")
 
@@ -60,6 +61,18 @@ class PatientEncoder:
             InvalidRequest: this model takes none.
         """
         return await self._tried(partial(self._encoder.condition, footage))
+
+    async def encode_source(self, footage: SourceFootage, numerics: str = "") -> Latents:
+        """Latents of one chunk of a source.
+
+        Raises:
+            StageUnavailable: as `encode`.
+            InvalidRequest: this model restyles nothing.
+        """
+        encoder = self._encoder
+        if not isinstance(encoder, SourceEncoder):
+            raise InvalidRequest((FieldViolation("strength", "must be unset: this text stage encodes no sources; got one"),))
+        return await self._tried(partial(encoder.encode_source, footage, numerics))
 
     async def _tried(self, call: Callable[[], Awaitable[Answer]]) -> Answer:
         failures, first_at = 0, 0.0

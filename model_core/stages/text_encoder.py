@@ -17,13 +17,13 @@ import torch
 from numpy.typing import NDArray
 
 from model_core.errors import FieldViolation, HeadraceError, InvalidRequest
-from model_core.families.interface import Conditioner, Embedder
+from model_core.families.interface import Conditioner, Embedder, VideoEncoder
 from model_core.probe import Probe
 from model_core.stages.device import DeviceThread
 from model_core.stages.shared_runs import SharedRuns
 from model_core.stages.watchdog import Watchdog
 from model_core.statistics import TextEncoderStatistics
-from model_core.types import Conditioning, Footage, StageTiming, TextEmbedding
+from model_core.types import Conditioning, Footage, Latents, SourceFootage, StageTiming, TextEmbedding
 
 CACHE_SIZE = 1024
 CACHE_BYTES = 512 * 2**20  # features of large text encoders are several megabytes a prompt
@@ -48,6 +48,7 @@ class LocalTextEncoder:
         clock: for the timings.
         stuck_s: see `RuntimeConfig.stuck_seconds`.
         size: height and width of footage.
+        video_encoder: looks at sources, for models that restyle them.
     """
 
     def __init__(
@@ -59,9 +60,11 @@ class LocalTextEncoder:
         clock: Callable[[], float] = time.perf_counter,
         stuck_s: float = 60.0,
         size: tuple[int, int] = (64, 64),
+        video_encoder: VideoEncoder | None = None,
     ) -> None:
         self._embedder = embedder
         self._conditioner = conditioner
+        self._video_encoder = video_encoder
         self._clock = clock
         watchdog = Watchdog("text encoder", stuck_s)
         self._text_probe = Probe(lambda: self._features("a red circle")[0])
@@ -80,6 +83,8 @@ class LocalTextEncoder:
             DeviceThread("text encoder", Watchdog("text encoder", stuck_s), "footage"),
         )  # fmt: skip
         self._footage_probe = Probe(lambda: self._seen(np.full((1, *size, 3), 128, np.uint8)))
+        # A chunk of a source is due within moments: it does not wait for an upload.
+        self._source_device = DeviceThread("text encoder", Watchdog("text encoder", stuck_s), "source")
         self._service_s = self._footage_service_s = 0.0
 
     async def encode(self, prompt: str, numerics: str = "") -> TextEmbedding:
@@ -104,6 +109,16 @@ class LocalTextEncoder:
         given, cached = await self._footage.get(footage.digest, partial(self._look_at, footage, self._clock()))
         return replace(given, timing=_NO_TIME) if cached else given
 
+    async def encode_source(self, footage: SourceFootage, _: str = "") -> Latents:
+        """See `SourceEncoder.encode_source`. Nothing is kept of it: no other session has the same.
+
+        Raises:
+            StageUnavailable: the encoder is closed, broken or stuck.
+            InvalidRequest: this model restyles nothing, or cannot make anything of these frames.
+        """
+        self._source_device.check_health()
+        return await self._source_device.finished(self._source_device.submit(partial(self._encoded, footage)))
+
     def statistics(self) -> TextEncoderStatistics:
         """Where prompts and footage were answered from, and what it cost."""
         prompts, footage = self._prompts, self._footage
@@ -121,11 +136,13 @@ class LocalTextEncoder:
         """
         self._prompts.check_health()
         self._footage.check_health()
+        self._source_device.check_health()
 
     async def aclose(self) -> None:
         """Refuse new prompts, finish those under way, end the threads. Safe to call twice."""
         await self._prompts.aclose()
         await self._footage.aclose()
+        await self._source_device.aclose()
 
     def _embed_one(self, prompt: str, asked: float) -> TextEmbedding:
         started = self._clock()
@@ -149,6 +166,15 @@ class LocalTextEncoder:
         seconds = self._clock() - started
         self._footage_service_s += seconds
         return replace(given, timing=StageTiming("text_encoder", started - asked, seconds, seconds))
+
+    def _encoded(self, footage: SourceFootage) -> Latents:
+        if self._video_encoder is None:
+            raise InvalidRequest((FieldViolation("strength", "must be unset: this model restyles no video; got one"),))
+        with _blamed("source", "frames of which this model makes latents", f"chunk {footage.chunk}", self._text_probe):
+            with torch.inference_mode():
+                latents = self._video_encoder.encode(footage.frames, footage.chunk)
+            _check_finite(latents)
+        return latents
 
     def _features(self, prompt: str) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         tokens_ntd, mask_nt = self._embedder.embed([prompt])

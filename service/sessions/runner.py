@@ -41,6 +41,7 @@ from service.records.keeper import SessionKeeper
 from service.sessions.file import VideoFile, video_file
 from service.sessions.opening import encoding_timing, open_session, trace_attributes
 from service.sessions.session import DRAINING, Opening, ServedSession
+from service.sessions.sourcing import SourceTerms
 from service.sessions.steering import Steering
 from service.watching.hub import Hub, WatchLimits
 
@@ -269,10 +270,14 @@ class SessionRunner:
                 self._metrics.of(config.name), account, order.config.fps, paced=paced, door=call.door, trace=call.trace, numerics=numerics
             )  # fmt: skip
             meter.encoded(opening.encoding, asked, encoded)
-            served = ServedSession(order, session, ticket, meter, opening, self._keeper, call.principal.tenant, self._clock)
-            ticket.follow(
-                lambda granted: session.set_steps(config.steps_within(granted, steps, scale)), lambda: served.end(EndReason.PAUSED)
-            )
+            sources = SourceTerms(self._decoders, self._limits, account)
+            served = ServedSession(order, session, ticket, meter, opening, self._keeper, call.principal.tenant, self._clock, sources)
+
+            def granted(work: int) -> None:
+                if session.source is None:  # with other steps, its strength would mean other shares of noise
+                    session.set_steps(config.steps_within(work, steps, scale))
+
+            ticket.follow(granted, lambda: served.end(EndReason.PAUSED))
             if self._draining.is_set():
                 served.drain()
             self._sessions.add(served)

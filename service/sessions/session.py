@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -34,6 +34,7 @@ from service.events import (
     QueuePosition,
     Resumed,
     Send,
+    SourceDropped,
     Started,
     Usage,
 )  # fmt: skip
@@ -42,6 +43,7 @@ from service.orders import Mode, Order
 from service.records.keeper import SessionKeeper
 from service.sessions.outbox import Outbox
 from service.sessions.pacing import MediaTimeline, Pacer
+from service.sessions.sourcing import SourceTerms, Sourcing
 from service.sessions.steering import Steering
 
 _TICK_S = 1.0
@@ -72,6 +74,7 @@ class ServedSession:
         keeper: writes the session down while it runs.
         tenant: which may go on with it elsewhere.
         clock: time for pacing and measurements.
+        sources: how what comes of a source is taken.
     """
 
     def __init__(
@@ -84,6 +87,7 @@ class ServedSession:
         keeper: SessionKeeper,
         tenant: str,
         clock: Clock,
+        sources: SourceTerms,
     ) -> None:
         self.order = order
         self.session = session
@@ -100,6 +104,7 @@ class ServedSession:
         self._failure: Exception | None = None
         config = order.config
         self._pacer = Pacer(MediaTimeline(config.fps, order.max_lead_s), clock, config.chunk_seconds)
+        self.sourcing = None if session.source is None else Sourcing(session.source, order, sources, self._pacer, clock)
         self._usage = Usage(fps=config.fps, frames=session.next_frame, frame_pixels=config.width * config.height)
         self._sent_before_s = self._usage.video_s
         self._playing = asyncio.Event()
@@ -223,9 +228,8 @@ class ServedSession:
         if order.request.codec is Codec.FMP4_H264:
             header = await run_in_thread(fmp4_init_segment, config.width, config.height, config.fps)
         self._steps = self.session.steps if order.resume is None else order.resume.known_steps
-        await outbox.send(
-            Started.of(order.request, config, self._steps, header, order.token, order.watch_token, self.session.next_frame)
-        )  # fmt: skip
+        started = Started.of(order.request, config, self._steps, header, order.token, order.watch_token, self.session.next_frame)
+        await outbox.send(started if self.sourcing is None else replace(started, source=self.sourcing.opening()))
         self.meter.started()
 
     async def _deliver(self, event: SessionEvent, outbox: Outbox, steering: Steering | None) -> None:
@@ -287,6 +291,10 @@ class ServedSession:
         if self._switched_at is not None:
             self.meter.switched(now - self._switched_at)
             self._switched_at = None
+        if self.sourcing is not None:
+            taken = self.sourcing.made(chunk.index)
+            self._usage = self.sourcing.counted(self._usage)
+            await outbox.send(taken)
         late_s = self._pacer.sent(chunk.first_frame)
         self.meter.sent(chunk, arrived, now, late_s, self._pacer.stalled_s)
         if self._steps < self.order.request.num_steps:
@@ -324,7 +332,7 @@ class ServedSession:
             self.fail(error)
 
 
-async def _refuse(outbox: Outbox, refused: PromptRefused) -> None:
+async def _refuse(outbox: Outbox, refused: PromptRefused | SourceDropped) -> None:
     await outbox.post(refused)
 
 

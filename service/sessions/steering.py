@@ -15,14 +15,15 @@ from model_core.session import Session
 from model_core.tasks import cancel_and_wait
 from service.checks import Limits, prompt_problem
 from service.clock import Clock
-from service.controls import ChangePrompt, Controls, Pause, Resume, Stop
-from service.events import EndReason, PromptRefused
+from service.controls import ChangePrompt, Controls, EndSource, GiveSource, Pause, Resume, Stop
+from service.events import EndReason, PromptRefused, SourceDropped
 from service.sessions.pacing import Allowance
+from service.sessions.sourcing import Sourcing
 
 # Prompts of one session: more than anybody types, and less of an encoder than others would miss.
 _EMBEDDED_PER_S, _EMBEDDED_AT_ONCE = 4, 8
 
-Refuse = Callable[[PromptRefused], Awaitable[None]]
+Refuse = Callable[[PromptRefused | SourceDropped], Awaitable[None]]
 
 
 class Steered(Protocol):
@@ -30,6 +31,10 @@ class Steered(Protocol):
 
     @property
     def session(self) -> Session: ...
+
+    @property
+    def sourcing(self) -> Sourcing | None:
+        """Takes the source of a session that restyles one."""
 
     def end(self, reason: EndReason) -> None:
         """End in order before the next chunk."""
@@ -68,8 +73,8 @@ class Steering:
     async def steer(self, steered: Steered, refuse: Refuse) -> None:
         """Apply controls until the caller stops or sends no more. A prompt that cannot be applied is refused and changes nothing.
 
-        After the last control, a session with an end plays to its end. One without plays on until the call is cancelled, but no longer
-        than a stream with an end may last. A paused one ends, because nobody is left to resume it.
+        After the last control, a session with an end plays to its end, and one with a source to the end of that. One without plays on until
+        the call is cancelled, but no longer than a stream with an end may last. A paused one ends, because nobody is left to resume it.
 
         Raises:
             InvalidRequest: from `Controls`.
@@ -82,6 +87,9 @@ class Steering:
                 if isinstance(control, Stop):
                     steered.stop()
                     return
+                if isinstance(control, GiveSource | EndSource):
+                    await _source(steered.sourcing, control, refuse)
+                    continue
                 await self._room(refuse)
                 match control:
                     case ChangePrompt():
@@ -91,8 +99,10 @@ class Steering:
                     case Resume():
                         session.resume()
             await self._prompts.join()
+            if steered.sourcing is not None:
+                steered.sourcing.end()
             if not session.paused:
-                if session.request.num_frames is not None:
+                if session.request.num_frames is not None or steered.sourcing is not None:
                     return
                 await self._clock.sleep(self._limits.max_stream_seconds)
             steered.end(EndReason.STOPPED)
@@ -143,3 +153,14 @@ class Steering:
             self._arrivals.pop()
             self._unanswered.release()
             await refuse(PromptRefused(change.request_id, error))
+
+
+async def _source(sourcing: Sourcing | None, control: GiveSource | EndSource, refuse: Refuse) -> None:
+    """Raises InvalidRequest: the session restyles nothing, or the frames are none."""
+    if sourcing is None:
+        raise InvalidRequest((FieldViolation("source_frames", "must come only where the session's strength is set; got some"),))
+    if isinstance(control, EndSource):
+        sourcing.end()
+        return
+    for dropped in await sourcing.give(control):
+        await refuse(dropped)

@@ -207,7 +207,7 @@ class Show:
         return None
 
     def _start(self, event: Started) -> None:
-        self.started = replace(event, resume_token="")
+        self.started = replace(event, resume_token="", source=None)
         self._newest.pop(QualityChanged, None)
         self._next_frame = max(self._next_frame, event.next_frame)
         self._wake()

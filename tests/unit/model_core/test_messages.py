@@ -28,7 +28,10 @@ from model_core.types import (
     Guidance,
     LatentChunk,
     Numerics,
+    Restyle,
     SessionContext,
+    SourceFootage,
+    SourceOffer,
     StageTiming,
     TextEmbedding,
 )
@@ -37,15 +40,17 @@ from observability.context import NOBODY, work, work_for
 LATENTS = np.arange(16, dtype=np.float32).reshape(1, 1, 4, 4)
 TIMING = StageTiming("denoiser", 0.1, 0.2, 0.05, left_at=3.0, steps_s=(0.1, 0.0))
 EMBEDDING = TextEmbedding("a", np.ones((2, 3), np.float32), np.ones(2, np.bool_), TIMING)
+RESTYLE = Restyle(0.5, SourceOffer(b"token", "::1", 7))
 FULL = SessionContext(
     "s", 7, 4, EMBEDDING, next_chunk=3, num_frames=48, suffix=(LATENTS,), sink=(LATENTS,), codec=Codec.JPEG, due_s=0.5, suspect_chunk=3,
-    given=Conditioning(LATENTS, {"mask": LATENTS}), numerics=Numerics("a", "b"), guidance=Guidance(3.0, EMBEDDING),
+    given=Conditioning(LATENTS, {"mask": LATENTS}), numerics=Numerics("a", "b"), guidance=Guidance(3.0, EMBEDDING), restyle=RESTYLE,
 )  # fmt: skip
 MESSAGES: tuple[Any, ...] = (
     TIMING, EMBEDDING, FULL, SessionContext("s", 7, 4, EMBEDDING), Footage(np.zeros((1, 2, 2, 3), np.uint8)), Conditioning(),
     LatentChunk(2, LATENTS, (TIMING,)), FrameChunk(0, 0, 8, 4, 4, Codec.FMP4_H264, (b"x",), LATENTS, (TIMING,)),
     LinkOffer("::1", 7, b"token", 1.0), Numerics("a", "b"), Guidance(3.0, EMBEDDING), Avoid(frozenset({"a"}), Numerics(text_encoder="c")),
     Only("a"),
+    SourceFootage(2, np.zeros((1, 2, 2, 3), np.uint8)), RESTYLE.source, RESTYLE,
 )  # fmt: skip
 
 
@@ -86,8 +91,8 @@ def test_each_message_keeps_the_name_that_it_has_on_the_wire() -> None:
     written = sorted(message.__reduce__()[1][0] for message in MESSAGES)
     assert sorted({*written, Codec.JPEG.__reduce_ex__(4)[1][0]}) == [
         "deployments.link:Ticket", "deployments.routing:Avoid", *(f"model_core.types:{name}" for name in (
-            "Codec", "Footage", "FrameChunk", "Given", "Guidance", "LatentChunk", "Numerics", "SessionContext", "StageTiming",
-            "TextEmbedding",
+            "Codec", "Footage", "FrameChunk", "Given", "Guidance", "LatentChunk", "Numerics", "Restyle", "SessionContext",
+            "SourceFootage", "SourceOffer", "StageTiming", "TextEmbedding",
         )),
     ]  # fmt: skip
 

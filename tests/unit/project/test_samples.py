@@ -66,7 +66,7 @@ async def test_commands_run(tmp_path: Path) -> None:
     assert "SERVING" in said
     assert "headrace.v1.VideoService" in said
     assert "max_prompt_bytes" in said  # of ListModels
-    assert made(tmp_path) == {"circle.mp4", "on.mp4", "steered.mp4"}
+    assert made(tmp_path) == {"circle.mp4", "on.mp4", "restyled.mp4", "steered.mp4"}
 
 
 async def test_python_with_a_server(tmp_path: Path) -> None:

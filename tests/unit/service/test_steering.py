@@ -10,7 +10,8 @@ from model_core.session import Session
 from model_core.tasks import cancel_and_wait
 from service.checks import Limits
 from service.controls import ChangePrompt, Control, Pause, Stop
-from service.events import EndReason, PromptRefused
+from service.events import EndReason, PromptRefused, SourceDropped
+from service.sessions.sourcing import Sourcing
 from service.sessions.steering import Steering
 from tests.fakes import FakeStages, ManualClock
 
@@ -20,6 +21,7 @@ class Steered:
 
     def __init__(self, session: Session) -> None:
         self.session = session
+        self.sourcing: Sourcing | None = None
         self.ends: list[EndReason | Exception | str] = []
 
     def end(self, reason: EndReason) -> None:
@@ -44,7 +46,8 @@ class Caller:
             return self._waiting.pop(0)
         return None if self._closes else await asyncio.Future()
 
-    async def refuse(self, answer: PromptRefused) -> None:
+    async def refuse(self, answer: PromptRefused | SourceDropped) -> None:
+        assert isinstance(answer, PromptRefused)
         self.refused.append(answer)
 
 

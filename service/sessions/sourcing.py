@@ -1,0 +1,121 @@
+"""The source of a session that restyles one, between its caller and the pipeline: decoded, taken or dropped, and counted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_core.errors import FieldViolation, InvalidRequest
+from model_core.source import SourceFeed
+from model_core.types import Codec
+from model_core.uploads.decoders import UploadDecoders
+from model_core.uploads.upload import Upload
+from service.checks import Limits
+from service.clock import Clock
+from service.controls import GiveSource
+from service.events import SourceDropped, SourceTaken, Usage
+from service.orders import Order
+from service.sessions.pacing import Pacer
+
+_FIELD = "source_frames"
+_JPEG = b"\xff\xd8\xff"
+
+
+@dataclass(frozen=True, slots=True)
+class SourceTerms:
+    """`decoders` decode pictures on the account of `caller`, within `limits`."""
+
+    decoders: UploadDecoders
+    limits: Limits
+    caller: str
+
+
+class Sourcing:
+    """See the module's docstring. One task gives frames; the task that serves the session asks for the rest.
+
+    Args:
+        feed: the session's source.
+        order: what the session makes.
+        terms: how what comes is decoded.
+        pacer: is told when a chunk of the source is complete, since the chunk is due after that.
+        clock: time.
+    """
+
+    def __init__(self, feed: SourceFeed, order: Order, terms: SourceTerms, pacer: Pacer, clock: Clock) -> None:
+        self._feed = feed
+        self._config, self._grid = order.config, order.config.grid
+        self._decoders, self._limits, self._caller = terms.decoders, terms.limits, terms.caller
+        self._pacer, self._clock = pacer, clock
+        self._complete_at: dict[int, float] = {}  # for the chunks that came and are not made: a few
+        self._next_complete = feed.first_chunk
+        self._taken = self._dropped = 0
+        self._delay_s = 0.0
+
+    async def give(self, control: GiveSource) -> tuple[SourceDropped, ...]:
+        """Take frames. Returns those that were dropped.
+
+        Raises:
+            InvalidRequest: they are too large, or are no pictures.
+            StageUnavailable: they cannot be decoded just now.
+        """
+        self._check(control)
+        fitting = self._feed.fitting(control.first_frame, len(control.data))
+        wanted = control.data[fitting.skipped : fitting.skipped + fitting.taken]
+        if wanted:
+            frames = [await self._decoded(control.codec, data, fitting.skipped + number) for number, data in enumerate(wanted)]
+            self._feed.take(np.stack(frames))
+            self._completed()
+        self._taken += len(wanted)
+        self._dropped += sum(dropped.frames for dropped in fitting.dropped)
+        return tuple(SourceDropped(dropped, self._feed.next_frame) for dropped in fitting.dropped)
+
+    def end(self) -> None:
+        """No more frames come."""
+        self._feed.finish()
+
+    def opening(self) -> SourceTaken:
+        """What the caller has to know at the start."""
+        return SourceTaken(self._feed.next_frame, self._feed.until_frame)
+
+    def made(self, chunk: int) -> SourceTaken:
+        """`chunk` was sent. Returns what may come now."""
+        arrived = self._complete_at.pop(chunk, None)
+        self._delay_s = self._delay_s if arrived is None else self._clock.now() - arrived
+        return SourceTaken(self._feed.next_frame, self._feed.until_frame)
+
+    def counted(self, usage: Usage) -> Usage:
+        return replace(usage, source_frames=self._taken, source_dropped=self._dropped, source_delay_s=self._delay_s)
+
+    def _check(self, control: GiveSource) -> None:
+        """Raises InvalidRequest."""
+        size, most = sum(map(len, control.data)), self._limits.max_source_bytes
+        if size > most:
+            raise _wrong("data", f"must be at most {most} bytes in one message; got {size}")
+        if control.codec not in (Codec.RAW_RGB, Codec.JPEG):
+            raise _wrong("codec", f"must be raw or jpeg; got {control.codec.value}")
+
+    async def _decoded(self, codec: Codec, data: bytes, number: int) -> NDArray[np.uint8]:
+        height, width, field = self._config.height, self._config.width, f"data[{number}]"
+        if codec is Codec.RAW_RGB:
+            if len(data) != height * width * 3:
+                raise _wrong(field, f"must be {height * width * 3} bytes, a raw frame of {width}x{height}; got {len(data)}")
+            return np.frombuffer(data, np.uint8).reshape(height, width, 3)
+        if not data.startswith(_JPEG):
+            raise _wrong(field, f"must be a JPEG picture; got {len(data)} bytes that begin with {data[:8]!a}")
+        upload = Upload("image", data, f"{_FIELD}.{field}", self._limits.uploads)
+        footage = await self._decoders.footage(upload, self._config, self._caller)
+        return cast("NDArray[np.uint8]", footage.frames[0])
+
+    def _completed(self) -> None:
+        """Note the chunks of which the last frame has come. Each is due a chunk's time later, and what comes after it then follows."""
+        while (after := self._grid.first_frame(self._next_complete + 1)) <= self._feed.next_frame:
+            self._complete_at[self._next_complete] = self._clock.now()
+            self._pacer.asked(2 * self._grid.first_frame(self._next_complete) - after)
+            self._next_complete += 1
+
+
+def _wrong(field: str, description: str) -> InvalidRequest:
+    return InvalidRequest((FieldViolation(f"{_FIELD}.{field}", description),))
