@@ -6,7 +6,7 @@ import os
 
 from model_core.config import ModelConfig
 from model_core.errors import FieldViolation, InvalidRequest
-from model_core.families.checkpoint import Checkpoint
+from model_core.families.checkpoints.checkpoint import Checkpoint
 from model_core.families.described import Choice, describe
 from model_core.presets import DEFAULT_MODEL, MODELS
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from model_core.config import EngineConfig
 from model_core.engine.engine import Engine
-from model_core.families.checkpoint import CHECKSUMS, Checkpoint, write_checksums
+from model_core.families.checkpoints.checkpoint import CHECKSUMS, Checkpoint, write_checksums
 from model_core.families.described import CheckpointConfig, Choice, describe
 from model_core.families.interface import Conditioner, Embedder, Sampler
 from model_core.families.registry import family

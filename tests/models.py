@@ -12,7 +12,7 @@ import torch
 from model_core.config import DiTConfig, EngineConfig, MillraceConfig
 from model_core.engine.engine import Engine
 from model_core.engine.session import EngineSession
-from model_core.families.millrace import MillraceSampler
+from model_core.families.millrace.parts import MillraceSampler
 from model_core.nn.causal_dit import CausalDiT
 from model_core.presets import millrace_64
 from model_core.types import LatentChunk, Latents, SessionContext, TextEmbedding

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from model_core.config import EngineConfig, MillraceConfig, VAEConfig
-from model_core.families.millrace import MillracePainter, MillraceSampler
+from model_core.families.millrace.parts import MillracePainter, MillraceSampler
 from model_core.nn.vae import VAE
 from model_core.pipeline import Session, SessionRequest, VideoPipeline
 from model_core.session_log import SessionRecord

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from model_core.config import MillraceConfig
 from model_core.diffusion.flow_match import add_noise
-from model_core.families.sentence import SentenceEmbedder
+from model_core.families.millrace.sentence import SentenceEmbedder
 from model_core.nn.causal_dit import MASKED, CausalDiT, KeyValue, TextCondition
 from model_core.nn.vae import VAE
 from model_core.presets import millrace_64

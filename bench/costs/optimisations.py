@@ -25,9 +25,9 @@ from torch.utils import _pytree as pytree
 
 from model_core.config import EngineConfig, Execution, MillraceConfig, RuntimeConfig
 from model_core.families.interface import Sampler
-from model_core.families.millrace import MillracePainter, MillraceSampler
+from model_core.families.millrace.parts import MillracePainter, MillraceSampler
+from model_core.families.millrace.sentence import SentenceEmbedder
 from model_core.families.parallel import ParallelSampler
-from model_core.families.sentence import SentenceEmbedder
 from model_core.presets import millrace_64
 from model_core.stages.text_encoder import LocalTextEncoder
 from model_core.types import SessionContext

@@ -25,8 +25,8 @@ from bench.costs.optimisations import psnr
 from bench.models.parity import together
 from model_core.config import EngineConfig
 from model_core.engine.engine import Engine
-from model_core.families.checkpoint import Checkpoint
-from model_core.families.clip import ClipLeg, ClipSampler
+from model_core.families.checkpoints.checkpoint import Checkpoint
+from model_core.families.common.clip import ClipLeg, ClipSampler
 from model_core.families.described import CheckpointConfig, Choice, describe
 from model_core.families.registry import family
 from model_core.families.tiny import make_tiny

@@ -14,9 +14,9 @@ from diffusers import WanTransformer3DModel
 from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 from torch import Tensor
 
-from model_core.families.causal_settings import Attention
-from model_core.families.checkpoint import Checkpoint
-from model_core.families.wan_keys import load_transformer
+from model_core.families.causal_wan.keys import load_transformer
+from model_core.families.causal_wan.settings import Attention
+from model_core.families.checkpoints.checkpoint import Checkpoint
 
 
 class Masked(WanAttnProcessor):

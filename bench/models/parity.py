@@ -37,11 +37,11 @@ from bench.models.parity_variants import VARIANTS, Variant
 from model_core.config import EngineConfig, ModelConfig
 from model_core.engine.engine import Engine
 from model_core.engine.session import EngineSession
-from model_core.families.checkpoint import Checkpoint
-from model_core.families.clip import ClipSampler
+from model_core.families.checkpoints.checkpoint import Checkpoint
+from model_core.families.common.clip import ClipSampler
+from model_core.families.common.family import KINDS
 from model_core.families.described import CheckpointConfig, Choice, describe
 from model_core.families.interface import Embedder, Painter
-from model_core.families.kinds import KINDS
 from model_core.families.registry import family
 from model_core.families.tiny import MAKERS, make_tiny
 from model_core.local import LocalPipeline

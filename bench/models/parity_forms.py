@@ -30,8 +30,8 @@ from safetensors.torch import load_file, save_file
 
 from bench.models.parity_sequences import OURS, asked, configuration
 from model_core.config import EngineConfig
-from model_core.families.checkpoint import CHECKSUMS, shards
-from model_core.families.forms import as_published, as_variant, in_halves, in_shards, linked, with_pieces
+from model_core.families.checkpoints.checkpoint import CHECKSUMS, shards
+from model_core.families.checkpoints.forms import as_published, as_variant, in_halves, in_shards, linked, with_pieces
 from model_core.families.tiny import MAKERS, make_tiny
 from model_core.local import LocalPipeline
 from model_core.types import FrameChunk

@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from model_core.config import EngineConfig, ModelConfig
-from model_core.families.checkpoint import Checkpoint
+from model_core.families.checkpoints.checkpoint import Checkpoint
 from model_core.families.described import Choice, describe
 from model_core.families.tiny import MAKERS, make_tiny
 from model_core.local import LocalPipeline

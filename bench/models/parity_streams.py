@@ -23,12 +23,12 @@ from model_core.config import EngineConfig
 from model_core.diffusion.flow_match import chunk_noise
 from model_core.engine.engine import Engine
 from model_core.engine.session import EngineSession
-from model_core.families.causal_wan import CausalWanSampler
+from model_core.families.causal_wan.parts import CausalWanSampler
+from model_core.families.checkpoints.loading import load_module
 from model_core.families.described import CheckpointConfig
 from model_core.families.interface import Painter, Sampler
-from model_core.families.loading import load_module
 from model_core.families.registry import family
-from model_core.families.wan_vae import bytes_of
+from model_core.families.wan.vae import bytes_of
 from model_core.local import LocalPipeline
 from model_core.pipeline import SessionRequest
 from model_core.types import FrameChunk, Latents, SessionContext

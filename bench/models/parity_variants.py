@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from model_core.families.checkpoint import CHECKSUMS, read_json
-from model_core.families.forms import in_shards
+from model_core.families.checkpoints.checkpoint import CHECKSUMS, read_json
+from model_core.families.checkpoints.forms import in_shards
 
 _FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0}
 _V = {

@@ -29,7 +29,7 @@ from deployments.config.usage import UsageSettings
 from deployments.config.watch import WatchSettings
 from model_core.config import Execution, ModelConfig
 from model_core.errors import InvalidRequest, WeightsError
-from model_core.families.checkpoint import Checkpoint
+from model_core.families.checkpoints.checkpoint import Checkpoint
 from model_core.families.described import CheckpointConfig, Choice, describe
 from model_core.presets import DEFAULT_MODEL, MODELS
 from model_core.presets import model_config as preset_config
@@ -171,7 +171,7 @@ class CheckpointSettings(Settings):
         sha256: of the folder's SHA256SUMS, if it is to be pinned.
         family: only where the checkpoint leaves it open.
         skip_threshold: steps of a clip whose prediction is estimated to have changed by less need no forward; see
-            `model_core.families.skipping`. It changes frames.
+            `model_core.families.common.skipping`. It changes frames.
         decoder: component of the folder that holds a TAEHV, to decode with instead of the checkpoint's own autoencoder.
     """
 

@@ -70,7 +70,7 @@ def _evaluator(prompts: int, steps: int | None, long_chunks: int, threads: int) 
 
     import torch
 
-    from model_core.families.sentence import SentenceEmbedder
+    from model_core.families.millrace.sentence import SentenceEmbedder
     from model_core.weights import load_dit, load_vae
     from training.evaluate import Evaluator
 

@@ -1,6 +1,6 @@
 """The configuration of a model that comes as a checkpoint: read from the folder, without torch.
 
-A deployment may set what a checkpoint leaves open: size, length, rate, steps, guidance. Defaults are in `model_core.families.kinds`.
+A deployment may set what a checkpoint leaves open: size, length, rate, steps, guidance. Defaults are in `model_core.families.common.family`.
 """
 
 from __future__ import annotations
@@ -11,13 +11,9 @@ from typing import Any
 
 from model_core.config import ChunkGrid, ModelConfig, chosen
 from model_core.errors import WeightsError
-from model_core.families import image_encoder
-from model_core.families.causal_settings import Attention, attention_of, block_of, settings_of
-from model_core.families.checkpoint import Checkpoint
-from model_core.families.compression import compression
-from model_core.families.kinds import KINDS, Kind, kind_of
-from model_core.families.solvers import Solving, solving
-from model_core.families.whole import (
+from model_core.families.causal_wan.settings import Attention, attention_of, block_of, settings_of
+from model_core.families.checkpoints.checkpoint import Checkpoint
+from model_core.families.checkpoints.whole import (
     check_index,
     check_pair,
     check_patches,
@@ -27,6 +23,10 @@ from model_core.families.whole import (
     component_settings,
     patches_of,
 )
+from model_core.families.common.family import KINDS, Kind, kind_of
+from model_core.families.common.solvers import Solving, solving
+from model_core.families.ltx.networks import compression
+from model_core.families.wan import image_encoder
 
 TAEHV_REACH = 8  # latent frames: three memory blocks at twice the rate of latents, six at their own
 _MAX_STEPS = 100  # of a request
@@ -71,7 +71,7 @@ class CheckpointConfig(ModelConfig):
         frame_rate: frames a second that the network is told of, whatever rate they are played at.
         solving: how the steps of a clip are taken.
         max_tokens: of text.
-        skip_threshold: see `model_core.families.skipping`; 0 for no skipping. Streaming models have few steps and skip none.
+        skip_threshold: see `model_core.families.common.skipping`; 0 for no skipping. Streaming models have few steps and skip none.
     """
 
     family_name: str

@@ -8,13 +8,13 @@ from typing import cast
 from model_core.families.interface import Family
 
 MODULES = {
-    "anyflow-far": "model_core.families.anyflow",
-    "causal-wan": "model_core.families.causal_wan",
-    "millrace": "model_core.families.millrace",
-    "wan": "model_core.families.wan",
-    "ltx": "model_core.families.ltx",
-    "cogvideox": "model_core.families.cogvideox",
-    "wan-image": "model_core.families.wan_image",
+    "anyflow-far": "model_core.families.anyflow.parts",
+    "causal-wan": "model_core.families.causal_wan.parts",
+    "millrace": "model_core.families.millrace.parts",
+    "wan": "model_core.families.wan.parts",
+    "ltx": "model_core.families.ltx.parts",
+    "cogvideox": "model_core.families.cogvideox.parts",
+    "wan-image": "model_core.families.wan_image.parts",
 }
 
 

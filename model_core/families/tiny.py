@@ -44,8 +44,8 @@ from transformers import (
     UMT5EncoderModel,
 )
 
-from model_core.families.checkpoint import read_json, write_checksums
-from model_core.families.wan_keys import to_wan
+from model_core.families.causal_wan.keys import to_wan
+from model_core.families.checkpoints.checkpoint import read_json, write_checksums
 from model_core.nn.taehv import TaehvDecoder
 
 _TEXT_WIDTH = 32

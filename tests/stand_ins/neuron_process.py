@@ -23,7 +23,7 @@ def main() -> dict[str, Any]:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     from model_core.errors import ShapeNotServed
-    from model_core.families.millrace import MillraceSampler
+    from model_core.families.millrace.parts import MillraceSampler
     from tests.models import SMALL_DIT, random_context, small_config
 
     config = replace(small_config(), execution=Execution(denoiser=RUNTIME))
@@ -64,8 +64,8 @@ def _wan() -> dict[str, list[str]]:
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.utils import _pytree as pytree
 
-    from model_core.families.wan import WanGraph, denoiser_graphs
-    from model_core.families.wan_vae import WanDecoder, wan_decoder_graphs
+    from model_core.families.wan.parts import WanGraph, denoiser_graphs
+    from model_core.families.wan.vae import WanDecoder, wan_decoder_graphs
     from model_core.runtimes.neuron import NeuronRuntime
     from tests import checkpoints
 

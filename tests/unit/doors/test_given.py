@@ -19,8 +19,8 @@ from headrace.client import BadRequest
 from headrace.v1 import video_pb2 as pb
 from model_core.config import EngineConfig, ModelConfig
 from model_core.errors import InvalidRequest, StageUnavailable
-from model_core.families.millrace import MillraceConditioner, MillracePainter, MillraceSampler
-from model_core.families.sentence import SentenceEmbedder
+from model_core.families.millrace.parts import MillraceConditioner, MillracePainter, MillraceSampler
+from model_core.families.millrace.sentence import SentenceEmbedder
 from model_core.pipeline import Session, SessionRequest, VideoPipeline
 from model_core.presets import millrace_64
 from model_core.quality.words import BACKGROUNDS, COLOURS

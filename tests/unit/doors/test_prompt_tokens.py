@@ -10,7 +10,7 @@ from headrace.client import BadRequest, HeadraceClient
 from headrace.v1 import video_pb2 as pb
 from model_core.config import ModelConfig
 from model_core.errors import InvalidRequest
-from model_core.families.sentence import SentenceEmbedder
+from model_core.families.millrace.sentence import SentenceEmbedder
 from model_core.presets import millrace_64
 from model_core.request import within_tokens
 from model_core.stages.text_encoder import LocalTextEncoder

@@ -11,7 +11,7 @@ import pytest
 from model_core.config import EngineConfig, Execution, RuntimeConfig
 from model_core.engine.engine import Engine
 from model_core.errors import RuntimeUnavailable, StageUnavailable
-from model_core.families.millrace import MillraceSampler
+from model_core.families.millrace.parts import MillraceSampler
 from model_core.families.parallel import ParallelSampler
 from model_core.presets import millrace_64
 from model_core.runtimes.environment import rank_environment, set_environment

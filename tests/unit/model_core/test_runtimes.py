@@ -21,7 +21,7 @@ from deployments.config.application import AppConfig
 from deployments.config.stages import RuntimeSettings
 from model_core.config import EngineConfig, Execution, RuntimeConfig
 from model_core.errors import RuntimeUnavailable, ShapeNotServed
-from model_core.families.millrace import MillracePainter
+from model_core.families.millrace.parts import MillracePainter
 from model_core.fingerprint import model_fingerprint
 from model_core.graphs import DENOISER, Bucket, GraphSpec
 from model_core.nn.graphs import causal_denoiser_graphs

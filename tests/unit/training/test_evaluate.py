@@ -21,8 +21,8 @@ from headrace.cli import app
 from headrace.cli import evaluate as command
 from model_core import weights
 from model_core.config import EngineConfig
-from model_core.families.millrace import MillraceSampler
-from model_core.families.sentence import SentenceEmbedder
+from model_core.families.millrace.parts import MillraceSampler
+from model_core.families.millrace.sentence import SentenceEmbedder
 from model_core.presets import millrace_64
 from model_core.quality.detect import read
 from model_core.quality.words import MOTIONS

@@ -14,7 +14,7 @@ import torch
 from model_core.config import EngineConfig, MillraceConfig
 from model_core.diffusion.flow_match import chunk_noise
 from model_core.engine.engine import Engine
-from model_core.families.millrace import MillraceSampler
+from model_core.families.millrace.parts import MillraceSampler
 from model_core.nn.causal_dit import CausalDiT
 from model_core.presets import millrace_64
 from model_core.statistics import ForwardProfile

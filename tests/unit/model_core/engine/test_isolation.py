@@ -20,10 +20,10 @@ from headrace.v1 import video_pb2 as pb
 from model_core.config import EngineConfig
 from model_core.engine.engine import Engine
 from model_core.errors import ChunkFailed, DeviceBroken, EngineDead, SessionBroken, StageUnavailable
-from model_core.families.clip import ClipLeg
+from model_core.families.common.clip import ClipLeg
 from model_core.families.interface import Sampler
-from model_core.families.millrace import MillraceLeg, MillraceSampler
-from model_core.families.wan import WanSampler, networks
+from model_core.families.millrace.parts import MillraceLeg, MillraceSampler
+from model_core.families.wan.parts import WanSampler, networks
 from model_core.stages.denoiser import LocalDenoiser
 from model_core.stages.watchdog import Watchdog
 from model_core.types import LatentChunk, Latents, SessionContext, TextEmbedding

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from model_core.config import EngineConfig
 from model_core.engine.engine import Engine
-from model_core.families.causal_wan import CausalWanSampler
-from model_core.families.cogvideox import CogVideoXGraph, CogVideoXSampler
+from model_core.families.causal_wan.parts import CausalWanSampler
+from model_core.families.cogvideox.parts import CogVideoXGraph, CogVideoXSampler
 from model_core.families.interface import Sampler
-from model_core.families.ltx import LTXGraph, LTXSampler
-from model_core.families.wan import WanGraph, WanSampler
+from model_core.families.ltx.parts import LTXGraph, LTXSampler
+from model_core.families.wan.parts import WanGraph, WanSampler
 from model_core.graphs import DENOISER, Bucket, GraphSpec
 from model_core.nn.causal_dit import KeyValue
 from model_core.runtimes.rows import RowsApart, apart

@@ -12,11 +12,11 @@ from safetensors.torch import load_file, save_file
 
 from model_core.diffusion.flow_match import timesteps
 from model_core.errors import WeightsError
-from model_core.families.causal_settings import Attention
-from model_core.families.causal_wan import CausalWanSampler
+from model_core.families.causal_wan.keys import load_transformer
+from model_core.families.causal_wan.parts import CausalWanSampler
+from model_core.families.causal_wan.settings import Attention
 from model_core.families.described import CheckpointConfig
-from model_core.families.wan_keys import load_transformer
-from model_core.families.wan_names import GENERATORS, renamed
+from model_core.families.wan.names import GENERATORS, renamed
 from tests import checkpoints
 
 WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"

@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 
 from deployments.config.application import AppConfig
 from model_core.errors import InvalidRequest, WeightsError
-from model_core.families.checkpoint import CHECKSUMS, Checkpoint, write_checksums
+from model_core.families.checkpoints.checkpoint import CHECKSUMS, Checkpoint, write_checksums
+from model_core.families.checkpoints.loading import load_module
 from model_core.families.described import Choice, describe
-from model_core.families.loading import load_module
 from model_core.families.tiny import make_tiny
 from service.checks import Catalogue, Limits, Validator
 from service.orders import Doorway, Mode, Order, VideoRequest

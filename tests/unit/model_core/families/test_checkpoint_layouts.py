@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from model_core.errors import WeightsError
-from model_core.families.checkpoint import CHECKSUMS, Checkpoint, write_checksums
-from model_core.families.forms import with_pieces
+from model_core.families.checkpoints.checkpoint import CHECKSUMS, Checkpoint, write_checksums
+from model_core.families.checkpoints.forms import with_pieces
 from tests import checkpoints
 
 POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 5368709120\n"

@@ -14,14 +14,14 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from model_core.errors import WeightsError
-from model_core.families.loading import load_module
-from model_core.families.settings import KNOWN
-from model_core.families.shapes import shapes_of
-from model_core.families.shards import weights_of
-from model_core.families.solvers import SOLVERS, solving
+from model_core.families.checkpoints.loading import load_module
+from model_core.families.checkpoints.networks import shapes_of
+from model_core.families.checkpoints.settings import KNOWN
+from model_core.families.checkpoints.shards import weights_of
+from model_core.families.checkpoints.whole import component_settings
+from model_core.families.common.solvers import SOLVERS, solving
 from model_core.families.tiny import MAKERS
-from model_core.families.wan import image_shape
-from model_core.families.whole import component_settings
+from model_core.families.wan.parts import image_shape
 from tests import checkpoints
 
 CONFIGS = {

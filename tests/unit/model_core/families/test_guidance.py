@@ -17,7 +17,7 @@ from headrace.v1 import video_pb2 as pb
 from model_core.config import EngineConfig
 from model_core.engine.session import check
 from model_core.errors import InvalidRequest, WeightsError
-from model_core.families.clip import ClipSampler
+from model_core.families.common.clip import ClipSampler
 from model_core.families.registry import family
 from model_core.graphs import DENOISER
 from model_core.pipeline import Session, SessionRequest

@@ -13,10 +13,10 @@ from diffusers import LTXVideoTransformer3DModel
 
 from deployments.config.application import AppConfig
 from model_core.errors import WeightsError
-from model_core.families import checkpoint as checkpoint_module
-from model_core.families.checkpoint import CHECKSUMS, Checkpoint
+from model_core.families.checkpoints import checkpoint as checkpoint_module
+from model_core.families.checkpoints.checkpoint import CHECKSUMS, Checkpoint
+from model_core.families.checkpoints.loading import load_module
 from model_core.families.described import Choice, describe
-from model_core.families.loading import load_module
 from tests import checkpoints
 
 REPOSITORY, COMMIT = "owner/tiny-ltx", "0123456789abcdef0123456789abcdef01234567"

@@ -13,7 +13,7 @@ from deployments.config.application import AppConfig
 from model_core.config import EngineConfig
 from model_core.engine.engine import Engine
 from model_core.errors import WeightsError
-from model_core.families.checkpoint import Checkpoint
+from model_core.families.checkpoints.checkpoint import Checkpoint
 from model_core.families.described import Choice, describe
 from model_core.families.registry import family
 from model_core.families.tiny import MAKERS

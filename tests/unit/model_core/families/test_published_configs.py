@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from model_core.errors import WeightsError
-from model_core.families.compression import compression
-from model_core.families.settings import settled
-from model_core.families.solvers import solving
-from model_core.families.whole import check_patches
+from model_core.families.checkpoints.settings import settled
+from model_core.families.checkpoints.whole import check_patches
+from model_core.families.common.solvers import solving
+from model_core.families.ltx.networks import compression
 
 NOTES: dict[str, Any] = {"_class_name": "X", "_diffusers_version": "0.33.0.dev0", "_name_or_path": "/data/x", "_commit_hash": None}
 T5_NOTES: dict[str, Any] = {

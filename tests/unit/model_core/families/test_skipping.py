@@ -12,9 +12,9 @@ import torch
 
 from model_core.config import EngineConfig
 from model_core.engine.engine import Engine
-from model_core.families.clip import ClipLeg, ClipSampler
+from model_core.families.common.clip import ClipLeg, ClipSampler
+from model_core.families.common.skipping import Skipping
 from model_core.families.registry import family
-from model_core.families.skipping import Skipping
 from model_core.fingerprint import model_fingerprint
 from model_core.types import Latents
 from tests import checkpoints

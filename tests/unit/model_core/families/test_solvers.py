@@ -22,11 +22,11 @@ from model_core.config import EngineConfig
 from model_core.engine.engine import Engine
 from model_core.engine.session import check
 from model_core.errors import InvalidRequest, WeightsError
-from model_core.families.checkpoint import CHECKSUMS, Checkpoint
-from model_core.families.clip import ClipSampler
+from model_core.families.checkpoints.checkpoint import CHECKSUMS, Checkpoint
+from model_core.families.common.clip import ClipSampler
+from model_core.families.common.solvers import SOLVERS
 from model_core.families.described import CheckpointConfig, Choice, describe
 from model_core.families.registry import family
-from model_core.families.solvers import SOLVERS
 from model_core.types import Latents, SessionContext
 from service.checks import Catalogue, Limits, Validator
 from service.orders import Doorway, Mode, VideoRequest

@@ -18,9 +18,9 @@ from model_core.config import EngineConfig
 from model_core.diffusion.flow_match import chunk_noise
 from model_core.engine.engine import Engine
 from model_core.engine.session import check, given_chunks
-from model_core.families.causal_wan import CausalWanSampler
+from model_core.families.causal_wan.keys import load_transformer
+from model_core.families.causal_wan.parts import CausalWanSampler
 from model_core.families.registry import family
-from model_core.families.wan_keys import load_transformer
 from model_core.local import LocalPipeline
 from model_core.nn.causal_dit import KeyValue
 from model_core.nn.wan import CausalWan, rotary

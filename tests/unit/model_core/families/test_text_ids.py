@@ -10,11 +10,11 @@ from sentencepiece import SentencePieceProcessor
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from model_core.errors import RuntimeUnavailable, WeightsError
-from model_core.families.checkpoint import Checkpoint
-from model_core.families.forms import piece_model, with_pieces
-from model_core.families.loading import require
+from model_core.families.checkpoints.checkpoint import Checkpoint
+from model_core.families.checkpoints.forms import piece_model, with_pieces
+from model_core.families.checkpoints.loading import require
+from model_core.families.common.text_ids import PromptTokenizer, load_tokenizer
 from model_core.families.registry import family
-from model_core.families.text_ids import PromptTokenizer, load_tokenizer
 from tests import checkpoints
 
 ODD = (

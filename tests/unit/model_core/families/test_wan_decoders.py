@@ -15,14 +15,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from model_core.errors import WeightsError
-from model_core.families import wan_vae
-from model_core.families.checkpoint import CHECKSUMS, Checkpoint, shards
+from model_core.families.checkpoints.checkpoint import CHECKSUMS, Checkpoint, shards
+from model_core.families.checkpoints.whole import component_settings
 from model_core.families.described import TAEHV_REACH, Choice, describe, wan_vae_reach
 from model_core.families.interface import Painter
 from model_core.families.registry import family
-from model_core.families.taehv import TaehvPainter
-from model_core.families.wan_vae import WanPainter
-from model_core.families.whole import component_settings
+from model_core.families.wan import vae as wan_vae
+from model_core.families.wan.taehv import TaehvPainter
+from model_core.families.wan.vae import WanPainter
 from model_core.nn.taehv import TaehvDecoder, of_weights
 from tests import checkpoints
 from tests.rounding import assert_same_picture

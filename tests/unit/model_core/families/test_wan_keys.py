@@ -15,10 +15,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from model_core.errors import WeightsError
-from model_core.families.checkpoint import CHECKSUMS, Checkpoint, write_checksums
+from model_core.families.causal_wan.keys import load_transformer, renamed, to_diffusers, to_wan
+from model_core.families.checkpoints.checkpoint import CHECKSUMS, Checkpoint, write_checksums
 from model_core.families.described import Choice, describe
 from model_core.families.tiny import make_tiny
-from model_core.families.wan_keys import load_transformer, renamed, to_diffusers, to_wan
 from tests import checkpoints
 
 WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"

@@ -15,13 +15,13 @@ from safetensors.torch import load_file, save_file
 from transformers import UMT5EncoderModel
 
 from model_core.errors import WeightsError
-from model_core.families.checkpoint import Checkpoint, write_checksums
-from model_core.families.forms import as_published, as_variant, in_halves, in_shards, linked
-from model_core.families.loading import load_module
-from model_core.families.shards import weights_of
+from model_core.families.causal_wan.keys import load_transformer
+from model_core.families.checkpoints.checkpoint import Checkpoint, write_checksums
+from model_core.families.checkpoints.forms import as_published, as_variant, in_halves, in_shards, linked
+from model_core.families.checkpoints.loading import load_module
+from model_core.families.checkpoints.shards import weights_of
+from model_core.families.checkpoints.whole import NETWORKS
 from model_core.families.tiny import MAKERS
-from model_core.families.wan_keys import load_transformer
-from model_core.families.whole import NETWORKS
 from tests import checkpoints
 
 TRANSFORMER = "transformer/diffusion_pytorch_model.safetensors"

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from model_core.config import EngineConfig
 from model_core.errors import DeviceBroken, EngineDead, InvalidRequest
-from model_core.families.millrace import MillraceLeg, MillraceSampler
+from model_core.families.millrace.parts import MillraceLeg, MillraceSampler
 from model_core.nn.causal_dit import CausalDiT, KeyValue, Modulation, TextCondition
 from model_core.stages.denoiser import LocalDenoiser
 from model_core.types import Latents, SessionContext, TextEmbedding

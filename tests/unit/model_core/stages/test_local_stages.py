@@ -19,7 +19,7 @@ from model_core.config import EngineConfig
 from model_core.diffusion.flow_match import chunk_noise
 from model_core.errors import EngineDead, StageUnavailable
 from model_core.families.interface import Memory, Painter
-from model_core.families.millrace import MillracePainter
+from model_core.families.millrace.parts import MillracePainter
 from model_core.local import build_decoder, load_pipeline
 from model_core.pipeline import SessionRequest
 from model_core.presets import millrace_64

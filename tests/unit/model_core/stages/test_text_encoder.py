@@ -15,7 +15,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from model_core.config import TextEncoderConfig
 from model_core.errors import StageUnavailable, WeightsError
-from model_core.families.sentence import SentenceEmbedder, weights_folder
+from model_core.families.millrace.sentence import SentenceEmbedder, weights_folder
 from model_core.presets import millrace_64
 from model_core.stages.interface import TextEncoder
 from model_core.stages.text_encoder import LocalTextEncoder
@@ -222,7 +222,7 @@ def refuse(event, args):
 sys.addaudithook(refuse)
 from model_core.presets import millrace_64
 from model_core.stages.text_encoder import LocalTextEncoder
-from model_core.families.sentence import SentenceEmbedder
+from model_core.families.millrace.sentence import SentenceEmbedder
 print(asyncio.run(LocalTextEncoder(SentenceEmbedder(millrace_64().text)).encode("circle")).mask.sum())
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100, check=False)
