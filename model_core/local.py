@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from model_core.config import EngineConfig, ModelConfig
 from model_core.errors import FieldViolation, InvalidRequest
 from model_core.families.interface import Sampler
-from model_core.families.registry import family
+from model_core.families.registry import FAMILIES, family
 from model_core.graphs import GraphSpec
 from model_core.named import model_named
 from model_core.pipeline import SessionRequest, VideoPipeline
@@ -33,45 +33,46 @@ from model_core.types import FrameChunk
 _SECONDS = 2.0  # of a video whose length is not said
 
 
-def build_text_encoder(config: ModelConfig) -> LocalTextEncoder:
-    made = family(config.family)
+def build_text_encoder(config: ModelConfig, folders: tuple[str, ...] = FAMILIES) -> LocalTextEncoder:
+    made = family(config.family, folders).parts
     conditioner = made.conditioner(config) if config.media else None
     video_encoder = made.video_encoder(config) if config.restyles else None
     size, stuck_s = (config.height, config.width), config.execution.text_encoder.stuck_seconds
     return LocalTextEncoder(made.embedder(config), conditioner, stuck_s=stuck_s, size=size, video_encoder=video_encoder)
 
 
-def build_denoiser(config: ModelConfig, engine: EngineConfig) -> LocalDenoiser:
-    return LocalDenoiser(build_sampler(config, engine), config, engine)
+def build_denoiser(config: ModelConfig, engine: EngineConfig, folders: tuple[str, ...] = FAMILIES) -> LocalDenoiser:
+    return LocalDenoiser(build_sampler(config, engine, folders), config, engine)
 
 
-def build_sampler(config: ModelConfig, engine: EngineConfig) -> Sampler:
+def build_sampler(config: ModelConfig, engine: EngineConfig, folders: tuple[str, ...] = FAMILIES) -> Sampler:
     """In this process, or shared by the ranks that the configuration asks for."""
     if config.execution.denoiser.ranks > 1:
         from model_core.families.parallel import ParallelSampler  # noqa: PLC0415  few need it, and what it stands on
 
         return ParallelSampler(config, engine)
-    return family(config.family).sampler(config, engine)
+    return family(config.family, folders).parts.sampler(config, engine)
 
 
-def build_decoder(config: ModelConfig, denoiser: Denoiser) -> LocalDecoder:
-    return LocalDecoder(family(config.family).painter(config), config, denoiser)
+def build_decoder(config: ModelConfig, denoiser: Denoiser, folders: tuple[str, ...] = FAMILIES) -> LocalDecoder:
+    return LocalDecoder(family(config.family, folders).parts.painter(config), config, denoiser)
 
 
-def build_graphs(config: ModelConfig, engine: EngineConfig) -> list[GraphSpec]:
+def build_graphs(config: ModelConfig, engine: EngineConfig, folders: tuple[str, ...] = FAMILIES) -> list[GraphSpec]:
     """Every graph that the stages above run, with its weights."""
-    return family(config.family).graphs(config, engine)
+    return family(config.family, folders).parts.graphs(config, engine)
 
 
 class LocalPipeline:
     """The pipeline over local stages, and a blocking call for the simplest use."""
 
-    def __init__(self, config: ModelConfig, engine: EngineConfig) -> None:
+    def __init__(self, config: ModelConfig, engine: EngineConfig, folders: tuple[str, ...] = FAMILIES) -> None:
+        """`folders` are those of the families that there are."""
         torch.set_num_threads(engine.threads)
         self.config = config
-        self.encoder = build_text_encoder(config)
-        self.denoiser = build_denoiser(config, engine)
-        self.decoder = build_decoder(config, self.denoiser)
+        self.encoder = build_text_encoder(config, folders)
+        self.denoiser = build_denoiser(config, engine, folders)
+        self.decoder = build_decoder(config, self.denoiser, folders)
         sources = LocalSources()
         self.denoiser.dial_with(sources.dial)
         self.pipeline = VideoPipeline(config, self.encoder, self.decoder, sources=sources)

@@ -15,20 +15,15 @@ from PIL import Image
 from model_core.config import EngineConfig
 from model_core.engine.engine import Engine
 from model_core.families.checkpoints.checkpoint import CHECKSUMS, Checkpoint, write_checksums
-from model_core.families.described import CheckpointConfig, Choice, describe
+from model_core.families.common.config import CheckpointConfig
+from model_core.families.described import Choice, describe
 from model_core.families.interface import Conditioner, Embedder, Sampler
-from model_core.families.registry import family
+from model_core.families.registry import family, tiny_checkpoints
 from model_core.families.tiny import make_tiny
 from model_core.types import Conditioning, Guidance, SessionContext, TextEmbedding
 from tests.pictures import picture
 
 STEPS = 3
-SIZES: dict[str, dict[str, int]] = {  # where they differ
-    "anyflow-far": {"width": 64, "frames": 33},
-    "causal-wan": {"frames": 0},
-    "ltx": {"height": 64, "width": 96},
-    "wan-2.2-5b": {"height": 64, "width": 96},
-}
 
 
 @cache
@@ -60,7 +55,8 @@ def folder_with_taehv(name: str) -> Path:
 
 def config(name: str, root: Any = None, **choice: Any) -> CheckpointConfig:
     """Of the small checkpoint, or of `root`, a variant of it."""
-    given = {"height": 32, "width": 48, "frames": 9, "steps": STEPS} | SIZES.get(name, {}) | choice
+    small = tiny_checkpoints()[name]
+    given = {"height": small.height, "width": small.width, "frames": small.frames, "steps": STEPS} | choice
     return describe(Choice(checkpoint=Checkpoint(folder=str(root or folder(name))), **given))
 
 
@@ -69,7 +65,7 @@ def parts(name: str) -> tuple[CheckpointConfig, Embedder, Sampler]:
     """Shared by tests: neither keeps anything of a session."""
     torch.set_num_threads(1)
     settings = config(name)
-    made = family(settings.family)
+    made = family(settings.family).parts
     return settings, made.embedder(settings), made.sampler(settings, EngineConfig(batch_buckets=(1, 2, 4)))
 
 
@@ -102,7 +98,7 @@ def image(name: str, seed: int) -> Image.Image:
 
 @cache
 def conditioner(name: str) -> Conditioner:
-    return family(config(name).family).conditioner(config(name))
+    return family(config(name).family).parts.conditioner(config(name))
 
 
 def given(name: str, seed: int) -> Conditioning | None:

@@ -27,7 +27,8 @@ from model_core.config import EngineConfig
 from model_core.engine.engine import Engine
 from model_core.families.checkpoints.checkpoint import Checkpoint
 from model_core.families.common.clip import ClipLeg, ClipSampler
-from model_core.families.described import CheckpointConfig, Choice, describe
+from model_core.families.common.config import CheckpointConfig
+from model_core.families.described import Choice, describe
 from model_core.families.registry import family
 from model_core.families.tiny import make_tiny
 from model_core.types import Guidance, SessionContext, TextEmbedding
@@ -38,7 +39,7 @@ ENGINE = EngineConfig(batch_buckets=(1, 2))
 
 def measure(config: CheckpointConfig, contexts: Sequence[SessionContext], repeats: int) -> tuple[dict[str, object], NDArray[np.uint8]]:
     """A row of the table, and the first context's clip alone, as frames."""
-    parts = family(config.family)
+    parts = family(config.family).parts
     sampler, painter = cast("ClipSampler", parts.sampler(config, ENGINE)), parts.painter(config)
     engine, rows, predict = Engine(sampler, config, ENGINE), [0], sampler.predict
 
@@ -78,7 +79,7 @@ def main() -> None:
             config = describe(
                 Choice(checkpoint=Checkpoint(folder=f"{folder}/{name}"), height=64, width=96, frames=9, steps=STEPS),
             )
-            embedder = family(config.family).embedder(config)
+            embedder = family(config.family).parts.embedder(config)
             tokens, mask = embedder.embed(["a red circle", "a dog", config.negative_prompt])
             *prompts, away = (TextEmbedding(f"{i}", tokens[i], mask[i]) for i in range(3))
             led = Guidance(config.guidance, away)

@@ -57,5 +57,5 @@ class SlowedPainter:
 
 
 def build_decoder(config: ModelConfig, denoiser: Denoiser) -> LocalDecoder:
-    painter = SlowedPainter(family(config.family).painter(config), Path(os.environ[FILE_VARIABLE]))
+    painter = SlowedPainter(family(config.family).parts.painter(config), Path(os.environ[FILE_VARIABLE]))
     return LocalDecoder(painter, config, denoiser)

@@ -45,4 +45,4 @@ class TimedSampler:
 
 
 def build_denoiser(config: ModelConfig, engine: EngineConfig) -> LocalDenoiser:
-    return LocalDenoiser(TimedSampler(family(config.family).sampler(config, engine), engine.batch_buckets), config, engine)
+    return LocalDenoiser(TimedSampler(family(config.family).parts.sampler(config, engine), engine.batch_buckets), config, engine)

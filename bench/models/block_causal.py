@@ -15,8 +15,8 @@ from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 from torch import Tensor
 
 from model_core.families.causal_wan.keys import load_transformer
-from model_core.families.causal_wan.settings import Attention
 from model_core.families.checkpoints.checkpoint import Checkpoint
+from model_core.families.common.config import Attention
 
 
 class Masked(WanAttnProcessor):

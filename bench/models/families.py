@@ -21,11 +21,12 @@ from deployments.cluster.local import Overrides, start_local
 from deployments.config.application import AppConfig
 from headrace.client import HeadraceClient
 from headrace.v1 import video_pb2 as pb
-from model_core.families.tiny import MAKERS, make_tiny
+from model_core.families.registry import family_of_tiny, tiny_checkpoints
+from model_core.families.tiny import make_tiny
 from model_core.media import encode_mp4, png
 
 FRAMES, FPS, STEPS, HEIGHT, WIDTH = 9, 16, 5, 64, 96
-STREAMS, ENDLESS, SLOW_FPS = {"anyflow-far": 33, "causal-wan": 45}, ("causal-wan",), 4
+SHOWN, SLOW_FPS = 45, 4  # frames of a session without end; frames a second of one that is steered
 PROMPT, OTHER = "a red circle moves left over a blue background", "a dog runs over a meadow"
 
 
@@ -54,13 +55,14 @@ async def steer(address: str, seconds: float) -> tuple[list[pb.Frames], int]:
 
 
 def show(name: str, out: Path) -> None:
-    steered = name in STREAMS
-    length, fps = (STREAMS[name], SLOW_FPS) if steered else (FRAMES, FPS)
+    small, family = tiny_checkpoints()[name], family_of_tiny(name)
+    steered = family.kind is not None and family.kind.streaming is not None
+    length, fps = (small.frames or SHOWN, SLOW_FPS) if steered else (FRAMES, FPS)
     out.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="headrace-families-") as folder:
         make_tiny(name, Path(folder) / name)
         model = {"folder": str(Path(folder) / name), "height": HEIGHT, "width": WIDTH, "fps": fps, "steps": STEPS}
-        if name not in ENDLESS:
+        if small.frames:
             model["frames"] = length
         args = {"model": model, "admission": {"tiers": []}}  # no quality is traded under load, or the frames of two sessions would differ
         config = AppConfig.model_validate(args).preset()
@@ -97,5 +99,5 @@ def frames_of(chunks: list[pb.Frames]) -> list[bytes]:
 
 
 if __name__ == "__main__":
-    for family in sys.argv[1:] or sorted(MAKERS):
-        show(family, Path("out"))
+    for chosen in sys.argv[1:] or sorted(tiny_checkpoints()):
+        show(chosen, Path("out"))

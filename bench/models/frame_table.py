@@ -28,7 +28,8 @@ import torch
 from model_core.config import EngineConfig, ModelConfig
 from model_core.families.checkpoints.checkpoint import Checkpoint
 from model_core.families.described import Choice, describe
-from model_core.families.tiny import MAKERS, make_tiny
+from model_core.families.registry import tiny_checkpoints
+from model_core.families.tiny import make_tiny
 from model_core.local import LocalPipeline
 from model_core.media import FrameHash
 from model_core.pipeline import PromptApplied, SessionRequest
@@ -37,8 +38,6 @@ from model_core.session import Session
 from model_core.session_log import SessionRecord
 from model_core.types import Footage, FrameChunk
 
-SIZES = {"ltx": (64, 96), "wan-2.2-5b": (64, 96), "anyflow-far": (32, 64)}
-LENGTHS = {"anyflow-far": 33, "causal-wan": 0}  # where they differ: all kinds of chunks, and no end
 ENGINE = EngineConfig(slots=4, batch_buckets=(1, 2, 4))
 CHUNKS, BEFORE = 5, 2  # in a session without an end of its own; those that the viewer has when something happens to it
 
@@ -46,9 +45,8 @@ Case = Callable[[ModelConfig], Coroutine[Any, Any, str]]
 
 
 def tiny(name: str, folder: Path) -> ModelConfig:
-    height, width = SIZES.get(name, (32, 48))
-    where = Checkpoint(folder=str(folder))
-    return describe(Choice(checkpoint=where, height=height, width=width, frames=LENGTHS.get(name, 9), steps=3))
+    small, where = tiny_checkpoints()[name], Checkpoint(folder=str(folder))
+    return describe(Choice(checkpoint=where, height=small.height, width=small.width, frames=small.frames, steps=3))
 
 
 def footage(config: ModelConfig, frames: int) -> Footage:
@@ -161,11 +159,11 @@ def digests(names: list[str]) -> dict[str, str]:
 def main() -> int:
     """Print the table; 1 if it differs from that of `--against`."""
     parser = argparse.ArgumentParser(description="digests of the frames of many sessions")
-    parser.add_argument("models", nargs="*", help=f"of: {', '.join([DEFAULT_MODEL, *sorted(MAKERS)])}; all, if left out")
+    parser.add_argument("models", nargs="*", help=f"of: {', '.join([DEFAULT_MODEL, *sorted(tiny_checkpoints())])}; all, if left out")
     parser.add_argument("--write", type=Path, metavar="FILE", help="write the digests as JSON")
     parser.add_argument("--against", type=Path, metavar="FILE", help="compare with such a file")
     options = parser.parse_args()
-    made = digests(options.models or [DEFAULT_MODEL, *sorted(MAKERS)])
+    made = digests(options.models or [DEFAULT_MODEL, *sorted(tiny_checkpoints())])
     if options.write:
         options.write.write_text(json.dumps(made, indent=1) + "\n", "utf-8")
     if not options.against:

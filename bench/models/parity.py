@@ -39,17 +39,16 @@ from model_core.engine.engine import Engine
 from model_core.engine.session import EngineSession
 from model_core.families.checkpoints.checkpoint import Checkpoint
 from model_core.families.common.clip import ClipSampler
-from model_core.families.common.family import KINDS
-from model_core.families.described import CheckpointConfig, Choice, describe
+from model_core.families.common.config import CheckpointConfig
+from model_core.families.described import Choice, describe
 from model_core.families.interface import Embedder, Painter
-from model_core.families.registry import family
-from model_core.families.tiny import MAKERS, make_tiny
+from model_core.families.registry import family, kinds, tiny_checkpoints
+from model_core.families.tiny import make_tiny
 from model_core.local import LocalPipeline
 from model_core.pipeline import SessionRequest
 from model_core.types import Footage, FrameChunk, Guidance, Latents, SessionContext, TextEmbedding
 
-PROMPT, SEED, STEPS, FRAMES = "a red circle moves left over a blue background", 7, 5, 9
-LENGTHS = {"anyflow-far": 33, "causal-wan": 0}  # where they differ: all kinds of chunks, and no end
+PROMPT, SEED, STEPS, FRAMES = "a red circle moves left over a blue background", 7, 5, 9  # of a clip
 ENGINE = EngineConfig(batch_buckets=(1, 2, 4))
 
 
@@ -112,9 +111,9 @@ def compare(name: str, folder: Path) -> dict[str, float]:
     variant = VARIANTS.get(name) or Variant(name)
     make_tiny(variant.family, folder)
     variant.change(folder)
-    where, frames = Checkpoint(folder=str(folder)), LENGTHS.get(name, FRAMES)
+    where, frames = Checkpoint(folder=str(folder)), tiny_checkpoints()[variant.family].frames
     config = describe(Choice(checkpoint=where, height=64, width=96, frames=frames, steps=STEPS, **variant.choice))
-    parts = family(config.family)
+    parts = family(config.family).parts
     embedder, painter = parts.embedder(config), parts.painter(config)
 
     conditioner = parts.conditioner(config) if config.needs_media else None
@@ -128,7 +127,7 @@ def compare(name: str, folder: Path) -> dict[str, float]:
                 given = conditioner.condition(np.asarray(drawing(config, shade=seed - SEED))[None])
         return SessionContext(prompt, seed, steps, embedding, num_frames=FRAMES, given=given, guidance=guidance)
 
-    if KINDS[config.family].streaming:
+    if kinds()[config.family].streaming:
         return compare_stream(config, context, painter, ENGINE)
     sampler = cast("ClipSampler", parts.sampler(config, ENGINE))
     engine = Engine(sampler, config, ENGINE)
@@ -169,7 +168,7 @@ def main() -> int:
     torch.set_num_threads(1)
     began, failed = time.monotonic(), False
     with tempfile.TemporaryDirectory(prefix="headrace-parity-") as folder:
-        for row, name in enumerate(sys.argv[1:] or [*sorted(MAKERS), *VARIANTS]):
+        for row, name in enumerate(sys.argv[1:] or [*sorted(tiny_checkpoints()), *VARIANTS]):
             differences = compare(name, Path(folder) / name)
             if row == 0:
                 print(f"{'family':<22}" + "".join(f"{column:>12}" for column in differences))

@@ -32,7 +32,8 @@ from bench.models.parity_sequences import OURS, asked, configuration
 from model_core.config import EngineConfig
 from model_core.families.checkpoints.checkpoint import CHECKSUMS, shards
 from model_core.families.checkpoints.forms import as_published, as_variant, in_halves, in_shards, linked, with_pieces
-from model_core.families.tiny import MAKERS, make_tiny
+from model_core.families.registry import tiny_checkpoints
+from model_core.families.tiny import make_tiny
 from model_core.local import LocalPipeline
 from model_core.types import FrameChunk
 
@@ -136,7 +137,7 @@ def main() -> int:
     torch.set_num_threads(1)
     began, same = time.monotonic(), True
     print(f"{'family':<15}" + "".join(f"{label:>11}" for label in FORMS))
-    for name in sys.argv[1:] or sorted(MAKERS):
+    for name in sys.argv[1:] or sorted(tiny_checkpoints()):
         with tempfile.TemporaryDirectory(prefix="headrace-parity-") as folder:
             differences = compare(name, Path(folder))
         print(f"{name:<15}" + "".join(f"{value:>11.3g}" for value in differences), flush=True)

@@ -25,14 +25,13 @@ from numpy.typing import NDArray
 from model_core.config import EngineConfig, ModelConfig
 from model_core.families.checkpoints.checkpoint import Checkpoint
 from model_core.families.described import Choice, describe
-from model_core.families.tiny import MAKERS, make_tiny
+from model_core.families.registry import tiny_checkpoints
+from model_core.families.tiny import make_tiny
 from model_core.local import LocalPipeline
 from model_core.pipeline import SessionRequest
 from model_core.types import Footage, FrameChunk
 
 SESSIONS, AGAIN = 100, 3
-SIZES = {"ltx": (64, 96), "wan-2.2-5b": (64, 96), "anyflow-far": (32, 64)}
-LENGTHS = {"anyflow-far": 33, "causal-wan": 0}
 ENGINE = EngineConfig(slots=4, batch_buckets=(1, 2, 4))
 OURS = 0  # the caller whose request is made three times
 
@@ -40,9 +39,8 @@ Frames = NDArray[np.uint8]
 
 
 def configuration(name: str, folder: Path) -> ModelConfig:
-    height, width = SIZES.get(name, (32, 48))
-    where = Checkpoint(folder=str(folder))
-    return describe(Choice(checkpoint=where, height=height, width=width, frames=LENGTHS.get(name, 9), steps=2))
+    small, where = tiny_checkpoints()[name], Checkpoint(folder=str(folder))
+    return describe(Choice(checkpoint=where, height=small.height, width=small.width, frames=small.frames, steps=2))
 
 
 def asked(config: ModelConfig, caller: int) -> SessionRequest:
@@ -114,7 +112,7 @@ def main() -> int:
     """Print the table; 1 if any frames differ."""
     torch.set_num_threads(1)
     began = time.monotonic()
-    names = sys.argv[1:] or sorted(MAKERS)
+    names = sys.argv[1:] or sorted(tiny_checkpoints())
     print(f"{'family':<15}{'first':>10}{'second':>10}{'hundredth':>12}{'others':>10}")
     with tempfile.TemporaryDirectory(prefix="headrace-parity-") as folder:
         for name in names:

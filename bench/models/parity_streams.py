@@ -25,10 +25,10 @@ from model_core.engine.engine import Engine
 from model_core.engine.session import EngineSession
 from model_core.families.causal_wan.parts import CausalWanSampler
 from model_core.families.checkpoints.loading import load_module
-from model_core.families.described import CheckpointConfig
+from model_core.families.common.config import CheckpointConfig
+from model_core.families.common.pixels import bytes_of
 from model_core.families.interface import Painter, Sampler
 from model_core.families.registry import family
-from model_core.families.wan.vae import bytes_of
 from model_core.local import LocalPipeline
 from model_core.pipeline import SessionRequest
 from model_core.types import FrameChunk, Latents, SessionContext
@@ -42,7 +42,7 @@ def compare_stream(
     config: CheckpointConfig, context: Callable[[str, int, int], SessionContext], painter: Painter, engine: EngineConfig
 ) -> dict[str, float]:
     """Largest differences; see `bench.models.parity`. `context` is of a prompt, a seed and a number of steps."""
-    sampler, chunks = family(config.family).sampler(config, engine), config.grid.chunks or config.context_chunks + 3
+    sampler, chunks = family(config.family).parts.sampler(config, engine), config.grid.chunks or config.context_chunks + 3
     frames = config.grid.first_frame(chunks)
 
     def made(*contexts: SessionContext) -> list[Chunks]:

@@ -30,7 +30,8 @@ from deployments.config.watch import WatchSettings
 from model_core.config import Execution, ModelConfig
 from model_core.errors import InvalidRequest, WeightsError
 from model_core.families.checkpoints.checkpoint import Checkpoint
-from model_core.families.described import CheckpointConfig, Choice, describe
+from model_core.families.common.config import CheckpointConfig
+from model_core.families.described import Choice, describe
 from model_core.presets import DEFAULT_MODEL, MODELS
 from model_core.presets import model_config as preset_config
 from model_core.reopen import ReopenPolicy

@@ -89,11 +89,11 @@ def _settings(path: Path | None) -> AppConfig:
 def _tiny(path: Path | None, folder: Path) -> dict[str, AppConfig]:
     """The application around a small checkpoint of each family."""
     from deployments.cluster.local import STAGED_CONFIG, Overrides, load
-    from model_core.families.registry import MODULES
-    from model_core.families.tiny import MAKERS, make_tiny
+    from model_core.families.registry import families, tiny_checkpoints
+    from model_core.families.tiny import make_tiny
 
     apps = {}
-    for family in sorted(MODULES.keys() & MAKERS.keys()):  # further checkpoints of a family have the same graphs
+    for family in sorted(families().keys() & tiny_checkpoints().keys()):  # further checkpoints of a family have the same graphs
         make_tiny(family, folder / family)
         model = {"folder": str(folder / family)} | TINY
         apps[family] = load(path or STAGED_CONFIG, Overrides(args={"model": model, "engine": {"batch_buckets": [1, 2]}}))[1]

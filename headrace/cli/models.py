@@ -48,11 +48,11 @@ def make_tiny(
     folder: Annotated[Path, typer.Argument(help="Where to write; must be empty or new.")],
 ) -> None:
     """Write a small checkpoint with random weights, laid out as the family's real ones: for tests, without a network."""
-    from model_core.families.tiny import MAKERS
+    from model_core.families.registry import tiny_checkpoints
     from model_core.families.tiny import make_tiny as make
 
-    if family not in MAKERS:
-        raise typer.BadParameter(f"must be one of {', '.join(sorted(MAKERS))}; got {family[:64]!r}", param_hint="FAMILY")
+    if family not in (known := sorted(tiny_checkpoints())):
+        raise typer.BadParameter(f"must be one of {', '.join(known)}; got {family[:64]!r}", param_hint="FAMILY")
     try:
         digest = make(family, folder)
     except OSError as error:

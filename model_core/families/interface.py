@@ -1,4 +1,4 @@
-"""What a model family is: who builds the parts of its stages. Everything else — engine, pipeline, wire — is the same for all.
+"""What a model family builds: the parts of its stages. Everything else — engine, pipeline, wire — is the same for all.
 
     Embedder    prompts → token features                                     in the text stage
     Conditioner an image or video → what the sampler is given of it          in the text stage
@@ -122,8 +122,8 @@ class Painter(Protocol):
         ...
 
 
-class Family(Protocol):
-    """A module of `model_core.families`. Each function loads what it needs and no more, and raises `WeightsError`."""
+class Parts(Protocol):
+    """The module `parts` in a family's folder. Each function loads what it needs and no more, and raises `WeightsError`."""
 
     def embedder(self, config: ModelConfig) -> Embedder: ...
 

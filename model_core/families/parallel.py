@@ -46,7 +46,7 @@ class ParallelSampler:
         self._followers.tell((config, engine))
         self._numbers, self._forgotten = itertools.count(), list[int]()
         meet(0, runtime.ranks, self._followers.place)
-        self._own: Sampler = family(config.family).sampler(config, engine)
+        self._own: Sampler = family(config.family).parts.sampler(config, engine)
 
     def warm(self) -> None:
         self._tell("warm")
@@ -135,7 +135,7 @@ def main() -> None:
     torch.set_num_threads(engine.threads)
     meet(int(rank), int(ranks), place)
     with torch.inference_mode():
-        follow(family(config.family).sampler(config, engine), messages)
+        follow(family(config.family).parts.sampler(config, engine), messages)
 
 
 if __name__ == "__main__":

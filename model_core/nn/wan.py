@@ -6,8 +6,7 @@
     commit      clean chunk, past, text, modulation    → keys and values a layer               (once a chunk)
 
 `CausalWan` is that of Self-Forcing, CausVid and LongLive (arXiv 2506.08009, 2412.07772, 2509.22622): a clean chunk passes through once
-more at t = 0, sees what came before it, and leaves its keys and values. `FlowMapFAR` is that of AnyFlow-FAR (arXiv 2605.13724): the
-whole past passes through at once, all but its last chunks in larger patches.
+more at t = 0, sees what came before it, and leaves its keys and values. Other families on Wan's transformer go on from it.
 
 Two things are done otherwise than in diffusers' `forward`, to the same result but for rounding: patches are embedded by a matrix product,
 because a convolution rounds a row by its batch; and rotary positions are real numbers, for devices that have no complex ones.
@@ -30,8 +29,6 @@ from model_core.diffusion.flow_match import add_noise
 from model_core.nn.causal_dit import KeyValue, Modulation
 
 _THETA = 10_000.0
-# AnyFlow's attention fills queries up to a multiple of this and gives the keys as many zeros, which are attended to.
-_FAR_BLOCK = 128
 
 
 class Rotary(NamedTuple):
@@ -221,48 +218,3 @@ class CausalWan(nn.Module):
         _, rows, columns = self.transformer.config.patch_size
         x = x.unflatten(1, (frames, height // rows, width // columns)).unflatten(-1, (rows, columns, -1))
         return x.permute(0, 6, 1, 2, 4, 3, 5).flatten(5).flatten(3, 4)
-
-
-class FlowMapFAR(CausalWan):
-    """See the module's docstring.
-
-    Args:
-        transformer: an `AnyFlowFARTransformer3DModel`.
-    """
-
-    def modulate(self, t: Tensor, r: Tensor) -> Modulation:  # type: ignore[override]  # a flow map has two times
-        """As `CausalWan.modulate`, of steps from times `t` `[R]` to `r` `[R]`."""
-        embed = self.transformer.condition_embedder
-        gate = embed.delta_emb_gate.to(self._dtype)
-        other = r if embed.deltatime_type == "r" else t - r
-        return self._modulation((1 - gate) * self._time(embed.time_embedder, t) + gate * self._time(embed.delta_embedder, other))
-
-    def follow(
-        self, x_t: Tensor, t: Tensor, t_next: Tensor, step: Modulation, position: Rotary, text: list[KeyValue], past: list[KeyValue]
-    ) -> Tensor:
-        """One step from times `t` `[B]` to `t_next` `[B]`, along the mean velocity between them. Args as in `predict`."""
-        apart = (t - t_next)[:, None, None, None, None]
-        return x_t - apart * self.predict(x_t, step, position, text, self._filled(past, x_t), None)
-
-    def recommit(
-        self, recent: Tensor, distant: list[Tensor], step: Modulation, position: Rotary, text: list[KeyValue], mask: Tensor
-    ) -> list[KeyValue]:
-        """Keys and values of the whole past, a layer each.
-
-        Args:
-            recent, distant: clean latents `[B, C, F, H, W]` of the chunks in small patches and, if there are any, of those before them, in
-                large ones.
-            step: that of t = r = 0.
-            position: of all tokens `[B, M, P]`, the distant ones first.
-            text: from `condition`, B rows.
-            mask: additive `[1, 1, M, M]`: a chunk sees itself and those before it.
-        """
-        x = self._embed(recent, self.transformer.patch_embedding)
-        x = torch.cat((*(self._embed(part, self.transformer.far_patch_embedding) for part in distant), x), 1)
-        return self._slots(x, step, position, text, [None] * len(text), mask.to(x.dtype))
-
-    def _filled(self, past: list[KeyValue], x_t: Tensor) -> list[KeyValue]:
-        """With the zero keys that diffusers' attention adds, and attends to. After them the chunk: their order does not matter."""
-        _, rows, columns = self.transformer.config.patch_size
-        missing = -(x_t.shape[2] * (x_t.shape[3] // rows) * (x_t.shape[4] // columns)) % _FAR_BLOCK
-        return [KeyValue(F.pad(key, (0, 0, 0, missing)), F.pad(value, (0, 0, 0, missing))) for key, value in past]

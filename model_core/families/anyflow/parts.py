@@ -22,16 +22,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model_core.config import ChunkGrid, EngineConfig, ModelConfig
+from model_core.families.anyflow.flow_map import FlowMapFAR
 from model_core.families.causal_wan.parts import draw, key_values, step_of
 from model_core.families.checkpoints.loading import load_module, load_noise_schedule
+from model_core.families.common.config import CheckpointConfig
 from model_core.families.common.streaming import StreamLeg, StreamSampler, joined, modulation, row_of, texts
-from model_core.families.described import CheckpointConfig
 from model_core.families.interface import Conditioner, Sampler, VideoEncoder
 from model_core.families.wan.parts import embedder, graphs_beside, painter
 from model_core.families.wan.source import load_video_encoder
 from model_core.graphs import DENOISER, Bucket, GraphSpec, Inputs
 from model_core.nn.causal_dit import MASKED, KeyValue, Modulation
-from model_core.nn.wan import FlowMapFAR, Rotary, rotary
+from model_core.nn.wan import Rotary, rotary
 from model_core.nn.window import filled, side_by_side
 from model_core.types import Conditioning
 

@@ -22,8 +22,8 @@ from model_core.config import EngineConfig, ModelConfig
 from model_core.diffusion.flow_match import chunk_noise, timesteps
 from model_core.families.causal_wan.keys import load_transformer
 from model_core.families.causal_wan.settings import NOISE
+from model_core.families.common.config import CheckpointConfig
 from model_core.families.common.streaming import StreamLeg, StreamSampler, joined, modulation, row_of, texts
-from model_core.families.described import CheckpointConfig
 from model_core.families.interface import Sampler, VideoEncoder
 from model_core.families.wan.parts import embedder, graphs_beside, painter
 from model_core.families.wan.source import load_video_encoder

@@ -6,12 +6,12 @@ like a bad model. Without torch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 from model_core.config import ChunkGrid
 from model_core.errors import WeightsError
+from model_core.families.common.config import Attention
 
 # Of Self-Forcing, where a checkpoint does not say: latent frames of a block and those that attention spans, and the shift of its times.
 BLOCK, _SEEN, _SHIFT = 3, 21, 5.0
@@ -34,35 +34,6 @@ _FIXED: dict[str, tuple[object, str]] = {
     "expand_timesteps": (False, "a chunk has one time"),
 }
 KNOWN = (*HONOURED, *_FIXED)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attention:
-    """What the next chunk of a streaming model sees, in chunks, and the times that it goes through.
-
-    Attributes:
-        window: the last ones; 0 for all.
-        sink: and the session's first ones, for good.
-        renewal: the cache is made anew from the last `window` chunks whenever a multiple of this many is done, so that it depends on no
-            chunk older than the suffix; 0 for never.
-        shift: of the times of the steps, toward noise.
-        steps: the times that the model was distilled to, from noise on, each as (what the network is told, share of noise). Empty: evenly
-            spaced ones, shifted.
-        context_noise: the time that the network is told of a clean chunk.
-        averaged: which of a checkpoint's generators is taken; None: the averaged one, where there are two.
-    """
-
-    window: int = 0
-    sink: int = 0
-    renewal: int = 0
-    shift: float = 1.0
-    steps: tuple[tuple[float, float], ...] = ()
-    context_noise: float = 0.0
-    averaged: bool | None = None
-
-    def listed(self, num_steps: int) -> tuple[tuple[float, float], ...]:
-        """`num_steps` of `steps`, evenly spread: a model does best at times that it knows."""
-        return tuple(self.steps[i * len(self.steps) // num_steps] for i in range(num_steps)) if self.steps else ()
 
 
 def settings_of(index: dict[str, Any]) -> dict[str, Any]:

@@ -1,149 +1,111 @@
-"""Shapes of tensors that follow from a network's settings: a `config.json` of another size of the model is found by them. Without torch.
+"""What is known of a network without torch: its settings, as diffusers or transformers declare them, and the tensors that follow from them.
 
-A tensor or two for each setting that makes shapes; that all others fit too is found when the weights are loaded.
+A setting that is not known is refused: both libraries pass over it, and then the model is not the one that was meant. A test compares each
+`Network` with the library's own class.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
+
+from model_core.errors import WeightsError
+from model_core.families.checkpoints.settings import Settings, check_value, shown
 
 Shape = tuple[int, ...]
 
 
-def shapes_of(kind: str, settings: Mapping[str, Any]) -> dict[str, Shape]:
-    """By the names of tensors, which need not all be there. `settings` are those of `model_core.families.checkpoints.settings.settled`."""
-    return _OF[kind](settings) if kind in _OF else {}
-
-
-def counts_of(kind: str, settings: Mapping[str, Any]) -> dict[str, tuple[int, str]]:
-    """By what the names of numbered parts begin with: how many there are, and the setting that says it."""
-    if kind == "AutoencoderKLWan":
-        blocks = settings["num_res_blocks"]
-        return {
-            "encoder.down_blocks.0.resnets.": (blocks if settings["is_residual"] else 0, "is_residual"),
-            "decoder.up_blocks.": (len(settings["dim_mult"]), "dim_mult"),
-            "decoder.up_blocks.0.resnets.": (blocks + 1, "num_res_blocks"),
-        }
-    if kind == "AutoencoderKLCogVideoX":
-        return {
-            "encoder.down_blocks.": (len(settings["block_out_channels"]), "block_out_channels"),
-            "encoder.down_blocks.0.resnets.": (settings["layers_per_block"], "layers_per_block"),
-            "decoder.up_blocks.0.resnets.": (settings["layers_per_block"] + 1, "layers_per_block"),
-        }
-    if kind == "AutoencoderKLLTXVideo":
-        down, up = settings["layers_per_block"], settings["decoder_layers_per_block"][::-1]
-        wide = len(settings["decoder_block_out_channels"])
-        deep = len(settings["block_out_channels"]) - (settings["down_block_types"][-1] == "LTXVideo095DownBlock3D")
-        found = {f"encoder.down_blocks.{block}.resnets.": (count, "layers_per_block") for block, count in enumerate(down[:-1][:deep])}
-        found |= {
-            f"decoder.up_blocks.{block}.resnets.": (count, "decoder_layers_per_block") for block, count in enumerate(up[1 : wide + 1])
-        }
-        return found | {
-            "encoder.mid_block.resnets.": (down[-1], "layers_per_block"),
-            "decoder.mid_block.resnets.": (up[0], "decoder_layers_per_block"),
-            "decoder.up_blocks.": (wide, "decoder_block_out_channels"),
-        }
-    if kind == "CLIPVisionModel":
-        return {"encoder.layers.": (settings["num_hidden_layers"], "num_hidden_layers")}
+def no_shapes(_: Mapping[str, Any]) -> dict[str, Shape]:
+    """None is known."""
     return {}
 
 
-def _width(settings: Mapping[str, Any]) -> int:
+def no_counts(_: Mapping[str, Any]) -> dict[str, tuple[int, str]]:
+    """None is known."""
+    return {}
+
+
+def words(names: str) -> frozenset[str]:
+    """Those of a sentence: what the names of a network's tensors begin with."""
+    return frozenset(names.split())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """One class of diffusers or transformers.
+
+    Attributes:
+        name: of the class.
+        settings: their names, what each must be, and what is taken where a file leaves it out.
+        words: values of settings of which the library has no other, or passes over others.
+        passed_over: what files have that earlier releases wrote, or that were made of another class's, with the only values that change
+            nothing.
+        open: other settings are taken as they are. transformers' classes have many, and most change nothing that an encoder does.
+        unserved: settings that ask for something that no family here gives, and why.
+        served: of settings, the only values that are served.
+        model_type: of a text encoder.
+        text_width: the setting of a transformer that says how wide text features are.
+        channels: the setting of an autoencoder that says how many channels latents have.
+        compression: of an autoencoder: pixels a latent position and frames a latent frame; raises WeightsError.
+        parts: first words of names of tensors, each of which is there; empty: names are not checked.
+        optional: others that may be.
+        blocks: what the names of its blocks begin with, before their numbers; empty: it has none.
+        earlier: before names, as transformers 4 writes them; 5 leaves it out, and reads both.
+        shapes: of tensors that follow from settings, by name. They need not all be there: a tensor or two for each setting that makes
+            shapes, since that all others fit too is found when the weights are loaded.
+        counts: by what the names of numbered parts begin with: how many there are, and the setting that says it.
+    """
+
+    name: str
+    settings: Settings
+    words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    passed_over: Mapping[str, object] = field(default_factory=dict)
+    open: bool = False
+    unserved: Mapping[str, str] = field(default_factory=dict)
+    served: Mapping[str, tuple[int | None, ...]] = field(default_factory=dict)
+    model_type: str = ""
+    text_width: str = ""
+    channels: str = ""
+    compression: Callable[[Mapping[str, Any]], tuple[int, int]] = lambda _: (1, 1)
+    parts: frozenset[str] = frozenset()
+    optional: frozenset[str] = frozenset()
+    blocks: str = ""
+    earlier: str = ""
+    shapes: Callable[[Mapping[str, Any]], dict[str, Shape]] = no_shapes
+    counts: Callable[[Mapping[str, Any]], dict[str, tuple[int, str]]] = no_counts
+
+
+def settled(network: Network, given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """`given`, which is what the component's file holds, with what it leaves out. `where` is the file, for messages.
+
+    Raises:
+        WeightsError: a value is not what the class takes, or a setting is none of its.
+    """
+    known = network.settings
+    for name, value in given.items():
+        if name in known:
+            check_value(where, name, value, known[name][0])
+            if name in network.words and value not in network.words[name]:
+                raise WeightsError(f"{where}: {name} must be {' or '.join(network.words[name])}; got {shown(value)}")
+        elif not network.open and name[:1] != "_" and value not in (None, network.passed_over.get(name)):
+            raise WeightsError(f"{where} has {name}, a setting that {network.name} does not know: remove it if it changes nothing")
+    return {name: default for name, (_, default) in known.items()} | dict(given)
+
+
+def check_patches(network: Network, settings: Mapping[str, Any], where: str) -> None:
+    """Raises WeightsError: latents would be cut into patches that no family here has."""
+    for name in ("patch_size", "compressed_patch_size"):
+        size = settings.get(name)
+        if isinstance(size, list) and (len(size) != len("FHW") or size[0] != 1):
+            raise WeightsError(f"{where}: {name} must be three numbers, of which the first is 1; got {size}")
+    for name, served in network.served.items():
+        if name in settings and settings[name] not in served and not isinstance(settings[name], list):
+            raise WeightsError(
+                f"{where}: {name} must be {' or '.join('null' if each is None else str(each) for each in served)}; got {settings[name]}"
+            )
+
+
+def width_of(settings: Mapping[str, Any]) -> int:
+    """Of a transformer."""
     return int(settings["num_attention_heads"] * settings["attention_head_dim"])
-
-
-def _wan(settings: Mapping[str, Any]) -> dict[str, Shape]:
-    width, patch = _width(settings), settings["patch_size"]
-    found = {
-        "patch_embedding.weight": (width, settings["in_channels"], *patch),
-        "condition_embedder.text_embedder.linear_1.weight": (width, settings["text_dim"]),
-        "condition_embedder.time_embedder.linear_1.weight": (width, settings["freq_dim"]),
-        "blocks.0.ffn.net.0.proj.weight": (settings["ffn_dim"], width),
-        "proj_out.weight": (settings["out_channels"] * math.prod(patch), width),
-    }
-    if "compressed_patch_size" in settings:
-        found["far_patch_embedding.weight"] = (width, settings["in_channels"], *settings["compressed_patch_size"])
-    if settings["image_dim"] is not None:
-        found["condition_embedder.image_embedder.norm1.weight"] = (settings["image_dim"],)
-    if settings.get("added_kv_proj_dim") is not None:
-        found["blocks.0.attn2.add_k_proj.weight"] = (width, settings["added_kv_proj_dim"])
-    return found
-
-
-def _ltx(settings: Mapping[str, Any]) -> dict[str, Shape]:
-    width = _width(settings)
-    return {
-        "proj_in.weight": (width, settings["in_channels"]),
-        "caption_projection.linear_1.weight": (width, settings["caption_channels"]),
-        "transformer_blocks.0.attn2.to_k.weight": (width, settings["cross_attention_dim"]),
-        "proj_out.weight": (settings["out_channels"], width),
-    }
-
-
-def _cogvideox(settings: Mapping[str, Any]) -> dict[str, Shape]:
-    width, patch, joined = _width(settings), settings["patch_size"], settings["patch_size_t"]
-    seen = settings["in_channels"]
-    return {
-        "patch_embed.proj.weight": (width, seen, patch, patch) if joined is None else (width, seen * patch**2 * joined),
-        "patch_embed.text_proj.weight": (width, settings["text_embed_dim"]),
-        "time_embedding.linear_1.weight": (settings["time_embed_dim"], width),
-        "proj_out.weight": ((settings["out_channels"] or seen) * patch**2 * (joined or 1), width),
-    }
-
-
-def _t5(settings: Mapping[str, Any]) -> dict[str, Shape]:
-    width, block = settings["d_model"], "encoder.block.0.layer"
-    first = "wi_0" if settings["feed_forward_proj"].startswith("gated-") else "wi"
-    return {
-        "shared.weight": (settings["vocab_size"], width),
-        "encoder.embed_tokens.weight": (settings["vocab_size"], width),
-        f"{block}.0.SelfAttention.q.weight": (settings["num_heads"] * settings["d_kv"], width),
-        f"{block}.0.SelfAttention.relative_attention_bias.weight": (settings["relative_attention_num_buckets"], settings["num_heads"]),
-        f"{block}.1.DenseReluDense.{first}.weight": (settings["d_ff"], width),
-    }
-
-
-def _wan_vae(settings: Mapping[str, Any]) -> dict[str, Shape]:
-    width = settings["base_dim"]
-    return {
-        "encoder.conv_in.weight": (width, settings["in_channels"], 3, 3, 3),
-        "decoder.conv_in.weight": ((settings["decoder_base_dim"] or width) * settings["dim_mult"][-1], settings["z_dim"], 3, 3, 3),
-        "decoder.conv_out.bias": (settings["out_channels"],),
-    }
-
-
-def _ltx_vae(settings: Mapping[str, Any]) -> dict[str, Shape]:
-    return {"decoder.conv_out.conv.bias": (settings["out_channels"] * settings["patch_size"] ** 2,)}
-
-
-def _cogvideox_vae(settings: Mapping[str, Any]) -> dict[str, Shape]:
-    widths = settings["block_out_channels"]
-    return {
-        "decoder.conv_in.conv.weight": (widths[-1], settings["latent_channels"], 3, 3, 3),
-        "decoder.conv_out.conv.weight": (settings["out_channels"], widths[0], 3, 3, 3),
-    }
-
-
-def _clip(settings: Mapping[str, Any]) -> dict[str, Shape]:
-    width, patch = settings["hidden_size"], settings["patch_size"]
-    return {
-        "embeddings.patch_embedding.weight": (width, settings["num_channels"], patch, patch),
-        "embeddings.position_embedding.weight": ((settings["image_size"] // patch) ** 2 + 1, width),
-        "encoder.layers.0.mlp.fc1.weight": (settings["intermediate_size"], width),
-    }
-
-
-_OF: dict[str, Callable[[Mapping[str, Any]], dict[str, Shape]]] = {
-    "WanTransformer3DModel": _wan,
-    "AnyFlowFARTransformer3DModel": _wan,
-    "LTXVideoTransformer3DModel": _ltx,
-    "CogVideoXTransformer3DModel": _cogvideox,
-    "T5EncoderModel": _t5,
-    "UMT5EncoderModel": _t5,
-    "CLIPVisionModel": _clip,
-    "AutoencoderKLWan": _wan_vae,
-    "AutoencoderKLLTXVideo": _ltx_vae,
-    "AutoencoderKLCogVideoX": _cogvideox_vae,
-}

@@ -22,9 +22,9 @@ from torch import Tensor
 
 from model_core.buckets import bucket_for
 from model_core.errors import FieldViolation
+from model_core.families.common.config import CheckpointConfig
 from model_core.families.common.prompts import blank_text, guidance_violations, text_violations
 from model_core.families.common.skipping import Skipping
-from model_core.families.described import CheckpointConfig
 from model_core.graphs import DECODER, Bucket, GraphSpec, Inputs
 from model_core.runtimes.load import load_program
 from model_core.types import Latents, SessionContext, TextEmbedding

@@ -1,13 +1,60 @@
-"""The families of models that come as checkpoints: what is true of each, and its defaults."""
+"""What a model family is: one frozen description, which its own folder holds in `family.py`. Without torch.
+
+A family's folder has `parts.py`, a module with the functions of `Parts`, and `tiny.py`, if it comes as checkpoints, with a function
+`make(name, folder)` that writes a small one. Both are imported when they are first wanted: their libraries are heavy.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
-from model_core.config import Media
-from model_core.families.causal_wan.settings import KNOWN
+from model_core.config import ChunkGrid, Media
+from model_core.families.checkpoints.checkpoint import Checkpoint
+from model_core.families.checkpoints.networks import Network
+from model_core.families.checkpoints.whole import Hint, Renamed
+from model_core.families.common.config import Attention
+from model_core.families.common.solvers import SolvedBy
+
+if TYPE_CHECKING:
+    from model_core.families.interface import Parts
+
+Index = Mapping[str, Any]  # what `model_index.json` holds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Streaming:
+    """How a model goes on chunk after chunk. `settings` are what `read` found.
+
+    Attributes:
+        read: settings in `model_index.json`; raises WeightsError.
+        sizes: latent frames of the first chunk, and of each other.
+        attention: what the denoiser sees, and chunks in the suffix, on a grid, with so many chunks that the decoder needs; raises
+            WeightsError.
+        reach: latent frames before the newest that the decoder needs: of the autoencoder's settings and the component that decodes.
+    """
+
+    read: Callable[[dict[str, Any]], dict[str, Any]]
+    sizes: Callable[[dict[str, Any]], tuple[int, int]]
+    attention: Callable[[dict[str, Any], ChunkGrid, int], tuple[Attention, int]]
+    reach: Callable[[Mapping[str, Any], str], int]
+
+
+def _nothing(*_: object) -> None:
+    """Nothing further is checked."""
+
+
+def _channels(channels: int, _: int) -> int:
+    """The transformer sees latents and nothing else."""
+    return channels
+
+
+def _no_version(kind: Kind, _: Index, __: Mapping[str, Any]) -> Kind:
+    """All versions have the same defaults."""
+    return kind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,20 +64,30 @@ class Kind:
     Attributes:
         description: a line for ListModels.
         pipelines: classes that `model_index.json` may name.
-        streaming: chunk after chunk without end; otherwise a clip of fixed length, made at once.
+        streaming: how it goes on without end; None: a clip of fixed length, made at once.
         fps, frames, steps, guidance: defaults. `frames` is the length of a clip, or of a streaming model's longest session; 0 for no end.
             If a checkpoint's autoencoder makes other lengths, the default is the next shorter one.
         height, width: defaults, rounded down to what the checkpoint can make.
+        version: the defaults of a version that has its own, by `model_index.json` and the transformer's settings.
         max_tokens: of text.
         joined: how many latent frames after a clip's first one come only together.
-        text, vae, transformer: classes of its networks.
-        first, rest: latent frames of a streaming model's chunks; 0 where its settings say it.
+        text, vae, transformer: its networks.
         media, needs_media: what a session may be given besides its prompt, and whether it must be given one of them.
         media_frames: of the longest video that it may be given.
+        seen: channels that the transformer sees, of so many that latents have and so many frames that a latent frame makes.
         taehv: its latents are Wan's, which a TAEHV may decode.
-        schedule: its noise schedule is that of the checkpoint.
-        optional: components that a checkpoint may have besides.
+        told_rate: the network is told of the rate of frames.
+        solved: how its noise schedule is chosen; None: it has times of its own.
+        optional: components that a checkpoint may have besides, and their networks, if they have any.
+        unused: components that it may have, and that are never looked at.
         settings: keys of `model_index.json` that it reads besides components.
+        flags: those of them that are true or false.
+        off: those that change nothing in a checkpoint of another family where they are false.
+        advice: what is said of a setting that no family knows.
+        hint: what the name of a tensor says that a network does not have.
+        renamed: reads the names of the transformer's tensors as its authors write them; of two generators, the averaged one or not.
+        check: raises WeightsError: what the checkpoint says of itself does not go together.
+        check_transformer: the same of one of its transformers, once its settings are known to be right.
     """
 
     description: str
@@ -40,69 +97,75 @@ class Kind:
     steps: int
     guidance: float
     max_tokens: int
-    text: str
-    vae: str
-    transformer: str
+    text: Network
+    vae: Network
+    transformer: Network
     height: int = 480
     width: int = 832
+    version: Callable[[Kind, Index, Mapping[str, Any]], Kind] = _no_version
     joined: int = 1
-    streaming: bool = False
-    first: int = 0
-    rest: int = 0
+    streaming: Streaming | None = None
     media: tuple[Media, ...] = ()
     needs_media: bool = False
     media_frames: int = 1
+    seen: Callable[[int, int], int] = _channels
     taehv: bool = False
-    schedule: bool = True
-    optional: tuple[str, ...] = ()
+    told_rate: bool = False
+    solved: SolvedBy | None = None
+    optional: Mapping[str, Network | None] = field(default_factory=dict)
+    unused: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
+    off: tuple[str, ...] = ()
+    advice: str = ""
+    hint: Hint | None = None
+    renamed: Callable[[bool | None], Renamed] | None = None
+    check: Callable[[Checkpoint], None] = _nothing
+    check_transformer: Callable[[Checkpoint, str], None] = _nothing
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """All that its checkpoints are made of."""
+        return (self.text, self.vae, self.transformer, *(network for network in self.optional.values() if network is not None))
 
 
-KINDS = {
-    "wan": Kind(
-        description="Wan text-to-video: a clip made at once.", pipelines=("WanPipeline",),
-        fps=16, frames=81, steps=50, guidance=5.0, max_tokens=512, taehv=True,
-        text="UMT5EncoderModel", vae="AutoencoderKLWan", transformer="WanTransformer3DModel",
-        optional=("transformer_2",), settings=("boundary_ratio", "expand_timesteps"),
-    ),
-    "ltx": Kind(
-        description="LTX-Video text-to-video: a clip made at once.", pipelines=("LTXPipeline",),
-        fps=25, frames=161, steps=50, guidance=3.0, max_tokens=128, height=512, width=704,
-        text="T5EncoderModel", vae="AutoencoderKLLTXVideo", transformer="LTXVideoTransformer3DModel",
-    ),
-    "cogvideox": Kind(
-        description="CogVideoX text-to-video: a clip made at once.", pipelines=("CogVideoXPipeline",),
-        fps=8, frames=49, steps=50, guidance=6.0, max_tokens=226, height=480, width=720, joined=2,
-        text="T5EncoderModel", vae="AutoencoderKLCogVideoX", transformer="CogVideoXTransformer3DModel",
-    ),
-    "wan-image": Kind(
-        description="Wan image-to-video: a clip made at once, which begins with a given image.", pipelines=("WanImageToVideoPipeline",),
-        fps=16, frames=81, steps=50, guidance=5.0, max_tokens=512, media=("image",), needs_media=True, taehv=True,
-        text="UMT5EncoderModel", vae="AutoencoderKLWan", transformer="WanTransformer3DModel",
-        optional=("transformer_2", "image_encoder", "image_processor"), settings=("boundary_ratio", "expand_timesteps"),
-    ),
-    # Its transformer replaces that of a Wan folder, so `family` must name it unless model_index.json does.
-    "causal-wan": Kind(
-        description="Causal Wan 2.1 (Self-Forcing, CausVid, LongLive): video without end, steered while it plays.",
-        pipelines=("CausalWanPipeline", "WanPipeline"),
-        fps=16, frames=0, steps=4, guidance=1.0, max_tokens=512, streaming=True, taehv=True,
-        text="UMT5EncoderModel", vae="AutoencoderKLWan", transformer="WanTransformer3DModel",
-        schedule=False, optional=("scheduler",), settings=KNOWN,
-    ),
-    "anyflow-far": Kind(
-        description="AnyFlow-FAR: video up to a length, made chunk by chunk and steered while it plays.", pipelines=("AnyFlowFARPipeline",),
-        fps=16, frames=81, steps=4, guidance=1.0, max_tokens=512, streaming=True, first=1, rest=3, taehv=True,
-        text="UMT5EncoderModel", vae="AutoencoderKLWan", transformer="AnyFlowFARTransformer3DModel",
-        media=("image", "video"), media_frames=49,
-    ),
-}  # fmt: skip
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tiny:
+    """A small checkpoint with random weights, of a family or of a version of it.
+
+    Attributes:
+        name: what `headrace models make-tiny` calls it.
+        height, width: the smallest size that it makes, or near it.
+        frames: of a short clip; of a model that streams, a session with all kinds of chunks; 0: it has no end.
+    """
+
+    name: str
+    height: int = 32
+    width: int = 48
+    frames: int = 9
 
 
-def kind_of(family: str, index: Mapping[str, Any], transformer: Mapping[str, Any]) -> Kind:
-    """The family's defaults, or those of a version of it that has its own."""
-    kind = KINDS[family]
-    if family == "cogvideox" and transformer.get("patch_size_t"):  # CogVideoX 1.5
-        return replace(kind, fps=16, frames=81, height=768, width=1360)
-    if family == "wan" and index.get("expand_timesteps"):  # Wan 2.2 TI2V 5B
-        return replace(kind, fps=24, frames=121, height=704, width=1280)
-    return kind
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """Models that are built and loaded alike.
+
+    Attributes:
+        name: what `ModelConfig.family` says.
+        package: its folder, as Python imports it.
+        kind: of its checkpoints; None: its models are presets.
+        tiny: the small checkpoints that it makes.
+    """
+
+    name: str
+    package: str
+    kind: Kind | None = None
+    tiny: tuple[Tiny, ...] = ()
+
+    @property
+    def parts(self) -> Parts:
+        """What builds its stages."""
+        return cast("Parts", import_module(f"{self.package}.parts"))
+
+    def make_tiny(self, name: str, folder: Path) -> None:
+        """Write the small checkpoint into `folder`, without checksums; draws its weights from torch's generator."""
+        import_module(f"{self.package}.tiny").make(name, folder)

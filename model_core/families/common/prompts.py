@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from model_core.errors import FieldViolation
 from model_core.families.checkpoints.vocabulary import check_ids
+from model_core.families.common.config import CheckpointConfig
 from model_core.families.common.text_ids import PromptTokenizer
-from model_core.families.described import CheckpointConfig
 from model_core.graphs import TEXT_ENCODER, Bucket, GraphSpec, Inputs
 from model_core.runtimes.interface import Program
 from model_core.runtimes.load import load_program

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from model_core.buckets import bucket_for
 from model_core.families.common.clip import ClipLeg, guided
-from model_core.families.described import CheckpointConfig
+from model_core.families.common.config import CheckpointConfig
 from model_core.graphs import DENOISER, Bucket, GraphSpec
 
 

@@ -15,7 +15,7 @@ from model_core.errors import WeightsError
 from model_core.families.checkpoints.settings import check_value
 from model_core.families.common.solver_settings import KINDS, WORDS
 
-_FLOW, _DIFFUSION = "flow", "diffusion"
+FLOW, DIFFUSION = "flow", "diffusion"
 _DIFFUSIONS = ("v_prediction", "epsilon")
 
 
@@ -24,8 +24,6 @@ class Solver:
     """One class of diffusers.
 
     Attributes:
-        kinds: of networks that it can solve for: `flow` if they predict a flow, `diffusion` if they predict noise or a velocity.
-        families: that it is accepted for; empty for all that fit.
         second_order: each step but the last looks at the network twice.
         told: it solves a flow only if its configuration says so.
         served: values of its settings that make a clip, of those that diffusers takes; with others it raises in each clip, or its clips are
@@ -33,8 +31,6 @@ class Solver:
         served_flow: the same, where it solves a flow.
     """
 
-    kinds: tuple[str, ...]
-    families: tuple[str, ...] = ()
     second_order: bool = False
     told: bool = False
     served: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
@@ -44,7 +40,7 @@ class Solver:
 def _either(served: Mapping[str, tuple[object, ...]], *off: str) -> Solver:
     """Of both kinds of networks; `off` are settings that must be false where it solves a flow."""
     return Solver(
-        kinds=(_FLOW, _DIFFUSION), families=("wan", "wan-image", "cogvideox"), told=True, served={"use_beta_sigmas": (False,), **served},
+        told=True, served={"use_beta_sigmas": (False,), **served},
         served_flow={"use_exponential_sigmas": (False,)} | dict.fromkeys(off, (False,)),
     )  # fmt: skip
 
@@ -62,20 +58,39 @@ SOLVERS = {
     "DEISMultistepScheduler": _either(
         {"algorithm_type": ("deis", "dpmsolver", "dpmsolver++"), "solver_type": ("bh1", "bh2", *_OTHERS)}, "use_karras_sigmas"
     ),
-    "FlowMatchEulerDiscreteScheduler": Solver(kinds=(_FLOW,)),
-    "FlowMatchLCMScheduler": Solver(kinds=(_FLOW,)),
-    "FlowMatchHeunDiscreteScheduler": Solver(kinds=(_FLOW,), families=("wan", "wan-image"), second_order=True),
-    "CogVideoXDDIMScheduler": Solver(kinds=(_DIFFUSION,)),
-    "CogVideoXDPMScheduler": Solver(kinds=(_DIFFUSION,)),
-    "DDIMScheduler": Solver(kinds=(_DIFFUSION,)),
-    "EulerDiscreteScheduler": Solver(kinds=(_DIFFUSION,)),
-    "EulerAncestralDiscreteScheduler": Solver(kinds=(_DIFFUSION,), served=_NO_COSINE),
-    "HeunDiscreteScheduler": Solver(kinds=(_DIFFUSION,), second_order=True, served=_NO_COSINE),
-    "LCMScheduler": Solver(kinds=(_DIFFUSION,)),
+    "FlowMatchEulerDiscreteScheduler": Solver(),
+    "FlowMatchLCMScheduler": Solver(),
+    "FlowMatchHeunDiscreteScheduler": Solver(second_order=True),
+    "CogVideoXDDIMScheduler": Solver(),
+    "CogVideoXDPMScheduler": Solver(),
+    "DDIMScheduler": Solver(),
+    "EulerDiscreteScheduler": Solver(),
+    "EulerAncestralDiscreteScheduler": Solver(served=_NO_COSINE),
+    "HeunDiscreteScheduler": Solver(second_order=True, served=_NO_COSINE),
+    "LCMScheduler": Solver(),
 }
-_PREDICTS = {"wan": _FLOW, "wan-image": _FLOW, "ltx": _FLOW, "cogvideox": _DIFFUSION}
-# Solvers of families that have their own loop. Causal Wan takes its times from its authors' settings and has no solver.
-_ONLY = {"anyflow-far": "FlowMapEulerDiscreteScheduler"}
+# Those that all families take whose networks predict a flow; noise or a velocity; and those that some of both take.
+FLOW_SOLVERS = ("FlowMatchEulerDiscreteScheduler", "FlowMatchLCMScheduler")
+DIFFUSION_SOLVERS = (
+    "CogVideoXDDIMScheduler", "CogVideoXDPMScheduler", "DDIMScheduler", "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler",
+    "HeunDiscreteScheduler", "LCMScheduler",
+)  # fmt: skip
+EITHER_SOLVERS = ("UniPCMultistepScheduler", "DPMSolverMultistepScheduler", "DEISMultistepScheduler")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SolvedBy:
+    """How a family's clips may be solved.
+
+    Attributes:
+        predicts: what its networks predict: `flow`, or `diffusion` for noise or a velocity; empty: it has its own loop.
+        names: of the classes in `SOLVERS` that it takes; of the one class of a family with its own loop.
+        shifted: its pipeline says how far to shift times. The others do not, so diffusers would raise in each clip.
+    """
+
+    names: tuple[str, ...]
+    predicts: str = ""
+    shifted: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,8 +114,8 @@ class Solving:
         return 2 * steps - 1 if self.second_order else steps
 
 
-def solving(family: str, settings: Mapping[str, Any]) -> Solving:
-    """What `scheduler_config.json` says for a family.
+def solving(family: str, by: SolvedBy, settings: Mapping[str, Any]) -> Solving:
+    """What `scheduler_config.json` says for a family, whose clips are solved `by`.
 
     Raises:
         WeightsError: the class, or one of its settings, does not fit the family.
@@ -108,32 +123,27 @@ def solving(family: str, settings: Mapping[str, Any]) -> Solving:
     where, name = "scheduler/scheduler_config.json", str(settings.get("_class_name"))
     _check_values(settings, where)
     _check_shift(settings, name, where)
-    if family in _ONLY:
-        if name != _ONLY[family]:
-            raise WeightsError(f"{where} names {name}; {family} is solved by {_ONLY[family]}")
+    predicts, shifted = by.predicts, by.shifted
+    if name not in by.names:
+        raise WeightsError(f"{where} names {name}; {family} is solved by {'one of ' if predicts else ''}{', '.join(sorted(by.names))}")
+    if not predicts:
         return Solving(name=name)
-    predicts = _PREDICTS[family]
-    fitting = {known: solver for known, solver in SOLVERS.items() if predicts in solver.kinds and family in (solver.families or (family,))}
-    if name not in fitting:
-        raise WeightsError(f"{where} names {name}; {family} is solved by one of {', '.join(sorted(fitting))}")
-    solver = fitting[name]
+    solver = SOLVERS[name]
     flow = settings.get("prediction_type") == "flow_prediction"
-    # LTX's pipeline says how far to shift times. The others do not, so diffusers would raise in each clip.
-    shifted = family == "ltx"
     start, end = settings.get("beta_start", 0.0001), settings.get("beta_end", 0.02)
     times = settings.get("num_train_timesteps", 1000)
     few, many = settings.get("base_image_seq_len", 256), settings.get("max_image_seq_len", 4096)
     rules = (
-        ("prediction_type", "'flow_prediction'", not (solver.told and predicts == _FLOW) or flow),
-        ("prediction_type", "'v_prediction' or 'epsilon'", predicts == _FLOW or settings.get("prediction_type", "epsilon") in _DIFFUSIONS),
-        ("use_flow_sigmas", "true", not (solver.told and predicts == _FLOW) or settings.get("use_flow_sigmas") is True),
-        ("use_flow_sigmas", "false", predicts == _FLOW or not settings.get("use_flow_sigmas")),
+        ("prediction_type", "'flow_prediction'", not (solver.told and predicts == FLOW) or flow),
+        ("prediction_type", "'v_prediction' or 'epsilon'", predicts == FLOW or settings.get("prediction_type", "epsilon") in _DIFFUSIONS),
+        ("use_flow_sigmas", "true", not (solver.told and predicts == FLOW) or settings.get("use_flow_sigmas") is True),
+        ("use_flow_sigmas", "false", predicts == FLOW or not settings.get("use_flow_sigmas")),
         ("use_dynamic_shifting", "false", shifted or not settings.get("use_dynamic_shifting")),
         ("invert_sigmas", "false", not settings.get("invert_sigmas")),
         ("scale_factors", "null: the clip would grow as it is made", not settings.get("scale_factors")),
         ("trained_betas", "null", settings.get("trained_betas") is None),
-        ("beta_end", f"at least beta_start, {start:g}, and below 1", predicts == _FLOW or start <= end < 1),
-        ("shift_terminal", "null", predicts == _FLOW or settings.get("shift_terminal") is None),
+        ("beta_end", f"at least beta_start, {start:g}, and below 1", predicts == FLOW or start <= end < 1),
+        ("shift_terminal", "null", predicts == FLOW or settings.get("shift_terminal") is None),
         ("base_shift", "a number", not shifted or settings.get("base_shift", 0.5) is not None),
         ("max_shift", "a number", not shifted or settings.get("max_shift", 1.15) is not None),
         ("num_train_timesteps", "at least 100", times >= 100),
@@ -143,7 +153,7 @@ def solving(family: str, settings: Mapping[str, Any]) -> Solving:
     for key, limit, kept in rules:
         if not kept:
             raise WeightsError(f"{where}: {key} must be {limit} with {name} for {family}; got {settings.get(key)!r}")
-    for key, values in {**solver.served, **(solver.served_flow if predicts == _FLOW else {})}.items():
+    for key, values in {**solver.served, **(solver.served_flow if predicts == FLOW else {})}.items():
         if settings.get(key, values[0]) not in values:
             must = " or ".join(_shown(value) for value in values)
             raise WeightsError(f"{where}: {key} must be {must} with {name} for {family}; got {_shown(settings[key])}")

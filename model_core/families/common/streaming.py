@@ -15,8 +15,8 @@ from torch import Tensor
 
 from model_core.diffusion.flow_match import first_step, mixed
 from model_core.errors import FieldViolation
+from model_core.families.common.config import CheckpointConfig
 from model_core.families.common.prompts import blank_text, text_violations
-from model_core.families.described import CheckpointConfig
 from model_core.graphs import GraphSpec
 from model_core.nn.causal_dit import KeyValue, Modulation
 from model_core.nn.wan import Rotary

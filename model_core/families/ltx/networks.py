@@ -1,16 +1,17 @@
-"""How much smaller a video autoencoder's latents are than its frames, as its settings say. Without torch."""
+"""LTX-Video's networks, as far as they are known without torch."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from model_core.errors import WeightsError
+from model_core.families.checkpoints.autoencoders import check_colours, check_length, check_words, wrong
+from model_core.families.checkpoints.networks import Network, Shape, width_of, words
+from model_core.families.checkpoints.settings import COUNT, FLAG, GATES, POSITIVE, TEXT, each, or_null
 
-_COLOURS = 3
 _NEWER = "LTXVideo095DownBlock3D"
-# Lists of an LTX-Video autoencoder, and how many entries they have beyond one a block.
+# Lists of the autoencoder, and how many entries they have beyond one a block.
 _ENCODER = {"down_block_types": 0, "spatio_temporal_scaling": 0, "layers_per_block": 1}
 _DECODER = {
     "decoder_spatio_temporal_scaling": 0, "decoder_layers_per_block": 1, "decoder_inject_noise": 1, "upsample_residual": 0,
@@ -18,48 +19,47 @@ _DECODER = {
 }  # fmt: skip
 
 
-def compression(vae: Mapping[str, Any]) -> tuple[int, int]:
-    """Pixels a latent position, and frames a latent frame. `vae` are the settings of `model_core.families.checkpoints.settings.settled`.
-
-    Raises:
-        WeightsError: settings contradict each other, or it makes no frames of red, green and blue.
-    """
-    if "z_dim" in vae:
-        return _wan(vae)
-    if vae["out_channels"] != _COLOURS:
-        raise _wrong("out_channels", "3, for red, green and blue", vae)
-    return _ltx(vae) if "spatio_temporal_scaling" in vae else _cogvideox(vae)
+def _shapes(settings: Mapping[str, Any]) -> dict[str, Shape]:
+    width = width_of(settings)
+    return {
+        "proj_in.weight": (width, settings["in_channels"]),
+        "caption_projection.linear_1.weight": (width, settings["caption_channels"]),
+        "transformer_blocks.0.attn2.to_k.weight": (width, settings["cross_attention_dim"]),
+        "proj_out.weight": (settings["out_channels"], width),
+    }
 
 
-def _wan(vae: Mapping[str, Any]) -> tuple[int, int]:
-    halvings, patch = vae["temperal_downsample"], vae["patch_size"] or 1
-    made = {"scale_factor_spatial": 2 ** len(halvings) * patch, "scale_factor_temporal": 2 ** sum(halvings)}
-    for name, value in made.items():
-        if vae[name] not in (value, None):
-            raise WeightsError(f"vae/config.json has {name} {vae[name]}; its temperal_downsample and patch_size make {value}")
-    if len(vae["dim_mult"]) != len(halvings) + 1:
-        raise _wrong("dim_mult", f"a list of {len(halvings) + 1} numbers, one more than temperal_downsample", vae)
-    if vae["out_channels"] != (must := _COLOURS * patch**2):
-        raise _wrong("out_channels", f"{must}, for red, green and blue", vae)
-    for name in ("latents_mean", "latents_std"):
-        if len(vae[name]) != vae["z_dim"]:
-            raise WeightsError(f"vae/config.json: {name} must have {vae['z_dim']} numbers, as z_dim says; got {len(vae[name])}")
-    return made["scale_factor_spatial"], made["scale_factor_temporal"]
+def _vae_shapes(settings: Mapping[str, Any]) -> dict[str, Shape]:
+    return {"decoder.conv_out.conv.bias": (settings["out_channels"] * settings["patch_size"] ** 2,)}
 
 
-def _ltx(vae: Mapping[str, Any]) -> tuple[int, int]:
+def _vae_counts(settings: Mapping[str, Any]) -> dict[str, tuple[int, str]]:
+    down, up = settings["layers_per_block"], settings["decoder_layers_per_block"][::-1]
+    wide = len(settings["decoder_block_out_channels"])
+    deep = len(settings["block_out_channels"]) - (settings["down_block_types"][-1] == _NEWER)
+    found = {f"encoder.down_blocks.{block}.resnets.": (count, "layers_per_block") for block, count in enumerate(down[:-1][:deep])}
+    found |= {f"decoder.up_blocks.{block}.resnets.": (count, "decoder_layers_per_block") for block, count in enumerate(up[1 : wide + 1])}
+    return found | {
+        "encoder.mid_block.resnets.": (down[-1], "layers_per_block"),
+        "decoder.mid_block.resnets.": (up[0], "decoder_layers_per_block"),
+        "decoder.up_blocks.": (wide, "decoder_block_out_channels"),
+    }
+
+
+def _compression(vae: Mapping[str, Any]) -> tuple[int, int]:
     """What the encoder makes smaller the decoder makes as large again. Newer ones halve time or space alone, and say what comes of it."""
+    check_colours(vae)
     newer = vae["down_block_types"][-1:] == [_NEWER]  # whose list of widths has one more, of what goes in
-    _check_words("down_block_types", ("LTXVideoDownBlock3D", _NEWER), vae)
-    _check_words("downsample_type", ("conv", "spatial", "temporal", "spatiotemporal"), vae)
+    check_words("down_block_types", ("LTXVideoDownBlock3D", _NEWER), vae)
+    check_words("downsample_type", ("conv", "spatial", "temporal", "spatiotemporal"), vae)
     for of, blocks, lists in (
         ("block_out_channels", len(vae["block_out_channels"]) - newer, _ENCODER | ({"downsample_type": 0} if newer else {})),
         ("decoder_block_out_channels", len(vae["decoder_block_out_channels"]), _DECODER),
     ):
         if blocks < 1:
-            raise _wrong(of, "a list of at least one number", vae)
+            raise wrong(of, "a list of at least one number", vae)
         for name, more in lists.items():
-            _check_length(name, blocks + more, of, vae)
+            check_length(name, blocks + more, of, vae)
     encoded, decoded = sum(vae["spatio_temporal_scaling"]), sum(vae["decoder_spatio_temporal_scaling"])
     found = []
     for name, patch in (("spatial_compression_ratio", vae["patch_size"]), ("temporal_compression_ratio", vae["patch_size_t"])):
@@ -72,32 +72,32 @@ def _ltx(vae: Mapping[str, Any]) -> tuple[int, int]:
     return found[0], found[1]
 
 
-def _cogvideox(vae: Mapping[str, Any]) -> tuple[int, int]:
-    ratio = vae["temporal_compression_ratio"]
-    if math.log2(ratio) % 1 or ratio < 1:
-        raise _wrong("temporal_compression_ratio", "a power of 2", vae)
-    widths, groups = vae["block_out_channels"], vae["norm_num_groups"]
-    if not widths:
-        raise _wrong("block_out_channels", "a list of at least one number", vae)
-    for name, word in (("down_block_types", "CogVideoXDownBlock3D"), ("up_block_types", "CogVideoXUpBlock3D")):
-        _check_words(name, (word,), vae)
-        _check_length(name, len(widths), "block_out_channels", vae)
-    if any(width % groups for width in widths):
-        raise _wrong("norm_num_groups", f"a divisor of all block_out_channels, {widths}", vae)
-    return 2 ** (len(vae["block_out_channels"]) - 1), int(ratio)
-
-
-def _check_length(name: str, must: int, of: str, vae: Mapping[str, Any]) -> None:
-    """Raises WeightsError: a list is too short; or too long, and its entries differ, so that nothing says which of them count."""
-    entries = vae[name]
-    if len(entries) < must or (len(entries) > must and any(entry != entries[0] for entry in entries)):
-        raise _wrong(name, f"a list of {must}, as {of} says", vae)
-
-
-def _check_words(name: str, words: Sequence[str], vae: Mapping[str, Any]) -> None:
-    if not set(vae[name]) <= set(words):
-        raise _wrong(name, f"a list, each {' or '.join(words)}", vae)
-
-
-def _wrong(name: str, must: str, vae: Mapping[str, Any]) -> WeightsError:
-    return WeightsError(f"vae/config.json: {name} must be {must}; got {vae[name]}")
+LTX_TRANSFORMER = Network(
+    name="LTXVideoTransformer3DModel", text_width="caption_channels", blocks="transformer_blocks.", shapes=_shapes,
+    parts=words("proj_in scale_shift_table time_embed caption_projection transformer_blocks proj_out"),
+    settings={
+        "in_channels": (COUNT, 128), "out_channels": (COUNT, 128), "patch_size": (COUNT, 1), "patch_size_t": (COUNT, 1),
+        "num_attention_heads": (COUNT, 32), "attention_head_dim": (COUNT, 64), "cross_attention_dim": (COUNT, 2048),
+        "num_layers": (COUNT, 28), "activation_fn": (TEXT, "gelu-approximate"), "qk_norm": (TEXT, "rms_norm_across_heads"),
+        "norm_elementwise_affine": (FLAG, False), "norm_eps": (POSITIVE, 1e-6), "caption_channels": (COUNT, 4096),
+        "attention_bias": (FLAG, True), "attention_out_bias": (FLAG, True),
+    },
+    words={"qk_norm": ("rms_norm_across_heads",), "activation_fn": GATES},
+    served={"patch_size": (1,), "patch_size_t": (1,)},
+)  # fmt: skip
+LTX_VAE = Network(
+    name="AutoencoderKLLTXVideo", channels="latent_channels", compression=_compression, shapes=_vae_shapes, counts=_vae_counts,
+    parts=words("encoder decoder"), optional=words("latents_mean latents_std"),
+    settings={
+        "in_channels": (COUNT, 3), "out_channels": (COUNT, 3), "latent_channels": (COUNT, 128),
+        "block_out_channels": (each(COUNT), [128, 256, 512, 512]), "down_block_types": (each(TEXT), ["LTXVideoDownBlock3D"] * 4),
+        "decoder_block_out_channels": (each(COUNT), [128, 256, 512, 512]), "layers_per_block": (each(COUNT), [4, 3, 3, 3, 4]),
+        "decoder_layers_per_block": (each(COUNT), [4, 3, 3, 3, 4]), "spatio_temporal_scaling": (each(FLAG), [True, True, True, False]),
+        "decoder_spatio_temporal_scaling": (each(FLAG), [True, True, True, False]), "decoder_inject_noise": (each(FLAG), [False] * 5),
+        "downsample_type": (each(TEXT), ["conv"] * 4), "upsample_residual": (each(FLAG), [False] * 4),
+        "upsample_factor": (each(COUNT), [1] * 4), "timestep_conditioning": (FLAG, False), "patch_size": (COUNT, 4),
+        "patch_size_t": (COUNT, 1), "resnet_norm_eps": (POSITIVE, 1e-6), "scaling_factor": (POSITIVE, 1.0),
+        "encoder_causal": (FLAG, True), "decoder_causal": (FLAG, False), "spatial_compression_ratio": (or_null(COUNT), None),
+        "temporal_compression_ratio": (or_null(COUNT), None),
+    },
+)  # fmt: skip

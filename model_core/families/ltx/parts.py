@@ -21,12 +21,12 @@ from transformers import T5EncoderModel
 from model_core.config import EngineConfig, ModelConfig
 from model_core.families.checkpoints.loading import load_module, load_noise_schedule
 from model_core.families.common.clip import AlongRows, Angles, ClipLeg, ClipPainter, ClipSampler, clip_decoder_graphs
+from model_core.families.common.config import CheckpointConfig
+from model_core.families.common.pixels import with_peak
 from model_core.families.common.prompts import PromptEmbedder, prompt_graphs
 from model_core.families.common.sides import Sides, row_buckets, sided_graphs
 from model_core.families.common.text_ids import load_tokenizer
-from model_core.families.described import CheckpointConfig
 from model_core.families.interface import Embedder, Painter, Sampler
-from model_core.families.wan.vae import with_peak
 from model_core.graphs import Entry, GraphSpec, Inputs
 
 _NOISE_SEED = 0  # of what some checkpoints' decoders add

@@ -53,6 +53,18 @@ def to_wan(name: str) -> str:
     return name
 
 
+def hint(name: str, blocks: str) -> str:
+    """What is said of a tensor that a network does not have, if the name is one of Wan's authors; else nothing.
+
+    `blocks` is what names of the network's blocks begin with: a name with something before it is a repack's.
+    """
+    if name.startswith(tuple(GENERATORS.values())):
+        return f"unexpected: {name}, as Self-Forcing and its like name tensors: a causal Wan needs `family: causal-wan`"
+    if (blocks and f".{blocks}" in name) or to_diffusers(name) == name:
+        return ""
+    return f"unexpected: {name}, a name of Wan's authors; a causal Wan needs `family: causal-wan`, others diffusers' own layout"
+
+
 def renamed(names: Iterable[str], *, averaged: bool | None = None) -> dict[str, str]:
     """Names in a checkpoint → names in diffusers' layout.
 

@@ -19,9 +19,9 @@ from model_core.buckets import bucket_for
 from model_core.config import EngineConfig, ModelConfig
 from model_core.families.checkpoints.loading import load_module, load_noise_schedule, require
 from model_core.families.common.clip import AlongRows, Angles, ClipLeg, ClipSampler, guided
+from model_core.families.common.config import CheckpointConfig
 from model_core.families.common.prompts import PromptEmbedder, prompt_graphs
 from model_core.families.common.text_ids import load_tokenizer
-from model_core.families.described import CheckpointConfig
 from model_core.families.interface import Embedder, Painter, Sampler
 from model_core.families.wan.image_encoder import encoder_settings
 from model_core.families.wan.taehv import TaehvPainter, load_taehv, taehv_graphs

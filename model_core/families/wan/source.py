@@ -10,7 +10,7 @@ from diffusers import AutoencoderKLWan
 from numpy.typing import NDArray
 
 from model_core.families.checkpoints.loading import load_module
-from model_core.families.described import CheckpointConfig
+from model_core.families.common.config import CheckpointConfig
 from model_core.types import Latents
 
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from model_core.errors import WeightsError
 from model_core.families.checkpoints.checkpoint import shards
-from model_core.families.described import CheckpointConfig
+from model_core.families.common.config import CheckpointConfig
 from model_core.graphs import DECODER, Bucket, GraphSpec, Inputs
 from model_core.nn.taehv import Memory, TaehvDecoder, of_weights
 from model_core.runtimes.load import load_program

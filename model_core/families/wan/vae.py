@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from model_core.config import ModelConfig
+from model_core.families.common.pixels import bytes_of
 from model_core.graphs import DECODER, Bucket, Entry, GraphSpec, Inputs
 from model_core.runtimes.load import load_program
 from model_core.types import Latents
@@ -130,14 +131,3 @@ class WanPainter:
             frames.append(pixels)
             memory = WanMemory(number + 1, features)
         return self._program.fetch(torch.cat(frames, 1))[0].numpy(), memory
-
-
-def with_peak(frames: Tensor) -> tuple[Tensor, Tensor]:
-    """`bytes_of`, which hides what is no number, and the largest magnitude, which is one only if all are."""
-    return bytes_of(frames), frames.float().abs().amax()
-
-
-def bytes_of(frames: Tensor) -> Tensor:
-    """Frames `[B, 3, N, H, W]` in [-1, 1] → uint8 `[B, N, H, W, 3]`, rounded as diffusers' video processor rounds them."""
-    unit = (frames.float() * 0.5 + 0.5).clamp(0, 1).permute(0, 2, 3, 4, 1)
-    return (unit * 255).round().to(torch.uint8)

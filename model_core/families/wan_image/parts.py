@@ -22,7 +22,7 @@ from model_core.config import EngineConfig, ModelConfig
 from model_core.errors import FieldViolation
 from model_core.families.checkpoints.loading import load_module
 from model_core.families.common.clip import ClipLeg
-from model_core.families.described import CheckpointConfig
+from model_core.families.common.config import CheckpointConfig
 from model_core.families.interface import Conditioner, Sampler
 from model_core.families.wan.parts import WanGraph, WanSampler, embedder, graphs, image_shape, networks, painter
 from model_core.types import Conditioning, SessionContext

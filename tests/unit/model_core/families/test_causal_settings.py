@@ -14,8 +14,7 @@ from model_core.diffusion.flow_match import timesteps
 from model_core.errors import WeightsError
 from model_core.families.causal_wan.keys import load_transformer
 from model_core.families.causal_wan.parts import CausalWanSampler
-from model_core.families.causal_wan.settings import Attention
-from model_core.families.described import CheckpointConfig
+from model_core.families.common.config import Attention, CheckpointConfig
 from model_core.families.wan.names import GENERATORS, renamed
 from tests import checkpoints
 

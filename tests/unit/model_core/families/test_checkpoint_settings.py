@@ -15,15 +15,14 @@ from safetensors.torch import load_file, save_file
 
 from model_core.errors import WeightsError
 from model_core.families.checkpoints.loading import load_module
-from model_core.families.checkpoints.networks import shapes_of
-from model_core.families.checkpoints.settings import KNOWN
 from model_core.families.checkpoints.shards import weights_of
 from model_core.families.checkpoints.whole import component_settings
 from model_core.families.common.solvers import SOLVERS, solving
-from model_core.families.tiny import MAKERS
+from model_core.families.registry import kinds, networks, tiny_checkpoints
 from model_core.families.wan.parts import image_shape
 from tests import checkpoints
 
+NETWORKS = networks()
 CONFIGS = {
     "T5EncoderModel": transformers.T5Config,
     "UMT5EncoderModel": transformers.UMT5Config,
@@ -43,9 +42,9 @@ def plain(value: object) -> object:
     return list(value) if isinstance(value, tuple) else value
 
 
-@pytest.mark.parametrize("kind", sorted(KNOWN))
+@pytest.mark.parametrize("kind", sorted(NETWORKS))
 def test_what_is_known_of_settings_is_what_the_libraries_declare(kind: str) -> None:
-    told = {name: default for name, (_, default) in KNOWN[kind].items()}
+    told = {name: default for name, (_, default) in NETWORKS[kind].settings.items()}
     if kind in CONFIGS:
         made = CONFIGS[kind]()
         assert told == {name: getattr(made, name) for name in told}
@@ -59,7 +58,7 @@ def test_every_setting_of_another_type_is_refused_by_name(name: str, tmp_path: P
     folder = checkpoints.copied(name, tmp_path)
     for component, kind in checkpoints.config(name, folder).components:
         path = folder / component / "config.json"
-        for key in KNOWN.get(kind, {}):
+        for key in NETWORKS[kind].settings if kind in NETWORKS else ():
             whole = path.read_text()
             wrongs: tuple[object, ...] = ({}, float("nan"))
             for wrong in wrongs:
@@ -69,13 +68,14 @@ def test_every_setting_of_another_type_is_refused_by_name(name: str, tmp_path: P
                 path.write_text(whole)
 
 
-@pytest.mark.parametrize("name", sorted(set(MAKERS) - {"causal-wan"}))
+@pytest.mark.parametrize("name", sorted(set(tiny_checkpoints()) - {"causal-wan"}))
 def test_shapes_that_follow_from_settings_are_those_of_the_weights(name: str) -> None:
     settled = checkpoints.config(name)
     for component, kind in settled.components:
-        if kind in KNOWN:
+        if kind in NETWORKS:
             held = weights_of(settled.checkpoint.path() / component).tensors()
-            follow = shapes_of(kind, component_settings(settled.checkpoint, component, kind))
+            network = NETWORKS[kind]
+            follow = network.shapes(component_settings(settled.checkpoint, component, network))
             assert follow
             assert {tensor: held[tensor].shape for tensor in follow if tensor in held} == {t: s for t, s in follow.items() if t in held}
 
@@ -198,9 +198,11 @@ def test_an_autoencoder_that_says_how_small_latents_are_is_believed(tmp_path: Pa
 )  # fmt: skip
 def test_options_of_schedules_that_make_no_clip_are_refused(family: str, name: str, settings: dict[str, Any], sentence: str) -> None:
     told = FLOW if family == "wan" and SOLVERS[name].told else {}
-    solving(family, {"_class_name": name, **told})
+    solved = kinds()[family].solved
+    assert solved is not None
+    solving(family, solved, {"_class_name": name, **told})
     with pytest.raises(WeightsError, match=sentence):
-        solving(family, {"_class_name": name, **told, **settings})
+        solving(family, solved, {"_class_name": name, **told, **settings})
 
 
 def test_a_request_may_not_ask_for_more_steps_than_a_distilled_schedule_has(tmp_path: Path) -> None:

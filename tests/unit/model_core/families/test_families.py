@@ -42,7 +42,7 @@ def test_a_clip_is_the_one_that_diffusers_makes(name: str) -> None:
         output_type="np",
     ).frames[0]  # fmt: skip
     latents = make(checkpoints.engine(name), checkpoints.context(name, PROMPT, seed=7))
-    painter = family(settings.family).painter(settings)
+    painter = family(settings.family).parts.painter(settings)
     with torch.inference_mode():
         frames, _ = painter.paint(latents[0], painter.fresh())
     assert len(latents) == 1
@@ -78,7 +78,7 @@ def test_both_transformers_of_wan_2_2_have_their_steps() -> None:
 
 def test_wan_is_decoded_chunk_by_chunk_as_the_clip_at_once() -> None:
     settings, _, _ = checkpoints.parts("wan")
-    painter = family("wan").painter(settings)
+    painter = family("wan").parts.painter(settings)
     latents = np.random.default_rng(3).standard_normal((settings.channels, 7, 4, 6), np.float32)
     with torch.inference_mode():
         whole, _ = painter.paint(latents, painter.fresh())
@@ -130,7 +130,7 @@ def test_a_clip_that_needs_an_image_is_refused_without_one_or_with_another_shape
 def test_a_clip_whose_frames_are_no_numbers_is_not_shown(name: str) -> None:
     """An autoencoder in 16 bits may overflow on latents that are all finite; as bytes, its frames would be black."""
     settings, _, _ = checkpoints.parts(name)
-    painter = family(settings.family).painter(settings)
+    painter = family(settings.family).parts.painter(settings)
     latents = np.full(settings.latent_shape(0), 3e38, np.float32)
     with torch.inference_mode(), pytest.raises(FloatingPointError, match="the frames of the clip are not finite"):
         painter.paint(latents, painter.fresh())

@@ -14,8 +14,7 @@ from torch.utils import _pytree as pytree
 from model_core.config import EngineConfig, Execution, RuntimeConfig
 from model_core.engine.engine import Engine
 from model_core.errors import ShapeNotServed
-from model_core.families.registry import family
-from model_core.families.tiny import MAKERS
+from model_core.families.registry import family, tiny_checkpoints
 from model_core.graphs import DECODER, DENOISER, TEXT_ENCODER
 from model_core.local import LocalPipeline
 from model_core.pipeline import SessionRequest
@@ -31,7 +30,7 @@ _TERMS = 512  # text tokens that attention sums over; no other sum of the small 
 
 def test_every_graph_of_wan_is_listed_and_those_that_run_most_compile_whole_and_compute_the_same() -> None:
     """Traced as for any compiler, and run by PyTorch's own operators."""
-    graphs = family("wan").graphs(checkpoints.config("wan"), EngineConfig(batch_buckets=(2,)))
+    graphs = family("wan").parts.graphs(checkpoints.config("wan"), EngineConfig(batch_buckets=(2,)))
     assert [(g.stage, g.name) for g in graphs] == [
         (DENOISER, "denoise"), (TEXT_ENCODER, "features"), (DECODER, "decode_first"), (DECODER, "decode_second"), (DECODER, "decode"),
     ]  # fmt: skip
@@ -54,7 +53,7 @@ def test_wan_in_bfloat16_runs_in_programs_of_fixed_shapes_and_is_close() -> None
     runtime = RuntimeConfig(dtype="bfloat16")
     execution = Execution(text_encoder=runtime, denoiser=runtime, decoder=runtime)
     config = replace(exact, checkpoint=replace(exact.checkpoint, dtype="bfloat16"), execution=execution)
-    parts, buckets = family("wan"), EngineConfig(batch_buckets=(1, 2))
+    parts, buckets = family("wan").parts, EngineConfig(batch_buckets=(1, 2))
     embedder = parts.embedder(config)
     sampler = parts.sampler(config, buckets)
     expected = checkpoints.context("wan", PROMPT, seed=7)
@@ -71,7 +70,7 @@ def test_wan_in_bfloat16_runs_in_programs_of_fixed_shapes_and_is_close() -> None
         cast("Any", sampler)._program.run("denoise", *(torch.zeros(3, *size) for size in ((4, 3, 4, 6), (), (512, 32))))  # noqa: SLF001
 
 
-@pytest.mark.parametrize("name", sorted(MAKERS))
+@pytest.mark.parametrize("name", sorted(tiny_checkpoints()))
 async def test_every_family_is_served_whole_in_programs_of_fixed_shapes(name: str) -> None:
     """From the warm-up to the last chunk, which may be shorter than the others: no shape comes that was not listed."""
     runtime, small = RuntimeConfig(dtype="bfloat16"), checkpoints.config(name)

@@ -14,11 +14,10 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from model_core.config import ChunkGrid, Execution, MillraceConfig, ModelConfig, RuntimeConfig
-from model_core.families.causal_wan.settings import Attention
 from model_core.families.checkpoints.checkpoint import Checkpoint, write_checksums
 from model_core.families.checkpoints.forms import in_halves, in_shards, linked
+from model_core.families.common.config import Attention, CheckpointConfig
 from model_core.families.common.solvers import Solving
-from model_core.families.described import CheckpointConfig
 from model_core.fingerprint import FINGERPRINT_VERSION, model_fingerprint
 from model_core.presets import model_config
 from tests import checkpoints

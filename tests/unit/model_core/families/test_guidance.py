@@ -87,14 +87,14 @@ def test_wan_looks_twice_only_for_clips_with_guidance(monkeypatch: pytest.Monkey
 
 
 def test_networks_that_see_all_texts_at_once_have_a_bucket_for_each_number_of_rows() -> None:
-    graphs = family("ltx").graphs(checkpoints.config("ltx"), EngineConfig(batch_buckets=(1, 3)))
+    graphs = family("ltx").parts.graphs(checkpoints.config("ltx"), EngineConfig(batch_buckets=(1, 3)))
     assert [g.bucket.rows for g in graphs if g.stage == DENOISER] == [1, 2, 3, 6]
 
 
 def test_a_deployment_that_turns_guidance_off_has_none_and_no_graphs_for_it() -> None:
     config = checkpoints.config("ltx", guidance=1.0)
     assert (config.guidance, config.max_guidance) == (1.0, 1.0)
-    graphs = family("ltx").graphs(config, EngineConfig(batch_buckets=(1, 2)))
+    graphs = family("ltx").parts.graphs(config, EngineConfig(batch_buckets=(1, 2)))
     assert [g.bucket.rows for g in graphs if g.stage == DENOISER] == [1, 2]
     with pytest.raises(WeightsError, match="negative_prompt must be empty where guidance is 1, which looks at none; got 'a cat'"):
         checkpoints.config("ltx", guidance=1.0, negative_prompt="a cat")

@@ -15,8 +15,7 @@ from model_core.engine.engine import Engine
 from model_core.errors import WeightsError
 from model_core.families.checkpoints.checkpoint import Checkpoint
 from model_core.families.described import Choice, describe
-from model_core.families.registry import family
-from model_core.families.tiny import MAKERS
+from model_core.families.registry import family, tiny_checkpoints
 from tests import checkpoints
 from tests.models import make
 from tests.rounding import assert_rounds_alike
@@ -40,13 +39,13 @@ def test_lengths_that_would_be_cut_or_rounded_are_refused(name: str, given: dict
 @pytest.mark.parametrize("frames", [1, 9, 17])
 def test_cogvideox_makes_as_many_frames_as_its_grid_says(name: str, frames: int) -> None:
     config = checkpoints.config(name, frames=frames)
-    painter = family("cogvideox").painter(config)
+    painter = family("cogvideox").parts.painter(config)
     with torch.inference_mode():
         made, _ = painter.paint(np.zeros(config.latent_shape(0), np.float32), painter.fresh())
     assert len(made) == config.grid.max_frames == frames
 
 
-@pytest.mark.parametrize("name", sorted(MAKERS))
+@pytest.mark.parametrize("name", sorted(tiny_checkpoints()))
 def test_what_is_left_out_is_something_that_the_model_makes(name: str) -> None:
     where = Checkpoint(folder=str(checkpoints.folder(name)))
     config = describe(Choice(checkpoint=where))
@@ -92,14 +91,14 @@ def test_ltx_is_told_the_rate_that_it_was_described_with_and_not_the_one_it_is_p
 def _clip(fps: int) -> np.ndarray:
     config = checkpoints.config("ltx", fps=fps)
     engine = EngineConfig(batch_buckets=(1,))
-    (latents,) = make(Engine(family("ltx").sampler(config, engine), config, engine), checkpoints.context("ltx", "a dog", 7))
+    (latents,) = make(Engine(family("ltx").parts.sampler(config, engine), config, engine), checkpoints.context("ltx", "a dog", 7))
     return latents
 
 
 def test_a_session_of_one_frame_of_anyflow() -> None:
     """One chunk, after which nothing is remembered: there is no graph for it."""
     config, engine = checkpoints.config("anyflow-far", frames=1), EngineConfig(batch_buckets=(1, 2))
-    warm = Engine(family("anyflow-far").sampler(config, engine), config, engine)
+    warm = Engine(family("anyflow-far").parts.sampler(config, engine), config, engine)
     warm.warm_up()
     latents = make(warm, replace(checkpoints.context("anyflow-far", "a dog", 7), num_frames=1))
     assert [chunk.shape for chunk in latents] == [config.latent_shape(0)]

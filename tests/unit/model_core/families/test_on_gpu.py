@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from model_core.config import EngineConfig, Execution, ModelConfig, RuntimeConfig
-from model_core.families.tiny import MAKERS
+from model_core.families.registry import tiny_checkpoints
 from model_core.local import LocalPipeline
 from model_core.pipeline import Session, SessionRequest
 from model_core.session_log import SessionRecord
@@ -45,7 +45,7 @@ async def played(session: Session) -> list[bytes]:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("name", sorted(MAKERS))
+@pytest.mark.parametrize("name", sorted(tiny_checkpoints()))
 async def test_sessions_on_the_gpu_depend_on_nobody_and_go_on_anywhere(name: str, dtype: Literal["float32", "bfloat16"]) -> None:
     config = on_gpu(name, dtype)
     here, there = (LocalPipeline(config, ONE_SHAPE) for _ in range(2))
@@ -69,7 +69,7 @@ async def test_sessions_on_the_gpu_depend_on_nobody_and_go_on_anywhere(name: str
             await pipeline.aclose()
 
 
-@pytest.mark.parametrize("name", sorted(MAKERS))
+@pytest.mark.parametrize("name", sorted(tiny_checkpoints()))
 async def test_frames_of_the_gpu_are_those_of_the_cpu_but_for_rounding(name: str) -> None:
     made = []
     for config in (checkpoints.config(name), on_gpu(name)):

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from model_core.errors import WeightsError
-from model_core.families.checkpoints.settings import settled
-from model_core.families.checkpoints.whole import check_patches
+from model_core.families.checkpoints.networks import check_patches, settled
 from model_core.families.common.solvers import solving
-from model_core.families.ltx.networks import compression
+from model_core.families.registry import kinds, networks
 
+NETWORKS = networks()
 NOTES: dict[str, Any] = {"_class_name": "X", "_diffusers_version": "0.33.0.dev0", "_name_or_path": "/data/x", "_commit_hash": None}
 T5_NOTES: dict[str, Any] = {
     "_name_or_path": "google/t5-v1_1-xxl", "architectures": ["T5EncoderModel"], "classifier_dropout": 0.0, "decoder_start_token_id": 0,
@@ -172,27 +172,29 @@ SCHEDULES: dict[str, tuple[str, dict[str, Any]]] = {
 @pytest.mark.parametrize("name", TRANSFORMERS)
 def test_transformers_as_published_are_taken(name: str) -> None:
     kind, published = TRANSFORMERS[name]
-    settings = settled(kind, published, "transformer/config.json")
-    check_patches(settings, "transformer/config.json")
+    settings = settled(NETWORKS[kind], published, "transformer/config.json")
+    check_patches(NETWORKS[kind], settings, "transformer/config.json")
     assert published.items() <= settings.items()
 
 
 @pytest.mark.parametrize("name", AUTOENCODERS)
 def test_autoencoders_as_published_are_taken(name: str) -> None:
     kind, published, smaller = AUTOENCODERS[name]
-    assert compression(settled(kind, published, "vae/config.json")) == smaller
+    assert NETWORKS[kind].compression(settled(NETWORKS[kind], published, "vae/config.json")) == smaller
 
 
 @pytest.mark.parametrize("name", ENCODERS)
 def test_encoders_as_published_are_taken(name: str) -> None:
     kind, published = ENCODERS[name]
-    assert published.items() <= settled(kind, published, "config.json").items()
+    assert published.items() <= settled(NETWORKS[kind], published, "config.json").items()
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_schedules_as_published_are_taken(name: str) -> None:
     family, published = SCHEDULES[name]
-    assert solving(family, published).name == published["_class_name"]
+    solved = kinds()[family].solved
+    assert solved is not None
+    assert solving(family, solved, published).name == published["_class_name"]
 
 
 @pytest.mark.parametrize(
@@ -200,4 +202,4 @@ def test_schedules_as_published_are_taken(name: str) -> None:
 )
 def test_a_key_of_earlier_releases_is_taken_with_the_value_that_was_published_alone(kind: str, key: str, value: object) -> None:
     with pytest.raises(WeightsError, match=f"has {key}, a setting that {kind} does not know"):
-        settled(kind, {key: value}, "vae/config.json")
+        settled(NETWORKS[kind], {key: value}, "vae/config.json")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from model_core.config import EngineConfig, ModelConfig
-from model_core.families.tiny import MAKERS
+from model_core.families.registry import tiny_checkpoints
 from model_core.local import LocalPipeline
 from model_core.pipeline import SessionRequest
 from model_core.types import Codec, Footage, FrameChunk
@@ -18,7 +18,7 @@ from tests.fakes import FakeStages
 from tests.pictures import picture
 from tests.served import serving
 
-MODELS = [(name, "") for name in MAKERS] + [("wan", "taehv"), ("causal-wan", "taehv")]
+MODELS = [(name, "") for name in tiny_checkpoints()] + [("wan", "taehv"), ("causal-wan", "taehv")]
 IDS = [f"{name}-{decoder}".rstrip("-") for name, decoder in MODELS]
 
 

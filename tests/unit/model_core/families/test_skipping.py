@@ -27,7 +27,7 @@ NAMES = ("wan-2.2", "ltx", "cogvideox")
 def counted(name: str, threshold: float) -> tuple[Engine, list[list[ClipLeg]]]:
     """An engine that skips, and the clips of each forward that it makes."""
     config = replace(checkpoints.config(name), skip_threshold=threshold)
-    sampler = family(config.family).sampler(config, BUCKETS)
+    sampler = family(config.family).parts.sampler(config, BUCKETS)
     assert isinstance(sampler, ClipSampler)
     forwards: list[list[ClipLeg]] = []
     predict = sampler.predict

@@ -24,8 +24,9 @@ from model_core.engine.session import check
 from model_core.errors import InvalidRequest, WeightsError
 from model_core.families.checkpoints.checkpoint import CHECKSUMS, Checkpoint
 from model_core.families.common.clip import ClipSampler
+from model_core.families.common.config import CheckpointConfig
 from model_core.families.common.solvers import SOLVERS
-from model_core.families.described import CheckpointConfig, Choice, describe
+from model_core.families.described import Choice, describe
 from model_core.families.registry import family
 from model_core.types import Latents, SessionContext
 from service.checks import Catalogue, Limits, Validator
@@ -105,7 +106,7 @@ def test_an_accepted_schedule_is_diffusers_alone_and_among_others(
     name: str, schedule: str, settings: dict[str, Any], tmp_path: Path
 ) -> None:
     config = described(name, with_schedule(name, tmp_path / name, {"_class_name": schedule, **settings}))
-    parts = family(config.family)
+    parts = family(config.family).parts
     embedder, sampler = parts.embedder(config), parts.sampler(config, ENGINE)
     assert isinstance(sampler, ClipSampler)
     engine = Engine(sampler, config, ENGINE)

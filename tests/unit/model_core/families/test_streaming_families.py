@@ -164,7 +164,7 @@ def test_anyflow_is_what_diffusers_makes() -> None:
     assert_rounds_alike(np.concatenate(alone("anyflow-far"), 1), theirs(), terms=_TERMS, sums=sums)
 
     # From an image, whose latents are the first chunk, and from a video, of 1 + 12 frames.
-    look = family("anyflow-far").conditioner(settings)
+    look = family("anyflow-far").parts.conditioner(settings)
     for count in (1, 13):
         frames = moving(count, settings.height, settings.width)
         with torch.inference_mode():
@@ -237,7 +237,7 @@ def test_weights_in_bfloat16_give_nearly_the_same(name: str) -> None:
     settings = checkpoints.parts(name)[0]
     settings = replace(settings, checkpoint=replace(settings.checkpoint, dtype="bfloat16"))
     engine = EngineConfig(batch_buckets=(1,))
-    made = make(Engine(family(name).sampler(settings, engine), settings, engine), context(name, chunks=3))
+    made = make(Engine(family(name).parts.sampler(settings, engine), settings, engine), context(name, chunks=3))
     for rough, exact in zip(made, alone(name), strict=False):
         assert rough.dtype == np.float32
         assert 0 < np.abs(rough - exact).mean() < 0.1 * exact.std()

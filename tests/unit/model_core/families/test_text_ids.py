@@ -127,7 +127,7 @@ def test_a_family_reads_prompts_by_a_piece_model(name: str, tmp_path: Path) -> N
     folder = checkpoints.copied(name, tmp_path)
     with_pieces(folder)
     config = checkpoints.config(name, folder)
-    embedder = family(config.family).embedder(config)
+    embedder = family(config.family).parts.embedder(config)
     tokens, mask = embedder.embed(["a red circle", "a red circle moves left", "a red circle"])
     assert tokens.shape == (3, 1, config.max_tokens, 32)
     assert (tokens[0] == tokens[2]).all()

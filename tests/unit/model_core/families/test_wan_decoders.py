@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from model_core.errors import WeightsError
 from model_core.families.checkpoints.checkpoint import CHECKSUMS, Checkpoint, shards
 from model_core.families.checkpoints.whole import component_settings
-from model_core.families.described import TAEHV_REACH, Choice, describe, wan_vae_reach
+from model_core.families.described import Choice, describe
 from model_core.families.interface import Painter
 from model_core.families.registry import family
 from model_core.families.wan import vae as wan_vae
+from model_core.families.wan.networks import TAEHV_REACH, WAN_VAE, wan_vae_reach
 from model_core.families.wan.taehv import TaehvPainter
 from model_core.families.wan.vae import WanPainter
 from model_core.nn.taehv import TaehvDecoder, of_weights
@@ -35,7 +36,7 @@ _CONVOLUTIONS = 1 + 3 * (3 * 3 + 2) + 1  # three levels of three memory blocks
 @cache
 def painter(decoder: str) -> Painter:
     torch.set_num_threads(1)
-    return family("causal-wan").painter(checkpoints.config("causal-wan", decoder="" if decoder == "vae" else decoder))
+    return family("causal-wan").parts.painter(checkpoints.config("causal-wan", decoder="" if decoder == "vae" else decoder))
 
 
 def latents(frames: int, seed: int = 0) -> NDArray[np.float32]:
@@ -93,7 +94,7 @@ def decoded(decoder: str, parts: list[NDArray[np.float32]]) -> Tensor:
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_rebuilt_from_as_many_latent_frames_as_it_reaches_back_it_is_exact_and_from_fewer_it_is_not(decoder: str) -> None:
     settings = checkpoints.config("causal-wan")
-    reach = wan_vae_reach(component_settings(settings.checkpoint, "vae", "AutoencoderKLWan")) if decoder == "vae" else TAEHV_REACH
+    reach = wan_vae_reach(component_settings(settings.checkpoint, "vae", WAN_VAE)) if decoder == "vae" else TAEHV_REACH
     parts = [latents(1, seed) for seed in range(reach + 2)]
     undisturbed = decoded(decoder, parts)
     assert torch.equal(decoded(decoder, parts[-reach - 1 :]), undisturbed)
@@ -170,7 +171,7 @@ def test_a_taehv_that_is_none_or_fits_other_latents_is_refused(spoil: Any, sente
     save_file(spoil(load_file(folder / "taehv/taehv.safetensors")), folder / "taehv/taehv.safetensors")
     config = describe(Choice(checkpoint=Checkpoint(folder=str(folder)), height=32, width=48, decoder="taehv"))
     with pytest.raises(WeightsError, match=sentence):
-        family("causal-wan").painter(config)
+        family("causal-wan").parts.painter(config)
 
 
 def test_a_taehv_for_latents_that_it_does_not_know_is_refused() -> None:
@@ -184,7 +185,7 @@ def test_a_clip_may_be_decoded_by_a_taehv_too(tmp_path: Path) -> None:
     shutil.copytree(checkpoints.folder("causal-wan") / "taehv", folder / "taehv")
     (folder / CHECKSUMS).unlink()
     config = describe(Choice(checkpoint=Checkpoint(folder=str(folder)), height=32, width=48, frames=9, decoder="taehv"))
-    made = family("wan").painter(config)
+    made = family("wan").parts.painter(config)
     with torch.inference_mode():
         frames, _ = made.paint(latents(3), made.fresh())
     np.testing.assert_array_equal(frames, painted("taehv", [latents(3)])[0])

@@ -39,7 +39,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> Runs:
 def test_no_session_is_the_first_to_run_a_graph_in_a_shape(name: str, graphs: set[str], ran: Runs) -> None:
     torch.set_num_threads(1)
     settings, sizes = checkpoints.config(name), EngineConfig(slots=4, batch_buckets=BUCKETS)
-    engine = Engine(family(settings.family).sampler(settings, sizes), settings, sizes)
+    engine = Engine(family(settings.family).parts.sampler(settings, sizes), settings, sizes)
     clips = [checkpoints.context(name, f"clip {seed}", seed, steps=4) for seed in range(3)]
     ran.clear()
     engine.warm_up()

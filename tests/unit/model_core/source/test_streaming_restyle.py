@@ -81,7 +81,7 @@ async def test_a_restyled_session_is_the_same_again_in_company_and_after_a_break
 def test_latents_of_a_chunk_depend_on_it_and_on_a_bounded_past(name: str) -> None:
     """The first two chunks see all that comes before them, so theirs are those of the whole video."""
     settings = checkpoints.config(name)
-    grid, encoder = settings.grid, family(settings.family).video_encoder(settings)
+    grid, encoder = settings.grid, family(settings.family).parts.video_encoder(settings)
     frames = moving(grid.first_frame(3), settings.height, settings.width)
 
     def of(first: int, after: int, chunk: int) -> NDArray[np.float32]:
