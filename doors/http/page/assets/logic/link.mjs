@@ -1,6 +1,6 @@
 // One session over as many connections as it takes. Sockets, time and chance come by argument, so that it runs without a browser.
 
-import { PROTOCOL, ProtocolError, Reader, statusOf, subprotocols } from "./protocol.mjs";
+import { encoded, PROTOCOL, ProtocolError, Reader, statusOf, subprotocols } from "./protocol.mjs";
 import { Arrived, delayMs, next, POLICY, Unanswered } from "./resume.mjs";
 
 /** The ticket was refused: another connection would be, too. */
@@ -159,7 +159,7 @@ export class Link {
         this.#open = true;
         if (this.#start === null) return undefined;
         const start = this.#arrived.resumable ? this.#resuming() : this.#start;
-        socket.send(JSON.stringify({ start }));
+        socket.send(encoded({ start }));
         for (const control of this.#unanswered.again()) this.#send(control);
         return undefined;
       };

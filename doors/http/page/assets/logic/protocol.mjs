@@ -10,6 +10,17 @@ export function subprotocols(ticket) {
   return ticket ? [PROTOCOL, `ticket.${ticket}`] : [PROTOCOL];
 }
 
+/** A message as JSON. A seed may be any number of 64 bits, which JavaScript cannot hold: here it is text, and a number on the wire. */
+export function encoded(message) {
+  // Quotes within a text are escaped, so no prompt looks like this.
+  return JSON.stringify(message).replace(/"seed":"(\d+)"/, '"seed":$1');
+}
+
+/** The opposite: the seed in `text`, digit by digit; "" for none. */
+function seedIn(text) {
+  return /[{,]"seed":\s*(\d+)/.exec(text)?.[1] ?? "";
+}
+
 /** Puts an event of frames together with the bytes that follow it. */
 export class Reader {
   #waiting = null;
@@ -26,6 +37,7 @@ export class Reader {
     if (event === null || typeof event !== "object" || typeof event.event !== "string") {
       throw new ProtocolError("a text message must be an object with the name of an event");
     }
+    if (event.event === "started") return { ...event, seed: typeof event.seed === "string" ? event.seed : seedIn(message) };
     if (event.event !== "frames") return event;
     this.#waiting = event;
     return null;
@@ -70,6 +82,7 @@ function parsed(part) {
     throw new ProtocolError("the data of an event must be JSON");
   }
   const event = { ...fields, event: head.slice("event: ".length).trim() };
+  if (event.event === "started") event.seed = seedIn(data.join("\n"));
   if (event.event !== "frames") return { event, bytes: null };
   const items = event.data.map(decoded);
   const bytes = new Uint8Array(items.reduce((size, item) => size + item.length, 0));

@@ -25,12 +25,12 @@ export function complaint(model, { type, size }, most = Infinity) {
   return "";
 }
 
-/** The seed in a text field: null for one that the server draws; undefined where it is none. */
+/** The seed in a text field, as digits: null for one that the server draws; undefined where it is none. */
 export function seedOf(text) {
   const digits = text.trim();
   if (digits === "") return null;
   if (!/^\d{1,20}$/.test(digits) || BigInt(digits) >= 2n ** 64n) return undefined;
-  return Number(digits) <= Number.MAX_SAFE_INTEGER ? Number(digits) : undefined;
+  return String(BigInt(digits));
 }
 
 /** The member `start` of the first message.

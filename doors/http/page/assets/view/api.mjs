@@ -1,6 +1,7 @@
 // Calls of the server's API beside the WebSocket. The key stays in this tab.
 
 import { Refused } from "../logic/link.mjs";
+import { encoded } from "../logic/protocol.mjs";
 
 const KEY = "headrace.key";
 
@@ -61,7 +62,7 @@ export class Api {
   }
 
   async submit(body) {
-    return this.#json("v1/jobs", { method: "POST", body: JSON.stringify(body), headers: { "content-type": "application/json" } });
+    return this.#json("v1/jobs", { method: "POST", body: encoded(body), headers: { "content-type": "application/json" } });
   }
 
   async remove(id) {

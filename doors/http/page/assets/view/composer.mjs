@@ -105,7 +105,7 @@ export class Composer {
   #checkSeed() {
     const sound = seedOf(at("seed").value) !== undefined;
     at("seed").setAttribute("aria-invalid", String(!sound));
-    say(at("seed-note"), sound ? "Equal seeds make equal videos." : "A seed is a whole number up to 9007199254740991.");
+    say(at("seed-note"), sound ? "Equal seeds make equal videos." : "A seed is a whole number below 2 to the power of 64.");
     return sound;
   }
 

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import {
-  decoded, EventLines, mediaType, ProtocolError, Reader, statusOf, subprotocols,
+  decoded, encoded, EventLines, mediaType, ProtocolError, Reader, statusOf, subprotocols,
 } from "../../../../../doors/http/page/assets/logic/protocol.mjs";
 
 const bytes = (...values) => Uint8Array.from(values).buffer;
@@ -70,4 +70,15 @@ test("server-sent events are those of a WebSocket, wherever they are cut", () =>
     assert.equal(found[0].bytes, null);
   }
   assert.throws(() => new EventLines().add("event: x\ndata: no\n\n"), ProtocolError);
+});
+
+test("no digit of a seed is lost", () => {
+  const seed = "17379707708204921337";
+  const start = { prompt: 'a star "seed":"5"', seed };
+  assert.equal(encoded({ start }), `{"start":{"prompt":"a star \\"seed\\":\\"5\\"","seed":${seed}}}`);
+  assert.equal(encoded({ prompt: "a" }), '{"prompt":"a"}');
+  assert.equal(new Reader().text(`{"event":"started","model":"a","seed":${seed}}`).seed, seed);
+  const [{ event }] = new EventLines().add(`event: started\ndata: {"seed": ${seed}, "fps": 24}\n\n`);
+  assert.equal(event.seed, seed);
+  assert.equal(new Reader().text(JSON.stringify(event)).seed, seed, "which came by way of text");
 });

@@ -37,9 +37,9 @@ test("a beginning is of a kind that the model takes, and not too large", () => {
   assert.match(complaint(MODELS[0], { type: "image/png", size: 3 }), /nothing but a prompt/);
 });
 
-test("a seed is a whole number that JavaScript can hold", () => {
-  assert.deepEqual(["", " 7 ", "0"].map(seedOf), [null, 7, 0]);
-  assert.deepEqual(["-1", "1.5", "seven", "9007199254740993", "99999999999999999999"].map(seedOf), Array(5).fill(undefined));
+test("a seed is any whole number of 64 bits", () => {
+  assert.deepEqual(["", " 7 ", "00", "18446744073709551615"].map(seedOf), [null, "7", "0", "18446744073709551615"]);
+  assert.deepEqual(["-1", "1.5", "seven", "18446744073709551616", "9".repeat(30)].map(seedOf), Array(5).fill(undefined));
 });
 
 test("lengths end where the model does", () => {
