@@ -12,7 +12,7 @@ STAMP_DOCS := $(VENV_DOCS)/.installed
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help examples install docs docs-serve wire coverage hooks fmt lint types imports layout check test test-unit test-processors test-ray test-cluster proto observability observe observe-check live trace kuberay demo realtime bench bench-quick streams eval overload costs job-table door-costs doors burst simulate sim-vs-real serve faults cancels soak parity gate gate-demo families clean
+.PHONY: help examples install docs docs-serve wire coverage hooks fmt lint types imports layout check test test-unit test-processors test-ray test-cluster proto observability observe observe-check live trace kuberay demo realtime bench bench-quick streams watchers eval overload costs job-table door-costs doors burst simulate sim-vs-real serve faults cancels soak parity gate gate-demo families clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -159,6 +159,9 @@ bench-quick: $(STAMP) ## compare what serving costs, as ratios to the bare pipel
 
 streams: $(STAMP) ## 2,000 open streams on one front door: memory, errors, first frames of live ones among them
 	$(BIN)/python -m bench.costs.streams
+
+watchers: $(STAMP) ## 200 viewers of one session: who is late, and what a viewer costs; 2,000 who joined one that is paused
+	$(BIN)/python -m bench.costs.watchers
 
 door-costs: $(STAMP) ## starts over HTTP beside gRPC, live sessions beside uploads of 25 MB, pollers; within bounds
 	$(BIN)/python -m bench.costs.doors

@@ -90,7 +90,7 @@ def test_each_message_keeps_the_name_that_it_has_on_the_wire() -> None:
     """Replicas of the version before write and read these names: a class may be renamed or moved, its name on the wire may not."""
     written = sorted(message.__reduce__()[1][0] for message in MESSAGES)
     assert sorted({*written, Codec.JPEG.__reduce_ex__(4)[1][0]}) == [
-        "deployments.link:Ticket", "deployments.routing:Avoid", *(f"model_core.types:{name}" for name in (
+        "deployments.link:Ticket", "deployments.links.routing:Only", "deployments.routing:Avoid", *(f"model_core.types:{name}" for name in (
             "Codec", "Footage", "FrameChunk", "Given", "Guidance", "LatentChunk", "Numerics", "Restyle", "SessionContext",
             "SourceFootage", "SourceOffer", "StageTiming", "TextEmbedding",
         )),
