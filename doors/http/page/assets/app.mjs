@@ -43,6 +43,7 @@ new Panel(viewing);
 function changed(state, { event }) {
   if (event === "blocked" || event === "unblocked") return stage.blocked(event === "blocked");
   if (event === "started") composer.showSeed(state.started.seed);
+  if ((event === "started" || event === "prompt_applied") && state.prompt) composer.remember(state.prompt);
   if (event === "failed" && state.error.status === 401) askForKey();
   if (event === "frames" || event === "usage") {
     if (at("screen").dataset.phase === state.phase) return undefined; // nothing that the page shows has changed
@@ -56,7 +57,6 @@ function changed(state, { event }) {
 /** A prompt changes the session that plays, and begins one where none does. */
 function asked(prompt) {
   const { phase, watching } = viewing.state;
-  composer.remember(prompt);
   if (!watching && (phase === "playing" || phase === "preparing" || phase === "paused" || phase === "mending" || phase === "waiting")) {
     viewing.ask(prompt);
   } else {

@@ -68,6 +68,7 @@ export class Panel {
     const box = { from: now - SPAN_MS, to: now, width: WIDTH, height: HEIGHT };
     const tiles = this.#tiles;
     this.#first(figures);
+    show(tiles.switched.element, !state.watching); // whoever watches changes nothing
     this.#switches(figures);
     this.#onTime(figures);
     const ahead = figures.buffer.since(now - SPAN_MS);
@@ -97,7 +98,7 @@ export class Panel {
       at = Math.min(1, at + share);
       return bar;
     });
-    tile.parts(whole === null ? [] : rectangles);
+    tile.parts(whole !== null && firstStages.length ? rectangles : []);
   }
 
   #switches(figures) {

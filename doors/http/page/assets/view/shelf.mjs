@@ -116,6 +116,7 @@ export class Shelf {
     try {
       await this.#api.remove(job.id);
       say(at("shelf-news"), `“${job.prompt}” is deleted.`);
+      at("shelf-title").focus(); // the button that had the focus is gone
     } catch (error) {
       this.#onTrouble(error);
     }
