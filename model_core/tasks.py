@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
+from functools import partial
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -60,6 +61,41 @@ async def run_in_thread(function: Callable[..., T], *args: object, abort: Callab
         await _wait(task)
         if not task.cancelled():
             task.exception()  # marks it as seen, where nobody is left to raise it to
+
+
+def begun(work: Coroutine[Any, Any, object]) -> _Rest | None:
+    """Run `work` until it waits for something, and return the rest of it, to be awaited; None where it did not have to wait.
+
+    Raises what `work` raises until then. It runs in the caller's task, as if the caller had awaited it.
+    """
+    try:
+        return _Rest(work, work.send(None))
+    except StopIteration:
+        return None
+
+
+class _Rest:
+    """A coroutine that waits for something. It is awaited once."""
+
+    def __init__(self, work: Coroutine[Any, Any, object], waits_for: object) -> None:
+        self._work = work
+        self._waits_for = waits_for
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        while True:
+            try:
+                sent = yield self._waits_for
+            except GeneratorExit:
+                self._work.close()
+                raise
+            except BaseException as error:  # noqa: BLE001 - it is for the coroutine, as a cancellation is
+                go_on = partial(self._work.throw, error)
+            else:
+                go_on = partial(self._work.send, sent)
+            try:
+                self._waits_for = go_on()
+            except StopIteration:
+                return
 
 
 async def _wait(*tasks: asyncio.Task[Any]) -> None:

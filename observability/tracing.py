@@ -53,6 +53,8 @@ class Tracing:
 
     def begin(self, service: str, rpc: str, metadata: Metadata, system: str = "grpc") -> SessionTrace | None:
         """The trace of a call that begins now; None if it is not traced. Sets `TRACE_ID` for the task that serves it."""
+        if self._provider is None and not metadata:
+            return None
         given = _trace_context(metadata)
         caller = self._propagator.extract(given, Context()) if given else Context()
         context = trace.get_current_span(caller).get_span_context()

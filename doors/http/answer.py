@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from email.utils import formatdate
 
 from starlette.types import Message, Send
 
@@ -20,11 +19,20 @@ class Answer:
         stall_s: how long the caller may take nothing.
         headers: that every answer has, whoever makes it.
         begins: called when an answer begins, which is the last moment to add headers.
+        date: the header's value, now.
     """
 
-    def __init__(self, send: Send, stall_s: float, headers: Sequence[tuple[bytes, bytes]], begins: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        send: Send,
+        stall_s: float,
+        headers: Sequence[tuple[bytes, bytes]],
+        begins: Callable[[], None],
+        date: Callable[[], bytes],
+    ) -> None:
         self._send = send
         self._begins = begins
+        self._date = date
         self._stall_s = stall_s
         self._headers = list(headers)
         self.status = 0
@@ -47,7 +55,7 @@ class Answer:
             given: RawHeaders = list(message.get("headers", ()))
             names = {name for name, _ in given}
             ours = [(name, value) for name, value in self._headers if name not in names]
-            date = () if b"date" in names else ((b"date", formatdate(usegmt=True).encode()),)
+            date = () if b"date" in names else ((b"date", self._date()),)
             message = {**message, "headers": [*given, *ours, *date]}
         elif message["type"] == "http.response.body":
             self.size += len(message.get("body", b""))

@@ -23,6 +23,7 @@ HIDDEN = "[hidden]"
 
 _AUTHORIZATION = b"authorization"
 _HEADERS = (_AUTHORIZATION, b"x-api-key", b"api-key", b"x-goog-api-key")
+_TENANT = TENANT_HEADER.encode()
 _QUERY = "key"
 _MOST_FIELDS = 100  # of a query
 _BEARER = "bearer "
@@ -71,7 +72,7 @@ def presented(scope: Scope, headers: Picked) -> Presented:
     client = scope.get("client")
     caller = Caller(
         address="" if client is None else client[0],
-        claimed_tenant=_single(headers, TENANT_HEADER.encode()) or "",
+        claimed_tenant=_single(headers, _TENANT) or "",
         certificate_names=scope.get(CERTIFICATE_NAMES, ()),
         origin=_single(headers, b"origin") or "",
     )
@@ -96,10 +97,12 @@ def scrubbed(text: str, hidden: Sequence[str] = ()) -> str:
 
 
 def _single(headers: Picked, name: bytes) -> str | None:
-    values = headers.get(name, ())
+    values = headers.get(name)
+    if values is None:
+        return None
     if len(values) > 1:
         raise InvalidRequest((FieldViolation(name.decode(), f"must be given at most once; got {len(values)}"),))
-    return values[0].decode("latin-1").strip() if values else None
+    return values[0].decode("latin-1").strip()
 
 
 def _of_query(query: bytes) -> list[str]:

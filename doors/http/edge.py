@@ -13,12 +13,13 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 
+from prometheus_client import Counter
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from doors.http import access_log
-from doors.http.access_log import Entry
+from doors.http.access_log import AccessLog, Entry
 from doors.http.answer import Answer
 from doors.http.bodies import Body, Held
 from doors.http.credentials import Picked, Presented, identified, presented, scrubbed
@@ -27,6 +28,7 @@ from doors.http.origins import Origins
 from doors.http.room import Authenticating, Credentials, Endpoint, Room
 from doors.http.router import Found, Missing, Router
 from doors.http.served_request import ServedRequest
+from doors.http.times import HttpDate
 from doors.http.workers import Workers
 from model_core.errors import HeadraceError, InvalidRequest, StageUnavailable
 from observability.metrics import Metrics
@@ -89,6 +91,9 @@ class HttpEdge:
         self._origins = Origins(options.origins, options.public_url)
         self._leaving = False
         self._workers = Workers()
+        self._log = AccessLog(time.monotonic)
+        self._date = HttpDate(time.time)
+        self._counts: dict[tuple[str, str], Counter] = {}
         self.held = Held(options.max_held_bytes)
 
     def stop_serving(self) -> None:
@@ -98,6 +103,7 @@ class HttpEdge:
     def close(self) -> None:
         """After the last request."""
         self._workers.close()
+        self._log.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -114,7 +120,7 @@ class HttpEdge:
             body.release()
             self._tell_standing(call.principal.tenant, answer)
 
-        answer = Answer(send, self._options.stall_s, common, begins)
+        answer = Answer(send, self._options.stall_s, common, begins, self._date)
         if self._leaving:
             answer.add(b"connection", b"close")
         operation, ended = _NO_ENDPOINT, "cancelled"
@@ -253,10 +259,15 @@ class HttpEdge:
     def _ended(
         self, scope: Scope, call: Call, given: Presented, answer: Answer, operation: str, outcome: str, began: float, request_id: str
     ) -> None:
-        self._metrics.calls_total.labels(operation, outcome).inc()
+        # To find a counter by its labels takes longer than to count.
+        if (counted := self._counts.get((operation, outcome))) is None:
+            counted = self._counts[operation, outcome] = self._metrics.calls_total.labels(operation, outcome)
+        counted.inc()
         if call.trace is not None:
             call.trace.end(outcome)
         if operation in _UNLOGGED and answer.status == 200:
+            return
+        if self._log.poll(scope["method"], answer.status, answer.size, operation, call.tenant, call.principal.subject):
             return
         access_log.write(
             Entry(

@@ -13,6 +13,8 @@ from starlette.routing import compile_path
 from doors.http.room import Endpoint, Room
 
 _PARAMETER = re.compile(r"\{\w+(:\w+)?\}")
+# Paths are looked up by so many of their first segments, because to try all patterns costs a small request much of its time.
+_INDEXED = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ class Router:
     def __init__(self, rooms: Sequence[Room]) -> None:
         self._rooms = rooms
         self._fixed: dict[str, _Path] = {}
-        self._open: dict[str, list[_Path]] = {}
+        self._open: dict[tuple[str, ...], list[_Path]] = {}
         paths: dict[str, _Path] = {}
         for room in rooms:
             for endpoint in room.endpoints():
@@ -73,7 +75,7 @@ class Router:
             if _PARAMETER.search(path.template) is None:
                 self._fixed[path.template] = path
             else:
-                self._open.setdefault(_first(_literal(path.template)), []).append(path)
+                self._open.setdefault(_whole(_literal(path.template)), []).append(path)
 
     def find(self, method: str, path: str) -> Found | Missing:
         """What answers. HEAD is answered as GET is."""
@@ -94,11 +96,13 @@ class Router:
     def _fitting(self, path: str) -> Iterator[tuple[_Path, dict[str, Any]]]:
         if (fixed := self._fixed.get(path)) is not None:
             yield fixed, {}
-        first = _first(path)
-        for candidate in (*self._open.get(first, ()), *(self._open.get("", ()) if first else ())):
-            if (match := candidate.pattern.match(path)) is not None:
-                values = match.groupdict()
-                yield candidate, {name: candidate.convertors[name].convert(value) for name, value in values.items()}
+        first = _whole(path)
+        # Whoever shares more whole segments with the path has the longer beginning, too.
+        for shared in range(len(first), -1, -1):
+            for candidate in self._open.get(first[:shared], ()):
+                if (match := candidate.pattern.match(path)) is not None:
+                    values = match.groupdict()
+                    yield candidate, {name: candidate.convertors[name].convert(value) for name, value in values.items()}
 
     def _nearest(self, path: str) -> Room:
         """Whose path shares the most segments with this one."""
@@ -120,8 +124,6 @@ def _literal(template: str) -> str:
     return template.partition("{")[0]
 
 
-def _first(path: str) -> str:
-    """The first segment, if there is a slash behind it; empty where a parameter may stand there."""
-    _, _, rest = path.partition("/")
-    segment, slash, _ = rest.partition("/")
-    return segment if slash else ""
+def _whole(path: str) -> tuple[str, ...]:
+    """Of the first segments those that have a slash behind them, so that no parameter stands in them."""
+    return tuple(path.split("/", _INDEXED + 1)[1:-1])

@@ -76,6 +76,8 @@ class KnownKeys:
         await asyncio.gather(*self._touching.values(), return_exceptions=True)
 
     async def _record(self, key_id: str) -> KeyRecord | None:
+        if (known := self._rows.known(key_id)) is not None:
+            return known.record
         return (await self._rows.get(key_id)).record if self._ring.made(key_id) else None
 
     async def _read(self, key_id: str) -> _Row:

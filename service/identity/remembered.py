@@ -64,6 +64,10 @@ class Lookup(Generic[K, V]):
         self._ask, self._memory = ask, memory
         self._asked: dict[K, asyncio.Future[V]] = {}
 
+    def known(self, key: K) -> V | None:
+        """See `Remembered.get`."""
+        return self._memory.get(key)
+
     async def get(self, key: K) -> V:
         """The answer. A caller that is cancelled takes nobody else's away."""
         known = self._memory.get(key)

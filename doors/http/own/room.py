@@ -39,6 +39,8 @@ class OwnRoom:
         self._batches = Batches(services)
         self._webhooks = WebhookEndpoints(services)
         self._created = int(time.time())
+        # Written once: what is served does not change while the process lives.
+        self._models = bytes(JSONResponse(models.listed(services.intake, self._created)).body)
         self._document = openapi.document(services.public_url)
 
     def endpoints(self) -> Sequence[Endpoint]:
@@ -60,7 +62,7 @@ class OwnRoom:
         return words.refusal(failure)
 
     async def list_models(self, request: HttpRequest) -> Response:
-        return JSONResponse(models.listed(self._services.intake, self._created))
+        return Response(self._models, media_type="application/json")
 
     async def get_model(self, request: HttpRequest) -> Response:
         intake, name = self._services.intake, request.raw.path_params["model"]

@@ -3,7 +3,7 @@ import threading
 
 import pytest
 
-from model_core.tasks import cancel_and_wait, run_in_thread
+from model_core.tasks import begun, cancel_and_wait, run_in_thread
 
 
 async def test_a_cancelled_caller_waits_for_its_thread() -> None:
@@ -67,3 +67,58 @@ async def test_how_a_helper_ends_does_not_matter() -> None:
     await asyncio.sleep(0)
 
     await cancel_and_wait(failed, asyncio.create_task(asyncio.sleep(100)))
+
+
+async def test_work_that_does_not_wait_is_done_at_once() -> None:
+    done: list[str] = []
+
+    async def work() -> None:
+        done.append("all")
+
+    async def fails() -> None:
+        raise ValueError("no")
+
+    assert begun(work()) is None
+    assert done == ["all"]
+    with pytest.raises(ValueError, match="no"):
+        begun(fails())
+
+
+async def test_the_rest_of_work_goes_on_where_it_waits() -> None:
+    gate, done = asyncio.Event(), []
+
+    async def work() -> None:
+        done.append("begun")
+        await gate.wait()
+        await asyncio.sleep(0)
+        done.append("ended")
+
+    rest = begun(work())
+    assert rest is not None
+    assert done == ["begun"]
+    asyncio.get_running_loop().call_soon(gate.set)
+    await rest
+    assert done == ["begun", "ended"]
+
+
+async def test_a_cancellation_reaches_the_rest_of_work() -> None:
+    cleaned: list[bool] = []
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            cleaned.append(True)
+
+    async def caller() -> None:
+        rest = begun(work())
+        assert rest is not None
+        await rest
+
+    task = asyncio.create_task(caller())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert cleaned == [True]
