@@ -32,7 +32,9 @@ class HttpSettings(Settings):
         max_connections: at once, for each replica.
         max_body_bytes: of one request.
         max_held_bytes: of the bodies of all requests that wait to be worked on, for each replica.
-        body_timeout_seconds: how long the body of a request may take to arrive.
+        body_bytes_per_second: how fast each replica reads large bodies, all of them together, beyond the first MiB of each. Callers who
+            send faster wait, and live sessions keep the processor.
+        body_timeout_seconds: how long the body of a request may take to arrive, less what `body_bytes_per_second` put off.
         head_timeout_seconds: the same of its line and headers.
         keep_alive_seconds: how long a connection stays open between two requests.
         origins: of web pages that may call from a browser, as `https://example.com`; `*` for all. The server's own may always.
@@ -45,6 +47,7 @@ class HttpSettings(Settings):
     max_connections: Annotated[int, Field(ge=1, le=1_000_000)] = 2048
     max_body_bytes: Annotated[int, Field(ge=_LEAST_BODY_BYTES, lt=2**31)] = 64 * 1024 * 1024
     max_held_bytes: Annotated[int, Field(ge=_LEAST_BODY_BYTES)] = 768 * 1024 * 1024
+    body_bytes_per_second: Annotated[int, Field(ge=_LEAST_BODY_BYTES)] = 24 * 1024 * 1024
     body_timeout_seconds: Annotated[float, Field(gt=0, le=86400)] = 120.0
     head_timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 10.0
     keep_alive_seconds: Annotated[float, Field(ge=1, le=3600)] = 30.0
@@ -91,6 +94,6 @@ class HttpSettings(Settings):
         return HttpOptions(
             host=self.host, port=self.port, tls=tls, public_url=self.public_url, origins=self.origins,
             max_connections=self.max_connections, max_body_bytes=self.max_body_bytes, max_held_bytes=self.max_held_bytes,
-            body_timeout_s=self.body_timeout_seconds, head_timeout_s=self.head_timeout_seconds, keep_alive_s=self.keep_alive_seconds,
-            stall_s=stall_s,
+            body_bytes_a_second=self.body_bytes_per_second, body_timeout_s=self.body_timeout_seconds,
+            head_timeout_s=self.head_timeout_seconds, keep_alive_s=self.keep_alive_seconds, stall_s=stall_s,
         )  # fmt: skip

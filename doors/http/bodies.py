@@ -1,4 +1,7 @@
-"""Reads the bodies of requests: bounded in bytes and in time, each by itself and all of them together. What it is given may be hostile."""
+"""Reads the bodies of requests: bounded in bytes and in time, each by itself and all of them together. What it is given may be hostile.
+
+Large ones are read at a pace, so that live sessions keep the processor. The time that this takes is not the caller's.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,14 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
 from doors.http.options import HttpOptions
+from doors.http.pace import Pace
 from model_core.errors import CapacityExceeded, FieldViolation, InvalidRequest
+from service.clock import Clock
 from service.failures import BodyTooLarge
 
 FIELD = "body"
+# Of each body, so much is read as fast as it comes.
+FREE_BYTES = 1024 * 1024
 
 _BUSY_RETRY_S = 2.0
 # Joining less than this takes less time than a thread does.
@@ -55,14 +62,29 @@ class Body:
         expects: the caller waits for a sign before it sends it.
         options: the bounds.
         held: counts it with all others.
+        pace: of all others too.
+        clock: for the time that it may take.
     """
 
-    def __init__(self, receive: Receive, *, declared: int | None, empty: bool, expects: bool, options: HttpOptions, held: Held) -> None:
+    def __init__(
+        self,
+        receive: Receive,
+        *,
+        declared: int | None,
+        empty: bool,
+        expects: bool,
+        options: HttpOptions,
+        held: Held,
+        pace: Pace,
+        clock: Clock,
+    ) -> None:
         self._receive = receive
         self._declared = declared
         self._expects = expects
         self._options = options
         self._held = held
+        self._pace = pace
+        self._clock = clock
         self._taken = 0
         self._begun = False
         self._complete = empty
@@ -100,7 +122,7 @@ class Body:
         most = options.max_body_bytes if max_bytes is None else min(max_bytes, options.max_body_bytes)
         if self._declared is not None and self._declared > most:
             raise BodyTooLarge(self._declared, most)
-        until = asyncio.get_running_loop().time() + options.body_timeout_s
+        until = self._clock.now() + options.body_timeout_s
         self._begun = True
         size = 0
         while not self._complete:
@@ -112,6 +134,8 @@ class Body:
             self._taken += len(part)
             if part:
                 yield part
+            if size > FREE_BYTES:
+                until += await self._paced(len(part))
 
     def release(self) -> None:
         """It is worked on, or of no more use: others may come."""
@@ -119,14 +143,22 @@ class Body:
         self._taken = 0
         self._whole = b""
 
+    async def _paced(self, size: int) -> float:
+        """Count a part. Returns the seconds that it had to wait before the next one may be read."""
+        if self._complete:
+            self._pace.take(size)
+            return 0.0
+        return await self._pace.passed(size)
+
     async def _next(self, until: float, size: int) -> bytes:
-        loop = asyncio.get_running_loop()
         idle_s = self._options.idle_timeout_s
         try:
-            async with asyncio.timeout_at(min(until, loop.time() + idle_s)):
+            if (left_s := until - self._clock.now()) <= 0:
+                raise TimeoutError
+            async with asyncio.timeout(min(left_s, idle_s)):
                 return await self._message()
         except TimeoutError:
-            if loop.time() < until:
+            if self._clock.now() < until:
                 told = f"must not pause for more than {idle_s:g} s; got {size} bytes so far"
             else:
                 told = f"must arrive within {self._options.body_timeout_s:g} s; got {size} bytes so far"

@@ -25,6 +25,7 @@ from doors.http.bodies import Body, Held
 from doors.http.credentials import Picked, Presented, identified, presented, scrubbed
 from doors.http.options import HttpOptions
 from doors.http.origins import Origins
+from doors.http.pace import Pace
 from doors.http.room import Authenticating, Credentials, Endpoint, Room
 from doors.http.router import Found, Missing, Router
 from doors.http.served_request import ServedRequest
@@ -34,6 +35,7 @@ from model_core.errors import HeadraceError, InvalidRequest, StageUnavailable
 from observability.metrics import Metrics
 from observability.tracing import Tracing
 from service.call import Call
+from service.clock import MonotonicClock
 from service.failures import BodyTooLarge, Failure, Kind, failure_of, outcome_of
 from service.identity.principal import NOBODY, Authority, Caller, Principal, QuotaExceeded
 from service.identity.standings import REQUESTS, Standings
@@ -95,6 +97,8 @@ class HttpEdge:
         self._date = HttpDate(time.time)
         self._counts: dict[tuple[str, str], Counter] = {}
         self.held = Held(options.max_held_bytes)
+        self._clock = MonotonicClock()
+        self._pace = Pace(options.body_bytes_a_second, self._clock)
 
     def stop_serving(self) -> None:
         """Connections are not kept from now on."""
@@ -250,7 +254,7 @@ class HttpEdge:
         declared = int(length) if length.isascii() and length.isdecimal() and len(length) < 19 else None
         return Body(
             receive, declared=declared, empty=not chunked and not declared, expects=b"expect" in headers, options=self._options,
-            held=self.held,
+            held=self.held, pace=self._pace, clock=self._clock,
         )  # fmt: skip
 
     def _base_url(self, scope: Scope) -> str:

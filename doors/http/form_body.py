@@ -85,6 +85,11 @@ class MultipartForm:
             upload.file.seek(0)
         return self._form
 
+    @property
+    def on_disk(self) -> bool:
+        """Whether one of the files is so large that it is."""
+        return any((upload.size or 0) > _IN_MEMORY_BYTES for upload in self._open)
+
     def close(self) -> None:
         """Let go of all files."""
         for upload in self._open:

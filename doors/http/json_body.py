@@ -29,11 +29,11 @@ def parsed(data: bytes) -> dict[str, Any]:
     Raises:
         InvalidRequest: it is none, or breaks a bound.
     """
-    if sum(data.count(mark) for mark in (b",", b"[", b"{")) > MAX_VALUES:
-        raise _problem(f"must be JSON with at most {MAX_VALUES} values")
     if data.count(b"\\") > _MOST_ESCAPES:
         raise _problem(f"must be JSON with at most {_MOST_ESCAPES} escapes")
     short, texts = _without_long_texts(data) if len(data) > _LONG else (data, [])
+    if sum(short.count(mark) for mark in (b",", b"[", b"{")) > MAX_VALUES:
+        raise _too_many_values()
     if len(short) > _MOST_BYTES:
         raise _problem(f"must have at most {_MOST_BYTES} bytes besides long texts in ASCII without escapes; got {len(short)}")
     try:
@@ -48,24 +48,43 @@ def parsed(data: bytes) -> dict[str, Any]:
 
 
 def _without_long_texts(data: bytes) -> tuple[bytes, list[str]]:
-    """`data` with a mark in place of each long text, and those texts."""
+    """`data` with a mark in place of each long text, and those texts. Raises InvalidRequest: there are too many texts, long or not."""
     kept: list[bytes] = []
     texts: list[str] = []
-    at = done = 0
+    at = done = seen = 0
     while (start := data.find(b'"', at)) >= 0:
+        if (seen := seen + 1) > 2 * MAX_VALUES:  # names, and values
+            raise _too_many_values()
         end = data.find(b'"', start + 1)
         while end >= 0 and _escaped(data, end):
             end = data.find(b'"', end + 1)
         if end < 0:
             break
         if end - start > _LONG:
-            raw = data[start + 1 : end].replace(b"\\/", b"/")  # an escape that some clients write, and none needs
-            if b"\\" not in raw and raw.isascii():
+            text = _plain(data, start + 1, end)
+            if text is not None:
                 kept += [data[done:start], json.dumps(f"{_MARK}{len(texts)}").encode()]
-                texts.append(raw.decode("ascii"))
+                texts.append(text)
                 done = end + 1
         at = end + 1
     return b"".join([*kept, data[done:]]), texts
+
+
+def _plain(data: bytes, start: int, end: int) -> str | None:
+    """The text between; None if it has escapes, or is not in ASCII. It is copied once, because others wait for each pass over it."""
+    raw: bytes | memoryview = memoryview(data)[start:end]
+    if data.find(b"\\", start, end) >= 0:
+        raw = bytes(raw).replace(b"\\/", b"/")  # an escape that some clients write, and none needs
+        if b"\\" in raw:
+            return None
+    try:
+        return str(raw, "ascii")
+    except UnicodeDecodeError:
+        return None
+
+
+def _too_many_values() -> InvalidRequest:
+    return _problem(f"must be JSON with at most {MAX_VALUES} values")
 
 
 def _escaped(data: bytes, at: int) -> bool:

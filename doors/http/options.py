@@ -39,7 +39,8 @@ class HttpOptions:
         keep_alive_s: how long a connection stays open between two requests.
         max_body_bytes: of one request.
         max_held_bytes: of all bodies that wait to be worked on, together.
-        body_timeout_s: for the whole of a body.
+        body_bytes_a_second: of all bodies together, beyond the first MiB of each.
+        body_timeout_s: for the whole of a body, less what the door itself put off.
         idle_timeout_s: how long a caller may send nothing of a body, and how long the rest of one may come that was answered already.
         stall_s: how long a caller may take nothing of an answer.
         linger_s: how long a connection that is to be closed may make no progress.
@@ -57,6 +58,7 @@ class HttpOptions:
     keep_alive_s: float = 30.0
     max_body_bytes: int = 64 * 1024 * 1024
     max_held_bytes: int = 768 * 1024 * 1024
+    body_bytes_a_second: int = 24 * 1024 * 1024
     body_timeout_s: float = 120.0
     idle_timeout_s: float = 20.0
     stall_s: float = 60.0

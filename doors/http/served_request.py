@@ -64,19 +64,27 @@ class ServedRequest:
             raise InvalidRequest((FieldViolation("Content-Type", f"{must}; got {ascii(kind[:64]) if kind else 'none'}"),))
         self._form = form = MultipartForm(boundary)
         batch: list[bytes] = []
+        small = True
         async with aclosing(self._body.parts(max_bytes)) as parts:
             async for part in parts:
                 batch.append(part)
                 if sum(map(len, batch)) >= _BATCH_BYTES:
                     await self._workers.run(_feed, form, batch)
-                    batch = []
-        await self._workers.run(_feed, form, batch)
+                    batch, small = [], False
+        if small and sum(map(len, batch)) <= _AT_ONCE_BYTES:
+            _feed(form, batch)
+        else:
+            await self._workers.run(_feed, form, batch)
         return form.form()
 
     async def close(self) -> None:
         """The answer is given: files of a form are let go."""
-        if self._form is not None:
+        if self._form is None:
+            return
+        if self._form.on_disk:
             await self._workers.run(self._form.close)
+        else:
+            self._form.close()
 
 
 def _feed(form: MultipartForm, batch: list[bytes]) -> None:

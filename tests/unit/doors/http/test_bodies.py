@@ -178,3 +178,17 @@ def test_bytes_that_are_held_are_counted_together() -> None:
     held.give_back(6)
     held.take(10)
     assert held.size == 10
+
+
+def test_texts_are_bounded_too_however_many_quotes_there_are() -> None:
+    for data in (b'"' * 300_000, b'""' * 200_000, b'{"a": "' + b'\\"' * 200_000):
+        with pytest.raises(InvalidRequest):
+            json_body.parsed(data)
+
+
+def test_a_form_is_on_disk_where_a_file_of_it_is_large() -> None:
+    for size, large in ((1000, False), (1_500_000, True)):
+        form = MultipartForm(b"b")
+        form.feed(multipart((f'{field("image")}; filename="a.png"', bytes(size))))
+        assert (form.form().files["image"][0].size, form.on_disk) == (size, large)
+        form.close()
