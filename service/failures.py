@@ -34,10 +34,10 @@ class NotServed(HeadraceError):
 
 
 class BodyTooLarge(HeadraceError):
-    """A request has more bytes than may be sent there."""
+    """A request, or a message of a caller, has more bytes than may be sent there."""
 
-    def __init__(self, size: int, most: int) -> None:
-        super().__init__(f"the body must have at most {most} bytes; got {size}")
+    def __init__(self, size: int, most: int, what: str = "body") -> None:
+        super().__init__(f"the {what} must have at most {most} bytes; got {size}")
         self.size, self.most = size, most
 
 

@@ -1,16 +1,20 @@
-"""curl against a server's own API: `python -m bench.doors.own_check --url http://127.0.0.1:8080`.
+"""curl and a WebSocket against a server's own API: `python -m bench.doors.own_check --url http://127.0.0.1:8080`.
 
 Its environment is `requirements-own.txt`; curl is the machine's.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from websockets.sync.client import connect
+from websockets.typing import Subprotocol
 
 from bench.doors.cases import Cases, Skipped, Target, check
 from bench.doors.mp4 import played
@@ -28,6 +32,7 @@ def main() -> None:
             ("stream JPEGs", run.jpegs),
             ("stream events", run.events),
             ("stream of a form", run.form),
+            ("live", run.live),
             ("models", run.models),
             ("openapi", run.openapi),
             ("health", run.health),
@@ -74,6 +79,27 @@ class Check:
     def form(self) -> str:
         frames, _, _ = played(self._bytes("/v1/stream", "-F", f"prompt={BODY['prompt']}", "-F", "seconds=0.5", "-F", "seed=7"))
         return f"{frames} frames"
+
+    def live(self) -> str:
+        """As a page: with a ticket, and with another prompt while it plays."""
+        ticket = self._json("/v1/tickets", "-X", "POST")["ticket"]
+        offered = [Subprotocol("headrace.v1"), Subprotocol(f"ticket.{ticket}")]
+        names, media = list[str](), b""
+        url = f"ws{self.target.url.removeprefix('http')}/v1/live"
+        with connect(url, subprotocols=offered, max_size=None, proxy=None, open_timeout=_WAIT_S) as ws:
+            ws.send(json.dumps({"start": BODY}))
+            for message in ws:
+                if isinstance(message, bytes):
+                    media += message
+                    continue
+                event = json.loads(message)
+                names.append(event["event"])
+                media += base64.b64decode(event.get("codec_header", ""))
+                if names.count("frames") == 1 and event["event"] == "frames":
+                    ws.send(json.dumps({"prompt": {"prompt": "a blue square", "request_id": 1}}))
+        check(names[0] in ("started", "queue_position") and names[-1] == "ended" and "prompt_applied" in names, f"events {names}")
+        frames, width, height = played(media)
+        return f"{frames} frames of {width}x{height}"
 
     def models(self) -> str:
         listed = self._json("/v1/models")

@@ -11,15 +11,19 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
+from urllib.parse import unquote
 
+import httptools
+from starlette.types import Scope
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from doors.http.credentials import CERTIFICATE_NAMES
 from doors.http.options import HttpOptions
+from doors.http.sockets.connection import SocketConnection
 
 # Requests that a caller may have sent before the first of them is answered.
 _MOST_PIPELINED = 8
@@ -37,11 +41,15 @@ class Connection(HttpToolsProtocol):
         config: uvicorn's; it holds the application.
         state: uvicorn's; it lists connections and requests.
         options: the bounds.
+        socket: answers requests for a WebSocket.
     """
 
-    def __init__(self, config: Config, state: ServerState, options: HttpOptions) -> None:
+    def __init__(
+        self, config: Config, state: ServerState, options: HttpOptions, socket: Callable[[Scope, SocketConnection], Awaitable[None]]
+    ) -> None:
         super().__init__(config, state, {})
         self._options = options
+        self._socket = socket
         self._in_message = False  # between the first byte of a request and its last
         self._head_since: float | None = None  # when the head that is awaited was begun
         self._head_bytes = 0  # of the head, as far as it was read
@@ -129,6 +137,28 @@ class Connection(HttpToolsProtocol):
         task.add_done_callback(self.tasks.discard)
         self.tasks.add(task)
         self._running = (cycle, task)
+
+    def _should_upgrade_to_ws(self) -> bool:
+        return True
+
+    def handle_websocket_upgrade(self) -> None:
+        """The connection is a WebSocket's from now on. Bytes that came with the request are dropped: its caller has to wait."""
+        if self._running is not None or self.pipeline:
+            self.send_400_response("")
+            return
+        try:
+            url = httptools.parse_url(self.url)
+        except httptools.HttpParserInvalidURLError:
+            self.send_400_response("")
+            return
+        scope: Scope = {
+            **self.scope, "type": "websocket", "path": unquote(url.path.decode("ascii")), "raw_path": url.path,
+            "query_string": url.query or b"", "scheme": "wss" if self.scheme == "https" else "ws",
+        }  # fmt: skip
+        taken = SocketConnection(scope, self.transport, self.server_state, self._options, writable=not self.flow.write_paused)
+        self.connections.discard(self)
+        self.transport.set_protocol(taken)
+        taken.serve(self._socket)
 
     def on_response_complete(self) -> None:
         self._running = None

@@ -2,6 +2,8 @@
 
 The places, in the order in which they count: `Authorization`, `X-API-Key`, `api-key`, `x-goog-api-key`, and `key` in the query. A signature
 in `Authorization` is for the room that checks signatures; see `doors.http.room.Authenticating`.
+
+A page in a browser can add no header to its request for a WebSocket. It offers a subprotocol `ticket.TICKET` beside those that it speaks.
 """
 
 from __future__ import annotations
@@ -27,11 +29,13 @@ _TENANT = TENANT_HEADER.encode()
 _QUERY = "key"
 _MOST_FIELDS = 100  # of a query
 _BEARER = "bearer "
+_SUBPROTOCOL = b"sec-websocket-protocol"
+_TICKET = "ticket."
 # Shorter ones are no secrets, and would be hidden in the middle of words.
 _LEAST_CHARS = 6
 # What is a credential wherever it stands: of ours by its beginning, of others by the words before it.
 _TELLTALE = re.compile(
-    r"\bhr_[A-Za-z0-9]+_[A-Za-z0-9_-]+|\beyJ[\w-]+\.[\w-]+\.[\w-]+|(?i:(?<=bearer )\S+)|(?<=Signature=)[0-9a-fA-F]+"
+    r"\bhr_[A-Za-z0-9]+_[A-Za-z0-9_.-]+|\beyJ[\w-]+\.[\w-]+\.[\w-]+|(?i:(?<=bearer )\S+)|(?<=Signature=)[0-9a-fA-F]+"
     r"|(?<=/v1/watch/)[\w-]+|(?i:(?<=[?&]key=)[^&\s]+)|(?i:(?<=[?&]signature=)[^&\s]+)|\bwhsec_[A-Za-z0-9+/=_-]+"
 )
 
@@ -67,6 +71,8 @@ def presented(scope: Scope, headers: Picked) -> Presented:
         value = _single(headers, name)
         if value is not None:
             found.append(value[len(_BEARER) :].strip() if name == _AUTHORIZATION and value[: len(_BEARER)].lower() == _BEARER else value)
+    if scope["type"] == "websocket":
+        found += _tickets(scope)
     if b"key=" in scope["query_string"]:
         found += _of_query(scope["query_string"])
     client = scope.get("client")
@@ -94,6 +100,23 @@ def scrubbed(text: str, hidden: Sequence[str] = ()) -> str:
         if len(secret) >= _LEAST_CHARS:
             text = text.replace(secret, HIDDEN)
     return _TELLTALE.sub(HIDDEN, text)
+
+
+def subprotocols(scope: Scope) -> list[str]:
+    """What a request for a WebSocket offers to speak, without its ticket."""
+    return [name for name in _offered(scope) if not name.startswith(_TICKET)]
+
+
+def _tickets(scope: Scope) -> list[str]:
+    found = [name.removeprefix(_TICKET) for name in _offered(scope) if name.startswith(_TICKET)]
+    if len(found) > 1:
+        raise InvalidRequest((FieldViolation("Sec-WebSocket-Protocol", f"must offer at most one ticket; got {len(found)}"),))
+    return found
+
+
+def _offered(scope: Scope) -> list[str]:
+    lines = [value.decode("latin-1") for name, value in scope["headers"] if name == _SUBPROTOCOL]
+    return [name for line in lines for each in line.split(",") if (name := each.strip())]
 
 
 def _single(headers: Picked, name: bytes) -> str | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -22,13 +21,16 @@ from doors.http import access_log
 from doors.http.access_log import AccessLog, Entry
 from doors.http.answer import Answer
 from doors.http.bodies import Body, Held
-from doors.http.credentials import Picked, Presented, identified, presented, scrubbed
+from doors.http.credentials import Picked, Presented, identified, presented
+from doors.http.guard import REQUEST_ID, advice, first, host, note, picked, shown_path, standing, trace_headers, words
 from doors.http.options import HttpOptions
 from doors.http.origins import Origins
 from doors.http.pace import Pace
 from doors.http.room import Authenticating, Credentials, Endpoint, Room
-from doors.http.router import Found, Missing, Router
+from doors.http.router import Found, Missing, endpoint_router
 from doors.http.served_request import ServedRequest
+from doors.http.sockets.connection import SocketConnection
+from doors.http.sockets.edge import SocketEdge
 from doors.http.times import HttpDate
 from doors.http.workers import Workers
 from model_core.errors import HeadraceError, InvalidRequest, StageUnavailable
@@ -37,17 +39,11 @@ from observability.tracing import Tracing
 from service.call import Call
 from service.clock import MonotonicClock
 from service.failures import BodyTooLarge, Failure, Kind, failure_of, outcome_of
-from service.identity.principal import NOBODY, Authority, Caller, Principal, QuotaExceeded
-from service.identity.standings import REQUESTS, Standings
+from service.identity.principal import NOBODY, Authority, Caller, Principal
+from service.identity.standings import Standings
 from service.ledger.denials import Denials
 from service.sessions.session import DRAINING
 
-REQUEST_ID = b"x-request-id"
-
-_PICKED = frozenset({
-    b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key", b"x-headrace-tenant", b"origin", b"host", b"content-length",
-    b"transfer-encoding", b"expect", b"traceparent", b"tracestate", b"access-control-request-method", b"access-control-request-headers",
-})  # fmt: skip
 _NO_ENDPOINT = "none"
 # Asked by load balancers all the time: a good answer is not worth a line.
 _UNLOGGED = frozenset({"own.healthz", "own.readyz"})
@@ -80,10 +76,10 @@ class HttpEdge:
         denials: Denials | None = None,
         standings: Standings | None = None,
     ) -> None:
-        self._router = Router(rooms)
+        self._router = endpoint_router(rooms)
         # Looked up once: to ask a class whether it obeys a protocol takes longer than the rest of a small request.
         self._authenticating: dict[str, Authenticating] = {room.name: room for room in rooms if isinstance(room, Authenticating)}
-        self._denials = denials or Denials()
+        self._denials = denials = denials or Denials()
         self._standings = standings
         self._authority = authority
         self._metrics = metrics
@@ -99,24 +95,42 @@ class HttpEdge:
         self.held = Held(options.max_held_bytes)
         self._clock = MonotonicClock()
         self._pace = Pace(options.body_bytes_a_second, self._clock)
+        self._sockets = SocketEdge(
+            rooms,
+            authority,
+            metrics,
+            tracing,
+            new_id,
+            options,
+            denials,
+            standings,
+            origins=self._origins,
+            held=self.held,
+            workers=self._workers,
+        )
 
     def stop_serving(self) -> None:
         """Connections are not kept from now on."""
         self._leaving = True
+        self._sockets.stop_serving()
 
     def close(self) -> None:
         """After the last request."""
         self._workers.close()
         self._log.close()
 
+    async def socket(self, scope: Scope, wire: SocketConnection) -> None:
+        """See `doors.http.server.Application`."""
+        await self._sockets(scope, wire)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
         scope["asgi"] = {"version": "3.0", "spec_version": "2.4"}  # `send` and the connection notice a caller that goes away
         began, request_id = time.monotonic(), self._new_id()
-        headers = _picked(scope)
+        headers = picked(scope)
         body = self._body(receive, headers)
-        common = [(REQUEST_ID, request_id.encode()), *self._origins.headers(_first(headers, b"origin"))]
+        common = [(REQUEST_ID, request_id.encode()), *self._origins.headers(first(headers, b"origin"))]
         found = self._router.find(scope["method"], scope["path"])
         call, given = Call(door=found.room.name, request_id=request_id), Presented(None, Caller(), ())
 
@@ -135,7 +149,7 @@ class HttpEdge:
                 ended = await self._without_endpoint(found, scope, headers, answer, body, request_id)
             else:
                 operation = f"{found.room.name}.{found.endpoint.operation}"
-                call.trace = self._tracing.begin(found.room.name, found.endpoint.operation, _trace_headers(headers), system="http")
+                call.trace = self._tracing.begin(found.room.name, found.endpoint.operation, trace_headers(headers), system="http")
                 ended = await self._guarded(found, call, given, scope, receive, answer, body, request_id)
         except Exception as error:  # noqa: BLE001 - of whatever kind, the caller gets an answer
             ended = await self._refused(found.room, error, answer, body, request_id, given)
@@ -144,14 +158,22 @@ class HttpEdge:
             self._ended(scope, call, given, answer, operation, ended, began, request_id)
 
     async def _guarded(
-        self, found: Found, call: Call, given: Presented, scope: Scope, receive: Receive, answer: Answer, body: Body, request_id: str
+        self,
+        found: Found[Endpoint],
+        call: Call,
+        given: Presented,
+        scope: Scope,
+        receive: Receive,
+        answer: Answer,
+        body: Body,
+        request_id: str,
     ) -> str:
         """Run the handler, and write what it returns. Returns how the call ended."""
         endpoint, room = found.endpoint, found.room
         scope["path_params"] = found.parameters
         request = ServedRequest(Request(scope), body, call, request_id, self._base_url(scope), self._workers)
         try:
-            self._origins.check(given.caller.origin, _host(scope))
+            self._origins.check(given.caller.origin, host(scope))
             call.principal = await self._principal(room, endpoint, request, body, given)
             call.tenant = call.principal.tenant
             response = await endpoint.handler(request)
@@ -181,22 +203,27 @@ class HttpEdge:
         """A question for what there is, or a request for what there is not."""
         allowed = ", ".join((*missing.methods, "OPTIONS")).encode()
         if scope["method"] == "OPTIONS" and missing.methods:
-            asks = _first(headers, b"access-control-request-method")
-            if asks and self._origins.allows(_first(headers, b"origin")):
+            asks = first(headers, b"access-control-request-method")
+            if asks and self._origins.allows(first(headers, b"origin")):
                 for name, value in self._origins.preflight(missing.methods, b", ".join(headers.get(b"access-control-request-headers", ()))):
                     answer.add(name, value)
             answer.add(b"allow", allowed)
             await self._write(Response(status_code=204), answer)
             return "completed"
-        shown = ascii(scope["path"][:128])[1:-1]
+        shown = shown_path(scope)
         if missing.methods:
             sentence = f"method must be one of {', '.join(missing.methods)} at {shown}; got {scope['method']}"
+        elif self._sockets.serves(scope["path"]):
+            sentence = f"there is a WebSocket at {shown}; a request for it has the headers Upgrade and Sec-WebSocket-Key"
+            answer.add(b"upgrade", b"websocket")
         else:
             sentence = f"there is nothing at {shown}"
         response = missing.room.refuse(Failure(kind=Kind.NOT_FOUND, message=sentence, request_id=request_id))
         if missing.methods:
             response.status_code = 405
             answer.add(b"allow", allowed)
+        elif self._sockets.serves(scope["path"]):
+            response.status_code = 426
         self._close_if_unasked(body, answer)
         await self._write(response, answer)
         return Kind.NOT_FOUND.value
@@ -204,27 +231,17 @@ class HttpEdge:
     async def _refused(self, room: Room, error: Exception, answer: Answer, body: Body, request_id: str, given: Presented) -> str:
         """Write what `room` says of `error`, or break off an answer that has begun. Returns how the call ended."""
         failure, ended = failure_of(error, request_id), outcome_of(error)
-        self._denials.note(room.name, given.caller.address, error, request_id)
-        if failure.kind is Kind.INTERNAL:
-            told = "".join(traceback.format_exception(error))
-            log.error("request %s to %s failed: %s", request_id, room.name, scrubbed(told, given.hidden))
+        note(self._denials, room, failure, error, given)
         if isinstance(error, InvalidRequest | BodyTooLarge):
             traceback.clear_frames(error.__traceback__)  # which hold the body
         if answer.begun:
             return ended
-        response = self._words(room, failure)
-        _advise(answer, error, failure)
+        response = words(room, failure)
+        for name, value in advice(error, failure):
+            answer.add(name, value)
         self._close_if_unasked(body, answer)
         await self._write(response, answer)
         return ended
-
-    @staticmethod
-    def _words(room: Room, failure: Failure) -> Response:
-        try:
-            return room.refuse(failure)
-        except Exception:
-            log.exception("request %s: %s has no words for %s", failure.request_id, room.name, failure.kind)
-            return Response("internal error", 500, media_type="text/plain")
 
     async def _write(self, response: Response, answer: Answer) -> None:
         """An answer of our own. A caller that does not take it gets none."""
@@ -243,14 +260,11 @@ class HttpEdge:
             answer.add(b"connection", b"close")
 
     def _tell_standing(self, tenant: str, answer: Answer) -> None:
-        """How many requests the tenant has left, on good answers too."""
-        known = None if self._standings is None or not tenant else self._standings.of(tenant)
-        if known is not None:
-            left, more_in_s = known
-            _rate_limit(answer, left.allowed, left.used, more_in_s)
+        for name, value in standing(self._standings, tenant):
+            answer.add(name, value)
 
     def _body(self, receive: Receive, headers: Picked) -> Body:
-        length, chunked = _first(headers, b"content-length"), b"transfer-encoding" in headers
+        length, chunked = first(headers, b"content-length"), b"transfer-encoding" in headers
         declared = int(length) if length.isascii() and length.isdecimal() and len(length) < 19 else None
         return Body(
             receive, declared=declared, empty=not chunked and not declared, expects=b"expect" in headers, options=self._options,
@@ -258,7 +272,7 @@ class HttpEdge:
         )  # fmt: skip
 
     def _base_url(self, scope: Scope) -> str:
-        return self._options.public_url or f"{scope['scheme']}://{_host(scope)}"
+        return self._options.public_url or f"{scope['scheme']}://{host(scope)}"
 
     def _ended(
         self, scope: Scope, call: Call, given: Presented, answer: Answer, operation: str, outcome: str, began: float, request_id: str
@@ -280,50 +294,3 @@ class HttpEdge:
                 seconds=time.monotonic() - began, outcome=outcome, hidden=given.hidden,
             )
         )  # fmt: skip
-
-
-def _picked(scope: Scope) -> dict[bytes, list[bytes]]:
-    """The headers that the edge looks at, by name."""
-    found: dict[bytes, list[bytes]] = {}
-    for name, value in scope["headers"]:
-        if name in _PICKED:
-            found.setdefault(name, []).append(value)
-    return found
-
-
-def _first(headers: Picked, name: bytes) -> str:
-    values = headers.get(name)
-    return values[0].decode("latin-1").strip() if values else ""
-
-
-def _trace_headers(headers: Picked) -> list[tuple[str, str | bytes]]:
-    return [
-        (name.decode(), value.decode("latin-1")) for name in (b"traceparent", b"tracestate") for value in headers.get(name, ())
-    ]  # fmt: skip
-
-
-def _host(scope: Scope) -> str:
-    """What the caller calls this server; of more than one host, the first."""
-    for name, value in scope["headers"]:
-        if name == b"host":
-            text: str = value.decode("latin-1")
-            return text
-    server = scope.get("server") or ("localhost", None)
-    return str(server[0]) if server[1] is None else f"{server[0]}:{server[1]}"
-
-
-def _advise(answer: Answer, error: Exception, failure: Failure) -> None:
-    """Say when to try again, and how much of a limit is left."""
-    if failure.retry_after_s is not None:
-        answer.add(b"retry-after", b"%d" % max(1, math.ceil(failure.retry_after_s)))
-        answer.add(b"retry-after-ms", b"%d" % max(1, math.ceil(1000 * failure.retry_after_s)))
-    if isinstance(error, QuotaExceeded) and error.limit == REQUESTS:
-        _rate_limit(answer, error.allowed, error.used, error.retry_after_s)
-
-
-def _rate_limit(answer: Answer, allowed: float, used: float, more_in_s: float | None) -> None:
-    """As OpenAI's clients read it; of the limit of requests alone, since others are no requests."""
-    answer.add(b"x-ratelimit-limit-requests", b"%d" % allowed)
-    answer.add(b"x-ratelimit-remaining-requests", b"%d" % max(0, math.floor(allowed - used)))
-    if more_in_s is not None:
-        answer.add(b"x-ratelimit-reset-requests", b"%d" % max(1, math.ceil(more_in_s)))

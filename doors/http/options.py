@@ -37,12 +37,14 @@ class HttpOptions:
         max_head_bytes: of a request's line and headers.
         head_timeout_s: for the whole head of a request.
         keep_alive_s: how long a connection stays open between two requests.
-        max_body_bytes: of one request.
-        max_held_bytes: of all bodies that wait to be worked on, together.
+        max_body_bytes: of one request, and of one message of a WebSocket.
+        max_held_bytes: of all bodies and messages that wait to be worked on, together.
         body_bytes_a_second: of all bodies together, beyond the first MiB of each.
-        body_timeout_s: for the whole of a body, less what the door itself put off.
-        idle_timeout_s: how long a caller may send nothing of a body, and how long the rest of one may come that was answered already.
-        stall_s: how long a caller may take nothing of an answer.
+        body_timeout_s: for the whole of a body, less what the door itself put off, or of a message.
+        idle_timeout_s: how long a caller may send nothing of one, and how long the rest of one may come that was answered already.
+        stall_s: how long a caller may take nothing of an answer, or of a WebSocket; and how long messages of its own may wait.
+        ping_s: how often the caller of a WebSocket is asked whether it is there.
+        pong_s: how long it may say nothing to that.
         linger_s: how long a connection that is to be closed may make no progress.
         sweep_s: how often connections are looked at.
     """
@@ -62,5 +64,7 @@ class HttpOptions:
     body_timeout_s: float = 120.0
     idle_timeout_s: float = 20.0
     stall_s: float = 60.0
+    ping_s: float = 20.0
+    pong_s: float = 40.0
     linger_s: float = 5.0
     sweep_s: float = 1.0

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NoReturn, Protocol, runtime_checkable
 
 from starlette.datastructures import UploadFile
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
 from service.call import Call
@@ -139,6 +139,112 @@ class Endpoint:
     credentials: Credentials = Credentials.USUAL
 
 
+class Socket(Protocol):
+    """One WebSocket, with the caller known. One task sends, and one receives.
+
+    The handler is cancelled when the caller goes away, when it says goodbye, and when it does not answer pings.
+    """
+
+    @property
+    def raw(self) -> HTTPConnection:
+        """The request for it."""
+        ...
+
+    @property
+    def principal(self) -> Principal: ...
+
+    @property
+    def call(self) -> Call: ...
+
+    @property
+    def request_id(self) -> str: ...
+
+    async def accept(self, max_bytes: int | None = None) -> None:
+        """Answer the request. What the handler raises before is an answer of HTTP; what it raises later is the room's `farewell`.
+
+        Args:
+            max_bytes: of a message; None for as many as the body of a request may have.
+        """
+        ...
+
+    async def first(self, name: str, seconds: float) -> dict[str, Any]:
+        """The first message, as `json`; it must begin within so many `seconds`. Errors call it `name`.
+
+        Raises as `json`, and StageUnavailable: the server is told to stop.
+        """
+        ...
+
+    async def json(self, max_bytes: int | None = None) -> dict[str, Any]:
+        """The next message, an object. Nothing more is read while nobody asks for what came.
+
+        Args:
+            max_bytes: of this message and those after it; None for as many as before.
+
+        Raises:
+            InvalidRequest: it is no JSON object, or does not come in time.
+            BodyTooLarge, CapacityExceeded.
+        """
+        ...
+
+    async def receive(self, max_bytes: int | None = None) -> str | bytes:
+        """The next message, text or binary. Raises as `json`."""
+        ...
+
+    async def silence(self) -> NoReturn:
+        """For callers who are only told something: waits, beside whoever sends. Raises InvalidRequest: a message came."""
+        ...
+
+    async def send(self, *messages: str | bytes) -> None:
+        """Send messages, text or binary, one after the other. Returns when the caller takes them.
+
+        Raises:
+            ReaderStalled: it takes nothing.
+            ClientDisconnect: it is gone.
+        """
+        ...
+
+    def ending(self) -> None:
+        """The handler's last words follow. Should the caller go away now, the handler is not cancelled."""
+        ...
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """Say goodbye, other than as `Call.outcome` has it: 1012 for a session that ended in a drain, and 1000 otherwise."""
+        ...
+
+
+SocketHandler = Callable[[Socket], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SocketEndpoint:
+    """One route to a WebSocket.
+
+    Attributes:
+        path: as Starlette has it, from the root.
+        operation: as an `Endpoint`'s.
+        subprotocols: those that the handler speaks, the best first. A caller who offers some must offer one of these.
+    """
+
+    path: str
+    operation: str
+    handler: SocketHandler
+    subprotocols: tuple[str, ...] = ()
+    credentials: Credentials = Credentials.USUAL
+
+    @property
+    def method(self) -> str:
+        return "GET"
+
+
+@dataclass(frozen=True, slots=True)
+class Farewell:
+    """How a WebSocket that failed ends: its last message, if any, and why it is closed. A drain has its own code, 1012."""
+
+    message: str
+    code: int
+    reason: str = ""
+
+
 class Room(Protocol):
     """Made from `Services`; knows no other room."""
 
@@ -151,6 +257,17 @@ class Room(Protocol):
 
     def refuse(self, failure: Failure) -> Response:
         """The answer to a call that failed, in the vendor's shape."""
+        ...
+
+
+@runtime_checkable
+class WithSockets(Protocol):
+    """What a room adds that has WebSockets."""
+
+    def sockets(self) -> Sequence[SocketEndpoint]: ...
+
+    def farewell(self, failure: Failure) -> Farewell:
+        """The end of a WebSocket that failed once it was accepted. Before that, `Room.refuse` answers."""
         ...
 
 

@@ -5,24 +5,37 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from starlette.convertors import Convertor
 from starlette.routing import compile_path
 
-from doors.http.room import Endpoint, Room
+from doors.http.room import Endpoint, Room, SocketEndpoint, WithSockets
 
 _PARAMETER = re.compile(r"\{\w+(:\w+)?\}")
 # Paths are looked up by so many of their first segments, because to try all patterns costs a small request much of its time.
 _INDEXED = 2
 
 
+class Routed(Protocol):
+    """What can be found."""
+
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def method(self) -> str: ...
+
+
+E = TypeVar("E", bound=Routed)
+
+
 @dataclass(frozen=True, slots=True)
-class Found:
+class Found(Generic[E]):
     """The endpoint that answers, and the parameters of its path."""
 
     room: Room
-    endpoint: Endpoint
+    endpoint: E
     parameters: dict[str, Any]
 
 
@@ -35,32 +48,32 @@ class Missing:
 
 
 @dataclass(slots=True)
-class _Path:
+class _Path(Generic[E]):
     """One path and what answers it, by method."""
 
     pattern: re.Pattern[str]
     convertors: dict[str, Convertor[Any]]
     template: str
-    answers: dict[str, tuple[Room, Endpoint]]
+    answers: dict[str, tuple[Room, E]]
 
 
-class Router:
+class Router(Generic[E]):
     """Of the paths that fit, the one with the longest text before its first parameter counts; of equal ones, the first room's.
 
     Args:
-        rooms: the first one also answers for paths that are like nobody's.
+        rooms: with their endpoints; the first one also answers for paths that are like nobody's.
 
     Raises:
         ValueError: two endpoints answer the same method of the same path.
     """
 
-    def __init__(self, rooms: Sequence[Room]) -> None:
+    def __init__(self, rooms: Sequence[tuple[Room, Sequence[E]]]) -> None:
         self._rooms = rooms
-        self._fixed: dict[str, _Path] = {}
-        self._open: dict[tuple[str, ...], list[_Path]] = {}
-        paths: dict[str, _Path] = {}
-        for room in rooms:
-            for endpoint in room.endpoints():
+        self._fixed: dict[str, _Path[E]] = {}
+        self._open: dict[tuple[str, ...], list[_Path[E]]] = {}
+        paths: dict[str, _Path[E]] = {}
+        for room, endpoints in rooms:
+            for endpoint in endpoints:
                 pattern, _, convertors = compile_path(endpoint.path)
                 shape = _PARAMETER.sub("{}", endpoint.path)
                 path = paths.setdefault(shape, _Path(pattern, convertors, endpoint.path, {}))
@@ -70,14 +83,14 @@ class Router:
                 if endpoint.method in taken:
                     raise ValueError(f"{room.name}: {endpoint.method} {endpoint.path} is answered already")
                 path.answers[endpoint.method] = (room, endpoint)
-        self._segments = [(endpoint.path.split("/"), room) for room in rooms for endpoint in room.endpoints()]
+        self._segments = [(endpoint.path.split("/"), room) for room, endpoints in rooms for endpoint in endpoints]
         for path in sorted(paths.values(), key=lambda path: len(_literal(path.template)), reverse=True):
             if _PARAMETER.search(path.template) is None:
                 self._fixed[path.template] = path
             else:
                 self._open.setdefault(_whole(_literal(path.template)), []).append(path)
 
-    def find(self, method: str, path: str) -> Found | Missing:
+    def find(self, method: str, path: str) -> Found[E] | Missing:
         """What answers. HEAD is answered as GET is."""
         fitting = list(self._fitting(path))
         wanted = (method, "GET") if method == "HEAD" else (method,)
@@ -93,7 +106,7 @@ class Router:
         nearest, _ = next(iter(fitting[0][0].answers.values()))
         return Missing(nearest, tuple(sorted(methods)))
 
-    def _fitting(self, path: str) -> Iterator[tuple[_Path, dict[str, Any]]]:
+    def _fitting(self, path: str) -> Iterator[tuple[_Path[E], dict[str, Any]]]:
         if (fixed := self._fixed.get(path)) is not None:
             yield fixed, {}
         first = _whole(path)
@@ -107,7 +120,7 @@ class Router:
     def _nearest(self, path: str) -> Room:
         """Whose path shares the most segments with this one."""
         asked = path.split("/")
-        nearest, best = self._rooms[0], 1  # the empty segment before the first slash
+        nearest, best = self._rooms[0][0], 1  # the empty segment before the first slash
         for segments, room in self._segments:
             shared = 0
             for ours, theirs in zip(segments, asked, strict=False):
@@ -117,6 +130,16 @@ class Router:
             if shared > best:
                 nearest, best = room, shared
         return nearest
+
+
+def endpoint_router(rooms: Sequence[Room]) -> Router[Endpoint]:
+    """Of requests."""
+    return Router([(room, room.endpoints()) for room in rooms])
+
+
+def socket_router(rooms: Sequence[Room]) -> Router[SocketEndpoint]:
+    """Of requests for a WebSocket."""
+    return Router([(room, room.sockets() if isinstance(room, WithSockets) else ()) for room in rooms])
 
 
 def _literal(template: str) -> str:

@@ -19,6 +19,7 @@ from uvicorn.server import ServerState
 
 from doors.http.connection import Connection
 from doors.http.options import HttpOptions, HttpTls
+from doors.http.sockets.connection import SocketConnection
 from model_core.tasks import cancel_and_wait
 
 _BACKLOG = 2048
@@ -34,6 +35,10 @@ class Application(Protocol):
     """An ASGI application that can be told of its end."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
+
+    async def socket(self, scope: Scope, wire: SocketConnection) -> None:
+        """Answer a request for a WebSocket, and serve it to its end."""
+        ...
 
     def stop_serving(self) -> None:
         """Connections are not kept from now on."""
@@ -117,9 +122,10 @@ class HttpServer:
         self._app.close()
 
     @property
-    def connections(self) -> list[Connection]:
+    def connections(self) -> list[Connection | SocketConnection]:
         """Those that are open."""
-        return [connection for connection in self._state.connections if isinstance(connection, Connection)]
+        every: list[object] = list(self._state.connections)
+        return [connection for connection in every if isinstance(connection, Connection | SocketConnection)]
 
     async def _listening(self, certificate: Certificate | None) -> asyncio.Server:
         """A server that accepts what comes to the listener. Several may do so at once: they share its queue."""
@@ -127,7 +133,7 @@ class HttpServer:
         if config is None or listener is None:
             raise RuntimeError("the HttpServer was not started")
         return await asyncio.get_running_loop().create_server(
-            lambda: Connection(config, self._state, options),
+            lambda: Connection(config, self._state, options, self._app.socket),
             sock=listener.dup(),
             backlog=_BACKLOG,
             ssl=None if certificate is None else certificate.context,

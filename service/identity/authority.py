@@ -13,6 +13,7 @@ from service.identity.tokens import ClientTokens, IssuerTokens
 
 # It does not say which part is wrong, or whether a key exists.
 _REFUSED = "a valid credential is required: an API key, a token, or a client certificate"
+_NO_TOKENS = "this server makes no client tokens; identity.master_variable names no secret"
 
 
 class Doorkeeper:
@@ -85,8 +86,14 @@ class Doorkeeper:
         """See `Authority`."""
         check_token_length(seconds)
         if self._client_tokens is None:
-            raise Forbidden("this server makes no client tokens; identity.master_variable names no secret")
+            raise Forbidden(_NO_TOKENS)
         return self._client_tokens.make(principal, seconds=seconds, models=models, max_seconds=max_seconds, origin=origin)
+
+    async def ticket(self, principal: Principal) -> tuple[str, float]:
+        """See `Authority`."""
+        if self._client_tokens is None:
+            raise Forbidden(_NO_TOKENS)
+        return self._client_tokens.ticket(principal)
 
     def _with_buckets(self, principal: Principal) -> Principal:
         """`principal`, with the buckets of its tenant. Tokens for clients, which leave the tenant's hands, are not given any."""

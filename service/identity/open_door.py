@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Collection, Sequence
 
-from service.identity.keys import CLIENT_PREFIX, check_token_length
+from service.identity.keys import CLIENT_PREFIX, TICKET_S, check_token_length
 from service.identity.peers import Proxies, claimed, is_local
 from service.identity.principal import Caller, Means, Principal
 
@@ -43,3 +43,7 @@ class OpenDoor:
         """What it may do is not looked at here, no more than with any other credential."""
         check_token_length(seconds)
         return CLIENT_PREFIX + secrets.token_urlsafe(24), self._wall() + seconds
+
+    async def ticket(self, principal: Principal) -> tuple[str, float]:
+        """Nobody needs one here. A page that always asks for one has one."""
+        return CLIENT_PREFIX + secrets.token_urlsafe(24), self._wall() + TICKET_S

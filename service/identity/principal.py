@@ -38,6 +38,7 @@ class Means(Enum):
     NOBODY = "none"
     KEY = "key"
     TOKEN = "token"  # noqa: S105 - a kind of credential, not one
+    TICKET = "ticket"
     SIGNATURE = "sigv4"
     CERTIFICATE = "certificate"
     PROXY = "proxy"
@@ -110,4 +111,11 @@ class Authority(Protocol):
         self, principal: Principal, *, seconds: float, models: Sequence[str] | None, max_seconds: float | None, origin: str
     ) -> tuple[str, float]:
         """A short-lived token that may do at most what `principal` may, and when it expires (Unix time)."""
+        ...
+
+    async def ticket(self, principal: Principal) -> tuple[str, float]:
+        """What stands for `principal` at any front door for a minute, and when it expires (Unix time).
+
+        Also raises Forbidden: the principal is known by a ticket itself, or the server makes none.
+        """
         ...

@@ -8,7 +8,7 @@ import json
 import math
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from joserfc import jwt
@@ -20,7 +20,7 @@ from joserfc.jwt import JWTClaimsRegistry
 from model_core.tasks import run_in_thread
 from service.clock import Clock
 from service.identity.jwks import IssuerKeys
-from service.identity.keys import CLIENT_PREFIX, Master
+from service.identity.keys import CLIENT_PREFIX, TICKET_S, Master
 from service.identity.peers import is_tenant
 from service.identity.principal import Forbidden, Means, Principal
 from service.identity.remembered import Remembered
@@ -128,23 +128,38 @@ class ClientTokens:
         Raises:
             Forbidden: the principal has a token itself, which could so outlive its end; or one of `models` is not for it.
         """
-        if principal.means is Means.TOKEN:
+        if principal.means in {Means.TOKEN, Means.TICKET}:
             raise Forbidden("a token cannot make another token; it takes an API key")
         for model in models or ():
             principal.check_model(model)
         allowed = principal.models if models is None else frozenset(models)
         longest = min((most for most in (principal.max_seconds, max_seconds) if most is not None), default=None)
+        return self._made(replace(principal, models=allowed, max_seconds=longest, origin=origin), Means.TOKEN, seconds)
+
+    def ticket(self, principal: Principal) -> tuple[str, float]:
+        """What stands for `principal` as it is, for so short a time that it may stand where a key must not; and when it expires.
+
+        Raises:
+            Forbidden: the principal has a ticket itself, which could so be renewed without end.
+        """
+        if principal.means is Means.TICKET:
+            raise Forbidden("a ticket cannot make another ticket; it takes an API key or a token")
+        return self._made(principal, Means.TICKET, TICKET_S)
+
+    def _made(self, principal: Principal, means: Means, seconds: float) -> tuple[str, float]:
         expires_at = self._wall() + seconds
         claims: dict[str, Any] = {
             "iss": _CLIENT, "jti": self._new_id(), "exp": expires_at, "tenant": principal.tenant, "sub": principal.subject,
             "of": principal.means.value,
         }  # fmt: skip
-        if allowed is not None:
-            claims["models"] = sorted(allowed)
-        if longest is not None:
-            claims["max_seconds"] = longest
-        if origin:
-            claims["origin"] = origin
+        if means is Means.TICKET:
+            claims["ticket"] = True
+        if principal.models is not None:
+            claims["models"] = sorted(principal.models)
+        if principal.max_seconds is not None:
+            claims["max_seconds"] = principal.max_seconds
+        if principal.origin:
+            claims["origin"] = principal.origin
         return CLIENT_PREFIX + jwt.encode({"alg": "HS256"}, claims, self._key, algorithms=["HS256"]), expires_at
 
     def principal(self, token: str) -> tuple[Principal, Means] | None:
@@ -155,9 +170,9 @@ class ClientTokens:
         registry = JWTClaimsRegistry(now=math.ceil(self._wall()), iss={"essential": True, "value": _CLIENT}, exp={"essential": True})
         if claims is None or not _valid(registry, claims):
             return None
-        models = claims.get("models")
+        models, means = claims.get("models"), Means.TICKET if claims.get("ticket") else Means.TOKEN
         principal = Principal(
-            tenant=claims["tenant"], subject=claims["sub"], means=Means.TOKEN, models=None if models is None else frozenset(models),
+            tenant=claims["tenant"], subject=claims["sub"], means=means, models=None if models is None else frozenset(models),
             max_seconds=claims.get("max_seconds"), origin=claims.get("origin", ""),
         )  # fmt: skip
         return principal, Means(claims["of"])

@@ -66,6 +66,9 @@ class Unasked:
     ) -> tuple[str, float]:
         raise Unauthenticated("this room makes no tokens")
 
+    async def ticket(self, principal: Principal) -> tuple[str, float]:
+        raise Unauthenticated("this room makes no tokens")
+
 
 class OasisRoom:
     """Registered with `GrpcServer` as one of its rooms. Sessions live in this process; `x-session-target` says which one that is.

@@ -31,7 +31,7 @@ async def asked(request: HttpRequest, kind: type[B], problems: Problems) -> tupl
         return await _of_form(request, kind, problems)
     members = await request.json()
     body = schemas.read(kind, members, problems)
-    footage = await _decoded(members, problems)
+    footage = await decoded(members, problems)
     return problems.passed(body), footage
 
 
@@ -56,17 +56,18 @@ async def _of_form(request: HttpRequest, kind: type[B], problems: Problems) -> t
         else:
             files[media] = await uploads[0].read()
     body = schemas.read(kind, fields, problems, as_text=True)
-    footage = await _decoded(fields, problems)
+    footage = await decoded(fields, problems)
     return problems.passed(body), _only({**files, **({} if footage is None else {footage[0]: footage[1]})}, problems)
 
 
-async def _decoded(members: Mapping[str, Any], problems: Problems) -> Footage:
-    given = Given(members, problems)
+async def decoded(members: Mapping[str, Any], problems: Problems, path: str = "") -> Footage:
+    """The image or video in a body, whose fields errors call by `path` and name."""
+    given = Given(members, problems, path)
     found = {name: data for name in _MEDIA if isinstance(members.get(name), str) and (data := await given.media(name)) is not None}
-    return _only(found, problems)
+    return _only(found, problems, path)
 
 
-def _only(found: Mapping[Media, bytes], problems: Problems) -> Footage:
+def _only(found: Mapping[Media, bytes], problems: Problems, path: str = "") -> Footage:
     if len(found) > 1:
-        problems.add("video", "must be unset with image; got both")
+        problems.add(f"{path}video", "must be unset with image; got both")
     return next(iter(found.items()), None)

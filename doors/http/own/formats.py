@@ -1,4 +1,4 @@
-"""How a session's events are written: as a playing MP4, as JPEGs that replace each other, or as server-sent events. Knows no HTTP."""
+"""How a session's events are written: as a playing MP4, as JPEGs that replace each other, or by name, as JSON. Knows no HTTP."""
 
 from __future__ import annotations
 
@@ -146,8 +146,16 @@ def _encoded_once(event: Shown) -> list[bytes]:
 
 def encoded(event: Event | Shown) -> bytes:
     """One server-sent event."""
+    name, fields = named(event)
+    if isinstance(event, Frames):
+        fields["data"] = [base64.b64encode(item).decode() for item in event.chunk.data]
+    return _lines(name, fields)
+
+
+def named(event: Event | Shown) -> tuple[str, dict[str, Any]]:
+    """The name of an event, and what it says; of frames, all but the frames themselves."""
     name, fields = _FIELDS[type(event)]
-    return _lines(name, fields(event))
+    return name, fields(event)
 
 
 def _lines(name: str, fields: dict[str, Any]) -> bytes:
@@ -167,7 +175,6 @@ def _frames(event: Frames) -> dict[str, Any]:
     chunk = event.chunk
     return {
         "chunk_index": chunk.index, "first_frame": chunk.first_frame, "frame_count": chunk.num_frames, "codec": chunk.codec.value,
-        "data": [base64.b64encode(item).decode() for item in chunk.data],
         "timings": [
             {"stage": t.stage, "queue_seconds": t.queue_s, "service_seconds": t.service_s, "device_seconds": t.device_s}
             for t in (*event.before, *chunk.timings)

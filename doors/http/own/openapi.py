@@ -41,6 +41,9 @@ def document(public_url: str = "") -> Node:
                     "text/event-stream": {"schema": {"type": "string"}},
                 }},
             }, parameters=[_parameter("format", "query", {"enum": list(get_args(StreamFormat))}, "Of the answer.")], body=StreamBody)},
+            "/v1/tickets": {"post": _operation("create_ticket", "What a page offers as `ticket.TICKET` when it asks for a WebSocket.", {
+                "201": _answer("The ticket.", "Ticket"),
+            })},
             "/v1/watch/{token}": {"get": _operation("watch", "See a session that somebody else runs.", {
                 "200": {"description": "The session, from its newest chunk on.", "content": {
                     "video/mp4": {"schema": _binary()},
@@ -162,6 +165,7 @@ def _schemas() -> Node:
         ("code", "message", "request_id"), code=text, message=text, request_id=text,
         violations={"type": "array", "items": violation}, retry_after_seconds=number,
     ))  # fmt: skip
+    found["Ticket"] = _object(("ticket", "expires_at"), ticket=text, expires_at=number)
     found["Model"] = _object(("id", "object", "created", "owned_by"), id=text, object={"const": "model"}, created=number, owned_by=text)
     found["Models"] = _object(("object", "data"), object={"const": "list"}, data={"type": "array", "items": {"$ref": f"{_SCHEMAS}Model"}})
     found["Job"] = _object(

@@ -1,4 +1,4 @@
-"""Our own API over HTTP, made for curl: streams, models, jobs, the OpenAPI document, and health for load balancers."""
+"""Our own API over HTTP, made for curl and for pages: streams, sessions that are steered, models, jobs, and health for load balancers."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from starlette.responses import JSONResponse, Response
 from doors.http.own import models, openapi, words
 from doors.http.own.batches import Batches
 from doors.http.own.jobs import Jobs
+from doors.http.own.live import SUBPROTOCOL, Lives
 from doors.http.own.stream import Streams
+from doors.http.own.tickets import Tickets
 from doors.http.own.watch import Watches
 from doors.http.own.webhooks import WebhookEndpoints
-from doors.http.room import Credentials, Endpoint, HttpRequest, Services
+from doors.http.room import Credentials, Endpoint, Farewell, HttpRequest, Services, SocketEndpoint
 from service.failures import Failure, Kind
 from service.health import HealthMonitor
 
@@ -34,6 +36,8 @@ class OwnRoom:
         self._services = services
         self._monitor = monitor
         self._streams = Streams(services)
+        self._lives = Lives(services)
+        self._tickets = Tickets(services)
         self._watches = Watches(services)
         self._jobs = Jobs(services)
         self._batches = Batches(services)
@@ -50,6 +54,7 @@ class OwnRoom:
             Endpoint(path="/v1/watch/{token}", method="GET", operation="watch", handler=self._watches.watch),
             Endpoint(path="/v1/models", method="GET", operation="list_models", handler=self.list_models),
             Endpoint(path="/v1/models/{model}", method="GET", operation="get_model", handler=self.get_model),
+            Endpoint(path="/v1/tickets", method="POST", operation="create_ticket", handler=self._tickets.create),
             *self._jobs.endpoints(),
             *self._batches.endpoints(),
             *self._webhooks.endpoints(),
@@ -58,8 +63,14 @@ class OwnRoom:
             Endpoint(path="/readyz", method="GET", operation="readyz", handler=self.ready, credentials=unguarded),
         )
 
+    def sockets(self) -> Sequence[SocketEndpoint]:
+        return (SocketEndpoint(path="/v1/live", operation="live", handler=self._lives.live, subprotocols=(SUBPROTOCOL,)),)
+
     def refuse(self, failure: Failure) -> Response:
         return words.refusal(failure)
+
+    def farewell(self, failure: Failure) -> Farewell:
+        return words.farewell(failure)
 
     async def list_models(self, request: HttpRequest) -> Response:
         return Response(self._models, media_type="application/json")

@@ -14,7 +14,8 @@ from doors.http.given import shown
 from service.checks import Problems
 
 MAX_SEED = 2**64 - 1
-_MOST = 2**31 - 1
+_MOST, _MOST_COUNT = 2**31 - 1, 2**53 - 1
+_MOST_TOLD = 64
 
 StreamFormat = Literal["mp4", "mjpeg", "sse"]
 FrameCodec = Literal["jpeg", "fmp4", "raw"]
@@ -53,6 +54,63 @@ class StreamBody(VideoBody):
     codec: FrameCodec = Field("jpeg", description="Of the frames in server-sent events.")
 
 
+class LiveBody(VideoBody):
+    """A session that is steered while it is watched."""
+
+    seconds: float = Field(0.0, description="Length of the video; 0 for one that goes on until it is stopped.")
+    width: int = Field(0, ge=0, le=_MOST, description="Of the frames; 0 for the model's.")
+    height: int = Field(0, ge=0, le=_MOST, description="Of the frames; 0 for the model's.")
+    max_lead_seconds: float = Field(0.0, description="How far frames may run ahead of playback; 0 for the server's own.")
+    codec: FrameCodec = Field("fmp4", description="Of the frames.")
+
+
+class AppliedBody(Body):
+    """A change of prompt that the caller was told of; as the event said it."""
+
+    prompt: str
+    first_frame: int = Field(ge=0, le=_MOST_COUNT)
+    request_id: int = Field(0, ge=0, le=MAX_SEED)
+    change: int = Field(0, ge=0, le=_MOST_COUNT)
+    event: Literal["prompt_applied"] = "prompt_applied"
+
+
+class QualityBody(Body):
+    """A change of quality that the caller was told of; as the event said it."""
+
+    steps: int = Field(ge=0, le=_MOST)
+    first_frame: int = Field(ge=0, le=_MOST_COUNT)
+    reason: str = ""
+    event: Literal["quality_changed"] = "quality_changed"
+
+
+class ResumeBody(Body):
+    """Where a session goes on."""
+
+    token: str = Field(description="From the event `started`.")
+    next_frame: int = Field(0, ge=0, le=_MOST_COUNT, description="The first frame that has not arrived.")
+    acknowledged: list[AppliedBody] = Field(default_factory=list, max_length=_MOST_TOLD, description="The newest, oldest first.")
+    quality_changes: list[QualityBody] = Field(default_factory=list, max_length=_MOST_TOLD, description="The same.")
+
+
+class LiveResumeBody(Body):
+    """A session that goes on."""
+
+    resume: ResumeBody
+    max_lead_seconds: float = Field(0.0, description="How far frames may run ahead of playback; 0 for the server's own.")
+
+
+class PromptBody(Body):
+    """Another prompt."""
+
+    prompt: str
+    request_id: int = Field(0, ge=0, le=MAX_SEED)
+    replace_from: int | None = Field(None, ge=0, le=_MOST_COUNT)
+
+
+class NothingBody(Body):
+    """A request that has no fields."""
+
+
 class WebhookBody(Body):
     """Where the end of a job is reported."""
 
@@ -86,18 +144,19 @@ class WebhookEndpointBody(Body):
     url: str = Field(min_length=1, max_length=2048, description="Where ends of jobs are reported, by https.")
 
 
-def read(kind: type[B], members: Mapping[str, Any], problems: Problems, *, as_text: bool = False) -> B | None:
+def read(kind: type[B], members: Mapping[str, Any], problems: Problems, *, path: str = "", as_text: bool = False) -> B | None:
     """The body, or None with everything that is wrong with it in `problems`.
 
     Args:
+        path: of the body in what was sent, with a dot at the end.
         as_text: numbers and flags come as text, as forms have them.
     """
     try:
         return kind.model_validate(dict(members), strict=not as_text)
     except ValidationError as error:
         for each in error.errors(include_url=False, include_context=False):
-            path = ".".join(str(part) for part in each["loc"])[:128] or "body"
-            problems.add(path, _sentence(each["type"], each["msg"], each["input"]))
+            field = ".".join(str(part) for part in each["loc"])[:128] or "body"
+            problems.add(f"{path}{field}", _sentence(each["type"], each["msg"], each["input"]))
     except (OverflowError, ValueError) as error:
         problems.add("body", f"must hold numbers that can be read; {str(error)[:100]}")
     return None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
+from doors.http.room import Farewell
 from service.failures import Failure, Kind
 
 STATUSES = {
@@ -23,6 +25,7 @@ STATUSES = {
     Kind.NOT_SERVED: 501,
     Kind.INTERNAL: 500,
 }
+_SOCKET_CODES = 4000  # those from here on are for applications
 _CODES = {Kind.NOT_FOUND: "not_found", Kind.BUSY: "busy"}
 
 
@@ -44,3 +47,9 @@ def refusal(failure: Failure) -> Response:
     """The answer to a call that failed."""
     headers = {"www-authenticate": "Bearer"} if failure.kind is Kind.UNAUTHENTICATED else None
     return JSONResponse(told(failure), STATUSES[failure.kind], headers)
+
+
+def farewell(failure: Failure) -> Farewell:
+    """The end of a WebSocket that failed: the body as an event, and 4000 more than the status of HTTP."""
+    event = {"event": "error", **told(failure)}
+    return Farewell(json.dumps(event, separators=(",", ":")), _SOCKET_CODES + STATUSES[failure.kind], failure.message)

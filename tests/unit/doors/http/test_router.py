@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from doors.http.room import Endpoint, Room
-from doors.http.router import Found, Missing, Router
+from doors.http.router import Found, Missing, endpoint_router
 
 
 class Paths:
@@ -30,7 +30,7 @@ OWN: Room = Paths("own", "GET /v1/models", "GET /v1/models/{model}", "GET /v1/jo
 VIDEOS: Room = Paths("videos", "POST /v1/videos", "GET /v1/videos/{id}", "DELETE /v1/videos/{id}", "GET /v1/videos/{video}/content")
 QUEUE: Room = Paths("queue", "POST /v1/jobs/{model}", "GET /v1/jobs/{id}", "GET /{version}/videos/{id}")
 ARNS: Room = Paths("arns", "GET /async-invoke/{arn:path}", "POST /model/{model:path}/invoke", "POST /v1beta/models/{model}:predict")
-ROUTER = Router([OWN, VIDEOS, QUEUE, ARNS])
+ROUTER = endpoint_router([OWN, VIDEOS, QUEUE, ARNS])
 
 
 @pytest.mark.parametrize(
@@ -76,4 +76,4 @@ def test_what_is_missing_belongs_to_the_nearest_room(method: str, path: str, roo
 @pytest.mark.parametrize("other", ["GET /v1/models", "GET /v1/models/{name}"])
 def test_two_rooms_cannot_answer_the_same(other: str) -> None:
     with pytest.raises(ValueError, match="is answered already"):
-        Router([OWN, Paths("other", other)])
+        endpoint_router([OWN, Paths("other", other)])

@@ -22,6 +22,7 @@ from starlette.types import Receive, Scope, Send
 
 from doors.http.options import HttpOptions, HttpTls
 from doors.http.server import HttpServer
+from doors.http.sockets.connection import SocketConnection
 from tests.fakes import eventually
 from tests.http_served import OPTIONS, http_serving
 
@@ -34,6 +35,10 @@ class Toy:
 
     def close(self) -> None:
         """It has nothing to close."""
+
+    async def socket(self, scope: Scope, wire: SocketConnection) -> None:
+        """It has no WebSocket."""
+        wire.refuse(404, (), b"")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})

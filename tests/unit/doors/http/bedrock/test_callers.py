@@ -46,6 +46,9 @@ class OneKey:
     ) -> tuple[str, float]:
         raise AssertionError("signatures only")
 
+    async def ticket(self, principal: Principal) -> tuple[str, float]:
+        raise AssertionError("signatures only")
+
 
 class Body:
     """Counts how often it is read."""

@@ -49,6 +49,9 @@ class OnePair:
     ) -> tuple[str, float]:
         raise AssertionError("not here")
 
+    async def ticket(self, principal: Principal) -> tuple[str, float]:
+        raise AssertionError("not here")
+
 
 def client(port: int, access_key: str = "AKEY", secret: str = "old secret") -> Any:  # noqa: S107 - of this test alone
     return boto3.client(

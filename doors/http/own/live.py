@@ -1,0 +1,159 @@
+"""`GET /v1/live`, a WebSocket: a session that is steered while it is watched.
+
+Messages of text are JSON. The first one is `{"start": {…}}`, and each one after it is a control. Each event of the session is a message of
+text, too; the frames of a chunk follow the event `frames` in one binary message.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, TypeVar
+
+from doors.http.given import shown
+from doors.http.own.bodies import decoded
+from doors.http.own.formats import CODECS, named
+from doors.http.own.schemas import Body, LiveBody, LiveResumeBody, NothingBody, PromptBody, ResumeBody, read
+from doors.http.room import Services, Socket
+from model_core.errors import FieldViolation, InvalidRequest
+from model_core.session import PromptApplied, StepsApplied
+from service.checks import Problems
+from service.controls import ChangePrompt, Control, Pause, Resume, Stop
+from service.events import Ended, Event, Frames
+from service.failures import BodyTooLarge
+from service.intake import Intake
+from service.orders import Doorway, Mode, Order, ResumeRequest, VideoRequest
+
+SUBPROTOCOL = "headrace.v1"
+
+_START = "start"
+_PLAIN: dict[str, Control] = {"pause": Pause(), "resume": Resume(), "stop": Stop()}
+_CONTROLS = ("prompt", *_PLAIN)
+_LEAD = "max_lead_seconds"
+
+B = TypeVar("B", bound=Body)
+
+
+class Lives:
+    """The endpoint's handler.
+
+    Args:
+        services: what it works with.
+    """
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    async def live(self, socket: Socket) -> None:
+        intake = self._services.intake
+        await socket.accept()
+        message = await socket.first(_START, intake.limits.start_timeout_seconds)
+        order = await started(message, intake, socket.principal.tenant)
+        controls = partial(next_control, socket, intake.limits.max_control_bytes)
+        await self._services.runner.run(order, partial(tell, socket), socket.call, controls)
+
+
+async def tell(socket: Socket, event: Event) -> None:
+    """Send an event. See `service.events.Send`."""
+    name, fields = named(event)
+    if isinstance(event, Frames):
+        data = event.chunk.data
+        await socket.send(_text(name, {**fields, "sizes": [len(item) for item in data]}), data[0] if len(data) == 1 else b"".join(data))
+        return
+    if isinstance(event, Ended):
+        socket.ending()
+    await socket.send(_text(name, fields))
+
+
+async def started(message: Mapping[str, Any], intake: Intake, tenant: str) -> Order:
+    """The order that the first message of a caller of `tenant` asks for.
+
+    Raises:
+        InvalidRequest: with everything that is wrong.
+        SessionNotFound, SessionMismatch, StageUnavailable: as `Intake.resume`.
+    """
+    name, fields = _only_member(message)
+    if name != _START:
+        raise _problem(_START, f"must be the first message; got {_shown(name)}")
+    if fields.get("resume") is not None:
+        return await _resumed(fields, intake, tenant)
+    problems = Problems()
+    body = read(LiveBody, fields, problems, path=f"{_START}.")
+    footage = await decoded(fields, problems, f"{_START}.")
+    body = problems.passed(body)
+    video = VideoRequest(
+        prompt=body.prompt, model=body.model, seconds=body.seconds, seed=body.seed, width=body.width, height=body.height,
+        steps=body.steps, guidance=body.guidance, negative_prompt=body.negative_prompt, footage=footage, codec=CODECS[body.codec],
+        max_lead_seconds=body.max_lead_seconds,
+    )  # fmt: skip
+    return intake.order(video, Doorway(Mode.LIVE, f"{_START}."), problems)
+
+
+async def _resumed(fields: Mapping[str, Any], intake: Intake, tenant: str) -> Order:
+    body = _checked(LiveResumeBody, fields, f"{_START}.")
+    request = resume_request(body.resume, body.max_lead_seconds)
+    return await intake.resume(request, Doorway(Mode.LIVE, f"{_START}.resume.", {_LEAD: f"{_START}.{_LEAD}"}), tenant)
+
+
+def resume_request(body: ResumeBody, lead_s: float) -> ResumeRequest:
+    return ResumeRequest(
+        token=body.token,
+        next_frame=body.next_frame,
+        acknowledged=tuple(PromptApplied(told.prompt, told.first_frame, told.request_id, told.change) for told in body.acknowledged),
+        quality_changes=tuple(StepsApplied(told.steps, told.first_frame) for told in body.quality_changes),
+        max_lead_seconds=lead_s,
+    )
+
+
+async def next_control(socket: Socket, max_bytes: int) -> Control:
+    """See `service.controls.Controls`. A caller who sends no more is one who goes away."""
+    try:
+        message = await socket.json(max_bytes)
+    except BodyTooLarge as error:
+        raise _problem(
+            "message", f"must have at most {max_bytes} bytes, because it holds no image and no video; got {error.size}"
+        ) from None
+    return control(message)
+
+
+def control(message: Mapping[str, Any]) -> Control:
+    """A later message. Raises InvalidRequest: it is no control."""
+    name, fields = _only_member(message)
+    if name == "prompt":
+        body = _checked(PromptBody, fields, "prompt.")
+        return ChangePrompt(body.prompt, body.request_id, body.replace_from)
+    if name == _START:
+        raise _problem(_START, "must be sent exactly once, as the first message; got a second one")
+    if name not in _PLAIN:
+        raise _problem("message", f"must hold one of {', '.join(_CONTROLS)}; got {_shown(name)}")
+    _checked(NothingBody, fields, f"{name}.")
+    return _PLAIN[name]
+
+
+def _only_member(message: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The name and the object that a message holds. Raises InvalidRequest: it holds none, or more than one."""
+    if len(message) != 1:
+        names = ", ".join(_shown(name) for name in list(message)[:4]) or "none"
+        raise _problem("message", f"must hold exactly one of {_START}, {', '.join(_CONTROLS)}; got {names}")
+    [(name, fields)] = message.items()
+    if not isinstance(fields, dict):
+        raise _problem(_shown(name), f"must be an object; got {shown(fields)}")
+    return name, fields
+
+
+def _checked(kind: type[B], fields: Mapping[str, Any], path: str) -> B:
+    problems = Problems()
+    return problems.passed(read(kind, fields, problems, path=path))
+
+
+def _problem(field: str, told: str) -> InvalidRequest:
+    return InvalidRequest((FieldViolation(field, told),))
+
+
+def _shown(name: str) -> str:
+    return ascii(name[:64])[1:-1]
+
+
+def _text(name: str, fields: Mapping[str, Any]) -> str:
+    return json.dumps({"event": name, **fields}, separators=(",", ":"))
