@@ -93,7 +93,10 @@ async def started(message: Mapping[str, Any], intake: Intake, tenant: str) -> Or
 async def _resumed(fields: Mapping[str, Any], intake: Intake, tenant: str) -> Order:
     body = _checked(LiveResumeBody, fields, f"{_START}.")
     request = resume_request(body.resume, body.max_lead_seconds)
-    return await intake.resume(request, Doorway(Mode.LIVE, f"{_START}.resume.", {_LEAD: f"{_START}.{_LEAD}"}), tenant)
+    order = await intake.resume(request, Doorway(Mode.LIVE, f"{_START}.resume.", {_LEAD: f"{_START}.{_LEAD}"}), tenant)
+    if order.request.strength is not None:
+        raise _problem(f"{_START}.resume.token", "must be of a session that restyles no video, which only gRPC's Live can send; got one")
+    return order
 
 
 def resume_request(body: ResumeBody, lead_s: float) -> ResumeRequest:
