@@ -20,7 +20,7 @@ from model_core.errors import FieldViolation, InvalidRequest
 from model_core.session import PromptApplied, StepsApplied
 from service.checks import Problems
 from service.controls import ChangePrompt, Control, Pause, Resume, Stop
-from service.events import Ended, Event, Frames
+from service.events import Ended, Event, Frames, Shown
 from service.failures import BodyTooLarge
 from service.intake import Intake
 from service.orders import Doorway, Mode, Order, ResumeRequest, VideoRequest
@@ -56,14 +56,19 @@ class Lives:
 
 async def tell(socket: Socket, event: Event) -> None:
     """Send an event. See `service.events.Send`."""
-    name, fields = named(event)
-    if isinstance(event, Frames):
-        data = event.chunk.data
-        await socket.send(_text(name, {**fields, "sizes": [len(item) for item in data]}), data[0] if len(data) == 1 else b"".join(data))
-        return
+    text, *data = messages(event)
     if isinstance(event, Ended):
         socket.ending()
-    await socket.send(_text(name, fields))
+    await socket.send(text, *data)
+
+
+def messages(event: Event | Shown) -> tuple[str, *tuple[bytes, ...]]:
+    """What is sent of an event: a message of text, and of frames a binary one."""
+    name, fields = named(event)
+    if not isinstance(event, Frames):
+        return (_text(name, fields),)
+    data = event.chunk.data
+    return _text(name, {**fields, "sizes": [len(item) for item in data]}), data[0] if len(data) == 1 else b"".join(data)
 
 
 async def started(message: Mapping[str, Any], intake: Intake, tenant: str) -> Order:

@@ -64,7 +64,11 @@ class OwnRoom:
         )
 
     def sockets(self) -> Sequence[SocketEndpoint]:
-        return (SocketEndpoint(path="/v1/live", operation="live", handler=self._lives.live, subprotocols=(SUBPROTOCOL,)),)
+        spoken = (SUBPROTOCOL,)
+        return (
+            SocketEndpoint(path="/v1/live", operation="live", handler=self._lives.live, subprotocols=spoken),
+            SocketEndpoint(path="/v1/watch/{token}", operation="watch", handler=self._watches.watch_socket, subprotocols=spoken),
+        )
 
     def refuse(self, failure: Failure) -> Response:
         return words.refusal(failure)

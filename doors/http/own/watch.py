@@ -1,26 +1,31 @@
-"""`GET /v1/watch/{token}`: a session that somebody else runs, from its newest chunk on."""
+"""`GET /v1/watch/{token}`: a session that somebody else runs, from its newest chunk on; over a WebSocket, too."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import get_args
 
 from starlette.responses import Response
 
 from doors.http.given import shown
 from doors.http.own.formats import Format, PlayingMp4, ReplacingJpegs, ServerSentEvents
+from doors.http.own.live import messages
 from doors.http.own.schemas import StreamFormat
 from doors.http.own.stream import ACCEPTED, introduce
 from doors.http.own.words import told
 from doors.http.pushed import PushedResponse, Write
-from doors.http.room import HttpRequest, Services
+from doors.http.room import HttpRequest, Services, Socket
 from model_core.errors import FieldViolation, InvalidRequest
+from model_core.tasks import cancel_and_wait
 from model_core.types import Codec
 from service.call import ReaderStalled
-from service.events import EndReason, Started
+from service.events import Ended, EndReason, Shown, Started
 from service.failures import failure_of
 from service.watching.show import Item
 from service.watching.viewers import SendItem
 
+# Of a message of somebody who has nothing to say.
+_MOST_SAID_BYTES = 1024
 # Those who watch do not know how long the session was to be.
 _ENDS = (EndReason.COMPLETED, EndReason.STOPPED)
 _FORMATS: tuple[StreamFormat, ...] = get_args(StreamFormat)
@@ -71,6 +76,44 @@ class Watches:
 
         response = PushedResponse(show, PlayingMp4.media_type)
         return response
+
+    async def watch_socket(self, socket: Socket) -> None:
+        """The same over a WebSocket, with the events of `GET /v1/live`. It is accepted once there is something to show."""
+        viewers, told = self._services.watching(), _Told(socket)
+        showing = asyncio.create_task(viewers.run(socket.raw.path_params["token"], lambda _: told.show, socket.call))
+        listening = asyncio.create_task(told.listen())
+        try:
+            done, _ = await asyncio.wait({showing, listening}, return_when=asyncio.FIRST_COMPLETED)
+            (showing if showing in done else listening).result()
+        finally:
+            await cancel_and_wait(showing, listening)
+
+
+class _Told:
+    """A caller who is only told something."""
+
+    def __init__(self, socket: Socket) -> None:
+        self._socket = socket
+        self._accepted = asyncio.Event()
+
+    async def show(self, item: Item) -> None:
+        if not self._accepted.is_set():
+            await self._socket.accept(_MOST_SAID_BYTES)
+            self._accepted.set()
+        if isinstance(item.event, Ended):
+            self._socket.ending()
+        text, *data = item.once(_Told, _messages)
+        await self._socket.send(text.decode(), *data)
+
+    async def listen(self) -> None:
+        """Raises InvalidRequest: the caller says something."""
+        await self._accepted.wait()
+        await self._socket.silence()
+
+
+def _messages(event: Shown) -> list[bytes]:
+    text, *data = messages(event)
+    return [text.encode(), *data]
 
 
 class _Media:

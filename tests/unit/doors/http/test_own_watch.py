@@ -14,9 +14,11 @@ from typing import Any
 import av
 import httpx
 import pytest
+from websockets.exceptions import InvalidStatus
 
 from tests.fakes import FakeDenoiser, FakeStages, eventually
 from tests.http_served import HttpServed, http_serving
+from tests.live_socket import live
 
 PROMPT = "a red circle"
 CONFIG = FakeStages().config
@@ -218,3 +220,56 @@ async def test_a_session_that_is_lost_is_told_as_an_error() -> None:
                     served.hub._shown[token].show.end(LookupError("a defect"))  # noqa: SLF001 - as nothing does
     name, body = events(text)[-1]
     assert (name, body["error"]["code"]) == ("error", "internal")
+
+
+# -- Over a WebSocket.
+
+
+async def test_a_socket_is_sent_the_events_that_the_session_s_own_viewer_is_sent() -> None:
+    async with playing("fmp4") as (served, owner, gate):
+        token = await owner.token()
+        async with live(served.port, path=f"/v1/watch/{token}") as caller:
+            assert caller.socket.subprotocol == "headrace.v1"
+            started = await caller.until("started")
+            for _ in range(20):
+                gate.release()
+            assert await caller.rest() == 1000
+        await owner.task
+        assert caller.names() == ["started", *["frames"] * 5, "ended"]
+        assert (started["resume_token"], started["watch_token"], started["next_frame"]) == ("", token, CHUNK)
+        own = [base64.b64decode(data) for name, fields in owner.events if name == "frames" for data in fields["data"]]
+        assert caller.frames == own[1:]
+        assert served.metric("calls_total", rpc="own.watch", outcome="completed") == 1
+
+
+async def test_a_socket_of_a_token_that_nobody_has_is_not_accepted() -> None:
+    async with http_serving() as served:
+        with pytest.raises(InvalidStatus) as caught:
+            async with live(served.port, path=f"/v1/watch/{'x' * 43}"):
+                pass
+        assert caught.value.response.status_code == 404
+
+
+async def test_whoever_watches_over_a_socket_has_nothing_to_say() -> None:
+    async with playing("fmp4") as (served, owner, _), live(served.port, path=f"/v1/watch/{await owner.token()}") as caller:
+        await caller.until("started")
+        await caller.say(stop={})
+        assert await caller.rest() == 4400
+        assert caller.events[-1]["error"]["code"] == "invalid"
+        await eventually(lambda: served.hub.watchers == 0)
+        assert not owner.task.done()
+
+
+async def test_a_socket_whose_caller_leaves_is_forgotten_and_a_drain_closes_it_with_a_word() -> None:
+    async with playing("fmp4") as (served, owner, _):
+        path = f"/v1/watch/{await owner.token()}"
+        async with live(served.port, path=path) as caller:
+            await caller.until("frames")
+            assert served.hub.watchers == 1
+        await eventually(lambda: served.hub.watchers == 0)
+        async with live(served.port, path=path) as caller:
+            await caller.until("frames")
+            served.runner.drain()
+            served.runner.hand_over()
+            assert await caller.rest() == 1012
+        assert caller.events[-1]["reason"] == "draining"
