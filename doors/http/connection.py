@@ -28,9 +28,10 @@ from doors.http.sockets.connection import SocketConnection
 # Requests that a caller may have sent before the first of them is answered.
 _MOST_PIPELINED = 8
 _RETRY_S = 2
+_NO_REQUEST = "this is no HTTP/1.1 request"
 
 
-class _HeadTooLarge(Exception):
+class _Refused(Exception):
     """Raised into the parser, which then stops."""
 
 
@@ -55,6 +56,7 @@ class Connection(HttpToolsProtocol):
         self._head_bytes = 0  # of the head, as far as it was read
         self._unread_bytes = 0  # of the head, that the parser still holds
         self._too_large = False
+        self._problem = _NO_REQUEST  # what a request that cannot be parsed is told
         self._rest_since: float | None = None  # when the answer to a body was written that is still coming
         self._closing_since: float | None = None
         self._unsent_bytes = 0
@@ -112,9 +114,14 @@ class Connection(HttpToolsProtocol):
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        self._head_since = None
+        """The head of a request for a WebSocket is awaited on: no request is under way until the connection is taken over."""
+        if not (self.parser.should_upgrade() and self._should_upgrade()):
+            self._head_since = None
+        elif self._has_body():
+            self._problem = "a request for a WebSocket has no body"
+            raise _Refused
         if len(self.pipeline) >= _MOST_PIPELINED:
-            raise _HeadTooLarge
+            raise _Refused
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -123,11 +130,15 @@ class Connection(HttpToolsProtocol):
             self._rest_since, self._head_since = None, self.loop.time()
         super().on_message_complete()
 
+    def _has_body(self) -> bool:
+        """The parser would read it before it says that the connection is to be taken over, and nobody would wait for it or count it."""
+        return any(name == b"transfer-encoding" or (name == b"content-length" and value.strip() != b"0") for name, value in self.headers)
+
     def _count(self, size: int) -> None:
         self._head_bytes += size
         if self._head_bytes > self._options.max_head_bytes:
             self._too_large = True
-            raise _HeadTooLarge
+            raise _Refused
 
     # --- What uvicorn calls.
 
@@ -148,11 +159,14 @@ class Connection(HttpToolsProtocol):
             return
         try:
             url = httptools.parse_url(self.url)
+            raw_path: bytes | None = url.path
         except httptools.HttpParserInvalidURLError:
+            raw_path = None
+        if raw_path is None or not raw_path.isascii():
             self.send_400_response("")
             return
         scope: Scope = {
-            **self.scope, "type": "websocket", "path": unquote(url.path.decode("ascii")), "raw_path": url.path,
+            **self.scope, "type": "websocket", "path": unquote(raw_path.decode("ascii")), "raw_path": raw_path,
             "query_string": url.query or b"", "scheme": "wss" if self.scheme == "https" else "ws",
         }  # fmt: skip
         taken = SocketConnection(scope, self.transport, self.server_state, self._options, writable=not self.flow.write_paused)
@@ -173,7 +187,7 @@ class Connection(HttpToolsProtocol):
         elif self._too_large:
             self._answer_and_close(431, f"the request's line and headers must have at most {self._options.max_head_bytes} bytes")
         else:
-            self._answer_and_close(400, "this is no HTTP/1.1 request")
+            self._answer_and_close(400, self._problem)
 
     # --- What the server calls.
 

@@ -12,6 +12,7 @@ import pytest
 
 from tests.fakes import eventually
 from tests.http_served import OPTIONS, HttpServed, http_serving
+from tests.live_socket import HANDSHAKE, request
 
 QUICK = replace(
     OPTIONS, head_timeout_s=0.1, linger_s=0.1, body_timeout_s=0.3, idle_timeout_s=0.15, max_head_bytes=2048, max_body_bytes=100_000
@@ -87,6 +88,30 @@ async def test_what_is_no_http_is_refused() -> None:
         writer.write(b"\x16\x03\x01 is what TLS begins with\r\n\r\n")
         assert await status(reader) == 400
         await ends(reader)
+
+
+@pytest.mark.parametrize("body", [b"content-length: 1\r\n", b"content-length: 1000000\r\n", b"transfer-encoding: chunked\r\n"])
+async def test_a_request_for_a_socket_that_has_a_body_is_refused_before_the_body_comes(body: bytes) -> None:
+    async with http_serving() as served, bare(served) as (reader, writer):
+        writer.write(request("/v1/live", HANDSHAKE + body))
+        assert await status(reader) == 400
+        assert b"a request for a WebSocket has no body" in await ends(reader)
+        await eventually(lambda: not served.server.connections)
+
+
+async def test_a_request_for_a_socket_may_say_that_it_has_no_body() -> None:
+    async with http_serving() as served, bare(served) as (reader, writer):
+        writer.write(request("/v1/live", HANDSHAKE + b"content-length: 0\r\n"))
+        assert await status(reader) == 101
+
+
+@pytest.mark.parametrize("target", ["http://h", "h:443", "/\xff"])
+async def test_a_request_for_a_socket_at_no_path_is_refused(target: str, caplog: pytest.LogCaptureFixture) -> None:
+    async with http_serving() as served, bare(served) as (reader, writer):
+        method = "CONNECT" if target == "h:443" else "GET"
+        writer.write(f"{method} {target} HTTP/1.1\r\n".encode("latin-1") + HANDSHAKE + b"\r\n")
+        assert await status(reader) == 400
+    assert "Fatal error" not in caplog.text
 
 
 @pytest.mark.parametrize("pause_s", [0.02, 10.0])
