@@ -40,7 +40,10 @@ class Origins:
         """
         if not origin or self.allows(origin):
             return
-        page = urlsplit(origin).netloc.lower()
+        try:
+            page = urlsplit(origin).netloc.lower()
+        except ValueError:  # as of `http://[`
+            page = ""
         if not page or page not in {host.lower(), self._own_host}:
             raise Forbidden(f"origin must be one that front_door.http.origins lists, or this server's own; got {ascii(origin[:128])[1:-1]}")
 

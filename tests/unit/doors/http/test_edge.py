@@ -240,6 +240,7 @@ async def test_pages_of_other_sites_are_refused_unless_they_are_listed() -> None
     async with http_serving() as served:
         assert (await served.client.post("/v1/stream", json=PROMPT, headers={"origin": page})).status_code == 403
         assert (await served.client.post("/v1/stream", json=PROMPT, headers={"origin": "null"})).status_code == 403
+        assert (await served.client.post("/v1/stream", json=PROMPT, headers={"origin": "http://["})).status_code == 403
         own = {"origin": f"http://127.0.0.1:{served.port}"}
         assert (await served.client.post("/v1/stream", json=PROMPT, headers=own)).status_code == 200
         assert "access-control-allow-methods" not in (await served.client.options("/v1/stream", headers=asks)).headers

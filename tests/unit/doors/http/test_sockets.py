@@ -171,7 +171,7 @@ async def test_a_subprotocol_that_is_not_spoken_is_refused(offered: list[str], t
 async def test_pages_of_other_sites_get_none_unless_they_are_listed() -> None:
     page = "https://example.com"
     async with serving() as served:
-        for origin in (page, "null"):
+        for origin in (page, "null", "http://["):
             with pytest.raises(InvalidStatus) as refused:
                 async with live(served.port, path=PATH, offered=(), origin=origin):
                     pass
