@@ -27,6 +27,14 @@ _BACKLOG = 2048
 _CANCELLED_WITHIN_S = 1.0
 _LAST_BYTES_S = 0.5
 _LOOK_S = 0.01
+# A caller whose machine is gone says no goodbye. Whoever waits for an answer sends nothing, so the kernel asks: after 15 s, and then
+# every 10 s; the third question without an answer ends the connection. Connections have this of the listener.
+_KEEPALIVE = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+)
 
 log = logging.getLogger(__name__)
 
@@ -164,10 +172,17 @@ class HttpServer:
         while True:
             await asyncio.sleep(self._options.sweep_s)
             if certificate is not None:
-                await self._follow(certificate)
+                try:
+                    await self._follow(certificate)
+                except Exception:  # the waits of all callers end here
+                    log.exception("the files of the certificate could not be followed")
             now = loop.time()
             for connection in self.connections:
-                connection.sweep(now)
+                try:
+                    connection.sweep(now)
+                except Exception:
+                    log.exception("a connection is ended, because the look at it failed")
+                    connection.abort()
 
 
 class Certificate:
@@ -237,6 +252,8 @@ def _bound(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        for level, option, value in _KEEPALIVE:
+            listener.setsockopt(level, option, value)
         listener.bind(address)
         listener.setblocking(False)
     except OSError as error:

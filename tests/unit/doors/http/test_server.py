@@ -21,7 +21,7 @@ from cryptography.x509.oid import NameOID
 from starlette.types import Receive, Scope, Send
 
 from doors.http.options import HttpOptions, HttpTls
-from doors.http.server import HttpServer
+from doors.http.server import Certificate, HttpServer
 from doors.http.sockets.connection import SocketConnection
 from tests.fakes import eventually
 from tests.http_served import OPTIONS, http_serving
@@ -100,6 +100,57 @@ async def test_no_answer_waits_for_the_callers_acknowledgement() -> None:
         accepted = connection.transport.get_extra_info("socket")
         assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         writer.close()
+
+
+async def test_the_kernel_asks_callers_who_say_nothing_whether_they_are_there() -> None:
+    async with http_serving() as served:
+        _, writer = await served.connect()
+        await eventually(lambda: bool(served.server.connections))
+        (connection,) = served.server.connections
+        accepted = connection.transport.get_extra_info("socket")
+        assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        asked = [accepted.getsockopt(socket.IPPROTO_TCP, each) for each in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)]
+        assert asked == [15, 10, 3]
+        writer.close()
+
+
+async def test_a_look_that_fails_ends_that_connection_and_no_other_look(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(now: float) -> None:
+        raise ValueError("a defect")
+
+    async with http_serving(options=replace(OPTIONS, head_timeout_s=0.2)) as served:
+        for defective in (True, False):
+            reader, writer = await served.connect()
+            if defective:
+                await eventually(lambda: bool(served.server.connections))
+                (connection,) = served.server.connections
+                monkeypatch.setattr(connection, "sweep", fails)
+            async with asyncio.timeout(20):
+                assert await reader.read() == b""
+            writer.close()
+        assert "a defect" in caplog.text
+
+
+async def test_a_certificate_that_cannot_be_followed_ends_no_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(certificate: Certificate) -> bool:
+        raise ValueError("a defect")
+
+    monkeypatch.setattr(Certificate, "renewed", fails)
+    tls, pem = made(tmp_path, "first")
+    context = ssl.create_default_context(cadata=pem.decode())
+    async with http_serving(options=replace(OPTIONS, tls=tls), verify=context) as served:
+        _, writer = await asyncio.open_connection("127.0.0.1", served.port, ssl=context)
+        await eventually(lambda: bool(served.server.connections))
+        (connection,) = served.server.connections
+        looks: list[float] = []
+        monkeypatch.setattr(connection, "sweep", looks.append)
+        await eventually(lambda: len(looks) > 1)
+        writer.close()
+    assert "a defect" in caplog.text
 
 
 async def test_signals_stay_the_processs_own() -> None:
