@@ -48,8 +48,8 @@ class Lives:
     async def live(self, socket: Socket) -> None:
         intake = self._services.intake
         await socket.accept()
-        message = await socket.first(_START, intake.limits.start_timeout_seconds)
-        order = await started(message, intake, socket.principal.tenant)
+        # No name is kept for the message, which may be large: it would be held as long as the session runs.
+        order = await started(await socket.first(_START, intake.limits.start_timeout_seconds), intake, socket.principal.tenant)
         controls = partial(next_control, socket, intake.limits.max_control_bytes)
         await self._services.runner.run(order, partial(tell, socket), socket.call, controls)
 

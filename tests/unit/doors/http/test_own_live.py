@@ -9,13 +9,16 @@ import json
 import logging
 import os
 import sys
+import weakref
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
 import pytest
 
+from doors.http.own.live import Lives
 from model_core.errors import CapacityExceeded
 from service.checks import Limits
 from tests.documents import ROOT, named_by
@@ -362,3 +365,36 @@ async def test_nothing_a_caller_says_is_logged(caplog: pytest.LogCaptureFixture)
     ours = [record.getMessage() for record in caplog.records if not record.name.startswith(("asyncio", "websockets.client"))]
     assert any("own.live 101" in line for line in ours)
     assert [line for line in ours if "planted" in line or started["resume_token"] in line] == []
+
+
+async def test_the_first_message_is_not_kept_while_the_session_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Start(dict[str, Any]):
+        """A message that can be looked for."""
+
+    messages: list[weakref.ref[Start]] = []
+    left: list[Start | None] = []
+
+    class Socket:
+        call, principal = None, SimpleNamespace(tenant="")
+
+        async def accept(self) -> None:
+            """At once."""
+
+        async def first(self, name: str, seconds: float) -> Start:
+            message = Start()
+            messages.append(weakref.ref(message))
+            return message
+
+    class Runner:
+        async def run(self, *given: object) -> None:
+            left.append(messages[0]())
+
+    async def started(*given: object) -> object:
+        return object()
+
+    monkeypatch.setattr("doors.http.own.live.started", started)
+    limits = SimpleNamespace(start_timeout_seconds=1.0, max_control_bytes=1)
+    services: Any = SimpleNamespace(intake=SimpleNamespace(limits=limits), runner=Runner())
+    socket: Any = Socket()
+    await Lives(services).live(socket)
+    assert left == [None]
