@@ -106,6 +106,7 @@ class HttpEdge:
             standings,
             origins=self._origins,
             held=self.held,
+            pace=self._pace,
             workers=self._workers,
         )
 

@@ -38,8 +38,8 @@ class HttpOptions:
         head_timeout_s: for the whole head of a request.
         keep_alive_s: how long a connection stays open between two requests.
         max_body_bytes: of one request, and of one message of a WebSocket.
-        max_held_bytes: of all bodies and messages that wait to be worked on, together.
-        body_bytes_a_second: of all bodies together, beyond the first MiB of each.
+        max_held_bytes: of all bodies and messages that wait to be worked on, together; less WebSockets that hold at most 80 KiB each.
+        body_bytes_a_second: of all bodies and messages together, beyond the first MiB of each.
         body_timeout_s: for the whole of a body, less what the door itself put off, or of a message.
         idle_timeout_s: how long a caller may send nothing of one, and how long the rest of one may come that was answered already.
         stall_s: how long a caller may take nothing of an answer, or of a WebSocket; and how long messages of its own may wait.

@@ -1,7 +1,8 @@
 """One WebSocket: a connection from the moment its caller asks to leave HTTP/1.1.
 
 As with HTTP, every wait has an end, and every buffer a bound. Messages that nobody takes hold up the connection, and end it after a while.
-A caller that says nothing is asked whether it is there. One that reads nothing gets one answer for all its pings.
+A caller that says nothing is asked whether it is there. One that reads nothing gets one answer for all its pings. What is read is parsed in
+small parts, and no more frames a second than a caller has use for, so that the loop is free for others in between.
 
 The task that serves it is cancelled when the caller goes away.
 """
@@ -22,8 +23,9 @@ from websockets.frames import Close, CloseCode, Frame, Opcode
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
-from doors.http.bodies import Held
+from doors.http.bodies import FREE_BYTES, Held
 from doors.http.options import HttpOptions
+from doors.http.pace import LEAST_S, Pace
 from doors.http.sockets.incoming import Discreet, Incoming, Message
 from model_core.errors import StageUnavailable
 from service.sessions.session import DRAINING
@@ -34,12 +36,18 @@ _MOST_REASON_BYTES = 123  # of a close frame
 _MOST_PROBLEM_CHARS = 128
 # A caller whose messages are not read any more has seen our goodbye when it is quiet for so long.
 _QUIET_S = 0.5
+# What is parsed without a look at how many frames it was. The smallest frame has 6 bytes.
+_PART_BYTES = 2048
+_FRAMES_A_SECOND = 1000.0
+_EARLY = b"nothing may be sent before the WebSocket is accepted"
 
 log = logging.getLogger(__name__)
 
 
 class SocketConnection(asyncio.Protocol):
-    """Made by the connection whose request asks for a WebSocket; it takes over its transport. Nothing is read before `accept`.
+    """Made by the connection whose request asks for a WebSocket; it takes over its transport.
+
+    Before `accept`, a caller may only wait or go away.
 
     Attributes:
         scope: the request, as ASGI has it.
@@ -62,6 +70,10 @@ class SocketConnection(asyncio.Protocol):
         self._options = options
         self._loop = asyncio.get_running_loop()
         self._incoming: Incoming | None = None  # from `accept` on
+        self._pace: Pace | None = None  # of large messages, and of the bodies of requests
+        self._frames: Pace | None = None
+        self._unread = bytearray()  # what came and is not parsed; at most one read, since meanwhile reading stops
+        self._going_on: asyncio.Handle | None = None  # when it is parsed
         self._task: asyncio.Task[None] | None = None
         self._opening = self._ending = False
         self._lost = self._closed = False  # the connection; the socket, by us
@@ -80,7 +92,6 @@ class SocketConnection(asyncio.Protocol):
 
     def serve(self, application: Callable[[Scope, SocketConnection], Awaitable[None]]) -> None:
         """Have `application` answer the request."""
-        self.transport.pause_reading()
 
         async def run() -> None:
             await application(self.scope, self)
@@ -94,20 +105,11 @@ class SocketConnection(asyncio.Protocol):
     # --- What asyncio calls.
 
     def data_received(self, data: bytes) -> None:
-        self._heard_at, self._unheard_since = self._loop.time(), None
-        if self._incoming is None or self.transport.is_closing():
-            return
-        replies = self._incoming.feed(data, self._heard_at)
-        if self._incoming.broken or self._incoming.said_goodbye:
-            if not self._closed:
-                self._closed = True
-                self._write(b"".join(replies))
-            self.transport.close()
-            if self._incoming.broken:
-                self._cancel()
-        elif replies and not self._closed:
-            self._pong(replies)
-        self._flow()
+        if self._incoming is None:
+            self._refuse_early()
+        elif not self.transport.is_closing():
+            self._unread += data
+            self._read_on()
 
     def pause_writing(self) -> None:
         self._writable.clear()
@@ -124,6 +126,8 @@ class SocketConnection(asyncio.Protocol):
         self._state.connections.discard(self)
         self._lost = True
         self._writable.set()
+        self._unread.clear()
+        self._wait_no_more()
         if self._incoming is not None:
             self._incoming.release()
         if not self._ending:
@@ -145,7 +149,7 @@ class SocketConnection(asyncio.Protocol):
         self._write(STATUS_LINE[status] + b"".join(b"%b: %b\r\n" % line for line in lines) + b"\r\n" + body)
         self.transport.close()
 
-    def accept(self, headers: RawHeaders, subprotocol: str, max_bytes: int, held: Held) -> None:
+    def accept(self, headers: RawHeaders, subprotocol: str, max_bytes: int, held: Held, pace: Pace) -> None:
         """Leave HTTP, and read messages from now on.
 
         Args:
@@ -153,6 +157,7 @@ class SocketConnection(asyncio.Protocol):
             subprotocol: of those that the caller offers; empty for none.
             max_bytes: of a message.
             held: counts messages with the bodies of all requests.
+            pace: of large messages, and of those bodies.
 
         Raises:
             RuntimeError: the request is answered already.
@@ -162,12 +167,12 @@ class SocketConnection(asyncio.Protocol):
             raise RuntimeError("the request for a WebSocket is answered already")
         self._check_present()
         self.status, self._incoming = 101, Incoming(max_bytes, held)
+        self._pace, self._frames = pace, pace.beside(_FRAMES_A_SECOND)
         lines = [*self._accepting, *headers]
         if subprotocol:
             lines.append((b"sec-websocket-protocol", subprotocol.encode("ascii")))
         self._write(STATUS_LINE[101] + b"".join(b"%b: %b\r\n" % line for line in lines) + b"\r\n")
         self._heard_at = self._pinged_at = self._loop.time()
-        self.transport.resume_reading()
 
     async def begun(self) -> None:
         """Returns when the first byte of the first message has come, or none will.
@@ -211,7 +216,8 @@ class SocketConnection(asyncio.Protocol):
         self._closed = True
         self._accepted().ignore()
         self._write(Frame(Opcode.CLOSE, Close(code, _short(reason)).serialize()).serialize(mask=False))
-        self.transport.resume_reading()
+        self._wait_no_more()
+        self._flow()
 
     def ending(self) -> None:
         """What is left to do needs no caller: it is not cancelled when the caller goes away."""
@@ -236,7 +242,7 @@ class SocketConnection(asyncio.Protocol):
             self._drop(CloseCode.INTERNAL_ERROR, f"nothing came for {options.pong_s:g} s after a ping")
         else:
             incoming.check(now, self._heard_at, options)
-            if now - self._pinged_at > options.ping_s and self._unheard_since is None:
+            if now - self._pinged_at > options.ping_s and self._unheard_since is None and self._going_on is None:
                 self._unheard_since = self._pinged_at = now
                 self._write(Frame(Opcode.PING, b"").serialize(mask=False))
 
@@ -254,20 +260,83 @@ class SocketConnection(asyncio.Protocol):
             self._closing_since, self._unsent_bytes = now, left
         elif now - self._closing_since > self._options.linger_s:
             self.transport.abort()
-        elif left == 0 and self._incoming is not None and self._incoming.failure is not None and now - self._heard_at > _QUIET_S:
+        elif left == 0 and not self.transport.is_closing() and self._deaf and now - self._heard_at > _QUIET_S:
             self.transport.close()  # its goodbye would not be read
 
+    # --- How it is read.
+
+    @property
+    def _deaf(self) -> bool:
+        """What comes is not parsed any more."""
+        return self._incoming is not None and self._incoming.failure is not None
+
+    def _refuse_early(self) -> None:
+        if not self.status:
+            self.refuse(400, ((b"content-type", b"text/plain; charset=utf-8"),), _EARLY)
+            self._cancel()
+
+    def _read_on(self) -> None:
+        """Parse what came, as far as messages are taken and the caller may send."""
+        incoming, self._going_on = self._accepted(), None
+        self._heard_at, self._unheard_since = self._loop.time(), None
+        while self._unread and not incoming.full and not self.transport.is_closing():
+            part = bytes(self._unread[:_PART_BYTES])
+            del self._unread[:_PART_BYTES]
+            before = incoming.frames
+            self._answer(incoming, incoming.feed(part, self._heard_at))
+            if self._has_to_wait(incoming, incoming.frames - before, len(part)):
+                break
+        self._flow()
+
+    def _answer(self, incoming: Incoming, replies: list[bytes]) -> None:
+        """Write what the protocol says to what came."""
+        if incoming.broken or incoming.said_goodbye:
+            if not self._closed:
+                self._closed = True
+                self._write(b"".join(replies))
+            self.transport.close()
+            if incoming.broken:
+                self._cancel()
+        elif replies and not self._closed:
+            self._pong(replies)
+
+    def _has_to_wait(self, incoming: Incoming, frames: int, size: int) -> bool:
+        """Count what was parsed, and go on later if it was too much. Only the wait for the pace of all is not the caller's own."""
+        if self._pace is None or self._frames is None:
+            return False
+        own_s = self._frames.take(frames)
+        pace_s = self._pace.take(size) if incoming.partial_bytes > FREE_BYTES else 0.0
+        wait_s = max(own_s, pace_s)
+        if wait_s < LEAST_S:
+            return False
+        if self._closed:  # it has `linger_s` to say goodbye, so let others in, and go on
+            self._going_on = self._loop.call_soon(self._read_on)
+            return True
+        incoming.put_off(pace_s)
+        self._heard_at += wait_s  # it cannot be heard meanwhile
+        self._going_on = self._loop.call_later(wait_s, self._read_on)
+        return True
+
+    def _wait_no_more(self) -> None:
+        if self._going_on is not None:
+            self._going_on.cancel()
+            self._going_on = None
+
     def _flow(self) -> None:
-        """Read on, or wait until messages are taken."""
-        if self._incoming is None or self._closed or self.transport.is_closing():
+        """Read on, or wait: until messages are taken, or for a while."""
+        if self._incoming is None or self.transport.is_closing():
             return
-        full = self._incoming.full and self._incoming.failure is None
+        full = self._incoming.full
         if full and self._full_since is None:
             self._full_since = self._loop.time()
-            self.transport.pause_reading()
         elif not full and self._full_since is not None:
             self._full_since = self._unheard_since = None
             self._heard_at = self._loop.time()  # it could not be heard meanwhile
+        if not full and self._unread and self._going_on is None:
+            self._going_on = self._loop.call_soon(self._read_on)
+        if full or self._going_on is not None:
+            self.transport.pause_reading()
+        else:
             self.transport.resume_reading()
 
     def _pong(self, replies: list[bytes]) -> None:

@@ -24,6 +24,7 @@ from doors.http.credentials import Presented, identified, presented, subprotocol
 from doors.http.guard import REQUEST_ID, advice, first, host, note, picked, shown_path, standing, trace_headers, words
 from doors.http.options import HttpOptions
 from doors.http.origins import Origins
+from doors.http.pace import Pace
 from doors.http.room import Credentials, Room, SocketEndpoint, WithSockets
 from doors.http.router import Found, Missing, socket_router
 from doors.http.sockets.connection import SocketConnection
@@ -50,6 +51,7 @@ class SocketEdge:
         rooms, authority, metrics, tracing, new_id, options, denials, standings: as `HttpEdge`'s.
         origins: web pages that may call.
         held: counts what callers send.
+        pace: how fast large messages are read.
         workers: parse it.
     """
 
@@ -66,6 +68,7 @@ class SocketEdge:
         *,
         origins: Origins,
         held: Held,
+        pace: Pace,
         workers: Workers,
     ) -> None:
         self._router = socket_router(rooms)
@@ -78,6 +81,7 @@ class SocketEdge:
         self._standings = standings
         self._origins = origins
         self._held = held
+        self._pace = pace
         self._workers = workers
         self._leaving = False
 
@@ -131,7 +135,7 @@ class SocketEdge:
             call.tenant = call.principal.tenant
             told = [*common, *standing(self._standings, call.tenant)]
             socket = ServedSocket(
-                HTTPConnection(scope), wire, call, request_id, told, subprotocol, self._options, self._held, self._workers
+                HTTPConnection(scope), wire, call, request_id, told, subprotocol, self._options, self._held, self._pace, self._workers
             )
             await endpoint.handler(socket)
             if not wire.accepted:

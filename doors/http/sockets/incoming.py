@@ -21,6 +21,11 @@ FIELD = "message"
 
 # Messages that nobody has taken yet. With so many, or so many bytes, nothing is read until some are taken.
 _MOST_WAITING, _MOST_WAITING_BYTES = 64, 64 * 1024
+# What a message takes beside its data.
+_MESSAGE_BYTES = 128
+# A socket that holds no more than this is not counted with the bodies of all requests. Else a session that runs would end with its next
+# control, because of what others send.
+UNCOUNTED_BYTES = 80 * 1024
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +52,7 @@ class Incoming:
         failure: why nothing more is read; raised to whoever receives.
         broken: the caller does not keep to the protocol of WebSockets.
         said_goodbye: the caller has closed the socket.
+        frames: how many have come.
 
     Args:
         most: bytes of a message.
@@ -56,6 +62,7 @@ class Incoming:
     def __init__(self, most: int, held: Held) -> None:
         self.failure: HeadraceError | None = None
         self.broken = self.said_goodbye = False
+        self.frames = 0
         self._most = most
         self._held = held
         self._counted = self._taken_bytes = 0  # of all that is held here; of the message that is worked on
@@ -64,6 +71,7 @@ class Incoming:
         self._fragments: bytearray | None = None  # of the message that comes
         self._is_text = self._ignoring = False
         self._since: float | None = None  # when the message that comes has begun
+        self._opening = False  # the first message is awaited
         self._begun = asyncio.Event()
         self._arrived = asyncio.Event()
         self._reader: ServerProtocol | None = ServerProtocol(state=OPEN, max_size=most, logger=Discreet(log))
@@ -71,12 +79,19 @@ class Incoming:
     @property
     def full(self) -> bool:
         """Whether to read on only when messages were taken."""
-        return len(self._inbox) >= _MOST_WAITING or self._inbox_bytes >= _MOST_WAITING_BYTES
+        if self.failure is not None:
+            return False
+        return len(self._inbox) >= _MOST_WAITING or self._inbox_bytes + _MESSAGE_BYTES * len(self._inbox) >= _MOST_WAITING_BYTES
 
     @property
     def waiting(self) -> int:
         """Messages that nobody has taken."""
         return len(self._inbox)
+
+    @property
+    def partial_bytes(self) -> int:
+        """Of the message that has not come in whole."""
+        return len(self._fragments or b"") + (0 if self._reader is None else len(self._reader.reader.buffer))
 
     def feed(self, data: bytes, now: float) -> list[bytes]:
         """Take what came. Returns frames that the protocol answers with."""
@@ -86,6 +101,7 @@ class Incoming:
         reader.receive_data(data)
         for event in reader.events_received():
             if isinstance(event, Frame):
+                self.frames += 1
                 self._frame(event)
         replies = [reply for reply in reader.data_to_send() if reply]
         if isinstance(error := reader.parser_exc, PayloadTooBig):
@@ -107,12 +123,21 @@ class Incoming:
         if self._since is None:
             return
         if now - self._since > options.body_timeout_s:
-            self.fail(_late(f"must arrive within {options.body_timeout_s:g} s; got {self._partial_bytes} bytes so far"))
+            self.fail(_late(f"must arrive within {options.body_timeout_s:g} s; got {self.partial_bytes} bytes so far"))
         elif now - heard_at > options.idle_timeout_s:
-            self.fail(_late(f"must not pause for more than {options.idle_timeout_s:g} s; got {self._partial_bytes} bytes so far"))
+            self.fail(_late(f"must not pause for more than {options.idle_timeout_s:g} s; got {self.partial_bytes} bytes so far"))
+
+    def put_off(self, seconds: float) -> None:
+        """Nothing is read for so long, and that is not the caller's doing."""
+        if self._since is not None:
+            self._since += seconds
 
     async def begun(self) -> None:
-        """Returns when the first byte of a message has come, or none will."""
+        """Returns when the first byte of the first message has come, or none will.
+
+        Nobody sees from its first byte what a frame is. If it is none of a message, the time for the message runs nevertheless.
+        """
+        self._opening = not self._begun.is_set()
         await self._begun.wait()
 
     async def receive(self, max_bytes: int | None) -> Message:
@@ -160,7 +185,7 @@ class Incoming:
                 self._came(bytes(self._fragments))
 
     def _came(self, data: bytes) -> None:
-        self._fragments = None
+        self._fragments, self._opening = None, False
         if self._ignoring:
             return
         self._inbox.append(Message(data, self._is_text))
@@ -168,18 +193,13 @@ class Incoming:
         self._begun.set()
         self._arrived.set()
 
-    @property
-    def _partial_bytes(self) -> int:
-        """Of the message that has not come in whole."""
-        return len(self._fragments or b"") + (0 if self._reader is None else len(self._reader.reader.buffer))
-
     def _count(self, now: float) -> None:
         """Note whether a message is on its way, and count what is held."""
-        if self._partial_bytes == 0 and self._fragments is None:
-            self._since = None
-        elif self._since is None:
-            self._since = now
+        if self.partial_bytes > 0 or self._fragments is not None:
+            self._since = now if self._since is None else self._since
             self._begun.set()
+        elif not self._opening:
+            self._since = None
         try:
             self._settle()
         except HeadraceError as error:
@@ -190,7 +210,8 @@ class Incoming:
 
     def _settle(self) -> None:
         """Raises CapacityExceeded: there is no room for all of it."""
-        more = self._partial_bytes + self._inbox_bytes + self._taken_bytes - self._counted
+        size = self.partial_bytes + self._inbox_bytes + self._taken_bytes
+        more = (size if size > UNCOUNTED_BYTES else 0) - self._counted
         if more > 0:
             self._held.take(more)
         else:

@@ -11,6 +11,7 @@ from starlette.requests import HTTPConnection
 from doors.http import json_body
 from doors.http.bodies import Held
 from doors.http.options import HttpOptions
+from doors.http.pace import Pace
 from doors.http.sockets.connection import RawHeaders, SocketConnection
 from doors.http.sockets.incoming import FIELD, Message
 from doors.http.workers import Workers
@@ -34,6 +35,7 @@ class ServedSocket:
         subprotocol: for the same.
         options: the bounds.
         held: counts messages.
+        pace: of large ones.
         workers: parse large messages.
     """
 
@@ -47,6 +49,7 @@ class ServedSocket:
         subprotocol: str,
         options: HttpOptions,
         held: Held,
+        pace: Pace,
         workers: Workers,
     ) -> None:
         self.raw = raw
@@ -57,6 +60,7 @@ class ServedSocket:
         self._subprotocol = subprotocol
         self._options = options
         self._held = held
+        self._pace = pace
         self._workers = workers
 
     @property
@@ -64,7 +68,7 @@ class ServedSocket:
         return self.call.principal
 
     async def accept(self, max_bytes: int | None = None) -> None:
-        self._wire.accept(self._headers, self._subprotocol, max_bytes or self._options.max_body_bytes, self._held)
+        self._wire.accept(self._headers, self._subprotocol, max_bytes or self._options.max_body_bytes, self._held, self._pace)
 
     async def first(self, name: str, seconds: float) -> dict[str, Any]:
         try:

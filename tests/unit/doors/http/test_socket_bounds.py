@@ -75,19 +75,27 @@ async def test_the_bound_may_be_narrowed_also_for_what_has_come_already() -> Non
 
 
 async def test_messages_are_counted_with_all_bodies() -> None:
-    async with serving(keeps, options=replace(QUICK, max_held_bytes=60_000)) as served:
+    async with serving(keeps, options=replace(QUICK, max_held_bytes=100_000)) as served:
         async with live(served.port, path=PATH, offered=()) as caller:
-            await caller.socket.send("x" * 50_000)
+            await caller.socket.send("x" * 90_000)
             await caller.socket.recv()
-            assert served.edge.held.size == 50_000
-            got, code, _ = await closed_with(served, says="x" * 50_000)
+            assert served.edge.held.size == 90_000
+            got, code, _ = await closed_with(served, says="x" * 90_000)
             assert (json.loads(got[0])["toy"], code) == ("refused", 4418)
-            assert served.edge.held.size == 50_000
+            assert served.edge.held.size == 90_000
         await eventually(lambda: served.edge.held.size == 0)
-    async with serving(options=replace(QUICK, max_held_bytes=60_000)) as served, live(served.port, path=PATH, offered=()) as caller:
+    async with serving(options=replace(QUICK, max_held_bytes=100_000)) as served, live(served.port, path=PATH, offered=()) as caller:
         for _ in range(3):
-            await caller.socket.send("x" * 50_000)
+            await caller.socket.send("x" * 90_000)
             await caller.socket.recv()
+
+
+async def test_a_session_does_not_end_because_bodies_of_others_fill_the_server() -> None:
+    async with serving() as served, live(served.port, path=PATH, offered=()) as caller:
+        served.edge.held.take(OPTIONS.max_held_bytes)
+        await caller.socket.send("x" * 70_000)
+        assert len(await caller.socket.recv()) == 70_000
+        served.edge.held.give_back(OPTIONS.max_held_bytes)
 
 
 @pytest.mark.parametrize(
