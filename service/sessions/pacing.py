@@ -64,9 +64,12 @@ class MediaTimeline:
         return late_s - self._stalled_s
 
     def asked(self, frame: int, now: float) -> None:
-        """The viewer wants other frames, or the same ones anew, from `frame` on: it is due at `now` at the earliest."""
+        """The viewer wants other frames, or the same ones anew, from `frame` on: it is due at `now` at the earliest.
+
+        While he pauses, that is when the pause began: `resume` adds all of the pause.
+        """
         if self._origin is not None:
-            self._origin = max(self._origin, now - frame / self._fps)
+            self._origin = max(self._origin, self._plays_at(now) - frame / self._fps)
 
     def lead_lost_s(self, frame: int, end: int, now: float) -> float:
         """How many seconds of its lead the session loses if frames from `frame` up to `end`, which were sent, come again.
@@ -76,7 +79,7 @@ class MediaTimeline:
         due = self.due(end)
         if due is None:
             return 0.0
-        return max(0.0, min((end - frame) / self._fps, due - (now if self._paused_at is None else self._paused_at)))
+        return max(0.0, min((end - frame) / self._fps, due - self._plays_at(now)))
 
     def pause(self, now: float) -> None:
         """The viewer stands still from `now` on."""
@@ -88,6 +91,10 @@ class MediaTimeline:
         if self._paused_at is not None and self._origin is not None:
             self._origin += now - self._paused_at
         self._paused_at = None
+
+    def _plays_at(self, now: float) -> float:
+        """The time at which the viewer stands: his own stands still during a pause."""
+        return now if self._paused_at is None else self._paused_at
 
 
 class Allowance:

@@ -130,7 +130,10 @@ def test_one_who_asks_for_frames_anew_that_were_due_long_ago_is_not_ahead_of_oth
 
 
 @given(
-    story=st.lists(st.tuples(st.sampled_from(["stall", "pause", "again", "play"]), st.floats(0, 60, allow_subnormal=False)), max_size=30),
+    story=st.lists(
+        st.tuples(st.sampled_from(["stall", "pause", "again", "again in a pause", "play"]), st.floats(0, 60, allow_subnormal=False)),
+        max_size=30,
+    ),
     lead=st.floats(1e-9, 30),
 )
 def test_nothing_that_a_viewer_does_makes_him_late(story: list[tuple[str, float]], lead: float) -> None:
@@ -146,6 +149,14 @@ def test_nothing_that_a_viewer_does_makes_him_late(story: list[tuple[str, float]
             case "again":
                 frame = max(0, frame - 24 * int(seconds))
                 timeline.asked(frame, now)
+            case "again in a pause":
+                timeline.pause(now)
+                frame = max(0, frame - 24 * int(seconds))
+                left_s = max(0.0, _due(timeline, frame) - now)
+                timeline.asked(frame, now + seconds / 2)
+                now += seconds
+                timeline.resume(now)
+                assert _due(timeline, frame) - now == pytest.approx(left_s, abs=1e-6)
             case _:
                 frame += 24
                 now += max(0.0, timeline.delay(frame, now))
@@ -153,9 +164,24 @@ def test_nothing_that_a_viewer_does_makes_him_late(story: list[tuple[str, float]
                 timeline.blocked(blocked)
                 now += blocked
                 assert timeline.sent(frame, now) == pytest.approx(0, abs=1e-6)
-        due = timeline.due(frame)
-        assert due is not None
-        assert due >= now - 1e-6
+        assert _due(timeline, frame) >= now - 1e-6
+
+
+def _due(timeline: MediaTimeline, frame: int) -> float:
+    due = timeline.due(frame)
+    assert due is not None
+    return due
+
+
+def test_what_is_asked_for_in_a_pause_counts_the_pause_once() -> None:
+    timeline = MediaTimeline(FPS, max_lead_s=1.0)
+    timeline.sent(0, 0.0)
+    timeline.pause(2.0)
+    timeline.asked(24, now=12.0)
+    timeline.resume(32.0)
+
+    assert timeline.due(24) == pytest.approx(32.0)
+    assert timeline.delay(24, now=32.0) <= 0
 
 
 async def test_the_pacer_goes_on_where_the_viewer_does() -> None:
