@@ -13,7 +13,7 @@ from model_core.fingerprint import FINGERPRINT_VERSION, model_fingerprint
 from model_core.pace import Pace
 from model_core.reopen import ReopenPolicy
 from model_core.request import SessionRequest, guidance_for, within_tokens
-from model_core.session import ControlEvent, Paused, PromptApplied, Resumed, Session, SessionEvent, StepsApplied
+from model_core.session import ControlEvent, MadeAgain, Paused, PromptApplied, Resumed, Session, SessionEvent, StepsApplied
 from model_core.session_log import Extent, SessionLog, SessionRecord
 from model_core.source import Restyling, SourceFeed
 from model_core.stages.interface import Decoder, TextEncoder
@@ -23,6 +23,7 @@ from model_core.types import Codec
 
 __all__ = [
     "ControlEvent",
+    "MadeAgain",
     "Pace",
     "Paused",
     "PromptApplied",

@@ -70,8 +70,15 @@ class Resumed(Message):
     next_frame: int
 
 
+@dataclass(frozen=True, slots=True)
+class MadeAgain:
+    """A chunk of a restyled session that its viewer has seen already was made: there is room for more of the source."""
+
+    chunk: int
+
+
 ControlEvent = PromptApplied | StepsApplied | Paused | Resumed
-SessionEvent = FrameChunk | ControlEvent
+SessionEvent = FrameChunk | MadeAgain | ControlEvent
 
 
 class Session:
@@ -343,13 +350,13 @@ class Session:
         if self.source is not None:
             self.source.made(self._log.next_chunk, self._log.first_rewindable)
 
-    def _unseen(self, chunk: FrameChunk) -> FrameChunk | None:
-        """What of `chunk` the viewer has not seen; None for nothing."""
+    def _unseen(self, chunk: FrameChunk) -> FrameChunk | MadeAgain | None:
+        """What of `chunk` the viewer has not seen. Of nothing it is said that it was made where a source has more room then."""
         seen = self._seen_frames - chunk.first_frame
         if seen <= 0:
             return chunk
         if seen >= chunk.num_frames:
-            return None
+            return None if self.source is None else MadeAgain(chunk.index)
         return replace(chunk, first_frame=self._seen_frames, num_frames=chunk.num_frames - seen, data=chunk.data[seen:])
 
     async def _next_or_interrupt(self, leg: AsyncGenerator[FrameChunk, None], pace: Pace | None, *, held: bool) -> FrameChunk | None:

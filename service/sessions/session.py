@@ -15,7 +15,7 @@ from typing import Any
 
 from model_core.errors import StageUnavailable
 from model_core.media import fmp4_init_segment
-from model_core.session import Session, SessionEvent, StepsApplied
+from model_core.session import MadeAgain, Session, SessionEvent, StepsApplied
 from model_core.session_log import Reconciled
 from model_core.tasks import cancel_and_wait, run_in_thread
 from model_core.types import Codec, FrameChunk, StageTiming
@@ -188,7 +188,7 @@ class ServedSession:
                     async with aclosing(self.session.events(self._pacer)) as events:
                         async for event in events:
                             await self._deliver(event, outbox, steering)
-                            kept.changed(at_once=not isinstance(event, FrameChunk))
+                            kept.changed(at_once=not isinstance(event, FrameChunk | MadeAgain))
                     kept.end(stopped=self._stop_asked, completed=self.reason is EndReason.COMPLETED)
             self.check()
             # Not while the ticker writes: a write that is cancelled half way would leave the call unable to take another.
@@ -236,6 +236,8 @@ class ServedSession:
         match event:
             case FrameChunk():
                 await self._deliver_frames(event, outbox)
+            case MadeAgain(chunk=index) if self.sourcing is not None:
+                await outbox.send(self.sourcing.made(index))
             case PromptApplied(first_frame=first_frame):
                 self._switched_at = None if steering is None else steering.in_force()
                 self._usage = self._usage.less(event.superseded)

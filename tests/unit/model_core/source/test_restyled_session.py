@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from model_core.config import ModelConfig
 from model_core.errors import InvalidRequest
-from model_core.pipeline import PromptApplied, Session, SessionEvent, SessionRequest, VideoPipeline
+from model_core.pipeline import MadeAgain, PromptApplied, Session, SessionEvent, SessionRequest, VideoPipeline
 from model_core.presets import millrace_64
 from model_core.session_log import SessionRecord
 from model_core.source import SourceFeed
@@ -154,6 +154,17 @@ async def test_a_session_goes_on_elsewhere_when_the_source_is_sent_again() -> No
             played = await play(session, moving(FRAMES), first)
 
             assert pixels(played) == whole[next_frame * CONFIG.height * CONFIG.width * 3 :]
+
+
+async def test_chunks_that_are_made_again_for_nobody_are_said_because_they_leave_room_for_the_source() -> None:
+    record = (await records(FakeStages(keep_chunks=4).pipeline))[0]
+    session = await FakeStages(keep_chunks=4).pipeline.restore(record, 3 * CHUNK + 2)
+    assert session.source is not None
+
+    played = await play(session, moving(FRAMES), session.source.first_frame)
+
+    assert [event.chunk for event in played if isinstance(event, MadeAgain)] == [1, 2]
+    assert [event.index for event in played if isinstance(event, FrameChunk)] == [3, 4, 5]
 
 
 async def test_a_record_of_a_restyled_session_is_none_to_an_earlier_version() -> None:

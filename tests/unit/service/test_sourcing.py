@@ -1,0 +1,96 @@
+"""Sessions that restyle a source, with a fake caller in place of a door: what he may send, when, and for how long he is waited for."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+
+import pytest
+
+from model_core.pipeline import SessionRequest
+from model_core.session_log import SessionRecord
+from model_core.source import AHEAD_CHUNKS
+from model_core.types import Codec, FrameChunk
+from service.call import Call
+from service.controls import Control, EndSource, GiveSource
+from service.events import Ended, EndReason, Event, Frames, SourceTaken, Started
+from service.orders import Doorway, Mode, Order, VideoRequest
+from tests.core import Core, core
+from tests.fakes import FakeStages
+from tests.pictures import moving
+
+CONFIG = FakeStages().config
+CHUNK = CONFIG.frames_per_chunk
+KEEP = 6
+LIVE = Doorway(Mode.LIVE)
+RESTYLED = VideoRequest(prompt="a blue circle", codec=Codec.RAW_RGB, max_lead_seconds=30.0, strength=0.5)
+TIMEOUT_S = 20.0
+
+
+def pictures(first: int, frames: int) -> tuple[bytes, ...]:
+    return tuple(frame.tobytes() for frame in moving(frames)[first:])
+
+
+class Camera:
+    """A caller with a source of `frames`. He sends what `Started` and `SourceTaken` leave room for, and ends the source if it `ends`."""
+
+    def __init__(self, frames: int, *, ends: bool = True) -> None:
+        self.events: list[Event] = []
+        self.controls: asyncio.Queue[Control] = asyncio.Queue()
+        self._frames, self._ends = frames, ends
+        self._next = self._until = 0
+
+    async def send(self, event: Event) -> None:
+        self.events.append(event)
+        match event:
+            case Started(source=SourceTaken() as source):
+                self._next, self._until = source.next_frame, source.until_frame
+            case SourceTaken():
+                self._until = event.until_frame
+            case _:
+                return
+        if (until := min(self._until, self._frames)) > self._next:
+            self.controls.put_nowait(GiveSource(self._next, Codec.RAW_RGB, pictures(self._next, until)))
+            self._next = until
+            if self._ends and until == self._frames:
+                self.controls.put_nowait(EndSource())
+
+    async def next(self) -> Control | None:
+        return await self.controls.get()
+
+    def shown(self) -> list[FrameChunk]:
+        return [event.chunk for event in self.events if isinstance(event, Frames)]
+
+
+async def served(core: Core, order: Order, camera: Camera) -> Ended:
+    async with asyncio.timeout(TIMEOUT_S):
+        await core.runner.run(order, camera.send, Call(), camera.next)
+    ended = camera.events[-1]
+    assert isinstance(ended, Ended)
+    return ended
+
+
+async def record_of(stages: FakeStages, chunks: int) -> SessionRecord:
+    """Of a restyled session of which so many chunks were made."""
+    session = await stages.pipeline.open(SessionRequest("s", "a blue circle", 7, 4, None, strength=0.5))
+    assert session.source is not None
+    session.source.offer(0, moving(chunks * CHUNK))
+    async with aclosing(session.events()) as events:
+        async for event in events:
+            if isinstance(event, FrameChunk) and event.index == chunks - 1:
+                break
+    return session.record()
+
+
+@pytest.mark.parametrize("lag", [0, AHEAD_CHUNKS - 1, AHEAD_CHUNKS, KEEP])
+async def test_a_session_goes_on_from_a_record_that_lags(lag: int) -> None:
+    seen, frames = (2 + lag) * CHUNK, (5 + lag) * CHUNK
+    stages, camera = FakeStages(keep_chunks=KEEP), Camera(frames)
+    record = await record_of(stages, 2)
+    async with core(stages) as service:
+        order = service.intake.go_on(service.intake.order(RESTYLED, LIVE), record, seen)
+
+        ended = await served(service, order, camera)
+
+    assert ended.reason is EndReason.COMPLETED
+    assert (camera.shown()[0].first_frame, sum(chunk.num_frames for chunk in camera.shown())) == (seen, frames - seen)
