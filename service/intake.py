@@ -127,8 +127,8 @@ def resume_point(record: SessionRecord, pipeline: VideoPipeline, request: Resume
     next_frame = min(request.next_frame, grid.first_frame(story.chunk))
     first, last = pipeline.restorable(story.record)
     problems = Problems()
-    if doorway.mode is not Mode.LIVE and record.num_frames is None:
-        problems.add(doorway.path("token"), "must be of a session with an end, or be resumed by Live; got one without")
+    if doorway.mode is not Mode.LIVE and (problem := _live_problem(record)) is not None:
+        problems.add(doorway.path("token"), problem)
     if not first <= next_frame <= last:
         superseded = "" if next_frame == request.next_frame else f", of which those from {next_frame} on were superseded unheard"
         problems.add(doorway.path("next_frame"), f"must be from {first} to {last}; got {request.next_frame}{superseded}")
@@ -151,3 +151,10 @@ def resume_point(record: SessionRecord, pipeline: VideoPipeline, request: Resume
         problems.add(violation.field, violation.description)
     problems.check()
     return ResumePoint(story, next_frame)
+
+
+def _live_problem(record: SessionRecord) -> str | None:
+    """Why only Live can go on with the session of `record`; None where others can."""
+    if record.strength is not None:  # its source has to be sent again
+        return "must be of a session that restyles no video, or be resumed by Live; got one that does"
+    return "must be of a session with an end, or be resumed by Live; got one without" if record.num_frames is None else None

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from dataclasses import replace
 
 import pytest
 
+from model_core.errors import InvalidRequest
 from model_core.pipeline import SessionRequest
 from model_core.session_log import SessionRecord
 from model_core.source import AHEAD_CHUNKS
@@ -14,7 +16,8 @@ from model_core.types import Codec, FrameChunk
 from service.call import Call
 from service.controls import Control, EndSource, GiveSource
 from service.events import Ended, EndReason, Event, Frames, SourceTaken, Started
-from service.orders import Doorway, Mode, Order, VideoRequest
+from service.intake import resume_point
+from service.orders import Doorway, Mode, Order, ResumeRequest, VideoRequest
 from tests.core import Core, core
 from tests.fakes import FakeStages
 from tests.pictures import moving
@@ -94,3 +97,14 @@ async def test_a_session_goes_on_from_a_record_that_lags(lag: int) -> None:
 
     assert ended.reason is EndReason.COMPLETED
     assert (camera.shown()[0].first_frame, sum(chunk.num_frames for chunk in camera.shown())) == (seen, frames - seen)
+
+
+async def test_only_live_goes_on_with_a_restyled_session() -> None:
+    stages = FakeStages(keep_chunks=KEEP)
+    record, asked = await record_of(stages, 2), ResumeRequest(token="t", next_frame=CHUNK)  # noqa: S106 - no secret
+    told = r"^resume\.token: must be of a session that restyles no video, or be resumed by Live; got one that does$"
+    for length in (None, 5 * CHUNK):
+        with pytest.raises(InvalidRequest, match=told):
+            resume_point(replace(record, num_frames=length), stages.pipeline, asked, Doorway(Mode.STREAM, "resume."))
+
+    assert resume_point(record, stages.pipeline, asked, LIVE).next_frame == CHUNK
