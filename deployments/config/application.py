@@ -211,7 +211,7 @@ class AppConfig(Settings):
         fps: plays the model's frames at another rate than its own, for hardware that is slower than its real time.
         open_timeout_seconds: how long a stage may take to accept a leg before the leg counts as failed.
         call_timeout_seconds: how long the text encoder may take for a prompt, and any stage to say that it is healthy.
-        footage_timeout_seconds: how long the text encoder may take for an image or video.
+        footage_timeout_seconds: how long the text encoder may take for an image or video, or for a chunk of a source.
         link_silence_seconds: after how long without a beat the other end of a stream counts as cut off.
         scale_to_zero: a denoiser or decoder without replicas counts as able to serve, for deployments whose `min_replicas` is 0: the next
             session starts one, and is held meanwhile, as long as `reopen` says.

@@ -258,7 +258,7 @@ def _found(response: Any) -> Any:
 
 
 class RemoteTextEncoder(_RemoteStage):
-    """A `TextEncoder` behind a handle. `footage_timeout_s` bounds a call that brings an image or video."""
+    """A `TextEncoder` behind a handle. `footage_timeout_s` bounds a call that brings an image, video or source."""
 
     def __init__(
         self, handle: DeploymentHandle[Any], stage: str, open_timeout_s: float, call_timeout_s: float, footage_timeout_s: float
@@ -276,7 +276,7 @@ class RemoteTextEncoder(_RemoteStage):
 
     async def encode_source(self, footage: SourceFootage, numerics: str = "") -> Latents:
         avoid = replace(self._failed.lately(), unlike=Numerics(text_encoder=numerics))
-        return cast("Latents", await self._call("encode_source", footage, work(), avoid))
+        return cast("Latents", await self._call("encode_source", footage, work(), avoid, timeout_s=self._footage_timeout_s))
 
 
 class RemoteDenoiser(_RemoteStage):

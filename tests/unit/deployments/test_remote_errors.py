@@ -6,13 +6,14 @@ from concurrent.futures import Future
 from typing import Any, cast
 
 import grpc
+import numpy as np
 import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError, TaskCancelledError, UnserializableException
 from ray.serve._private.common import DeploymentID
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RequestCancelledError
 from ray.serve.handle import DeploymentHandle
 
-from deployments.links.remote import Failures, RemoteDenoiser, abandon, stage_errors
+from deployments.links.remote import Failures, RemoteDenoiser, RemoteTextEncoder, abandon, stage_errors
 from deployments.links.routing import avoided
 from model_core.errors import (
     CapacityExceeded,
@@ -24,6 +25,7 @@ from model_core.errors import (
     StageDraining,
     StageUnavailable,
 )
+from model_core.types import Latents, SourceFootage
 
 
 def failed_task(cause: Exception) -> Exception:
@@ -222,6 +224,26 @@ class Handle:
         if not self.replicas:
             raise DeploymentUnavailableError(DeploymentID("Denoiser", "headrace"))
         return [None] * self.replicas
+
+
+class Slow:
+    """A text stage that takes longer for a source than it may take for a prompt."""
+
+    def __init__(self) -> None:
+        self.encode_source = self
+
+    def remote(self, *_: object) -> asyncio.Future[Latents]:
+        return asyncio.ensure_future(self._latents())
+
+    async def _latents(self) -> Latents:
+        await asyncio.sleep(0.02)
+        return np.zeros((1, 1, 1, 1), np.float32)
+
+
+async def test_a_chunk_of_a_source_may_take_as_long_as_other_footage() -> None:
+    encoder = RemoteTextEncoder(cast("DeploymentHandle[Any]", Slow()), "text_encoder", 1.0, 0.001, 60.0)
+    footage = SourceFootage(0, np.zeros((8, 64, 64, 3), np.uint8))
+    assert (await encoder.encode_source(footage)).shape == (1, 1, 1, 1)
 
 
 async def test_a_stage_without_a_replica_is_found_out_long_before_a_call_times_out() -> None:
