@@ -44,7 +44,7 @@ class Incoming:
         except TimeoutError:
             raise InvalidRequest((FieldViolation(field, f"must be sent within {seconds:g} s of the call; got nothing"),)) from None
         if message is None:
-            await self._unless_cancelled()
+            await self.unless_cancelled()
             raise InvalidRequest((FieldViolation(field, "must be the first message; the call was closed without any"),))
         return message
 
@@ -63,7 +63,7 @@ class Incoming:
             raise InvalidRequest((FieldViolation(kind.DESCRIPTOR.name, f"must be at most {most} bytes, {why}; got {len(data)}"),))
         return self._parser.parse(kind, data)
 
-    async def _unless_cancelled(self) -> None:
+    async def unless_cancelled(self) -> None:
         """Raise if the call was cancelled: gRPC ends its messages first, and says a moment later that it was cancelled."""
         for _ in range(_LOOKS):
             if self._context.cancelled():
@@ -72,6 +72,8 @@ class Incoming:
 
 
 async def next_control(incoming: Incoming, *, source: bool = False) -> Control | None:
-    """See `service.controls.Controls`. `source`: of a session that restyles one."""
+    """See `service.controls.Controls`. `source`: of a session that restyles one, which the end of its controls would end."""
     message = await incoming.next(pb.LiveRequest, upload=False, source=source)
+    if message is None and source:
+        await incoming.unless_cancelled()
     return None if message is None else control(message)
