@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_core.errors import FieldViolation, InvalidRequest
-from model_core.source import SourceFeed
+from model_core.source import Dropped, SourceFeed
 from model_core.types import Codec
 from model_core.uploads.decoders import UploadDecoders
 from model_core.uploads.upload import Upload
@@ -51,17 +51,21 @@ class Sourcing:
         self._pacer, self._clock = pacer, clock
         self._complete_at: dict[int, float] = {}  # for the chunks that came and are not made: a few
         self._next_complete = feed.first_chunk
+        self._opened = False
         self._taken = self._dropped = 0
         self._delay_s = 0.0
 
     async def give(self, control: GiveSource) -> tuple[SourceDropped, ...]:
-        """Take frames. Returns those that were dropped.
+        """Take frames. Returns those that were dropped: all of them before `opening`, since a session in line holds none.
 
         Raises:
             InvalidRequest: they are too large, or are no pictures.
             StageUnavailable: they cannot be decoded just now.
         """
         self._check(control)
+        if control.data and not self._opened:
+            self._dropped += len(control.data)
+            return (SourceDropped(Dropped(control.first_frame, len(control.data), "full"), self._feed.next_frame),)
         fitting = self._feed.fitting(control.first_frame, len(control.data))
         wanted = control.data[fitting.skipped : fitting.skipped + fitting.taken]
         if wanted:
@@ -77,7 +81,8 @@ class Sourcing:
         self._feed.finish()
 
     def opening(self) -> SourceTaken:
-        """What the caller has to know at the start."""
+        """What the caller has to know at the start. Frames may come from now on."""
+        self._opened = True
         return SourceTaken(self._feed.next_frame, self._feed.until_frame)
 
     def made(self, chunk: int) -> SourceTaken:

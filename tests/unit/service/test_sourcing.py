@@ -11,15 +11,16 @@ import pytest
 from model_core.errors import InvalidRequest
 from model_core.pipeline import SessionRequest
 from model_core.session_log import SessionRecord
-from model_core.source import AHEAD_CHUNKS
+from model_core.source import AHEAD_CHUNKS, Dropped
+from model_core.tasks import cancel_and_wait
 from model_core.types import Codec, FrameChunk
 from service.call import Call
 from service.controls import Control, EndSource, GiveSource
-from service.events import Ended, EndReason, Event, Frames, SourceTaken, Started
+from service.events import Ended, EndReason, Event, Frames, SourceDropped, SourceTaken, Started
 from service.intake import resume_point
 from service.orders import Doorway, Mode, Order, ResumeRequest, VideoRequest
 from tests.core import Core, core
-from tests.fakes import FakeStages
+from tests.fakes import FakeStages, eventually
 from tests.pictures import moving
 
 CONFIG = FakeStages().config
@@ -108,3 +109,19 @@ async def test_only_live_goes_on_with_a_restyled_session() -> None:
             resume_point(replace(record, num_frames=length), stages.pipeline, asked, Doorway(Mode.STREAM, "resume."))
 
     assert resume_point(record, stages.pipeline, asked, LIVE).next_frame == CHUNK
+
+
+async def test_frames_that_come_before_the_session_has_a_slot_are_dropped_and_counted() -> None:
+    async with core(max_sessions=1) as service:
+        first, camera = Camera(2 * CHUNK, ends=False), Camera(2 * CHUNK)
+        running = asyncio.create_task(served(service, service.intake.order(RESTYLED, LIVE), first))
+        await eventually(lambda: bool(first.shown()))
+        waiting = asyncio.create_task(served(service, service.intake.order(RESTYLED, LIVE), camera))
+        camera.controls.put_nowait(GiveSource(0, Codec.RAW_RGB, pictures(0, 5)))
+        await eventually(lambda: SourceDropped(Dropped(0, 5, "full"), 0) in camera.events)
+        await cancel_and_wait(running)
+
+        ended = await waiting
+
+    assert ended.reason is EndReason.COMPLETED
+    assert (ended.usage.frames, ended.usage.source_frames, ended.usage.source_dropped) == (2 * CHUNK, 2 * CHUNK, 5)
