@@ -113,6 +113,11 @@ class SourceFeed:
         """How many frames it has; None as long as it goes on."""
         return self._end
 
+    @property
+    def lacks(self) -> bool:
+        """Whether frames of the chunk that the session makes next have not come yet, and may come."""
+        return self._end is None and self.next_frame < self._grid.first_frame(self._done + 1)
+
     def fitting(self, first_frame: int, count: int) -> Fitting:
         """What would be taken of `count` frames, of which the first is number `first_frame`."""
         if self._end is not None:

@@ -13,7 +13,7 @@ from service.identity.principal import NOBODY, Principal
 
 
 class ReaderStalled(HeadraceError):
-    """The caller took nothing for so long that its slot goes to another."""
+    """The caller took nothing, or sent nothing of what its session waits for, for so long that its slot goes to another."""
 
 
 class FileTooLarge(HeadraceError):

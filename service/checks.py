@@ -44,7 +44,8 @@ class Limits:
         max_lead_seconds: how far a caller may let frames run ahead of playback.
         live_lead_seconds: what a Live gets that states none.
         start_timeout_seconds: a Live that has not sent its start by then is ended.
-        stall_timeout_seconds: a reader that takes nothing for so long is ended; so is a call whose one request has not come by then.
+        stall_timeout_seconds: a reader that takes nothing for so long is ended; so is a call whose one request has not come by then, and
+            a session that has waited so long for frames that it is to restyle.
         max_unanswered_controls: controls of a Live that may wait to be acknowledged; further ones are not read meanwhile.
         max_source_bytes: of the frames of a source that come in one message.
         uploads: images and videos that a session is given.

@@ -16,7 +16,7 @@ from autoscaling.capacity.profile import Capacity, DenoiseReplica
 from observability.metrics import Metrics
 from service.admission.desk import AdmissionDesk
 from service.checks import Limits
-from service.clock import MonotonicClock
+from service.clock import Clock, MonotonicClock
 from service.identity.allowance import Quotas
 from service.intake import Intake
 from service.ledger.interface import Audit, Ledger
@@ -46,12 +46,14 @@ async def core(
     quotas: Quotas | None = None,
     ledger: Ledger | None = None,
     audit: Audit | None = None,
+    clock: Clock | None = None,
 ) -> AsyncGenerator[Core, None]:
-    stages, limits, metrics, clock = stages or FakeStages(), limits or Limits(), Metrics(CollectorRegistry()), MonotonicClock()
+    stages, limits, metrics, real = stages or FakeStages(), limits or Limits(), Metrics(CollectorRegistry()), MonotonicClock()
+    clock = clock or real
     policy = AdmissionConfig(BrownOutConfig(()), max_waiting=4, max_wait_s=1e9)
     desk = AdmissionDesk(policy, Capacity((DenoiseReplica(max_sessions),), 0.3, max_sessions), clock, chance=lambda: 0.5)
-    store, keeping = MemoryStore(64 * 1024 * 1024, clock), KeeperPolicy(ttl_s=60, write_every_s=0.02, timeout_s=0.5)
-    keeper = SessionKeeper(store, keeping, metrics, clock, new_token=lambda: secrets.token_urlsafe(24))
+    store, keeping = MemoryStore(64 * 1024 * 1024, real), KeeperPolicy(ttl_s=60, write_every_s=0.02, timeout_s=0.5)
+    keeper = SessionKeeper(store, keeping, metrics, real, new_token=lambda: secrets.token_urlsafe(24))
     pipelines, ids = {stages.config.name: stages.pipeline}, itertools.count(1)
     aliases, new_id = model_aliases(stages.config.name), lambda: f"id-{next(ids)}"
     intake = Intake(pipelines, stages.config.name, limits, keeper, new_id, new_seed=lambda: 5, aliases=aliases)

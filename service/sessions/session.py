@@ -170,7 +170,7 @@ class ServedSession:
         Raises:
             StageUnavailable: a stage stayed away, or the server drains while the session waits.
             SessionMoved: another connection resumed the session.
-            ReaderStalled: from `send`.
+            ReaderStalled: from `send`, or a source stays away.
             InvalidRequest: from `steering`.
         """
         outbox = Outbox(send, self._pacer, self._clock)
@@ -319,11 +319,18 @@ class ServedSession:
             await outbox.send(QualityChanged(steps, first_frame, reason))
 
     async def _tick(self, outbox: Outbox) -> None:
-        """Report the usage now and then. Nothing wakes it while the viewer pauses: there may be thousands of those."""
+        """Report the usage now and then. Nothing wakes it while the viewer pauses: there may be thousands of those.
+
+        Raises:
+            ReaderStalled: the session waits for its source for too long.
+        """
         while True:
             await self._playing.wait()
+            since = self._clock.now()
             await self._clock.sleep(_TICK_S)
             if not self.session.paused:
+                if self.sourcing is not None:
+                    self.sourcing.played(self._clock.now() - since)
                 await outbox.post(self._usage)
 
     async def _guarded(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -13,6 +13,7 @@ from model_core.source import Dropped, SourceFeed
 from model_core.types import Codec
 from model_core.uploads.decoders import UploadDecoders
 from model_core.uploads.upload import Upload
+from service.call import ReaderStalled
 from service.checks import Limits
 from service.clock import Clock
 from service.controls import GiveSource
@@ -51,7 +52,8 @@ class Sourcing:
         self._pacer, self._clock = pacer, clock
         self._complete_at: dict[int, float] = {}  # for the chunks that came and are not made: a few
         self._next_complete = feed.first_chunk
-        self._opened = False
+        self._opened = self._decoding = False
+        self._waits_for, self._waited_s = feed.first_chunk, 0.0
         self._taken = self._dropped = 0
         self._delay_s = 0.0
 
@@ -69,7 +71,9 @@ class Sourcing:
         fitting = self._feed.fitting(control.first_frame, len(control.data))
         wanted = control.data[fitting.skipped : fitting.skipped + fitting.taken]
         if wanted:
+            self._decoding = True  # an error ends the session
             frames = [await self._decoded(control.codec, data, fitting.skipped + number) for number, data in enumerate(wanted)]
+            self._decoding = False
             self._feed.take(np.stack(frames))
             self._completed()
         self._taken += len(wanted)
@@ -90,6 +94,21 @@ class Sourcing:
         arrived = self._complete_at.pop(chunk, None)
         self._delay_s = self._delay_s if arrived is None else self._clock.now() - arrived
         return SourceTaken(self._feed.next_frame, self._feed.until_frame)
+
+    def played(self, seconds: float) -> None:
+        """The session was not paused for `seconds` more. A chunk of which frames lack is waited for no longer than a stalled reader is.
+
+        Raises:
+            ReaderStalled: the caller has left the session waiting for so long.
+        """
+        if self._decoding:  # which is the server's time
+            return
+        lacks, most_s = self._feed.lacks, self._limits.stall_timeout_seconds
+        self._waited_s = self._waited_s + seconds if lacks and self._waits_for == self._next_complete else 0.0
+        self._waits_for = self._next_complete
+        if self._waited_s >= most_s:
+            until, there = self._grid.first_frame(self._next_complete + 1), self._feed.next_frame
+            raise ReaderStalled(f"{_FIELD}: frames before {until} must come within {most_s:g} s of play; got those before {there}")
 
     def counted(self, usage: Usage) -> Usage:
         return replace(usage, source_frames=self._taken, source_dropped=self._dropped, source_delay_s=self._delay_s)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -14,13 +15,14 @@ from model_core.session_log import SessionRecord
 from model_core.source import AHEAD_CHUNKS, Dropped
 from model_core.tasks import cancel_and_wait
 from model_core.types import Codec, FrameChunk
-from service.call import Call
-from service.controls import Control, EndSource, GiveSource
-from service.events import Ended, EndReason, Event, Frames, SourceDropped, SourceTaken, Started
+from service.call import Call, ReaderStalled
+from service.checks import Limits
+from service.controls import Control, EndSource, GiveSource, Pause, Resume
+from service.events import Ended, EndReason, Event, Frames, Paused, Resumed, SourceDropped, SourceTaken, Started
 from service.intake import resume_point
 from service.orders import Doorway, Mode, Order, ResumeRequest, VideoRequest
 from tests.core import Core, core
-from tests.fakes import FakeStages, eventually
+from tests.fakes import FakeStages, ManualClock, eventually
 from tests.pictures import moving
 
 CONFIG = FakeStages().config
@@ -64,6 +66,9 @@ class Camera:
 
     def shown(self) -> list[FrameChunk]:
         return [event.chunk for event in self.events if isinstance(event, Frames)]
+
+    def has_shown(self, chunks: int) -> bool:
+        return len(self.shown()) == chunks
 
 
 async def served(core: Core, order: Order, camera: Camera) -> Ended:
@@ -125,3 +130,36 @@ async def test_frames_that_come_before_the_session_has_a_slot_are_dropped_and_co
 
     assert ended.reason is EndReason.COMPLETED
     assert (ended.usage.frames, ended.usage.source_frames, ended.usage.source_dropped) == (2 * CHUNK, 2 * CHUNK, 5)
+
+
+async def test_a_source_that_stays_away_ends_its_session_but_not_in_a_pause() -> None:
+    clock, camera = ManualClock(), Camera(CHUNK + 3, ends=False)
+    async with core(clock=clock, limits=Limits(stall_timeout_seconds=60.0)) as service:
+        running = asyncio.create_task(served(service, service.intake.order(RESTYLED, LIVE), camera))
+        await eventually(lambda: bool(camera.shown()))
+        await clock.advance(58.0)
+        camera.controls.put_nowait(Pause())
+        await eventually(lambda: any(isinstance(event, Paused) for event in camera.events))
+        await clock.advance(600.0)
+        camera.controls.put_nowait(Resume())
+        await eventually(lambda: any(isinstance(event, Resumed) for event in camera.events))
+        assert not running.done()
+        await clock.advance(10.0)
+
+        with pytest.raises(ReaderStalled, match=r"^source_frames: frames before 16 must come within 60 s of play; got those before 11$"):
+            await running
+        assert service.desk.statistics().live == 0
+
+
+async def test_a_slow_source_is_waited_for_as_long_as_its_chunks_come() -> None:
+    clock, camera = ManualClock(), Camera(CHUNK, ends=False)
+    async with core(clock=clock, limits=Limits(stall_timeout_seconds=60.0)) as service:
+        running = asyncio.create_task(served(service, service.intake.order(RESTYLED, LIVE), camera))
+        for chunk in range(1, 4):
+            await eventually(partial(camera.has_shown, chunk))
+            await clock.advance(50.0)
+            camera.controls.put_nowait(GiveSource(chunk * CHUNK, Codec.RAW_RGB, pictures(chunk * CHUNK, (chunk + 1) * CHUNK)))
+        await eventually(partial(camera.has_shown, 4))
+        camera.controls.put_nowait(EndSource())
+
+        assert (await running).reason is EndReason.COMPLETED

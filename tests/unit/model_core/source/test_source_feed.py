@@ -52,6 +52,19 @@ async def test_a_chunk_is_made_from_its_frames_and_the_chunk_before_them() -> No
     assert encoder.seen == [(0, [*range(8)]), (1, [*range(16)]), (2, [*range(8, 24)])]
 
 
+async def test_it_says_whether_the_next_chunk_lacks_frames() -> None:
+    source = feed()
+    said = [source.lacks]
+    source.offer(0, frames(0, CHUNK))
+    said.append(source.lacks)
+    source.made(1, 0)
+    said.append(source.lacks)
+    source.finish()
+    said.append(source.lacks)
+
+    assert said == [True, False, True, False]
+
+
 async def test_a_chunk_waits_for_its_last_frame() -> None:
     source = feed()
     source.offer(0, frames(0, CHUNK - 1))
