@@ -11,7 +11,8 @@ import ipaddress
 import socket
 import ssl
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -22,6 +23,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _PORTS = {"https": 443, "http": 80}
+_MOST_TRIED = 4  # addresses of a host; whoever owns a name can give it thousands
 # Addresses that lead to others: of IPv4 in IPv6, by a translator or a tunnel.
 _LEADING = tuple(ipaddress.ip_network(each) for each in ("64:ff9b::/96", "64:ff9b:1::/48", "2001::/32", "2002::/16"))
 
@@ -87,14 +89,30 @@ class Target:
 
 
 class Post:
-    """One POST. `send` blocks; `abort`, from another thread, ends it."""
+    """One POST. `send` blocks; `abort`, from another thread, ends it, but for the look-up of the host, which the system's resolver ends.
 
-    def __init__(self, url: str, headers: Mapping[str, str], body: bytes, policy: TargetPolicy, timeout_s: float) -> None:
+    Args:
+        url: as a caller named it.
+        policy: where this server posts.
+        timeout_s: for the host's addresses and all connections to them together, and then for each time that the host is silent.
+        now: seconds, of a clock that is never set back.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        policy: TargetPolicy,
+        timeout_s: float,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._url = url
         self._headers = headers
         self._body = body
         self._policy = policy
         self._timeout_s = timeout_s
+        self._now = now
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
         self._aborted = False
@@ -107,10 +125,10 @@ class Post:
             OSError: nobody answered, or no HTTP.
         """
         target = Target.of(self._url)
-        connected = self._connect(target)
+        connected = self._connect(target, self._now() + self._timeout_s)
         try:
             if target.scheme == "https":
-                connected = self._hold(ssl.create_default_context().wrap_socket(connected, server_hostname=target.host))
+                connected = self._secure(connected, target.host)
             connection = http.client.HTTPConnection(target.host, target.port, timeout=self._timeout_s)
             connection.sock = connected
             connection.request("POST", target.path, self._body, dict(self._headers))
@@ -125,27 +143,68 @@ class Post:
             self._aborted = True
             if self._socket is not None:
                 with suppress(OSError):
-                    self._socket.shutdown(socket.SHUT_RDWR)
+                    # As a plain socket: the method of one with TLS takes its state away from the thread that works with it.
+                    socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
-    def _connect(self, target: Target) -> socket.socket:
+    def _connect(self, target: Target, until: float) -> socket.socket:
         addresses = _addresses(target)
         for address in addresses:  # all of them, or a name with two would be let through every other time
             self._policy.check(address, target.scheme)
         problem: OSError = OSError("the host has no address")
-        for address in addresses:
+        tried = addresses[:_MOST_TRIED]
+        for number, address in enumerate(tried):
+            # A share of what is left for each, so that one that does not answer leaves time for the next.
+            share_s = (until - self._now()) / (len(tried) - number)
+            if share_s <= 0:
+                raise TimeoutError("the time is over")
             try:
-                return self._hold(socket.create_connection((str(address), target.port), self._timeout_s))
+                made = self._reach(address, target.port, share_s)
+            except _Aborted:
+                raise
             except OSError as error:
                 problem = error
+            else:
+                made.settimeout(self._timeout_s)
+                return made
         raise problem
 
-    def _hold(self, connected: socket.socket) -> socket.socket:
+    def _reach(self, address: Address, port: int, within_s: float) -> socket.socket:
+        made = socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6, socket.SOCK_STREAM)
+        try:
+            self._hold(made)  # before it is connected, so that `abort` ends that, too
+            made.settimeout(within_s)
+            made.connect((str(address), port))
+            self._go_on()  # where it was aborted a moment before it began to connect
+        except BaseException:
+            made.close()
+            raise
+        return made
+
+    def _secure(self, connected: socket.socket, host: str) -> ssl.SSLSocket:
+        """Takes `connected` over. The handshake comes after it is held: it is the host that says how long that takes."""
+        secured = ssl.create_default_context().wrap_socket(connected, server_hostname=host, do_handshake_on_connect=False)
+        try:
+            self._hold(secured)
+            secured.do_handshake()
+        except BaseException:
+            secured.close()
+            raise
+        return secured
+
+    def _hold(self, held: socket.socket) -> None:
+        """What `abort` shuts from now on. Raises _Aborted."""
         with self._lock:
-            self._socket = connected
+            self._socket = held
+        self._go_on()
+
+    def _go_on(self) -> None:
+        with self._lock:
             if self._aborted:
-                connected.close()
-                raise TimeoutError("the time is over")
-        return connected
+                raise _Aborted("the time is over")
+
+
+class _Aborted(TimeoutError):
+    """No other address is tried then."""
 
 
 def _addresses(target: Target) -> Sequence[Address]:

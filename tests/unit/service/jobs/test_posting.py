@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -109,9 +109,68 @@ def test_a_name_with_one_bad_address_is_refused_as_a_whole(monkeypatch: pytest.M
         Post("https://two.example/", {}, b"", PUBLIC, 1.0).send()
 
 
-def test_one_that_does_not_answer_can_be_ended_from_outside() -> None:
+class Silent:
+    """A host with so many addresses, at which nobody answers: each connection takes the time that it is given."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, addresses: int) -> None:
+        self.at = 0.0
+        self.tried: list[str] = []
+        self.then: Callable[[], None] = lambda: None
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (f"93.184.216.{number}", 443)) for number in range(addresses)]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+        silent = self
+
+        def connect(made: socket.socket, where: tuple[str, int]) -> None:
+            silent.tried.append(where[0])
+            silent.at += made.gettimeout() or 0.0
+            silent.then()
+            raise TimeoutError("timed out")
+
+        monkeypatch.setattr(socket.socket, "connect", connect)
+
+    def now(self) -> float:
+        return self.at
+
+
+def test_a_name_with_many_addresses_takes_no_longer_than_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    silent = Silent(monkeypatch, addresses=100)
+    with pytest.raises(TimeoutError):
+        Post("https://many.example/", {}, b"", PUBLIC, 15.0, silent.now).send()
+    assert silent.tried == [f"93.184.216.{number}" for number in range(4)]
+    assert silent.at == pytest.approx(15.0)
+
+
+def test_a_slow_look_up_leaves_no_time_to_connect(monkeypatch: pytest.MonkeyPatch) -> None:
+    silent = Silent(monkeypatch, addresses=2)
+    moments = iter([0.0, 15.0])
+    with pytest.raises(TimeoutError):
+        Post("https://slow.example/", {}, b"", PUBLIC, 15.0, lambda: next(moments)).send()
+    assert silent.tried == []
+
+
+def test_one_that_is_ended_tries_no_other_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    silent = Silent(monkeypatch, addresses=3)
+    post = Post("https://three.example/", {}, b"", PUBLIC, 15.0, silent.now)
+    silent.then = post.abort
+    with pytest.raises(TimeoutError, match="the time is over"):
+        post.send()
+    assert silent.tried == ["93.184.216.0"]
+
+
+def test_one_that_was_ended_before_it_began_connects_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    silent = Silent(monkeypatch, addresses=3)
+    post = Post("https://three.example/", {}, b"", PUBLIC, 15.0, silent.now)
+    post.abort()
+    with pytest.raises(TimeoutError, match="the time is over"):
+        post.send()
+    assert silent.tried == []
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_one_that_does_not_answer_can_be_ended_from_outside(scheme: str) -> None:
+    """With TLS, while the other side keeps it waiting for its part of the handshake."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        post = Post(f"http://127.0.0.1:{silent.getsockname()[1]}/", {}, b"", OWN, 30.0)
+        post = Post(f"{scheme}://127.0.0.1:{silent.getsockname()[1]}/", {}, b"", OWN, 30.0)
         failed: list[OSError] = []
 
         def send() -> None:
@@ -126,5 +185,8 @@ def test_one_that_does_not_answer_can_be_ended_from_outside() -> None:
         accepted.recv(1024)
         post.abort()
         thread.join(timeout=10)
+        ended = not thread.is_alive()
         accepted.close()
+        thread.join()
+    assert ended
     assert len(failed) == 1
