@@ -231,6 +231,7 @@ OUTBOX = Table(
     METADATA,
     _id(),
     _text("kind"),  # webhook or usage
+    _maybe_text("tenant"),  # of a webhook; NULL also where an earlier Headrace wrote it
     _text("body"),  # JSON
     _integer("attempts"),
     _real("next_at"),
@@ -241,4 +242,4 @@ OUTBOX = Table(
 
 # Columns that tables of this version may lack, since an earlier Headrace made them. Each may be NULL: front doors that do not know of it go
 # on beside those that do.
-ADDED = (JOBS.c.quality,)
+ADDED = (JOBS.c.quality, OUTBOX.c.tenant)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, Executable, delete, select, text, update
+from sqlalchemy import Connection, Executable, delete, func, select, text, update
 
 from service.database.engine import Database, put_if_absent
 from service.database.schema import ENDPOINTS, OUTBOX
@@ -16,6 +17,7 @@ from service.jobs.job import Job, JobStatus
 from service.jobs.work import EndedJob
 
 KIND = "webhook"
+_TENANT = func.coalesce(OUTBOX.c.tenant, "").label("tenant")
 
 Shape = Callable[[Job], Mapping[str, Any]]
 """What a door's callers are told of a job that is over."""
@@ -29,6 +31,7 @@ class Notice:
         id: the same however often it is sent; receivers drop what they have.
         attempts: with this one.
         body: JSON.
+        tenant: of the job; empty for nobody in particular, and where an earlier Headrace did not write it down.
     """
 
     id: str
@@ -36,6 +39,7 @@ class Notice:
     body: str
     attempts: int
     secret: str = field(default="", repr=False)
+    tenant: str = ""
 
 
 def plain_shape(job: Job) -> Mapping[str, Any]:
@@ -76,14 +80,15 @@ class NoticeWriter:
         notice_id = f"{KIND}-{job.id}-{job.status.value}"
         if webhook is not None:
             own = event | ({"metadata": dict(webhook.metadata)} if webhook.metadata else {})
-            self._put(connection, notice_id, webhook.url, webhook.secret, own)
+            self._put(connection, notice_id, job.tenant, webhook.url, webhook.secret, own)
         for endpoint in endpoints:
-            self._put(connection, notice_id + endpoint_suffix(endpoint.id), endpoint.url, endpoint.secret, event)
+            self._put(connection, notice_id + endpoint_suffix(endpoint.id), job.tenant, endpoint.url, endpoint.secret, event)
 
-    def _put(self, connection: Connection, notice_id: str, url: str, secret: str, event: Mapping[str, Any]) -> None:
+    def _put(self, connection: Connection, notice_id: str, tenant: str, url: str, secret: str, event: Mapping[str, Any]) -> None:
         body = json.dumps({"url": url, "secret": secret, "event": json.dumps(event)})
         now = self._now()
-        put_if_absent(connection, OUTBOX, {"id": notice_id, "kind": KIND, "body": body, "attempts": 0, "next_at": now, "created_at": now})
+        row = {"id": notice_id, "kind": KIND, "tenant": tenant, "body": body, "attempts": 0, "next_at": now, "created_at": now}
+        put_if_absent(connection, OUTBOX, row)
 
 
 class NoticeTable:
@@ -96,9 +101,14 @@ class NoticeTable:
         self._database = database
         self._now = now
 
-    async def take(self, most: int, lease_s: float) -> list[Notice]:
-        """Up to `most` that are due. Others do not get them for so long, and after that, if nothing is heard, they do."""
-        return await self._database.run(partial(self._take, most, lease_s))
+    async def take(self, most: int, lease_s: float, each: int | None = None, sending: Mapping[str, int] | None = None) -> list[Notice]:
+        """Up to `most` that are due. Others do not get them for so long, and after that, if nothing is heard, they do.
+
+        Args:
+            each: how many of one tenant, with those that it has in `sending`; None: any number. Others' are found behind them.
+            sending: by tenant, those that were taken before and are not over.
+        """
+        return await self._database.run(partial(self._take, most, lease_s, most if each is None else each, sending or {}))
 
     async def done(self, notice_id: str) -> None:
         """It was sent, or is given up."""
@@ -108,25 +118,44 @@ class NoticeTable:
         """It is due again when so long has passed."""
         await self._database.run(_writing(update(OUTBOX).where(OUTBOX.c.id == notice_id).values(next_at=self._now() + after_s)))
 
-    def _take(self, most: int, lease_s: float, connection: Connection) -> list[Notice]:
+    def _take(self, most: int, lease_s: float, each: int, sending: Mapping[str, int], connection: Connection) -> list[Notice]:
         now = self._now()
-        due = (
-            select(OUTBOX.c.id)
-            .where(text("done_at IS NULL"), OUTBOX.c.kind == KIND, OUTBOX.c.next_at <= now)
-            .order_by(OUTBOX.c.next_at)
-            .limit(most)
-            .with_for_update(skip_locked=True)
-        )
-        ids = connection.scalars(due).all()
+        ids = _due(connection, now, most, each, Counter(sending))
         if not ids:
             return []
         taken = (
             update(OUTBOX)
             .where(OUTBOX.c.id.in_(ids))
             .values(next_at=now + lease_s, attempts=OUTBOX.c.attempts + 1)
-            .returning(OUTBOX.c.id, OUTBOX.c.body, OUTBOX.c.attempts)
+            .returning(OUTBOX.c.id, OUTBOX.c.body, OUTBOX.c.attempts, _TENANT)
         )
-        return [_notice(row.id, row.body, row.attempts) for row in connection.execute(taken)]
+        return [_notice(row.id, row.body, row.attempts, row.tenant) for row in connection.execute(taken)]
+
+
+def _due(connection: Connection, now: float, most: int, each: int, held: Counter[str]) -> list[str]:
+    """The oldest, at most `most`, with at most `each` of one tenant, counting what it has in `held`.
+
+    Each look but the last finds one at least, since it leaves out tenants that have as many as they may.
+    """
+    found: list[str] = []
+    while len(found) < most:
+        full = [tenant for tenant, number in held.items() if number >= each]
+        due = (
+            select(OUTBOX.c.id, _TENANT)
+            .where(text("done_at IS NULL"), OUTBOX.c.kind == KIND, OUTBOX.c.next_at <= now)
+            .where(_TENANT.not_in(full), OUTBOX.c.id.not_in(found))
+            .order_by(OUTBOX.c.next_at)
+            .limit(most - len(found))
+            .with_for_update(skip_locked=True)
+        )
+        rows = connection.execute(due).all()
+        if not rows:
+            break
+        for row in rows:
+            if held[row.tenant] < each:
+                held[row.tenant] += 1
+                found.append(row.id)
+    return found
 
 
 def _writing(statement: Executable) -> Callable[[Connection], None]:
@@ -136,6 +165,6 @@ def _writing(statement: Executable) -> Callable[[Connection], None]:
     return write
 
 
-def _notice(notice_id: str, body: str, attempts: int) -> Notice:
+def _notice(notice_id: str, body: str, attempts: int, tenant: str) -> Notice:
     read = json.loads(body)
-    return Notice(notice_id, read["url"], read["event"], attempts, read["secret"])
+    return Notice(notice_id, read["url"], read["event"], attempts, read["secret"], tenant)

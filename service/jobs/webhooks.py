@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -20,6 +21,7 @@ from service.jobs.posting import Post, TargetPolicy, TargetRefused
 PAUSES_S = (5.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0, 50_400.0, 72_000.0)
 _EVERY_S = 1.0
 _AT_ONCE = 8
+_OF_A_TENANT = 2  # of these, so that hosts which take all of the time hold up nobody else's
 _TIMEOUT_S = 15.0
 _LEASE_S = 120.0  # longer than an attempt takes, and its word to the table
 _GONE = 410  # the caller wants no more of them
@@ -30,7 +32,7 @@ log = logging.getLogger(__name__)
 class Notices(Protocol):
     """What `service.jobs.notices.NoticeTable` is."""
 
-    async def take(self, most: int, lease_s: float) -> list[Notice]: ...
+    async def take(self, most: int, lease_s: float, each: int, sending: Mapping[str, int]) -> list[Notice]: ...
 
     async def done(self, notice_id: str) -> None: ...
 
@@ -77,7 +79,7 @@ class WebhookSender:
         self._now = now
         self._counted = counted
         self._woken = asyncio.Event()
-        self._sending: set[asyncio.Task[None]] = set()
+        self._sending: dict[asyncio.Task[None], str] = {}
 
     def wake(self) -> None:
         """There may be a notice."""
@@ -91,14 +93,14 @@ class WebhookSender:
                 taken: list[Notice] = []
                 try:
                     if room := _AT_ONCE - len(self._sending):
-                        taken = await self._notices.take(room, _LEASE_S)
+                        taken = await self._notices.take(room, _LEASE_S, _OF_A_TENANT, Counter(self._sending.values()))
                 except StageUnavailable as error:
                     log.info("webhooks wait: %s", error)
                 except Exception:
                     log.exception("notices cannot be taken")
                 for notice in taken:
                     task = asyncio.create_task(self._deliver(notice))
-                    self._sending.add(task)
+                    self._sending[task] = notice.tenant
                     task.add_done_callback(self._sent)
                 if not taken:
                     await unless(self._woken, self._clock.sleep(_EVERY_S))
@@ -106,7 +108,7 @@ class WebhookSender:
             await cancel_and_wait(*self._sending)
 
     def _sent(self, task: asyncio.Task[None]) -> None:
-        self._sending.discard(task)
+        del self._sending[task]
         self._woken.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a notice cannot be sent", exc_info=error)

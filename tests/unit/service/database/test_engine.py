@@ -7,6 +7,7 @@ import logging
 import sqlite3
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -163,19 +164,23 @@ async def test_tables_of_another_version_are_refused(database_url: str) -> None:
 async def test_tables_of_an_earlier_headrace_get_the_columns_that_they_lack_once(database_url: str) -> None:
     earlier = await Database.open(database_url)
 
+    def write(name: str, connection: Connection) -> None:  # which knows nothing of them
+        for table in (JOBS, OUTBOX):
+            connection.execute(table.insert().values(id=name))
+
     def without(connection: Connection) -> None:
         for column in ADDED:
             connection.execute(text(f"ALTER TABLE {column.table.name} DROP COLUMN {column.name}"))
-        connection.execute(JOBS.insert().values(id="old"))
+        write("old", connection)
 
-    def read(connection: Connection) -> list[tuple[object, ...]]:
-        return [tuple(row) for row in connection.execute(select(JOBS.c.id, *ADDED)).all()]
+    def read(connection: Connection) -> list[list[tuple[object, ...]]]:
+        return [[tuple(row) for row in connection.execute(select(column.table.c.id, column)).all()] for column in ADDED]
 
     await earlier.run(without)
     doors = await asyncio.gather(*(Database.open(database_url, threads=1) for _ in range(3)))
-    assert await doors[0].run(read, write=False) == [("old", *(None for _ in ADDED))]
-    await earlier.run(lambda connection: connection.execute(JOBS.insert().values(id="new")))  # which knows nothing of them
-    assert len(await doors[1].run(read, write=False)) == 2
+    assert await doors[0].run(read, write=False) == [[("old", None)] for _ in ADDED]
+    await earlier.run(partial(write, "new"))
+    assert [len(rows) for rows in await doors[1].run(read, write=False)] == [2 for _ in ADDED]
     await asyncio.gather(*(door.close() for door in (earlier, *doors)))
 
 

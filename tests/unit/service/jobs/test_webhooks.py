@@ -7,19 +7,24 @@ import base64
 import ipaddress
 import json
 import logging
-from collections.abc import AsyncGenerator
+import threading
+from collections import Counter
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 
 import pytest
+from sqlalchemy import Connection
 from standardwebhooks.webhooks import Webhook as Verifier
 
 from model_core.errors import StageUnavailable
 from model_core.tasks import cancel_and_wait
 from observability.catalogue import DELIVERY
 from service.database.engine import Database
+from service.database.schema import OUTBOX
 from service.jobs.job import Job, JobError, JobStatus, Webhook
-from service.jobs.notices import Notice, NoticeTable, NoticeWriter
+from service.jobs.notices import KIND, Notice, NoticeTable, NoticeWriter
 from service.jobs.posting import TargetPolicy
 from service.jobs.webhooks import PAUSES_S, WebhookSender, headers
 from service.jobs.work import EndedJob
@@ -42,8 +47,10 @@ class FakeNotices:
         self.away = away
         self.over: list[str] = []
         self.put_off: list[float] = []
+        self.asked: list[tuple[int, int, dict[str, int]]] = []
 
-    async def take(self, most: int, lease_s: float) -> list[Notice]:
+    async def take(self, most: int, lease_s: float, each: int, sending: Mapping[str, int]) -> list[Notice]:
+        self.asked.append((most, each, dict(sending)))
         if self.away:
             self.away -= 1
             raise StageUnavailable("away")
@@ -150,6 +157,40 @@ async def test_a_table_that_is_away_is_asked_again() -> None:
             await eventually(lambda: notices.over == ["n1"])
 
 
+class Held:
+    """A `Post` to a host that takes the notice, and does not answer until `answer` is set."""
+
+    answer = threading.Event()
+
+    def __init__(self, *_: object) -> None:
+        """Whatever it is."""
+
+    def send(self) -> int:
+        self.answer.wait(20)
+        return 200
+
+    def abort(self) -> None:
+        self.answer.set()
+
+
+@pytest.fixture(name="held")
+def _held(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Held]]:
+    Held.answer.clear()
+    monkeypatch.setattr("service.jobs.webhooks.Post", Held)
+    yield Held
+    Held.answer.set()
+
+
+async def test_the_table_is_told_what_each_tenant_has_under_way(held: type[Held]) -> None:
+    waiting = [replace(notice("https://a.example"), id=f"n{number}", tenant=tenant) for number, tenant in enumerate(["acme", "acme", "b"])]
+    notices = FakeNotices(*waiting)
+    async with sending(notices):
+        await eventually(lambda: notices.asked[-1:] == [(5, 2, {"acme": 2, "b": 1})])
+        held.answer.set()
+        await eventually(lambda: len(notices.over) == 3)
+        await eventually(lambda: notices.asked[-1] == (8, 2, {}))
+
+
 async def test_the_outbox_has_a_notice_for_each_end_but_a_cancel(database: Database) -> None:
     now = 100.0
     table, other = NoticeTable(database, lambda: now), NoticeTable(database, lambda: now)
@@ -181,3 +222,41 @@ async def test_the_outbox_has_a_notice_for_each_end_but_a_cancel(database: Datab
     assert (again.id, again.attempts) == ("webhook-d-failed", 2)
     now += 60.0  # whoever took them has died
     assert {found.id for found in await other.take(10, lease_s=60.0)} == {"webhook-d-failed", f"webhook-{JOB.id}-completed"}
+
+
+async def test_a_tenant_with_many_notices_has_a_few_taken_and_others_are_found_behind_them(database: Database) -> None:
+    now = 100.0
+    table, writer = NoticeTable(database, lambda: now), NoticeWriter({}, lambda: now)
+
+    async def ends(tenant: str, *names: str) -> None:
+        for name in names:
+            end = EndedJob(replace(JOB, id=name, tenant=tenant), Webhook("https://a.example/hook", "", {}))
+            await database.run(partial(writer.on_end, ended=end))
+
+    async def taken(most: int, **sending: int) -> dict[str, int]:
+        return dict(Counter(found.tenant for found in await table.take(most, lease_s=60.0, each=2, sending=sending)))
+
+    await ends("acme", *(f"a{number:02d}" for number in range(30)))
+    now += 1.0
+    await ends("b", "b1", "b2", "b3")
+    await ends("c", "c1")
+    assert await taken(8) == {"acme": 2, "b": 2, "c": 1}
+    assert await taken(3, acme=2, b=2, c=1) == {}
+    assert await taken(3, acme=1, b=2) == {"acme": 1}
+    assert await taken(1, acme=2, b=1) == {"b": 1}
+    assert await taken(8, c=2) == {"acme": 2}
+    assert len(await table.take(100, lease_s=60.0)) == 25
+
+
+async def test_notices_that_an_earlier_headrace_wrote_are_nobodys_in_particular(database: Database) -> None:
+    body = json.dumps({"url": "https://a.example", "secret": "", "event": "{}"})
+
+    def write(connection: Connection) -> None:
+        for name in ("one", "two", "three"):
+            connection.execute(OUTBOX.insert().values(id=name, kind=KIND, body=body, next_at=1.0))
+
+    await database.run(write)
+    table = NoticeTable(database, lambda: 2.0)
+    assert [found.tenant for found in await table.take(8, lease_s=60.0, each=2, sending={"acme": 2})] == ["", ""]
+    assert await table.take(8, lease_s=60.0, each=2, sending={"": 2}) == []
+    assert len(await table.take(8, lease_s=60.0, each=2)) == 1
