@@ -14,6 +14,7 @@ from standardwebhooks.webhooks import Webhook as Signer
 from model_core.errors import StageUnavailable
 from model_core.tasks import cancel_and_wait, run_in_thread, unless
 from service.clock import Clock
+from service.identity.remembered import Remembered
 from service.jobs.notices import Notice
 from service.jobs.posting import Post, TargetPolicy, TargetRefused
 
@@ -25,6 +26,10 @@ _OF_A_TENANT = 2  # of these, so that hosts which take all of the time hold up n
 _TIMEOUT_S = 15.0
 _LEASE_S = 120.0  # longer than an attempt takes, and its word to the table
 _GONE = 410  # the caller wants no more of them
+_SILENT_AT_MOST = 5  # attempts in a row that ran out of time; then the endpoint rests
+_REST_S = 300.0
+_FORGOTTEN_S = 3600.0
+_MOST_SILENT = 1000  # endpoints that are known to be silent
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +59,37 @@ def _signer(secret: str) -> Signer:
     return Signer(secret) if secret.startswith("whsec_") else Signer(secret.encode())
 
 
+class Rests:
+    """Endpoints that let several attempts in a row run out of time are left alone for a while, since each attempt holds a place.
+
+    An endpoint is an address of a tenant's, less its query, which may be another one for each job.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._silent: Remembered[tuple[str, str], tuple[int, float]] = Remembered(_FORGOTTEN_S, _MOST_SILENT, clock)
+
+    def left_s(self, notice: Notice) -> float:
+        """How long its endpoint rests yet; 0 where it does not."""
+        _, until = self._silent.get(_endpoint(notice)) or (0, 0.0)
+        return max(0.0, until - self._clock.now())
+
+    def heard(self, notice: Notice) -> None:
+        """Its endpoint did something, be it a refusal."""
+        self._silent.amend(_endpoint(notice), (0, 0.0))
+
+    def silent(self, notice: Notice) -> None:
+        """An attempt ran out of time. One more after a rest is enough for the next one."""
+        times, until = self._silent.get(_endpoint(notice)) or (0, 0.0)
+        if times + 1 >= _SILENT_AT_MOST:
+            until = self._clock.now() + _REST_S
+        self._silent.put(_endpoint(notice), (times + 1, until))
+
+
+def _endpoint(notice: Notice) -> tuple[str, str]:
+    return notice.tenant, notice.url.partition("?")[0]
+
+
 class WebhookSender:
     """One front door's.
 
@@ -78,6 +114,7 @@ class WebhookSender:
         self._clock = clock
         self._now = now
         self._counted = counted
+        self._rests = Rests(clock)
         self._woken = asyncio.Event()
         self._sending: dict[asyncio.Task[None], str] = {}
 
@@ -114,21 +151,30 @@ class WebhookSender:
             log.error("a notice cannot be sent", exc_info=error)
 
     async def _deliver(self, notice: Notice) -> None:
-        problem = await self._problem(notice)
-        last = notice.attempts > len(PAUSES_S)
-        gone = problem == f"answered {_GONE}"
-        self._counted("delivered" if problem is None else "gone" if gone else "given_up" if last else "tried")
         try:
-            if problem is None or gone:
-                await self._notices.done(notice.id)
-            elif last:
-                log.warning("notice %s is given up after %d attempts; the last: %s", notice.id, notice.attempts, problem)
-                await self._notices.done(notice.id)
-            else:
-                log.info("notice %s: attempt %d: %s", notice.id, notice.attempts, problem)
-                await self._notices.later(notice.id, PAUSES_S[notice.attempts - 1])
+            await self._try(notice)
         except StageUnavailable as error:
             log.info("notice %s comes again when its lease ends: %s", notice.id, error)
+
+    async def _try(self, notice: Notice) -> None:
+        last = notice.attempts > len(PAUSES_S)
+        if not last and (rest_s := self._rests.left_s(notice)):
+            await self._put_off(notice, rest_s, "its endpoint rests")  # an attempt all the same, or it might never be given up
+            return
+        problem = await self._problem(notice)
+        gone = problem == f"answered {_GONE}"
+        self._counted("delivered" if problem is None else "gone" if gone else "given_up" if last else "tried")
+        if problem is None or gone:
+            await self._notices.done(notice.id)
+        elif last:
+            log.warning("notice %s is given up after %d attempts; the last: %s", notice.id, notice.attempts, problem)
+            await self._notices.done(notice.id)
+        else:
+            await self._put_off(notice, 0.0, problem)
+
+    async def _put_off(self, notice: Notice, at_least_s: float, problem: str) -> None:
+        log.info("notice %s: attempt %d: %s", notice.id, notice.attempts, problem)
+        await self._notices.later(notice.id, max(PAUSES_S[notice.attempts - 1], at_least_s))
 
     async def _problem(self, notice: Notice) -> str | None:
         """Why it was not taken; None where it was. The address is the caller's, and may hold a secret, so it is not named."""
@@ -138,6 +184,11 @@ class WebhookSender:
                 status = await run_in_thread(post.send, abort=post.abort)
         except TargetRefused as error:
             return str(error)
-        except (OSError, ValueError) as error:
+        except TimeoutError as error:
+            self._rests.silent(notice)
             return type(error).__name__
+        except (OSError, ValueError) as error:
+            self._rests.heard(notice)
+            return type(error).__name__
+        self._rests.heard(notice)
         return None if 200 <= status < 300 else f"answered {status}"

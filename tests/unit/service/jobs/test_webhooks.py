@@ -26,7 +26,7 @@ from service.database.schema import OUTBOX
 from service.jobs.job import Job, JobError, JobStatus, Webhook
 from service.jobs.notices import KIND, Notice, NoticeTable, NoticeWriter
 from service.jobs.posting import TargetPolicy
-from service.jobs.webhooks import PAUSES_S, WebhookSender, headers
+from service.jobs.webhooks import PAUSES_S, Rests, WebhookSender, headers
 from service.jobs.work import EndedJob
 from tests.fakes import ManualClock, eventually
 from tests.unit.service.jobs.test_posting import receiver
@@ -189,6 +189,73 @@ async def test_the_table_is_told_what_each_tenant_has_under_way(held: type[Held]
         held.answer.set()
         await eventually(lambda: len(notices.over) == 3)
         await eventually(lambda: notices.asked[-1] == (8, 2, {}))
+
+
+class Silent:
+    """A `Post` that runs out of time, unless its address ends in `/answers`."""
+
+    tried: list[str]
+
+    def __init__(self, url: str, *_: object) -> None:
+        self.url = url
+
+    def send(self) -> int:
+        self.tried.append(self.url)
+        if self.url.endswith("/answers"):
+            return 200
+        raise TimeoutError("timed out")
+
+    def abort(self) -> None:
+        """It has ended already."""
+
+
+async def test_an_endpoint_that_never_answers_rests_and_others_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.jobs.webhooks.Post", Silent)
+    monkeypatch.setattr(Silent, "tried", [], raising=False)
+    notices, silent = FakeNotices(), replace(notice("https://a.example/hook?job=1"), tenant="acme")
+
+    async with sending(notices) as clock:
+
+        async def comes(one: Notice) -> int:
+            """How many are tried when `one` was due."""
+            dealt = len(notices.put_off) + len(notices.over)
+            notices.waiting.append(one)
+            await eventually(lambda: clock.sleepers == 1)
+            await clock.advance(1.0)
+            await eventually(lambda: len(notices.put_off) + len(notices.over) > dealt)
+            return len(Silent.tried)
+
+        assert [await comes(silent) for _ in range(5)] == [1, 2, 3, 4, 5]
+        assert notices.put_off == [PAUSES_S[0]] * 5
+        assert await comes(replace(silent, url="https://a.example/hook?job=2")) == 5
+        assert 250.0 < notices.put_off[-1] <= 300.0
+        assert await comes(replace(silent, attempts=3)) == 5
+        assert notices.put_off[-1] == PAUSES_S[2], "which is longer than the rest"
+        assert await comes(replace(silent, tenant="other")) == 6
+        assert await comes(replace(silent, url="https://a.example/other")) == 7
+        assert await comes(replace(silent, attempts=len(PAUSES_S) + 1)) == 8, "the last attempt is made"
+        assert notices.over == ["n1"]
+        await clock.advance(300.0)
+        assert await comes(silent) == 9
+        assert await comes(silent) == 9, "it was silent again"
+
+
+async def test_an_answer_ends_what_was_counted_of_silence() -> None:
+    clock = ManualClock()
+    rests, hook = Rests(clock), replace(notice("https://a.example/hook"), tenant="acme")
+    rests.heard(hook)
+    for _ in range(3):
+        for _ in range(4):
+            rests.silent(hook)
+        assert rests.left_s(hook) == 0.0
+        rests.heard(hook)
+    for _ in range(5):
+        rests.silent(hook)
+    assert rests.left_s(hook) == 300.0
+    await clock.advance(120.0)
+    assert rests.left_s(hook) == 180.0
+    rests.heard(hook)
+    assert rests.left_s(hook) == 0.0
 
 
 async def test_the_outbox_has_a_notice_for_each_end_but_a_cancel(database: Database) -> None:
