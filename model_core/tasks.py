@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Generator
+from concurrent.futures import Executor
+from contextvars import copy_context
 from functools import partial
 from typing import Any, TypeVar
 
@@ -45,12 +47,16 @@ async def finished(work: Coroutine[Any, Any, T]) -> T:
             task.exception()  # marks it as seen, where nobody is left to raise it to
 
 
-async def run_in_thread(function: Callable[..., T], *args: object, abort: Callable[[], None] | None = None) -> T:
+async def run_in_thread(
+    function: Callable[..., T], *args: object, abort: Callable[[], None] | None = None, threads: Executor | None = None
+) -> T:
     """`asyncio.to_thread` that never leaves its thread running behind a cancelled caller, so what `function` uses can be closed next.
 
-    `abort` is called when the caller is cancelled, and makes `function` return soon.
+    Args:
+        abort: is called when the caller is cancelled, and makes `function` return soon.
+        threads: for what waits for others; None: the few threads that everybody shares, of the event loop.
     """
-    task = asyncio.create_task(asyncio.to_thread(function, *args))
+    task = asyncio.create_task(_in(threads, partial(function, *args)))
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
@@ -96,6 +102,12 @@ class _Rest:
                 self._waits_for = go_on()
             except StopIteration:
                 return
+
+
+async def _in(threads: Executor | None, work: Callable[[], T]) -> T:
+    """With the caller's context, as `asyncio.to_thread` has it."""
+    context = copy_context()
+    return await asyncio.get_running_loop().run_in_executor(threads, lambda: context.run(work))
 
 
 async def _wait(*tasks: asyncio.Task[Any]) -> None:

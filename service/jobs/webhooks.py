@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -115,6 +116,8 @@ class WebhookSender:
         self._now = now
         self._counted = counted
         self._rests = Rests(clock)
+        # Not those of the event loop, in which live sessions have frames encoded: a host may hold one for as long as an attempt lasts.
+        self._threads = ThreadPoolExecutor(_AT_ONCE, "webhook")
         self._woken = asyncio.Event()
         self._sending: dict[asyncio.Task[None], str] = {}
 
@@ -123,7 +126,7 @@ class WebhookSender:
         self._woken.set()
 
     async def run(self) -> None:
-        """Send what is due, until cancelled. What is under way then is sent again later."""
+        """Send what is due, until cancelled. What is under way then is sent again later. Once only."""
         try:
             while True:
                 self._woken.clear()
@@ -143,6 +146,7 @@ class WebhookSender:
                     await unless(self._woken, self._clock.sleep(_EVERY_S))
         finally:
             await cancel_and_wait(*self._sending)
+            self._threads.shutdown(wait=False)  # nothing runs in them any more
 
     def _sent(self, task: asyncio.Task[None]) -> None:
         del self._sending[task]
@@ -181,7 +185,7 @@ class WebhookSender:
         try:
             post = Post(notice.url, headers(notice, self._now()), notice.body.encode(), self._policy, _TIMEOUT_S)
             async with asyncio.timeout(_TIMEOUT_S):
-                status = await run_in_thread(post.send, abort=post.abort)
+                status = await run_in_thread(post.send, abort=post.abort, threads=self._threads)
         except TargetRefused as error:
             return str(error)
         except TimeoutError as error:

@@ -10,6 +10,7 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -161,11 +162,13 @@ class Held:
     """A `Post` to a host that takes the notice, and does not answer until `answer` is set."""
 
     answer = threading.Event()
+    under_way: list[bool]
 
     def __init__(self, *_: object) -> None:
         """Whatever it is."""
 
     def send(self) -> int:
+        self.under_way.append(True)
         self.answer.wait(20)
         return 200
 
@@ -176,6 +179,7 @@ class Held:
 @pytest.fixture(name="held")
 def _held(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Held]]:
     Held.answer.clear()
+    Held.under_way = []
     monkeypatch.setattr("service.jobs.webhooks.Post", Held)
     yield Held
     Held.answer.set()
@@ -189,6 +193,16 @@ async def test_the_table_is_told_what_each_tenant_has_under_way(held: type[Held]
         held.answer.set()
         await eventually(lambda: len(notices.over) == 3)
         await eventually(lambda: notices.asked[-1] == (8, 2, {}))
+
+
+async def test_hosts_that_do_not_answer_hold_no_thread_that_others_need(held: type[Held]) -> None:
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    notices = FakeNotices(*(replace(notice("https://a.example"), id=f"n{number}") for number in range(8)))
+    async with sending(notices):
+        await eventually(lambda: len(held.under_way) == 8)
+        assert await asyncio.to_thread(int, "7") == 7
+        held.answer.set()
+        await eventually(lambda: len(notices.over) == 8)
 
 
 class Silent:
