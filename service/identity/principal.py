@@ -56,6 +56,7 @@ class Principal:
         buckets: S3 buckets that results may be written to: the credential's and the tenant's.
         max_seconds: of video in one session or job; None for the server's limit.
         origin: the one web origin that may use the credential; empty for any.
+        derived: the credential is a token or a ticket that a front door made of another one, for hands that may not hold that.
     """
 
     tenant: str = ""
@@ -65,6 +66,12 @@ class Principal:
     buckets: frozenset[str] = frozenset()
     max_seconds: float | None = None
     origin: str = ""
+    derived: bool = False
+
+    def check_lasting(self, what: str) -> None:
+        """Raises Forbidden: the credential is derived, and `what`, said as an infinitive, is for good and for the whole tenant."""
+        if self.derived:
+            raise Forbidden(f"a token or ticket that this server made cannot {what}; it takes the credential that it was made with")
 
     def check_model(self, model: str) -> None:
         """Raises Forbidden: the credential is not for `model`."""

@@ -44,6 +44,7 @@ class EndpointTable:
 
     async def register(self, principal: Principal, url: str) -> Endpoint:
         """See `EndpointDesk`."""
+        principal.check_lasting("register webhook endpoints")
         self._check(url)
         made = Endpoint(self._new_id(), url, self._now(), self._new_secret())
         await self._database.run(partial(self._put, principal=principal, made=made))
@@ -51,10 +52,12 @@ class EndpointTable:
 
     async def list(self, principal: Principal) -> Sequence[Endpoint]:
         """See `EndpointDesk`."""
+        principal.check_lasting("list webhook endpoints")
         return await self._database.run(partial(_listed, tenant=principal.tenant), write=False)
 
     async def remove(self, principal: Principal, endpoint_id: str) -> None:
         """See `EndpointDesk`."""
+        principal.check_lasting("delete webhook endpoints")
         await self._database.run(partial(self._remove, principal=principal, endpoint_id=endpoint_id))
 
     def _check(self, url: str) -> None:

@@ -38,7 +38,11 @@ class Endpoint:
 
 
 class EndpointDesk(Protocol):
-    """What doors ask of endpoints. All methods see the caller's tenant alone, and raise StageUnavailable without the database."""
+    """What doors ask of endpoints. All methods see the caller's tenant alone.
+
+    They raise StageUnavailable without the database, and Forbidden for credentials that are derived: an endpoint outlives these, and is
+    told of all jobs of the tenant.
+    """
 
     async def register(self, principal: Principal, url: str) -> Endpoint:
         """Raises InvalidRequest: this server does not post there. EndpointConflict, QuotaExceeded: the tenant has it, or too many."""

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from model_core.errors import FieldViolation, InvalidRequest
-from service.identity.principal import Caller, Principal, QuotaExceeded
+from service.identity.principal import Caller, Forbidden, Principal, QuotaExceeded
 from service.jobs.endpoints import Endpoint, EndpointConflict, EndpointNotFound
 from tests.http_served import HttpServed, OpenAuthority, http_serving
 
@@ -88,6 +88,7 @@ async def test_a_body_that_is_none_is_refused_by_field(body: dict[str, object], 
         (InvalidRequest((FieldViolation("url", "cannot be posted to"),)), 400),
         (EndpointConflict("registered already"), 409),
         (QuotaExceeded("too many", limit="webhook_endpoints", allowed=16, used=16), 429),
+        (Forbidden("a token cannot"), 403),
     ],
 )
 async def test_what_the_desk_refuses_is_told(error: Exception, status: int) -> None:

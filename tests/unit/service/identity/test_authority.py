@@ -195,14 +195,31 @@ async def test_a_client_token_may_do_at_most_what_its_key_may(door: Kept) -> Non
     made = await token(door, key, models=["a"], max_seconds=5.0, origin="https://shop.example")
     caller = Caller(address="192.0.2.1", origin="https://shop.example")
     assert await door.authority.by_secret(made, caller) == Principal(
-        tenant="studio", subject=secret.id, means=Means.TOKEN, models=frozenset({"a"}), max_seconds=5.0, origin="https://shop.example"
-    )
+        tenant="studio", subject=secret.id, means=Means.TOKEN, models=frozenset({"a"}), max_seconds=5.0, origin="https://shop.example",
+        derived=True,
+    )  # fmt: skip
     assert (await door.authority.by_secret(await token(door, key), caller)).models == frozenset({"a", "b"})
     with pytest.raises(Forbidden, match="model must be one of a, b with this credential; got c"):
         await token(door, key, models=["c"])
     for origin in ("", "https://other.example"):
         with pytest.raises(Unauthenticated):
             await door.authority.by_secret(made, Caller(address="192.0.2.1", origin=origin))
+
+
+async def test_what_the_server_made_of_a_credential_is_told_from_it(tmp_path: Path) -> None:
+    provider, wall = Provider(), Wall()
+    policy = IssuerPolicy(issuer=ISSUER, audiences=(AUDIENCE,), algorithms=("ES256",))
+    issuer = IssuerTokens(policy, IssuerKeys(provider.fetch, ManualClock()), 30.0, ManualClock(), wall)
+    async with kept(tmp_path, issuer=issuer) as door:
+        key = await made_by(door, await door.key())
+        issued = await door.authority.by_secret(provider.token(), ELSEWHERE)
+        assert not key.derived
+        assert not issued.derived
+        token_ = await door.authority.by_secret(await token(door, key), ELSEWHERE)
+        for maker in (key, issued, token_):
+            ticket, _ = await door.authority.ticket(maker)
+            assert (await door.authority.by_secret(ticket, ELSEWHERE)).derived
+        assert token_.derived
 
 
 async def test_a_client_token_ends_on_time_and_with_its_key(door: Kept) -> None:

@@ -6,13 +6,14 @@ import ipaddress
 import itertools
 import json
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import Connection
 
 from model_core.errors import InvalidRequest
 from service.database.engine import Database
-from service.identity.principal import Principal, QuotaExceeded
+from service.identity.principal import Forbidden, Principal, QuotaExceeded
 from service.jobs.endpoint_table import EndpointTable
 from service.jobs.endpoints import MOST, EndpointConflict, EndpointNotFound
 from service.jobs.job import JobError, Webhook
@@ -88,6 +89,19 @@ async def test_a_secret_is_shown_once_and_nobody_sees_anothers_endpoints(reporte
         await reported.endpoints.remove(BOB, "e99999999999")
     assert str(foreign.value).replace(made.id, "ID") == str(unknown.value).replace("e99999999999", "ID")
     assert reported.audited == [("alice", "webhook_endpoint.create", made.id)]
+
+
+async def test_a_token_for_a_page_sees_and_changes_none(reported: Reported) -> None:
+    made = await reported.endpoints.register(ALICE, URL)
+    derived = replace(ALICE, derived=True)
+    for what, call in (
+        ("register", reported.endpoints.register(derived, f"{URL}/2")),
+        ("list", reported.endpoints.list(derived)),
+        ("delete", reported.endpoints.remove(derived, made.id)),
+    ):
+        with pytest.raises(Forbidden, match=f"a token or ticket that this server made cannot {what} webhook endpoints"):
+            await call
+    assert [each.id for each in await reported.endpoints.list(ALICE)] == [made.id]
 
 
 async def test_what_was_not_sent_yet_to_an_endpoint_that_is_removed_is_not_sent(reported: Reported) -> None:
