@@ -71,6 +71,7 @@ class EndpointTable:
 
     def _put(self, connection: Connection, principal: Principal, made: Endpoint) -> None:
         tenant = principal.tenant
+        _one_at_a_time(connection, tenant)
         there = connection.execute(select(ENDPOINTS.c.id).where(ENDPOINTS.c.tenant == tenant, ENDPOINTS.c.url == made.url)).first()
         if there is not None:
             if there.id == made.id:  # as after a lost connection
@@ -91,6 +92,13 @@ class EndpointTable:
         unsent = (OUTBOX.c.kind == KIND, OUTBOX.c.id.endswith(endpoint_suffix(endpoint_id), autoescape=True))
         connection.execute(delete(OUTBOX).where(*unsent))
         self._audit(connection, principal, "webhook_endpoint.delete", endpoint_id)
+
+
+def _one_at_a_time(connection: Connection, tenant: str) -> None:
+    """Until the end of the transaction, nobody else registers for `tenant`. With SQLite, transactions that write are so by themselves."""
+    if connection.dialect.name == "postgresql":
+        names = (func.hashtext("headrace webhook endpoints"), func.hashtext(tenant))
+        connection.execute(select(func.pg_advisory_xact_lock(*names)))
 
 
 def _listed(connection: Connection, tenant: str) -> list[Endpoint]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import itertools
 import json
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
+from bench.kit.postgres import Postgres
 from model_core.errors import InvalidRequest
 from service.database.engine import Database
 from service.identity.principal import Forbidden, Principal, QuotaExceeded
@@ -126,6 +129,37 @@ async def test_a_tenant_has_so_many_and_each_address_once(reported: Reported) ->
     with pytest.raises(QuotaExceeded, match=f"webhook_endpoints of tenant alice are {MOST} at most; got {MOST + 1}") as caught:
         await reported.endpoints.register(ALICE, f"{URL}/more")
     assert caught.value.retry_after_s is None
+
+
+async def test_two_front_doors_do_not_register_one_address_at_once(postgres: Postgres) -> None:
+    url = postgres.fresh()
+    one, other = await Database.open(url, timeout_s=20.0), await Database.open(url, timeout_s=20.0)
+    first, second = Reported(one), Reported(other)
+    began, go_on = threading.Event(), threading.Event()
+
+    def hold(*_: object) -> None:  # the transaction, when its row is written
+        began.set()
+        go_on.wait(20)
+
+    async def waits() -> bool:
+        """Whether a transaction waits for another one's lock."""
+        locks = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+        return bool(await one.run(lambda connection: connection.execute(locks).scalar_one(), write=False))
+
+    first.endpoints = EndpointTable(one, TargetPolicy(), first.wall, lambda: "e1", lambda: "whsec_1", hold)
+    try:
+        begun = asyncio.create_task(first.endpoints.register(ALICE, URL))
+        await asyncio.to_thread(began.wait, 20)
+        late = asyncio.create_task(second.endpoints.register(ALICE, URL))
+        while not late.done() and not await waits():  # noqa: ASYNC110 - what is watched has no event
+            await asyncio.sleep(0.01)
+        go_on.set()
+        await begun
+        with pytest.raises(EndpointConflict):
+            await late
+    finally:
+        go_on.set()
+        await asyncio.gather(one.close(), other.close())
 
 
 @pytest.mark.parametrize(
