@@ -24,6 +24,8 @@ from service.watching.elsewhere import WAIT_S, Batch, Elsewhere, Nowhere, Source
 from service.watching.show import Item, Place, Show
 
 _LOOK_AGAIN_S = 0.5
+# How long a token is looked for that nobody has watched here. A front door that has just started is not known to the others at once.
+_LOOK_FOR_S = 2.0
 # Tokens that are looked for at other front doors at once, and that nobody watches yet.
 _MOST_SEARCHES = 32
 # A front door that asks counts as one that watches for so long.
@@ -278,7 +280,7 @@ class Hub:
         if searches >= _MOST_SEARCHES:
             raise CapacityExceeded(f"at most {_MOST_SEARCHES} sessions may be looked for at once; {searches} are", retry_after_s=_RETRY_S)
         shown = self._of(token)
-        self._follow(shown, SessionNotFound(NOT_FOUND), 0.0)
+        self._follow(shown, SessionNotFound(NOT_FOUND), _LOOK_FOR_S)
         return shown
 
     def _of(self, token: str) -> _Shown:

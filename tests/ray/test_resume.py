@@ -101,6 +101,8 @@ async def at_both_doors(stack: AsyncExitStack, cluster: Cluster, token: str) -> 
         client, shown = await stack.enter_async_context(HeadraceClient(cluster.app.address)), list[bytes]()
         viewers.append((asyncio.create_task(view(client, token, shown)), shown))
         while not shown:  # noqa: ASYNC110 - a task counts
+            if viewers[-1][0].done():
+                viewers[-1][0].result()
             await asyncio.sleep(0.05)
     return viewers
 

@@ -110,6 +110,29 @@ async def test_a_token_that_nobody_has_is_not_found() -> None:
                     pass
 
 
+async def test_a_session_of_a_front_door_that_is_not_known_yet_is_looked_for_a_while() -> None:
+    clock, others, there = ManualClock(), Others(), hub()
+    here = hub(clock, others)
+
+    async def joined(token: str) -> str:
+        async with here.watching(token) as watcher:
+            return watcher.started.session_id
+
+    with there.showing(TOKEN, "t") as show:
+        show(STARTED)
+        joining = asyncio.create_task(joined(TOKEN))
+        await clock.advance(0.5)
+        assert not joining.done()
+        others.hubs.append(there)
+        await clock.advance(0.5)
+        await eventually(joining.done)
+        assert joining.result() == STARTED.session_id
+    joining = asyncio.create_task(joined(watch_token("another")))
+    await clock.advance(5.0)
+    with pytest.raises(SessionNotFound, match="no session that runs"):
+        await joining
+
+
 @pytest.mark.parametrize(
     ("limits", "said"),
     [
