@@ -6,13 +6,14 @@ import asyncio
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
-from ray.serve.exceptions import RayServeException
+from ray.exceptions import ActorUnavailableError, RayError
+from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from deployments.links.remote import abandon, stage_errors
 from deployments.links.routing import Only
 from model_core.errors import StageUnavailable
+from model_core.tasks import cancel_and_wait
 from service.watching.elsewhere import WAIT_S, Batch, Source
 from service.watching.show import Place
 
@@ -31,20 +32,50 @@ class OtherDoors:
     Args:
         handle: of the front doors, this one among them.
         own: the actor of this one.
+        answer_within_s: how long they are waited for.
     """
 
-    def __init__(self, handle: DeploymentHandle[Any], own: str) -> None:
+    def __init__(self, handle: DeploymentHandle[Any], own: str, answer_within_s: float = _ANSWER_WITHIN_S) -> None:
         self._handle = handle
         self._own = own
+        self._answer_within_s = answer_within_s
 
     async def find(self, token: str) -> Source | None:
-        """See `Elsewhere`. Those of an earlier version, which show nothing, count as not having it."""
+        """See `Elsewhere`. The first that has the session counts, however slow others are.
+
+        Those of an earlier version, which show nothing, count as not having it, and so do those that have died.
+        """
+        asked: list[asyncio.Task[Any]] = []
+        unheard = False
         try:
-            answers = await self._handle.broadcast("shows", token).results_async(timeout_s=_ANSWER_WITHIN_S, return_exceptions=True)
-        except (RayError, RayServeException, TimeoutError):
+            async with asyncio.timeout(self._answer_within_s):
+                # Serve's `results_async` forgets every answer where one is late.
+                results: list[Any] = await self._handle.broadcast("shows", token)._fetch_replica_results_async()  # noqa: SLF001 - see above
+                asked = [asyncio.create_task(result.get_async()) for result in results]
+                pending = set(asked)
+                while pending:
+                    done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                    actors = [_said(answer) for answer in done]
+                    unheard = unheard or None in actors
+                    if found := [actor for actor in actors if actor and actor != self._own]:
+                        return _Session(self._handle, found[0], token)
+        except DeploymentUnavailableError:  # there are none
             return None
-        found = (answer for answer in answers if isinstance(answer, str) and answer not in ("", self._own))
-        return next((_Session(self._handle, actor, token) for actor in found), None)
+        except (RayError, RayServeException, TimeoutError):
+            unheard = True
+        finally:
+            await cancel_and_wait(*asked)
+        if unheard:
+            raise StageUnavailable("other front doors do not answer")
+        return None
+
+
+def _said(asked: asyncio.Task[Any]) -> str | None:
+    """The actor of a front door that has the session; empty where it has not, None where it has not said."""
+    if asked.cancelled() or isinstance(asked.exception(), ActorUnavailableError | TimeoutError):
+        return None
+    answer = "" if asked.exception() is not None else asked.result()
+    return answer if isinstance(answer, str) else ""
 
 
 class _Session:

@@ -39,7 +39,7 @@ class Elsewhere(Protocol):
     """All other front doors."""
 
     async def find(self, token: str) -> Source | None:
-        """The one that runs the session; None where none does, as far as they answer."""
+        """The one that runs the session; None where none does. Raises StageUnavailable: some did not say whether they do."""
         ...
 
 

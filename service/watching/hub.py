@@ -341,29 +341,47 @@ class Hub:
             self._forget(shown)
 
     async def _followed(self, shown: _Shown, lost: Exception, patience_s: float) -> None:
-        """Show what another front door shows, whichever has the session, until nobody has had it for `patience_s`."""
+        """Show what another front door shows, whichever has the session, until nobody has had it for `patience_s`.
+
+        While some do not say whether they have it, those who have seen a part of it wait for longer, by `linger_s` at most.
+        """
         shown.publisher = object()
-        until = self._clock.now() + patience_s
+        until, more_s = self._clock.now() + patience_s, self._limits.linger_s
         while True:
-            source = await self.elsewhere.find(shown.token)
-            if source is not None and await self._pulled(shown, source):
-                lost, until = SessionNotFound(GONE), self._clock.now() + self._limits.linger_s
+            asked = self._clock.now()
+            unsure: HeadraceError | None = None
+            try:
+                source = await self.elsewhere.find(shown.token)
+                if source is not None and await self._pulled(shown, source):
+                    lost, more_s = SessionNotFound(GONE), self._limits.linger_s
+                    until = self._clock.now() + more_s
+            except HeadraceError as error:
+                unsure = error
+                if shown.show.started is not None:
+                    moved_s = min(self._clock.now() - asked + _LOOK_AGAIN_S, more_s)
+                    until, more_s = until + moved_s, more_s - moved_s
             if shown.show.over:
                 break
             if self._clock.now() >= until:
-                shown.show.end(lost)
+                shown.show.end(unsure or lost)
                 break
             await self._clock.sleep(_LOOK_AGAIN_S)
         shown.following = shown.publisher = None
         self._forget(shown)
 
     async def _pulled(self, shown: _Shown, source: Source) -> bool:
-        """Publish what `source` has, until it has the session no more. False where it never had."""
+        """Publish what `source` has, until it has the session no more. False where it never had.
+
+        Raises:
+            HeadraceError: of its first answer. It does not answer, is busy, or is of another version.
+        """
         place: Place | None = None
         while not shown.show.over:
             try:
                 batch = await source.after(place)
-            except HeadraceError:  # it does not answer, is busy, or is of another version
+            except HeadraceError:
+                if place is None:
+                    raise
                 batch = None
             if batch is None:
                 break

@@ -6,7 +6,9 @@ import asyncio
 from typing import Any
 
 import pytest
-from ray.serve.exceptions import RayServeException
+from ray.exceptions import ActorUnavailableError
+from ray.serve._private.common import DeploymentID
+from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 
 from deployments.links.routing import Only
 from deployments.links.watching import OtherDoors
@@ -16,6 +18,21 @@ from service.watching.show import Place
 from tests.routers import OURS, StubReplica, chosen
 
 BATCH = Batch(Place(0, 3, 8), "t")
+NO_ANSWER = object()
+
+
+class Result:
+    """As Serve's, of one replica."""
+
+    def __init__(self, answer: object) -> None:
+        self._answer = answer
+
+    async def get_async(self) -> object:
+        if self._answer is NO_ANSWER:
+            await asyncio.Event().wait()
+        if isinstance(self._answer, BaseException):
+            raise self._answer
+        return self._answer
 
 
 class Handle:
@@ -31,11 +48,10 @@ class Handle:
         self.asked.append((token,))
         return self
 
-    async def results_async(self, *, timeout_s: float, return_exceptions: bool) -> list[object]:
-        assert timeout_s > 0 < return_exceptions
+    async def _fetch_replica_results_async(self) -> list[Result]:
         if self._answers and isinstance(self._answers[0], RayServeException):
             raise self._answers[0]
-        return self._answers
+        return [Result(answer) for answer in self._answers]
 
     def remote(self, *arguments: object) -> Any:
         self.asked.append(arguments)
@@ -47,9 +63,9 @@ class Handle:
         return self._shown
 
 
-def doors(handle: Handle) -> OtherDoors:
+def doors(handle: Handle, answer_within_s: float = 20.0) -> OtherDoors:
     made: Any = handle
-    return OtherDoors(made, "me")
+    return OtherDoors(made, "me", answer_within_s)
 
 
 async def test_the_one_that_has_the_session_is_asked_for_it_and_no_other() -> None:
@@ -60,9 +76,34 @@ async def test_the_one_that_has_the_session_is_asked_for_it_and_no_other() -> No
     assert handle.asked == [("token",), ("token", None, Only("there"))]
 
 
-@pytest.mark.parametrize("answers", [[], [""], ["me"], [RuntimeError("away")], [RayServeException("no replica")]])
+NONE_THERE = DeploymentUnavailableError(DeploymentID("FrontDoor", "headrace"))
+
+
+@pytest.mark.parametrize("answers", [[], [""], ["me"], [RuntimeError("away")], [NONE_THERE]])
 async def test_where_nobody_else_has_it_nothing_is_found(answers: list[object]) -> None:
     assert await doors(Handle(answers)).find("token") is None
+
+
+async def test_one_that_is_slow_hides_nobody_who_has_it() -> None:
+    source = await doors(Handle([NO_ANSWER, "", "there", NO_ANSWER])).find("token")
+    assert source is not None
+    assert await source.after(None) == BATCH
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        [NO_ANSWER],
+        ["", NO_ANSWER, "me"],
+        [ActorUnavailableError("busy", None), ""],
+        [asyncio.CancelledError()],
+        [RayServeException("broken")],
+    ],
+    ids=["none", "one of three", "unavailable", "cancelled", "no broadcast"],
+)
+async def test_where_some_do_not_say_it_is_not_known_whether_somebody_has_it(answers: list[object]) -> None:
+    with pytest.raises(StageUnavailable, match="other front doors do not answer"):
+        await doors(Handle(answers), answer_within_s=0.05).find("token")
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from model_core.errors import CapacityExceeded, StageUnavailable
-from service.events import Ended, EndReason, Frames, Skipped, Usage
+from service.events import Ended, EndReason, Usage
 from service.records.store import SessionNotFound
 from service.watch_token import watch_token
-from service.watching.elsewhere import WAIT_S, Batch, Source
+from service.watching.elsewhere import Batch, Source
 from service.watching.hub import Hub, Watcher, WatchLimits
 from service.watching.show import Place
-from tests.fakes import ManualClock, eventually
+from tests.fakes import ManualClock
 from tests.unit.service.test_watching_show import ENDED, FPS, STARTED, frames, names
 
 TOKEN = watch_token("a session")
@@ -110,29 +110,6 @@ async def test_a_token_that_nobody_has_is_not_found() -> None:
                     pass
 
 
-async def test_a_session_of_a_front_door_that_is_not_known_yet_is_looked_for_a_while() -> None:
-    clock, others, there = ManualClock(), Others(), hub()
-    here = hub(clock, others)
-
-    async def joined(token: str) -> str:
-        async with here.watching(token) as watcher:
-            return watcher.started.session_id
-
-    with there.showing(TOKEN, "t") as show:
-        show(STARTED)
-        joining = asyncio.create_task(joined(TOKEN))
-        await clock.advance(0.5)
-        assert not joining.done()
-        others.hubs.append(there)
-        await clock.advance(0.5)
-        await eventually(joining.done)
-        assert joining.result() == STARTED.session_id
-    joining = asyncio.create_task(joined(watch_token("another")))
-    await clock.advance(5.0)
-    with pytest.raises(SessionNotFound, match="no session that runs"):
-        await joining
-
-
 @pytest.mark.parametrize(
     ("limits", "said"),
     [
@@ -214,115 +191,6 @@ async def test_a_connection_that_lost_its_session_to_another_shows_nothing_more(
                 assert reader.names == ["Started", "0", "2"]
 
 
-async def test_a_session_of_another_front_door_is_pulled_once_for_all_who_watch_here() -> None:
-    clock = ManualClock()
-    there = hub(clock)
-    others = Others(there)
-    here = hub(clock, others)
-    with there.showing(TOKEN, "t") as show:
-        show(STARTED)
-        show(frames(0))
-        async with reading(here) as one, reading(here) as two:
-            await settled()
-            for index in (1, 2):
-                show(frames(index))
-                await settled()
-            show(ENDED)
-            await asyncio.gather(one.task, two.task)
-            assert one.names == two.names == ["Started", "0", "1", "2", "Ended"]
-            assert others.asked == 1
-    await settled()
-    assert (here.watchers, there.watchers) == (0, 0)
-
-
-async def test_another_front_door_hears_of_an_end_that_came_between_two_of_its_questions() -> None:
-    clock = ManualClock()
-    there = hub(clock)
-    with there.showing(TOKEN, "t") as show:
-        show(STARTED)
-        show(frames(0))
-        first = await there.after(TOKEN, None)
-        assert first is not None
-        show(ENDED)
-    rest = await there.after(TOKEN, first.place)
-    assert rest is not None
-    assert names(list(rest.events)) == ["Ended"]
-
-
-async def test_a_front_door_that_asks_too_rarely_is_told_what_it_missed() -> None:
-    clock = ManualClock()
-    there = hub(clock)
-    with there.showing(TOKEN, "t") as show:
-        show(STARTED)
-        show(frames(0))
-        first = await there.after(TOKEN, None)
-        assert first is not None
-        await clock.advance(3600.0)
-        for index in (1, 2, 3):
-            show(frames(index))
-        late = await there.after(TOKEN, first.place)
-        assert late is not None
-        assert late.events[0] == Skipped(16, 24)
-        assert isinstance(late.events[1], Frames)
-
-
-async def test_a_question_is_answered_after_a_while_though_nothing_is_new() -> None:
-    clock = ManualClock()
-    there = hub(clock)
-    with there.showing(TOKEN, "t") as show:
-        show(STARTED)
-        first = await there.after(TOKEN, None)
-        assert first is not None
-        asking = asyncio.create_task(there.after(TOKEN, first.place))
-        await clock.advance(WAIT_S - 0.1)
-        assert not asking.done()
-        await clock.advance(0.2)
-        again = await asking
-        assert again is not None
-        assert (again.events, again.place) == ((), first.place)
-
-
-async def test_no_more_questions_are_taken_at_once_than_the_limit_says() -> None:
-    clock = ManualClock()
-    there = hub(clock, relays=1)
-    with there.showing(TOKEN, "t") as show:
-        show(STARTED)
-        first = await there.after(TOKEN, None)
-        assert first is not None
-        asking = asyncio.create_task(there.after(TOKEN, first.place))
-        await settled()
-        with pytest.raises(CapacityExceeded, match="1 sessions at once"):
-            await there.after(TOKEN, first.place)
-        show(frames(0))
-        assert await asking is not None
-
-
-async def test_viewers_follow_a_session_to_another_front_door() -> None:
-    clock = ManualClock()
-    there = hub(clock)
-    here = hub(clock, Others(there))
-    async with AsyncExitStack() as stack:
-        with here.showing(TOKEN, "t") as show:
-            show(STARTED)
-            show(frames(0))
-            reader = await stack.enter_async_context(reading(here))
-        await clock.advance(1.0)
-        with there.showing(TOKEN, "t") as show:
-            show(STARTED)
-            show(frames(1))
-            await clock.advance(1.0)
-            show(frames(2))
-            await clock.advance(0.1)
-            assert reader.names == ["Started", "0", "1", "2"]
-        await clock.advance(1.0)
-        with here.showing(TOKEN, "t") as show:  # and back
-            show(STARTED)
-            show(frames(3))
-            show(ENDED)
-            await reader.task
-        assert reader.names == ["Started", "0", "1", "2", "3", "Ended"]
-
-
 async def test_a_front_door_that_drains_takes_nobody_and_sends_on_who_watches() -> None:
     clock = ManualClock()
     there = hub(clock)
@@ -347,59 +215,3 @@ async def test_a_front_door_that_drains_takes_nobody_and_sends_on_who_watches() 
             await near_reader.task
             assert near_reader.seen[-1].reason is EndReason.DRAINING
     assert here.watchers == 0
-
-
-async def test_viewers_at_another_front_door_outlive_one_that_drains() -> None:
-    clock = ManualClock()
-    there, third = hub(clock), hub(clock)
-    here = hub(clock, Others(there, third))
-    async with AsyncExitStack() as stack:
-        with there.showing(TOKEN, "t") as show:
-            show(STARTED)
-            show(frames(0))
-            reader = await stack.enter_async_context(reading(here))
-            await settled()
-            there.hand_over()
-            await settled()
-        with third.showing(TOKEN, "t") as show:
-            show(STARTED)
-            show(frames(1))
-            await clock.advance(2.0)
-            show(ENDED)
-            await reader.task
-        assert reader.names == ["Started", "0", "1", "Ended"]
-
-
-async def test_a_defect_on_the_way_to_other_front_doors_leaves_nobody_waiting() -> None:
-    class Broken:
-        async def find(self, token: str) -> Source | None:
-            raise RuntimeError("a defect")
-
-    here = Hub(WatchLimits(), ManualClock(), Broken())
-    with pytest.raises(RuntimeError, match="a defect"):
-        async with here.watching(TOKEN):
-            pass
-    assert here.watchers == 0
-
-
-async def test_not_all_tokens_in_the_world_are_looked_for_at_once() -> None:
-    class Slow:
-        async def find(self, token: str) -> Source | None:
-            await asyncio.Event().wait()
-            return None
-
-    here = Hub(WatchLimits(), ManualClock(), Slow())
-
-    async def watch(n: int) -> None:
-        async with here.watching(watch_token(str(n))):
-            pass
-
-    tasks = [asyncio.create_task(watch(n)) for n in range(40)]
-    await settled()
-    refused = [task for task in tasks if task.done()]
-    assert len(refused) == 8
-    assert all(isinstance(task.exception(), CapacityExceeded) for task in refused)
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    await eventually(lambda: here.watchers == 0)
