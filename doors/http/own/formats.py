@@ -100,6 +100,8 @@ class ReplacingJpegs:
                     await self._until_due(number)
                     head = f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(frame)}\r\n\r\n"
                     await self._write(head.encode() + frame + b"\r\n")
+            case Skipped():
+                self._began = None  # what follows is to be seen now, not when all that was left out would have been
             case Ended():
                 _whole(event, self._ends)
                 await self._write(f"--{_BOUNDARY}--\r\n".encode())
