@@ -21,6 +21,7 @@ from service.jobs.endpoints import EndpointDesk
 from service.jobs.job import Content
 from service.ledger.denials import Denials
 from service.sessions.runner import SessionRunner
+from service.watching.hub import NOBODY
 from service.watching.viewers import Viewers
 
 
@@ -62,7 +63,7 @@ class Services:
     def watching(self) -> Viewers:
         """Raises NotServed: nobody may watch sessions of others."""
         if self.viewers is None:
-            raise NotServed("this server shows sessions to nobody but their own viewers")
+            raise NotServed(NOBODY)
         return self.viewers
 
     def desk(self) -> JobDesk:

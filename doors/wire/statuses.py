@@ -28,6 +28,7 @@ _CODES: dict[Kind, grpc.StatusCode] = {
     Kind.QUOTA: _Code.RESOURCE_EXHAUSTED,
     Kind.UNAVAILABLE: _Code.UNAVAILABLE,
     Kind.STALLED: _Code.DEADLINE_EXCEEDED,
+    Kind.NOT_SERVED: _Code.UNIMPLEMENTED,
     Kind.INTERNAL: _Code.INTERNAL,
 }
 # A conflict that no retry mends: this server will never serve that session.

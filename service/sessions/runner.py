@@ -271,7 +271,10 @@ class SessionRunner:
             )  # fmt: skip
             meter.encoded(opening.encoding, asked, encoded)
             sources = SourceTerms(self._decoders, self._limits, account)
-            served = ServedSession(order, session, ticket, meter, opening, self._keeper, call.principal.tenant, self._clock, sources)
+            served = ServedSession(
+                order, session, ticket, meter, opening, self._keeper, call.principal.tenant, self._clock, sources,
+                self._hub.offered(order.watch_token),
+            )  # fmt: skip
 
             def granted(work: int) -> None:
                 if session.source is None:  # with other steps, its strength would mean other shares of noise

@@ -75,6 +75,7 @@ class ServedSession:
         tenant: which may go on with it elsewhere.
         clock: time for pacing and measurements.
         sources: how what comes of a source is taken.
+        watch_token: what others need to watch it; empty where nobody may.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class ServedSession:
         tenant: str,
         clock: Clock,
         sources: SourceTerms,
+        watch_token: str = "",
     ) -> None:
         self.order = order
         self.session = session
@@ -99,6 +101,7 @@ class ServedSession:
         self._keeper = keeper
         self._tenant = tenant
         self._clock = clock
+        self._watch_token = watch_token
         self._draining = False
         self._stop_asked = False
         self._failure: Exception | None = None
@@ -228,7 +231,7 @@ class ServedSession:
         if order.request.codec is Codec.FMP4_H264:
             header = await run_in_thread(fmp4_init_segment, config.width, config.height, config.fps)
         self._steps = self.session.steps if order.resume is None else order.resume.known_steps
-        started = Started.of(order.request, config, self._steps, header, order.token, order.watch_token, self.session.next_frame)
+        started = Started.of(order.request, config, self._steps, header, order.token, self._watch_token, self.session.next_frame)
         await outbox.send(started if self.sourcing is None else replace(started, source=self.sourcing.opening()))
         self.meter.started()
 

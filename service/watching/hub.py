@@ -18,6 +18,7 @@ from model_core.errors import CapacityExceeded, HeadraceError, StageUnavailable
 from model_core.tasks import unless
 from service.clock import Clock
 from service.events import Ended, EndReason, Event, Shown, Started, Usage
+from service.failures import NotServed
 from service.records.store import SessionNotFound
 from service.watch_token import CHARS
 from service.watching.elsewhere import WAIT_S, Batch, Elsewhere, Nowhere, Source
@@ -38,6 +39,7 @@ _NOT_YET = Place(-1, 0, 0)
 NOT_FOUND = "token: no session that runs has it; it is unknown, or its session is over"
 GONE = "token: the session's own viewer went away and did not come back"
 DRAINING = "the server is shutting down; watch at another one"
+NOBODY = "this server shows sessions to nobody but their own viewers"
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +51,7 @@ class WatchLimits:
     Attributes:
         session: who may watch one session.
         tenant: who may watch the sessions of one tenant, together.
-        all: who may watch anything.
+        all: who may watch anything. 0: nobody, and no session has a token for it.
         relays: front doors that may ask at once for what sessions here show.
         linger_s: how long those who watch wait for a session whose connection was lost.
     """
@@ -137,10 +139,14 @@ class Hub:
 
     # --- Sessions that run here.
 
+    def offered(self, token: str) -> str:
+        """The token to watch, as callers are told it: empty where nobody may."""
+        return token if self._limits.all else ""
+
     @contextmanager
     def showing(self, token: str, tenant: str) -> Iterator[Callable[[Event], None]]:
         """The session of `token` runs here; give what it sends to what this hands out. An empty token shows nothing to anybody."""
-        if not token:
+        if not self.offered(token):
             yield lambda _: None
             return
         shown = self._of(token)
@@ -231,9 +237,12 @@ class Hub:
 
         Raises:
             SessionNotFound: no session that runs has the token.
-            CapacityExceeded: too many watch already.
-            StageUnavailable: the server shuts down.
+            NotServed: nobody may watch.
+            CapacityExceeded: too many watch already, or the front door that has the session is busy.
+            StageUnavailable: the server shuts down, or other front doors do not say whether they have the session.
         """
+        if not self._limits.all:
+            raise NotServed(NOBODY)
         if self._draining:
             raise StageUnavailable(DRAINING)
         shown = self._found(token)
@@ -353,8 +362,7 @@ class Hub:
             try:
                 source = await self.elsewhere.find(shown.token)
                 if source is not None and await self._pulled(shown, source):
-                    lost, more_s = SessionNotFound(GONE), self._limits.linger_s
-                    until = self._clock.now() + more_s
+                    lost, more_s, until = SessionNotFound(GONE), self._limits.linger_s, self._clock.now() + self._limits.linger_s
             except HeadraceError as error:
                 unsure = error
                 if shown.show.started is not None:
@@ -370,11 +378,7 @@ class Hub:
         self._forget(shown)
 
     async def _pulled(self, shown: _Shown, source: Source) -> bool:
-        """Publish what `source` has, until it has the session no more. False where it never had.
-
-        Raises:
-            HeadraceError: of its first answer. It does not answer, is busy, or is of another version.
-        """
+        """Publish what `source` has, until it has the session no more. False where it never had. Raises what it first raises."""
         place: Place | None = None
         while not shown.show.over:
             try:

@@ -47,8 +47,7 @@ class Viewers:
 
         Raises:
             SessionNotFound: no session that runs has the token, or it was lost.
-            CapacityExceeded: too many watch already.
-            StageUnavailable: the server shuts down.
+            NotServed, CapacityExceeded, StageUnavailable: as `Hub.watching`.
             ReaderStalled, InvalidRequest: from `meet`, or from what it returns.
         """
         with self._noted(call) as noted:

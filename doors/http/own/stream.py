@@ -94,7 +94,8 @@ async def _introduced(response: Response, send: Send, event: Event) -> None:
     """`send` the event. What started says of the session goes into headers, too, for callers that see nothing else."""
     if isinstance(event, Started):
         introduce(response, event)
-        response.headers["x-headrace-watch-token"] = event.watch_token
+        if event.watch_token:
+            response.headers["x-headrace-watch-token"] = event.watch_token
     await send(event)
 
 

@@ -24,6 +24,7 @@ from model_core import errors
 from model_core.errors import FieldViolation, InvalidRequest
 from service.call import ReaderStalled
 from service.checks import Limits
+from service.failures import NotServed
 from service.identity.principal import Forbidden, QuotaExceeded, Unauthenticated
 from tests.fakes import FakeDenoiser, FakeStages, eventually
 from tests.served import details_of, raw_call, read_all, serving
@@ -58,7 +59,7 @@ def every_error() -> list[Exception]:
     ]
     raised = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Exception) and kind not in NEVER_LEAVES]
     spent, full = (QuotaExceeded("told", limit="some", allowed=1, used=1, retry_after_s=after_s) for after_s in (None, 2.5))
-    known = [Unauthenticated("told"), Forbidden("told"), spent, full]
+    known = [Unauthenticated("told"), Forbidden("told"), NotServed("told"), spent, full]
     return [*map(example, raised), *known, ReaderStalled("nothing was read for 60 s"), ValueError("a defect")]
 
 

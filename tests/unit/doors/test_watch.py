@@ -309,6 +309,15 @@ async def test_no_more_watch_than_the_limits_say() -> None:
             assert caught.value.retry_after_s is not None
 
 
+async def test_a_server_that_shows_sessions_to_nobody_gives_no_token_and_says_so() -> None:
+    async with serving(watching=WatchLimits(all=0)) as served, owning(served) as owner:
+        assert (await owner.started()).watch_token == ""
+        with pytest.raises(ClientError, match="to nobody but their own viewers") as caught:
+            async for _ in served.client.watch("x" * 43):
+                pass
+        assert caught.value.code is grpc.StatusCode.UNIMPLEMENTED
+
+
 async def test_a_server_that_shuts_down_sends_its_viewers_on() -> None:
     async with serving() as served, owning(served) as owner:
         token = (await owner.started()).watch_token

@@ -11,6 +11,7 @@ import pytest
 
 from model_core.errors import CapacityExceeded, StageUnavailable
 from service.events import Ended, EndReason, Usage
+from service.failures import NotServed
 from service.records.store import SessionNotFound
 from service.watch_token import watch_token
 from service.watching.elsewhere import Batch, Source
@@ -108,6 +109,18 @@ async def test_a_token_that_nobody_has_is_not_found() -> None:
             with pytest.raises(SessionNotFound):
                 async with here.watching(token):
                     pass
+
+
+async def test_where_nobody_may_watch_there_is_no_token_and_nobody_is_told_to_come_back() -> None:
+    here = hub(all=0)
+    assert here.offered(TOKEN) == ""
+    assert hub(all=1).offered(TOKEN) == TOKEN
+    with here.showing(TOKEN, "t") as show:
+        show(STARTED)
+        assert not here.has(TOKEN)
+        with pytest.raises(NotServed, match="to nobody but their own viewers"):
+            async with here.watching(TOKEN):
+                pass
 
 
 @pytest.mark.parametrize(
