@@ -9,6 +9,8 @@ from pydantic import Field
 from deployments.config.settings import Settings
 from service.watching.hub import WatchLimits
 
+# What a session needs, beyond the time to drain, to go on at another front door.
+_MOVES_WITHIN_S = 10.0
 _Many = Annotated[int, Field(ge=0, le=1_000_000)]
 
 
@@ -20,7 +22,8 @@ class WatchSettings(Settings):
         max_session_watchers: who may watch one session.
         max_tenant_watchers: who may watch the sessions of one tenant, together.
         max_relays: calls of other replicas at once, each for one session that runs here and is watched there.
-        linger_seconds: how long those who watch wait for a session whose own viewer has lost its connection.
+        linger_seconds: how long those who watch wait for a session whose own viewer has lost its connection; longer where a front door
+            takes longer to drain.
     """
 
     max_watchers: _Many = 4000
@@ -29,8 +32,9 @@ class WatchSettings(Settings):
     max_relays: Annotated[int, Field(ge=1, le=10_000)] = 64
     linger_seconds: Annotated[float, Field(ge=0, le=3600)] = 30.0
 
-    def limits(self) -> WatchLimits:
+    def limits(self, drain_s: float) -> WatchLimits:
+        """`drain_s`: how long a session may play on at a front door that is told to stop, and that shows it to no other one any more."""
         return WatchLimits(
             session=self.max_session_watchers, tenant=self.max_tenant_watchers, all=self.max_watchers, relays=self.max_relays,
-            linger_s=self.linger_seconds,
+            linger_s=max(self.linger_seconds, drain_s + _MOVES_WITHIN_S),
         )  # fmt: skip

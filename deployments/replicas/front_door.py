@@ -98,7 +98,7 @@ class FrontDoorReplica:
         self._database = await database(config)
         self._identity = identity(config.identity, self._database, clock)
         self._books = books(config, self._database, metrics, clock)
-        self._hub = Hub(settings.watch.limits(), clock, OtherDoors(_front_doors(), own_actor()), metrics.watchers.set)
+        self._hub = Hub(settings.watch.limits(settings.drain_seconds), clock, OtherDoors(_front_doors(), own_actor()), metrics.watchers.set)
         self._runner = SessionRunner(
             pipelines, self._desk, self._keeper, settings.limits, metrics, clock, self._identity.quotas, ledger=self._books.ledger,
             audit=self._books.audit, hub=self._hub,

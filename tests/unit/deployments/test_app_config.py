@@ -13,6 +13,7 @@ from deployments.app import build
 from deployments.cluster.local import FUSED_CONFIG, STAGED_CONFIG, Overrides, free_port, load, start_local
 from deployments.config.application import AppConfig
 from deployments.config.names import APP_NAME
+from deployments.config.watch import WatchSettings
 from model_core.config import EngineConfig
 from model_core.errors import InvalidRequest
 from model_core.presets import DEFAULT_MODEL
@@ -167,3 +168,10 @@ def test_a_yes_where_a_number_belongs_is_not_taken_for_one(args: dict[str, Any])
     with pytest.raises(ValidationError, match="must not be true or false"):
         AppConfig.model_validate(args)
     assert AppConfig.model_validate({"front_door": {"reflection": True}}).front_door.reflection
+
+
+@pytest.mark.parametrize(("linger_seconds", "drain_seconds", "waits_s"), [(30.0, 10.0, 30.0), (30.0, 120.0, 130.0), (0.0, 0.0, 10.0)])
+def test_those_who_watch_wait_for_a_session_at_least_as_long_as_its_front_door_drains(
+    linger_seconds: float, drain_seconds: float, waits_s: float
+) -> None:
+    assert WatchSettings(linger_seconds=linger_seconds).limits(drain_seconds).linger_s == waits_s
