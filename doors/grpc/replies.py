@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from doors.grpc.edge import Outgoing
+from doors.wire import message_size
 from doors.wire.replies import Reply, replies
 from headrace.v1 import video_pb2 as pb
 from service.call import taken_within
@@ -35,7 +36,9 @@ class Replies:
 
 
 class Viewing:
-    """The way out of a call that watches. A message that fits is made once for all calls, and each sends the same bytes.
+    """The way out of a call that watches. A message is made once for all calls that take it whole, and all send the same bytes.
+
+    What is too large is cut once for all calls that take messages of the usual size, and for each that takes another.
 
     Args:
         outgoing: writes it.
@@ -52,13 +55,18 @@ class Viewing:
         """Raises ReaderStalled, and InvalidRequest: a frame alone is larger than the caller takes."""
         messages = item.once(pb.WatchResponse, _whole)
         if any(len(message) > self._max_message_bytes for message in messages):
-            messages = _serialized(item.event, self._max_message_bytes)
+            usual = self._max_message_bytes == message_size.DEFAULT_BYTES
+            messages = item.once(_usual, _usual) if usual else _serialized(item.event, self._max_message_bytes)
         for message in messages:
             await taken_within(self._stall_s, self._outgoing.write(message))
 
 
 def _whole(event: Shown) -> list[bytes]:
     return _serialized(event, _ANY_SIZE)
+
+
+def _usual(event: Shown) -> list[bytes]:
+    return _serialized(event, message_size.DEFAULT_BYTES)
 
 
 def _serialized(event: Shown, max_message_bytes: int) -> list[bytes]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from model_core.messages import Message
+from model_core.tasks import run_in_thread
 from model_core.types import FrameChunk, Numerics
 from service.events import (
     Ended,
@@ -42,21 +43,33 @@ _FINAL = (EndReason.COMPLETED, EndReason.STOPPED, EndReason.DRAINING)
 class Item:
     """An event on its way to many. What a door makes of it is made once for all of them."""
 
-    __slots__ = ("_made", "event")
+    __slots__ = ("_made", "_making", "event")
 
     def __init__(self, event: Shown) -> None:
         self.event = event
         self._made: dict[Hashable, Sequence[bytes]] = {}
-
-    def has(self, form: Hashable) -> bool:
-        """Whether it has been made in that form."""
-        return form in self._made
+        self._making: dict[Hashable, asyncio.Task[Sequence[bytes]]] = {}
 
     def once(self, form: Hashable, make: Callable[[Shown], Sequence[bytes]]) -> Sequence[bytes]:
         """What `make` makes of the event. There must be few values of `form`: all of them are kept."""
         made = self._made.get(form)
         if made is None:
             made = self._made[form] = make(self.event)
+        return made
+
+    async def making(self, form: Hashable, make: Callable[[Shown], Sequence[bytes]]) -> Sequence[bytes]:
+        """As `once`, of what takes long: in a thread. Whoever comes first starts it, and takes it from nobody by leaving."""
+        if form in self._made:
+            return self._made[form]
+        if (task := self._making.get(form)) is None:
+            task = self._making[form] = asyncio.create_task(self._make(form, make))
+        return await asyncio.shield(task)
+
+    async def _make(self, form: Hashable, make: Callable[[Shown], Sequence[bytes]]) -> Sequence[bytes]:
+        try:
+            made = self._made[form] = await run_in_thread(make, self.event)
+        finally:
+            del self._making[form]
         return made
 
 

@@ -128,9 +128,8 @@ class ServerSentEvents:
 
     async def show(self, item: Item) -> None:
         """The same of what many are shown, encoded once for all of them."""
-        if _is_large(item.event) and not item.has(ServerSentEvents):
-            await run_in_thread(item.once, ServerSentEvents, _encoded_once)
-        for data in item.once(ServerSentEvents, _encoded_once):
+        form = ServerSentEvents
+        for data in await item.making(form, _encoded_once) if _is_large(item.event) else item.once(form, _encoded_once):
             await self._write(data)
 
     async def fail(self, body: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import pickle
+import threading
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from service.events import (
 from service.records.store import SessionNotFound
 from service.watch_token import CHARS, watch_token
 from service.watching.show import RING_CHUNKS, Item, Place, Show
+from tests.fakes import eventually
 
 FPS = 8
 STARTED = Started(
@@ -229,7 +231,35 @@ def test_what_a_door_makes_of_an_event_is_made_once() -> None:
     assert item.once("a", make) is item.once("a", make)
     assert item.once("b", make) == [b"bytes"]
     assert len(made) == 2
-    assert (item.has("a"), item.has("c")) == (True, False)
+
+
+async def test_what_takes_long_is_made_once_though_many_come_meanwhile_and_the_first_leaves() -> None:
+    item, made, go_on = Item(frames(0)), [], threading.Event()
+
+    def make(event: object) -> list[bytes]:
+        made.append(event)
+        assert go_on.wait(20)
+        return [b"bytes"]
+
+    first, *rest = [asyncio.create_task(item.making("a", make)) for _ in range(3)]
+    await eventually(lambda: len(made) > 0)
+    first.cancel()
+    await asyncio.wait({first})
+    go_on.set()
+    assert await asyncio.gather(*rest) == [[b"bytes"], [b"bytes"]]
+    assert item.once("a", make) is await item.making("a", make)
+    assert len(made) == 1
+
+
+async def test_what_could_not_be_made_is_tried_again_by_who_comes_next() -> None:
+    item = Item(frames(0))
+
+    def fail(event: object) -> list[bytes]:
+        raise ValueError(event)
+
+    with pytest.raises(ValueError, match="Frames"):
+        await item.making("a", fail)
+    assert await item.making("a", lambda _: [b"bytes"]) == [b"bytes"]
 
 
 @pytest.mark.parametrize("event", [STARTED, ENDED, Paused(3), Resumed(4), PromptApplied("p", 1, 2, 3), Skipped(1, 2), Place(1, 2, 3)])
