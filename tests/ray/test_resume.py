@@ -100,7 +100,7 @@ async def at_both_doors(stack: AsyncExitStack, cluster: Cluster, token: str) -> 
     while len(peers(port)) < 2 or len(viewers) < 3:
         client, shown = await stack.enter_async_context(HeadraceClient(cluster.app.address)), list[bytes]()
         viewers.append((asyncio.create_task(view(client, token, shown)), shown))
-        while not shown:  # noqa: ASYNC110 - a task counts
+        while not shown:
             if viewers[-1][0].done():
                 viewers[-1][0].result()
             await asyncio.sleep(0.05)

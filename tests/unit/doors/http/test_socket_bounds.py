@@ -133,7 +133,7 @@ async def test_a_message_that_does_not_come_in_time_ends_it(parts: list[bytes], 
         (frame(struct.pack("!H", 1000) + b"\xff", Opcode.CLOSE), 1007),
         (b"GET / HTTP/1.1\r\n\r\n", 1002),
     ],
-    ids=["unmasked", "goes on with nothing", "begun anew", "reserved bits", "opcode", "short close", "no UTF-8", "HTTP"],  # masks are random
+    ids=["unmasked", "goes on with nothing", "begun anew", "reserved bits", "opcode", "short close", "no UTF-8", "HTTP"],  # random masks
 )
 async def test_what_is_no_websocket_is_ended_in_the_protocols_words(data: bytes, code: int) -> None:
     async with serving(forever, options=QUICK) as served:
