@@ -26,7 +26,8 @@ GENERATION = 1
 # strings, because a reader imports the module only when a message of it arrives.
 WIRE_NAMES = {
     "deployments.links.link:LinkOffer": "deployments.link:Ticket",
-    "deployments.links.routing:Avoid": "deployments.routing:Avoid",
+    "deployments.links.wishes:Avoid": "deployments.routing:Avoid",
+    "deployments.links.wishes:Only": "deployments.links.routing:Only",
     "model_core.types:Conditioning": "model_core.types:Given",
 }
 _CODE_NAMES = {wire: code for code, wire in WIRE_NAMES.items()}

@@ -21,7 +21,7 @@ from ray.serve.handle import DeploymentHandle
 
 from autoscaling.reports import ReplicaReport, parse
 from deployments.links.link import CreditLine, LinkOffer
-from deployments.links.routing import Avoid
+from deployments.links.wishes import Avoid
 from model_core.errors import ChunkFailed, HeadraceError, SessionBroken, StageDraining, StageUnavailable
 from model_core.tasks import cancel_and_wait
 from model_core.types import (

@@ -22,36 +22,13 @@ from ray.serve._private.request_router.pow_2_router import PowerOfTwoChoicesRequ
 from ray.serve._private.request_router.replica_wrapper import RunningReplica
 from ray.serve.context import ReplicaContext
 
-from model_core.messages import Message
+from deployments.links.wishes import Avoid, Only
 from model_core.types import Numerics, SessionContext
 
 # Replicas asked for one leg: all of them in a small deployment, a sample of a large one.
 _ASKED = 8
 # Beyond this share of what it can serve, a replica counts as full while another has room.
 _FULL = 0.85
-
-
-@dataclass(frozen=True, slots=True)
-class Avoid(Message):
-    """An argument of a call that only its router looks at: where it had better not go.
-
-    Attributes:
-        actors: replicas by their actors.
-        unlike: replicas that round otherwise than this.
-    """
-
-    actors: frozenset[str] = frozenset()
-    unlike: Numerics = field(default_factory=Numerics)
-
-
-@dataclass(frozen=True, slots=True)
-class Only(Message):
-    """An argument of a call that only its router looks at: the one replica that the call is for, by its actor.
-
-    Where that is gone, another one gets the call, and has to say that it knows nothing of the matter.
-    """
-
-    actor: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from deployments.links.remote import abandon, stage_errors
-from deployments.links.routing import Only
+from deployments.links.wishes import Only
 from model_core.errors import StageUnavailable
 from model_core.tasks import cancel_and_wait
 from service.watching.elsewhere import WAIT_S, Batch, Source

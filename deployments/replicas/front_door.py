@@ -24,9 +24,9 @@ from deployments.config.addresses import joined
 from deployments.config.application import AppConfig, FrontDoorSettings, SessionStoreSettings
 from deployments.config.tuning import Tuned
 from deployments.links.remote import RemoteDecoder, RemoteDenoiser, RemoteTextEncoder
-from deployments.links.routing import Only
 from deployments.links.source import SourceServer
 from deployments.links.watching import OtherDoors, own_actor
+from deployments.links.wishes import Only
 from deployments.replicas.books import books
 from deployments.replicas.http_door import http_doors
 from deployments.replicas.identity import identity

@@ -29,8 +29,9 @@ from deployments.config.application import AppConfig
 from deployments.links.drain import watch_serve
 from deployments.links.link import LinkOffer, LinkServer, ReaderGone
 from deployments.links.remote import RemoteDenoiser
-from deployments.links.routing import Avoid, RoutingReport, may_shrink
+from deployments.links.routing import RoutingReport, may_shrink
 from deployments.links.source import dial
+from deployments.links.wishes import Avoid
 from deployments.replicas.metrics_port import ReplicaMetrics, Target
 from deployments.replicas.process import process_statistics, yielding
 from model_core.config import EngineConfig, ModelConfig, RuntimeConfig

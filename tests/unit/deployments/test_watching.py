@@ -10,8 +10,9 @@ from ray.exceptions import ActorUnavailableError
 from ray.serve._private.common import DeploymentID
 from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 
-from deployments.links.routing import Only
+from deployments.links.routing import AskingRouter
 from deployments.links.watching import OtherDoors
+from deployments.links.wishes import Avoid, Only
 from model_core.errors import CapacityExceeded, StageUnavailable
 from service.watching.elsewhere import Batch
 from service.watching.show import Place
@@ -117,6 +118,10 @@ async def test_one_that_fails_is_told_apart_from_one_that_has_it_no_more(shown: 
     gone = await doors(Handle(["there"], None)).find("token")
     assert gone is not None
     assert await gone.after(None) is None
+
+
+def test_what_tells_the_router_something_is_not_in_its_module_which_serve_sends_by_value() -> None:
+    assert AskingRouter.__module__ not in {Avoid.__module__, Only.__module__}
 
 
 async def test_a_call_for_one_replica_goes_there_however_busy_it_is_and_to_any_other_where_it_is_gone() -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from deployments.links.link import LinkOffer
-from deployments.links.routing import Avoid, Only
+from deployments.links.wishes import Avoid, Only
 from model_core import types
 from model_core.errors import CapacityExceeded, ChunkFailed, FieldViolation, InvalidRequest, StageDraining, StageUnavailable
 from model_core.messages import GENERATION, WIRE_NAMES, Message, MessageEnum, read_message

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 import torch
 
-from deployments.links.routing import Avoid, rounds_alike
+from deployments.links.routing import rounds_alike
+from deployments.links.wishes import Avoid
 from deployments.replicas.stages import numerics
 from model_core.pipeline import VideoPipeline
 from model_core.probe import Probe
