@@ -169,8 +169,8 @@ class TenantQuotas:
     async def _keep_writing(self) -> None:
         """Write down what has ended at once, and renew what goes on now and then."""
         while True:
-            self._wake.clear()
             await unless(self._wake, self._clock.sleep(_RENEW_EVERY_S))
+            self._wake.clear()  # before what has ended is taken: one that ends during the write wakes it again
             try:
                 await self._write()
             except StageUnavailable as error:

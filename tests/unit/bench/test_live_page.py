@@ -15,9 +15,9 @@ def fault(*, goes_on: bool = True) -> Fault:
 
 
 def test_a_report_says_what_was_seen() -> None:
-    report = Report(chromium="156", first=[500.0, 700.0], switches=[400.0], faults=[fault()])
+    report = Report(chromium="156", first=[500.0, 500.0, 700.0], switches=[400.0], faults=[fault()])
     told = report.table()
-    assert "first        500 ms   700 ms    2" in told
+    assert "first        500 ms   700 ms    3" in told
     assert "painted 168 pictures in 7.0 s, 168 different; one stood for 60 ms at most; goes on, connection mended once" in told
     assert report.passed
 

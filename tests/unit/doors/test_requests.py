@@ -15,7 +15,7 @@ from model_core.presets import DEFAULT_MODEL, millrace_64
 from model_core.types import Codec
 from service.checks import Catalogue, Limits, Problems, Validator
 from service.controls import ChangePrompt, Pause, Resume, Stop
-from service.events import Event, Frames
+from service.events import Event, Frames, Shown
 from service.orders import Doorway, Order, VideoRequest
 
 CONFIG = millrace_64()
@@ -182,9 +182,10 @@ def test_controls_become_plain() -> None:
 
 
 def test_every_event_has_a_message() -> None:
-    assert {*MESSAGES, Frames} == set(get_args(Event))
-    for name, _ in MESSAGES.values():
-        assert name in pb.LiveResponse.DESCRIPTOR.fields_by_name
+    assert {*MESSAGES, Frames} == {*get_args(Event), *get_args(Shown)}
+    for response, events in ((pb.LiveResponse, Event), (pb.WatchResponse, Shown)):
+        for event in {*get_args(events)} - {Frames}:
+            assert MESSAGES[event][0] in response.DESCRIPTOR.fields_by_name
 
 
 def test_unset_fields_take_the_defaults() -> None:
