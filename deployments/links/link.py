@@ -270,8 +270,14 @@ class CreditLine:
 
 
 async def _heard(reader: asyncio.StreamReader, silence_s: float) -> bytes:
-    """Some bytes from the peer, none at the end of file; TimeoutError if even beats stay away."""
-    async with asyncio.timeout(silence_s):
+    """Some bytes from the peer, none at the end of file; TimeoutError if even beats stay away.
+
+    It looks once more before it gives up: where this loop itself stood still, the time is over before it has read what the peer sent.
+    """
+    with suppress(TimeoutError):
+        async with asyncio.timeout(silence_s / 2):
+            return await reader.read(256)
+    async with asyncio.timeout(silence_s / 2):
         return await reader.read(256)
 
 

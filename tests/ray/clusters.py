@@ -13,6 +13,7 @@ from typing import Any
 from ray import serve
 from ray.serve._private.api import serve_start
 from ray.serve._private.common import ReplicaState
+from ray.serve.exceptions import DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ServeDeploySchema
 
@@ -53,10 +54,16 @@ class Cluster:
         return await reports(self.handle(deployment), ReplicaReport, PATIENCE_S)
 
     async def pids(self, deployment: str) -> set[int]:
-        """Processes of the replicas that answer now."""
-        if deployment == FRONT_DOOR:
-            return {door.process.pid for door in await reports(self.handle(deployment), FrontDoorReport, PATIENCE_S) if door.process}
-        return {replica.process.pid for replica in await self.stages(deployment) if replica.process}
+        """Processes of the replicas that answer now; none where Serve has not told the handle of any yet."""
+        found: list[FrontDoorReport] | list[ReplicaReport]
+        try:
+            if deployment == FRONT_DOOR:
+                found = await reports(self.handle(deployment), FrontDoorReport, PATIENCE_S)
+            else:
+                found = await self.stages(deployment)
+        except DeploymentUnavailableError:
+            return set()
+        return {replica.process.pid for replica in found if replica.process}
 
     def running(self, deployment: str) -> int:
         """Its replicas that serve now."""

@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 PAGE = ROOT / "docs" / "operate-on-ray.md"
 STEP_WITHIN_S = 180.0
-NODE_OPTIONS = "--num-cpus=4 --object-store-memory=80000000 --disable-usage-stats"
+NODE_OPTIONS = "--dashboard-agent-listen-port=0 --num-cpus=4 --object-store-memory=80000000 --disable-usage-stats"
 
 
 def blocks() -> list[tuple[str, str]]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
 from types import SimpleNamespace
@@ -231,11 +232,26 @@ async def test_ends_that_only_beat_stay_connected_and_grant_nothing() -> None:
     source = Source()
     buffer = Buffer(server.serve(source.items()))
     line = await CreditLine.dial(await buffer.offer())
-    await asyncio.sleep(1.2)  # more than two silences, of which none is so short that a busy machine makes one
+    await asyncio.sleep(1.2)  # more than two silences
     assert not buffer.task.done()
     assert source.made == 1
     line.grant()
     await eventually(lambda: source.made == 2)
     await line.aclose()
     await eventually(buffer.task.done)
+    await server.aclose()
+
+
+async def test_a_process_that_stood_still_itself_does_not_take_its_peer_for_gone() -> None:
+    server = LinkServer(HOST, 1, silence_s=0.5)
+    source = Source()
+    buffer = Buffer(server.serve(source.items()))
+    line = await CreditLine.dial(await buffer.offer())
+    await eventually(lambda: source.made == 1)
+    for made in range(2, 5):
+        time.sleep(0.6)  # noqa: ASYNC251 - a loop that stands still is the point
+        line.grant()
+        await eventually(lambda made=made: source.made == made)  # type: ignore[misc]
+    assert buffer.error is None
+    await line.aclose()
     await server.aclose()
