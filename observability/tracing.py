@@ -95,11 +95,18 @@ def span_exporter(kind: Exporter, file: str, endpoint: str) -> SpanExporter | No
             return None
         case "file":
             Path(file).parent.mkdir(parents=True, exist_ok=True)
-            return ConsoleSpanExporter(out=Path(file).open("a", encoding="utf-8", buffering=1), formatter=_line)
+            return _File(out=Path(file).open("a", encoding="utf-8", buffering=1), formatter=_line)
         case "otlp":
             from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415 - a collector is a choice
 
             return OTLPSpanExporter(endpoint=endpoint, timeout=_EXPORT_WITHIN_S)
+
+
+class _File(ConsoleSpanExporter):
+    """It owns what it writes to."""
+
+    def shutdown(self) -> None:
+        self.out.close()
 
 
 def _line(span: ReadableSpan) -> str:

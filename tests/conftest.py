@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from observability.context import NOBODY, work_for
 from tests.instruction_sets import beside, flags, missing
+from tests.patient_loop import PatientLoop
 
 # How long an example takes says something about the machine, and no test depends on that.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -30,6 +32,11 @@ for variable, held_to in beside(os.environ.get("ATEN_CPU_CAPABILITY")).items():
 
 # A run in the background of a shell ignores Ctrl-C, and so would the commands that tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """How long the machine lets a test stand still is no part of it, except where it says so."""
+    return {"real": asyncio.SelectorEventLoop} if item.get_closest_marker("real_time") else {"patient": PatientLoop}
 
 
 @pytest.fixture(autouse=True)

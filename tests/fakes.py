@@ -95,7 +95,7 @@ async def _let_run() -> None:
         await asyncio.sleep(0)
 
 
-async def eventually(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
+async def eventually(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
     """Wait until `condition` holds; the timeout only bounds a failing test."""
     async with asyncio.timeout(timeout_s):
         while not condition():  # noqa: ASYNC110 - what is watched has no event

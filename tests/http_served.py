@@ -83,9 +83,9 @@ class HttpServed:
 
     async def nothing_left(self) -> None:
         """Wait until no session, slot, place in line, stream or byte of a body is left."""
+        desk = self.desk.statistics
         await eventually(lambda: self.runner.open_sessions == 0 and self.stages.open_streams == 0 and self.edge.held.size == 0)
-        statistics = self.desk.statistics()
-        assert (statistics.live, statistics.waiting) == (0, 0)
+        await eventually(lambda: desk().live == desk().waiting == 0)
 
     async def still_serves(self) -> None:
         """A sound request is answered in full."""
@@ -121,7 +121,7 @@ async def http_serving(
     policy = AdmissionConfig(BrownOutConfig(()), max_waiting=max_waiting, max_wait_s=1e9)
     desk = AdmissionDesk(policy, Capacity((DenoiseReplica(max_sessions),), 0.3, max_sessions), clock, chance=lambda: 0.5)
     ids = itertools.count(1)
-    store, keeping = MemoryStore(64 * 1024 * 1024, clock), KeeperPolicy(ttl_s=60, write_every_s=0.02, timeout_s=0.5)
+    store, keeping = MemoryStore(64 * 1024 * 1024, clock), KeeperPolicy(ttl_s=600, write_every_s=0.02, timeout_s=0.5)
     keeper = SessionKeeper(store, keeping, metrics, clock, new_token=lambda: secrets.token_urlsafe(24))
     pipelines, new_id = {stages.config.name: stages.pipeline}, lambda: f"id-{next(ids)}"
     aliases = model_aliases(stages.config.name)
@@ -142,7 +142,7 @@ async def http_serving(
     doors = Doors([server], runner, monitor)
     (port,) = await doors.start()
     scheme = "http" if options.tls is None else "https"
-    timeout = httpx.Timeout(20)
+    timeout = httpx.Timeout(60)
     async with httpx.AsyncClient(base_url=f"{scheme}://127.0.0.1:{port}", timeout=timeout, trust_env=False, verify=verify) as client:
         try:
             yield HttpServed(port, doors, runner, intake, desk, stages, monitor, edge, server, metrics.registry, client, hub)

@@ -82,7 +82,7 @@ class FakeQueue:
         row = self.rows[job_id]
         row.claim = replace(row.claim, fence=row.claim.fence + 1)
 
-    async def over(self, *job_ids: str, within_s: float = 20.0) -> list[Row]:
+    async def over(self, *job_ids: str, within_s: float = 60.0) -> list[Row]:
         """The rows, when the jobs are over."""
         async with asyncio.timeout(within_s):
             while not all(self.rows[job_id].status.over for job_id in job_ids):  # noqa: ASYNC110 - many writers

@@ -53,7 +53,7 @@ from tests.fakes import FakeStages, eventually
 
 SEED = 5
 WATCHING = WatchLimits(linger_s=20.0)
-KEEPING = KeeperPolicy(ttl_s=60, write_every_s=0.02, timeout_s=0.5)
+KEEPING = KeeperPolicy(ttl_s=600, write_every_s=0.02, timeout_s=0.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +77,8 @@ class Served:
 
     async def nothing_left(self) -> None:
         """Wait until no session, slot, place in line, or stream is left."""
-        await eventually(lambda: self.service.open_sessions == 0 and self.stages.open_streams == 0)
-        statistics = self.desk.statistics()
-        assert (statistics.live, statistics.waiting) == (0, 0)
+        desk = self.desk.statistics
+        await eventually(lambda: self.service.open_sessions == 0 and self.stages.open_streams == 0 and desk().live == desk().waiting == 0)
 
     async def still_serves(self) -> None:
         """A sound request is answered in full."""

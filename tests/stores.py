@@ -100,7 +100,7 @@ class RedisServer:
         assert REDIS_SERVER is not None
         arguments = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", str(self._folder)]
         self._process = subprocess.Popen([REDIS_SERVER, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 200
         with redis.Redis(port=self.port) as client:
             while True:
                 try:

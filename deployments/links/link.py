@@ -30,6 +30,7 @@ SILENCE_S = 2.0
 CREDIT = b"\x01"
 BEAT = b"\x00"
 _BEATS_PER_SILENCE = 4
+_LOOKS_PER_SILENCE = 8
 
 
 DRAINING = "the replica is about to stop; another one serves"
@@ -272,12 +273,14 @@ class CreditLine:
 async def _heard(reader: asyncio.StreamReader, silence_s: float) -> bytes:
     """Some bytes from the peer, none at the end of file; TimeoutError if even beats stay away.
 
-    It looks once more before it gives up: where this loop itself stood still, the time is over before it has read what the peer sent.
+    It looks several times before it gives up: where this loop itself stood still, a time is over before what the peer sent is read. However
+    long it stood, that is one of these times.
     """
-    with suppress(TimeoutError):
-        async with asyncio.timeout(silence_s / 2):
-            return await reader.read(256)
-    async with asyncio.timeout(silence_s / 2):
+    for _ in range(_LOOKS_PER_SILENCE - 1):
+        with suppress(TimeoutError):
+            async with asyncio.timeout(silence_s / _LOOKS_PER_SILENCE):
+                return await reader.read(256)
+    async with asyncio.timeout(silence_s / _LOOKS_PER_SILENCE):
         return await reader.read(256)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
 from collections.abc import AsyncGenerator
@@ -24,13 +25,15 @@ from deployments.links.remote import reports
 from headrace.client import HeadraceClient
 from headrace.v1 import video_pb2 as pb
 from model_core.pipeline import SessionRequest
+from model_core.presets import millrace_64
 from model_core.types import FrameChunk
 from model_core.uploads.decoders import UploadDecoders
 from model_core.uploads.upload import Upload, UploadLimits
 from tests.fakes import FakeStages
 from tests.ray.fake_stages import FOLDER_VARIABLE
 
-PATIENCE_S = 60.0  # only bounds a failing test
+PATIENCE_S = 240.0  # only bounds a failing test
+AFTER_S = 2.0  # of video, which shows that a session goes on
 
 
 class Cluster:
@@ -77,6 +80,20 @@ class Cluster:
             found.append(sum(replica.link.open for replica in replicas if replica.link))
             found += [sum(held) for held in zip(*map(_sessions, replicas), strict=True)]
         return found
+
+    async def until_open(self, *wanted: int, of: tuple[str, ...]) -> None:
+        """Wait until `of` have that open, and nothing that was left over from before."""
+        async with asyncio.timeout(PATIENCE_S):
+            while await self.open(*of) != [*wanted]:  # noqa: ASYNC110 - other processes count
+                await asyncio.sleep(0.05)
+
+    async def until_one(self, deployment: str, *, but: int = 0) -> int:
+        """Wait until one process answers, which is not `but`."""
+        async with asyncio.timeout(PATIENCE_S):
+            while len(found := await self.pids(deployment)) != 1 or but in found:  # noqa: ASYNC110 - Serve works
+                await asyncio.sleep(0.05)
+        (pid,) = found
+        return pid
 
     async def until_free(self, *deployments: str) -> None:
         """Wait until they have nothing open."""
@@ -155,10 +172,27 @@ async def stream(
                 yield event
 
 
+async def play(cluster: Cluster, prompt: str, seed: int, over: asyncio.Event, made: list[bytes]) -> None:
+    """A session without an end of its own: it is left `AFTER_S` after `over`. What it brings is in `made` at once."""
+    until: float = math.inf
+    async with cluster.client() as client, aclosing(stream(client, prompt, seed, seconds=3600.0, max_lead_s=1.0)) as chunks:
+        async for chunk in chunks:
+            made += chunk.data
+            if over.is_set():
+                until = min(until, len(made) + AFTER_S * millrace_64().fps)
+            if len(made) >= until:
+                return
+
+
 async def frames(client: HeadraceClient, prompt: str, seed: int, seconds: float) -> list[bytes]:
     """A whole session over gRPC."""
     async with asyncio.timeout(PATIENCE_S):
         return [bytes(frame) async for chunk in stream(client, prompt, seed, seconds) for frame in chunk.data]
+
+
+async def as_expected(made: list[bytes], prompt: str, seed: int) -> bool:
+    """Whether it is the beginning of that session."""
+    return made == await expected(prompt, seed, len(made) / millrace_64().fps)
 
 
 async def expected(

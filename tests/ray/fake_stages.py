@@ -5,6 +5,7 @@ Files in the folder that the environment names tell them what to do.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import AsyncGenerator
@@ -21,6 +22,8 @@ from tests.fakes import FakeDecoder, FakeDenoiser, FakeEncoder
 FOLDER_VARIABLE = "HEADRACE_TEST_FOLDER"
 HOLD_ENCODER = "hold-encoder"  # while it exists, no text encoder comes up
 KILL_ENGINE = "kill-engine"  # the engine that finds it removes it and dies
+HOLD_ENGINE = "hold-engine"  # while it exists, no session gets further than some chunks
+HELD_AT = 30  # chunks
 CHUNK_S = 0.02
 
 
@@ -77,6 +80,8 @@ class Engine:
     async def stream(self, context: SessionContext) -> AsyncGenerator[LatentChunk, None]:
         async with aclosing(self._denoiser.stream(context)) as chunks:
             async for chunk in chunks:
+                while chunk.index >= HELD_AT and flag(HOLD_ENGINE).exists():  # noqa: ASYNC110 - another process removes it
+                    await asyncio.sleep(CHUNK_S)
                 if flag(KILL_ENGINE).exists():
                     flag(KILL_ENGINE).unlink()
                     self._dead = True

@@ -22,9 +22,9 @@ import yaml
 from tests.identities import issued
 
 ROOT = Path(__file__).parents[2]
-WITHIN_S = 100.0
+WITHIN_S = 300.0  # only bounds a failing test
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def processes_in_session(session: int) -> list[str]:
 
 def left_of(session: int) -> list[str]:
     """What still runs of it, after a while."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + WITHIN_S
     while (left := processes_in_session(session)) and time.monotonic() < deadline:
         time.sleep(0.1)
     return left

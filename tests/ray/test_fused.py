@@ -9,7 +9,7 @@ import pytest
 from deployments.cluster.local import start_local
 from tests.ray.clusters import Cluster, expected, frames, overrides, stream
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 PROMPT = "a red circle moving left"
 STAGES = ("FusedPipeline",)
@@ -35,6 +35,6 @@ async def test_a_cancelled_call_frees_every_stage(cluster: Cluster) -> None:
     async with cluster.client() as client:
         call = stream(client, PROMPT, seed=1, seconds=600.0)
         await anext(call)
-        assert await cluster.open(*STAGES) == [1, 1, 1]
+        await cluster.until_open(1, 1, 1, of=STAGES)
         await call.aclose()
         await cluster.until_free(*STAGES)

@@ -21,11 +21,12 @@ from deployments.cluster.local import ROOT, free_port
 from tests.ray.clusters import PATIENCE_S
 from tests.ray.fake_stages import FOLDER_VARIABLE
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(1200)]
 
 PAGE = ROOT / "docs" / "operate-on-ray.md"
-STEP_WITHIN_S = 180.0
-NODE_OPTIONS = "--dashboard-agent-listen-port=0 --num-cpus=4 --object-store-memory=80000000 --disable-usage-stats"
+STEP_WITHIN_S = 600.0
+PORTS = "--dashboard-agent-listen-port=0 --min-worker-port=0 --max-worker-port=0"  # any: other clusters are on this machine
+NODE_OPTIONS = f"{PORTS} --num-cpus=4 --object-store-memory=80000000 --disable-usage-stats"
 
 
 def blocks() -> list[tuple[str, str]]:
@@ -62,7 +63,7 @@ class Shell:
         for name, port in self.ports.items():
             commands = re.sub(rf"\b{name}\b", str(port), commands)
         commands = commands.replace("/tmp/ray/", f"{self.folder}/ray/")  # noqa: S108 - where Ray keeps its files unless it is told
-        head = f" --temp-dir={self.folder}/ray" if "--head" in commands else ""
+        head = f" --temp-dir={self.folder}/ray --ray-client-server-port={free_port()}" if "--head" in commands else ""
         commands = re.sub(r"^ray start .*$", lambda line: f"{line[0]} {NODE_OPTIONS}{head}", commands, flags=re.MULTILINE)
         before, after = "set -euo pipefail; set -a; [ ! -f variables ] || . ./variables; set -x", "export -p > variables"
         shell = subprocess.run(

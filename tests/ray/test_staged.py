@@ -26,7 +26,7 @@ from tests.fakes import FakeEncoder
 from tests.ray.clusters import PATIENCE_S, Cluster, expected, frames, kill, listener, overrides, stream
 from tests.ray.fake_stages import HOLD_ENCODER, KILL_ENGINE
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 PROMPT = "a red circle moving left"
 STAGES = ("Decoder", "Denoiser")
@@ -136,7 +136,7 @@ async def test_a_cancelled_call_frees_every_stage(cluster: Cluster) -> None:
         calls = [stream(client, PROMPT, seed=n, seconds=600.0) for n in range(6)]
         for call in calls:
             await anext(call)
-        assert await cluster.open(*STAGES) == [6, 6, 6, 6]
+        await cluster.until_open(6, 6, 6, 6, of=STAGES)
         for call in calls:
             await call.aclose()
         await cluster.until_free(*STAGES)
@@ -146,7 +146,7 @@ async def test_a_client_that_vanishes_frees_every_stage(cluster: Cluster) -> Non
     client = cluster.client()
     call = stream(client, PROMPT, seed=1, seconds=600.0)
     await anext(call)
-    assert await cluster.open(*STAGES) == [1, 1, 1, 1]
+    await cluster.until_open(1, 1, 1, 1, of=STAGES)
     await client.close()
     await cluster.until_free(*STAGES)
     await call.aclose()
@@ -189,6 +189,7 @@ async def test_every_process_logs_in_json_for_which_session_and_trace_it_works(c
 
 
 async def test_a_replica_reports_its_stage_its_links_and_its_process(cluster: Cluster) -> None:
+    await cluster.until_one("Decoder")
     (report,) = await cluster.stages("Decoder")
     assert None not in {report.decoder, report.link, report.process}
     assert (report.text_encoder, report.denoiser) == (None, None)
@@ -196,26 +197,24 @@ async def test_a_replica_reports_its_stage_its_links_and_its_process(cluster: Cl
 
 async def test_a_denoise_replica_killed_in_a_stream_costs_no_frame(cluster: Cluster) -> None:
     made: list[bytes] = []
-    (victim,) = await cluster.pids("Denoiser")
+    victim = await cluster.until_one("Denoiser")
     async with asyncio.timeout(PATIENCE_S), cluster.client() as client:
         async for chunk in stream(client, PROMPT, seed=11, seconds=8.0):
             made += chunk.data
             if chunk.chunk_index == 4:
                 kill(victim)
     assert made == await expected(PROMPT, seed=11, seconds=8.0)
-    (successor,) = await cluster.pids("Denoiser")
-    assert successor != victim
+    await cluster.until_one("Denoiser", but=victim)
 
 
 async def test_a_dead_engine_is_replaced_and_costs_no_frame(cluster: Cluster) -> None:
-    (victim,) = await cluster.pids("Denoiser")
+    victim = await cluster.until_one("Denoiser")
     (cluster.folder / KILL_ENGINE).touch()
     async with cluster.client() as client:
         made = await frames(client, PROMPT, seed=12, seconds=4.0)
     assert not (cluster.folder / KILL_ENGINE).exists()
     assert made == await expected(PROMPT, seed=12, seconds=4.0)
-    (successor,) = await cluster.pids("Denoiser")
-    assert successor != victim
+    await cluster.until_one("Denoiser", but=victim)
 
 
 async def test_a_killed_front_door_comes_back_on_its_port(cluster: Cluster) -> None:

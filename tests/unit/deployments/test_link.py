@@ -242,6 +242,7 @@ async def test_ends_that_only_beat_stay_connected_and_grant_nothing() -> None:
     await server.aclose()
 
 
+@pytest.mark.real_time
 async def test_a_process_that_stood_still_itself_does_not_take_its_peer_for_gone() -> None:
     server = LinkServer(HOST, 1, silence_s=0.5)
     source = Source()

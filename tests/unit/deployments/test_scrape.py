@@ -21,7 +21,7 @@ from observability.metrics import Metrics
 
 def fetch(port: int, path: str) -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=20) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=600) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
@@ -76,7 +76,7 @@ async def test_the_endpoint_serves_metrics_and_targets_and_nothing_else() -> Non
 async def test_the_endpoint_listens_on_ipv6_too() -> None:
     exporter = Exporter(CollectorRegistry(), host="::1")
     try:
-        with socket.create_connection(("::1", exporter.port), timeout=20) as connection:
+        with socket.create_connection(("::1", exporter.port), timeout=600) as connection:
             connection.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
             assert (await asyncio.to_thread(connection.recv, 12)).endswith(b" 200")
     finally:
@@ -103,7 +103,7 @@ async def test_prometheus_is_told_when_the_targets_are_not_known() -> None:
 
 
 def connected(port: int, sent: bytes = b"") -> socket.socket:
-    connection = socket.create_connection(("127.0.0.1", port), timeout=20)
+    connection = socket.create_connection(("127.0.0.1", port), timeout=600)
     connection.sendall(sent)
     return connection
 

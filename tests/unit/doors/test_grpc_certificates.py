@@ -116,7 +116,7 @@ async def test_files_that_are_replaced_count_for_new_connections(files: Files) -
         async with HeadraceClient(served.address, credentials(first)) as old:
             assert await old.list_models()
             files.serve(second)
-            async with HeadraceClient(served.address, credentials(second), connecting=QUICK) as new:
+            async with HeadraceClient(served.address, credentials(second)) as new:
                 assert await new.list_models()
             assert await old.list_models(), "a connection that is open goes on"
         async with HeadraceClient(served.address, credentials(first), connecting=QUICK) as late:
@@ -133,7 +133,7 @@ async def test_the_authority_of_clients_may_be_replaced_too(files: Files) -> Non
         async with HeadraceClient(address, credentials(server, old)) as caller:
             assert await caller.list_models()
         files.put(files.client_ca, new_ca.chain)
-        async with HeadraceClient(address, credentials(server, new), connecting=QUICK) as caller:
+        async with HeadraceClient(address, credentials(server, new)) as caller:
             assert await caller.list_models()
         async with HeadraceClient(address, credentials(server, old), connecting=QUICK) as caller:
             with pytest.raises(ClientError):

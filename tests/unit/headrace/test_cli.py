@@ -31,7 +31,7 @@ from tests.fakes import FakeDenoiser, FakeStages, eventually
 from tests.pictures import encoded, picture, video
 from tests.served import Served, answers, serving
 
-TIMEOUT_S = 60.0
+TIMEOUT_S = 200.0  # only bounds a failing test
 FPS = 24
 ENVIRONMENT = {**os.environ, "PYTHONWARNINGS": "error:::headrace"}
 
@@ -210,7 +210,7 @@ async def test_bad_input_is_named_in_one_line(arguments: tuple[str, ...], said: 
         assert said in told.err
         assert told.err.count("\n") == 1
         assert len(told.err) < 1000
-        assert (await headrace("generate", "a", "--address", s.address, "--seconds", "0.5")).code == 0
+        await s.still_serves()
 
 
 async def test_local_and_address_exclude_each_other() -> None:

@@ -14,7 +14,7 @@ from headrace.target import is_loopback
 from headrace.v1 import video_pb2 as pb
 from tests.served import serving
 
-QUICK = Connecting(attempt_s=0.2, give_up_after_s=20.0)
+QUICK = Connecting(attempt_s=0.5, give_up_after_s=60.0)
 
 
 @contextmanager

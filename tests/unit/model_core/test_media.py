@@ -87,7 +87,7 @@ def test_fragments_are_a_pure_function_across_processes() -> None:
         "print(hashlib.sha256(media.fmp4_fragment(f, 80, 24) + media.fmp4_init_segment(64, 64, 24)).hexdigest())"
     )
     root = Path(__file__).parents[3]
-    other = subprocess.run([sys.executable, "-c", code], input=frames.tobytes(), capture_output=True, cwd=root, timeout=120, check=True)
+    other = subprocess.run([sys.executable, "-c", code], input=frames.tobytes(), capture_output=True, cwd=root, timeout=600, check=True)
     assert other.stdout.decode().strip() == hashlib.sha256(here + media.fmp4_init_segment(64, 64, FPS)).hexdigest()
 
 

@@ -11,7 +11,7 @@ async def test_a_cancelled_caller_waits_for_its_thread() -> None:
 
     def work() -> None:
         running.set()
-        go_on.wait(20)
+        go_on.wait(200)
         done.set()
 
     caller = asyncio.create_task(run_in_thread(work))

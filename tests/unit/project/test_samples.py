@@ -20,7 +20,7 @@ from tests.served import serving
 
 HERE = "tests/unit/project/test_samples.py"
 PAGES = [ROOT / "README.md", ROOT / "docs" / "quick-start.md"]
-WITHIN_S = 250.0
+WITHIN_S = 800.0
 
 
 def shown(test: str) -> list[Block]:

@@ -17,7 +17,7 @@ BUF = Path(sys.executable).parent / "buf"
 def breaking(folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [str(BUF), "breaking", str(folder), "--against", str(ROOT / "proto" / "released.binpb")],
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
 
 

@@ -238,7 +238,7 @@ async def test_what_takes_long_is_made_once_though_many_come_meanwhile_and_the_f
 
     def make(event: object) -> list[bytes]:
         made.append(event)
-        assert go_on.wait(20)
+        assert go_on.wait(200)
         return [b"bytes"]
 
     first, *rest = [asyncio.create_task(item.making("a", make)) for _ in range(3)]

@@ -184,7 +184,7 @@ async def test_the_command_writes_what_it_measured(tmp_path: Path) -> None:
         sys.executable, "-m", "headrace", "eval", "--prompts", "1", "--long-chunks", "5", "--json", str(written), "--sheet", str(sheet),
         stdout=pipe, stderr=pipe,
     )  # fmt: skip
-    out, error = (part.decode() for part in await asyncio.wait_for(process.communicate(), 280))
+    out, error = (part.decode() for part in await asyncio.wait_for(process.communicate(), 800))
     report = json.loads(written.read_text())
     missed = [gate["gate"] for gate in report["gates"] if not gate["passed"]]
     assert process.returncode == (1 if missed else 0), error

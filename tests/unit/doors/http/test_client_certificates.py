@@ -62,7 +62,7 @@ class Mutual:
     @asynccontextmanager
     async def client(self, shown: Issued | None = None) -> AsyncGenerator[httpx.AsyncClient, None]:
         url, context = f"https://127.0.0.1:{self.served.port}", self.context(shown)
-        async with httpx.AsyncClient(base_url=url, verify=context, trust_env=False, timeout=20) as client:
+        async with httpx.AsyncClient(base_url=url, verify=context, trust_env=False, timeout=600) as client:
             yield client
 
     async def status(self, shown: Issued | None = None, headers: dict[str, str] | None = None) -> int:
@@ -121,7 +121,7 @@ async def test_every_request_of_a_connection_is_of_its_certificate(tmp_path: Pat
 
 
 def asked(port: int, context: ssl.SSLContext, session: ssl.SSLSession | None = None) -> tuple[bytes, ssl.SSLSession | None]:
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as bare, context.wrap_socket(
+    with socket.create_connection(("127.0.0.1", port), timeout=600) as bare, context.wrap_socket(
         bare, server_hostname="127.0.0.1", session=session
     ) as secured:  # fmt: skip
         secured.sendall(REQUEST)

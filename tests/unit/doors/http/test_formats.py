@@ -34,7 +34,7 @@ async def test_an_event_is_encoded_once_for_all_who_watch(size: int, monkeypatch
 
     def slowly(event: Event | Shown) -> bytes:
         made.append(1)
-        assert size < 1000 or go_on.wait(20)
+        assert size < 1000 or go_on.wait(200)
         return encode(event)
 
     monkeypatch.setattr(formats, "encoded", slowly)

@@ -207,7 +207,7 @@ def made(folder: Path, name: str) -> tuple[HttpTls, bytes]:
 
 def shown(port: int) -> bytes:
     """The certificate that a server shows."""
-    return ssl.get_server_certificate(("127.0.0.1", port), timeout=20).encode()
+    return ssl.get_server_certificate(("127.0.0.1", port), timeout=600).encode()
 
 
 async def test_tls_serves_those_who_trust_the_certificate_and_follows_its_files(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
         name: subprocess.Popen([sys.executable, "-m", "tests.processor", folder / "record", folder / f"{name}.npz"], env=env, cwd=ROOT)
         for name, env in (("alike", plain), ("other", plain | PORTABLE))
     }
-    assert {name: process.wait(120) for name, process in running.items()} == {"alike": 0, "other": 0}
+    assert {name: process.wait(600) for name, process in running.items()} == {"alike": 0, "other": 0}
     arrays = {name: np.load(folder / f"{name}.npz") for name in running}
     made = {name: (Made.read(got, "whole"), Made.read(got, "rest")) for name, got in arrays.items()}
     capabilities = (torch.backends.cpu.get_cpu_capability(), str(arrays["other"]["capability"][0]))

@@ -225,5 +225,5 @@ from model_core.stages.text_encoder import LocalTextEncoder
 from model_core.families.millrace.sentence import SentenceEmbedder
 print(asyncio.run(LocalTextEncoder(SentenceEmbedder(millrace_64().text)).encode("circle")).mask.sum())
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=600, check=False)
     assert (done.returncode, done.stdout) == (0, "3\n"), done.stderr

@@ -91,8 +91,21 @@ async def test_a_defect_is_not_tried_again(database: Database) -> None:
     assert work.runs == 1
 
 
+class Restless:
+    """A clock by which every wait is over at once, and no time passes otherwise."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+
+    def now(self) -> float:
+        return self._now
+
+    async def sleep(self, seconds: float) -> None:
+        self._now += seconds
+
+
 async def test_a_database_that_stays_away_is_reported_within_bounds(database_url: str, caplog: pytest.LogCaptureFixture) -> None:
-    database = await Database.open(database_url, threads=1, timeout_s=0.2)
+    database = await Database.open(database_url, threads=1, timeout_s=20.0, clock=Restless())
     work = Failing(10**9, driver_error("SQLITE_BUSY"))
     with caplog.at_level(logging.WARNING), pytest.raises(StageUnavailable, match="the database does not answer"):
         await database.run(work)

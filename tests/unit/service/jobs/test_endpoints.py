@@ -139,7 +139,7 @@ async def test_two_front_doors_do_not_register_one_address_at_once(postgres: Pos
 
     def hold(*_: object) -> None:  # the transaction, when its row is written
         began.set()
-        go_on.wait(20)
+        go_on.wait(200)
 
     async def waits() -> bool:
         """Whether a transaction waits for another one's lock."""

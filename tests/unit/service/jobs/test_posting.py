@@ -170,7 +170,7 @@ def test_one_that_was_ended_before_it_began_connects_to_nobody(monkeypatch: pyte
 def test_one_that_does_not_answer_can_be_ended_from_outside(scheme: str) -> None:
     """With TLS, while the other side keeps it waiting for its part of the handshake."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        post = Post(f"{scheme}://127.0.0.1:{silent.getsockname()[1]}/", {}, b"", OWN, 30.0)
+        post = Post(f"{scheme}://127.0.0.1:{silent.getsockname()[1]}/", {}, b"", OWN, 3600.0)
         failed: list[OSError] = []
 
         def send() -> None:
@@ -184,7 +184,7 @@ def test_one_that_does_not_answer_can_be_ended_from_outside(scheme: str) -> None
         accepted, _ = silent.accept()
         accepted.recv(1024)
         post.abort()
-        thread.join(timeout=10)
+        thread.join(timeout=200)
         ended = not thread.is_alive()
         accepted.close()
         thread.join()

@@ -169,7 +169,7 @@ class Held:
 
     def send(self) -> int:
         self.under_way.append(True)
-        self.answer.wait(20)
+        self.answer.wait(200)
         return 200
 
     def abort(self) -> None:

@@ -51,7 +51,7 @@ async def wire(bedrock: Door) -> Wire:
 
     def send(method: str, url: str, headers: dict[str, str], body: bytes) -> httpx.Response:
         call = bedrock.client.request(method, url, headers=headers, content=body)
-        return asyncio.run_coroutine_threadsafe(call, loop).result(timeout=60)
+        return asyncio.run_coroutine_threadsafe(call, loop).result(timeout=600)
 
     return send
 
