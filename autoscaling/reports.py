@@ -24,7 +24,7 @@ from functools import cache
 from itertools import count
 from typing import Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
-from model_core.statistics import DecoderStatistics, DenoiserStatistics, TextEncoderStatistics
+from model_core.statistics import DecoderStatistics, DenoiserStatistics, EnhancerStatistics, TextEncoderStatistics
 
 R = TypeVar("R")
 
@@ -97,7 +97,8 @@ class ViewerTotals:
 class Terms:
     """What admission and scaling must agree on: a chunk's playback seconds, the steps of full quality, utilisation, brown-out levels.
 
-    `decode_slots`: sessions that a decode replica holds, whatever its speed; 0 for as many as it keeps up with.
+    `decode_slots`: sessions that a decode replica holds, whatever its speed; 0 for as many as it keeps up with. `enhance_slots`: the same
+    of an enhance replica.
     """
 
     chunk_s: float
@@ -105,6 +106,7 @@ class Terms:
     utilisation: float
     tiers: tuple[int, ...] = ()
     decode_slots: int = 0
+    enhance_slots: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,7 @@ class ReplicaReport:
 
     Attributes:
         replica: a random number that tells this replica from others.
-        text_encoder, denoiser, decoder: what its stages count; None for a stage that it does not have.
+        text_encoder, denoiser, decoder, enhancer: what its stages count; None for a stage that it does not have.
         link, process: left out of what goes to the autoscaler.
     """
 
@@ -123,6 +125,7 @@ class ReplicaReport:
     decoder: DecoderStatistics | None = None
     link: LinkStatistics | None = None
     process: ProcessStatistics | None = None
+    enhancer: EnhancerStatistics | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +136,7 @@ class FrontDoorReport:
         admission, viewers: what it has admitted, and what its viewers have got.
         terms: of the application.
         open: calls that are open.
+        enhanced: sessions that wait or run and want their frames enhanced.
         process: left out of what goes to the autoscaler.
     """
 
@@ -141,6 +145,7 @@ class FrontDoorReport:
     terms: Terms
     open: int = field(default=0, metadata={_NAME: "front_door_open"})
     process: ProcessStatistics | None = None
+    enhanced: int = field(default=0, metadata={_NAME: "front_door_enhanced"})
 
 
 def flatten(report: Any) -> dict[str, float]:

@@ -13,15 +13,18 @@ from ray.serve.config import RequestRouterConfig
 
 from deployments.cluster.exposure import check_token
 from deployments.config.application import AppConfig
-from deployments.config.names import FRONT_DOOR, FUSED_DEPLOYMENT, STAGE_DEPLOYMENTS
+from deployments.config.names import ENHANCER_DEPLOYMENT, FRONT_DOOR, FUSED_DEPLOYMENT, STAGE_DEPLOYMENTS
 from deployments.replicas.front_door import FrontDoorReplica
-from deployments.replicas.stages import DecoderReplica, DenoiserReplica, FusedReplica, TextEncoderReplica
+from deployments.replicas.stages import DecoderReplica, DenoiserReplica, EnhancerReplica, FusedReplica, TextEncoderReplica
 from model_core.stage import Stage
 
 # Health probes and statistics are calls too; they must get through when every slot is taken.
 _SPARE_CALLS = 16
 # A stage that stops waits for its streams a little longer than the front door takes to end them.
 _STOP_MARGIN_S = 2.0
+
+# Of an enhancer that `serve.yaml` has no block for: one while somebody asks, none otherwise.
+_WHEN_ASKED = {"min_replicas": 0, "max_replicas": 1, "upscale_delay_s": 0, "downscale_delay_s": 60}
 
 # How often a replica says how many sessions it can serve; that changes slowly.
 _ROUTING_STATS_EVERY_S = 2.0
@@ -36,6 +39,7 @@ def build(args: AppConfig) -> Application:
     if ray.is_initialized():
         for host in args.front_door.hosts().values():
             check_token(host)
+    enhancers = []
     match args.mode:
         case "staged":
             text_encoder = _deployment(TextEncoderReplica, STAGE_DEPLOYMENTS[Stage.TEXT_ENCODER], args, args.text_encoder.max_prompts).bind(
@@ -43,11 +47,16 @@ def build(args: AppConfig) -> Application:
             )
             denoiser = _deployment(DenoiserReplica, STAGE_DEPLOYMENTS[Stage.DENOISER], args, args.engine.slots).bind(args)
             decoder = _deployment(DecoderReplica, STAGE_DEPLOYMENTS[Stage.DECODER], args, args.decoder.slots).bind(args, denoiser)
+            if args.enhancer is not None:
+                made = _deployment(EnhancerReplica, ENHANCER_DEPLOYMENT, args, args.enhancer.slots)
+                enhancers = [made.options(autoscaling_config=_WHEN_ASKED).bind(args, decoder)]
         case "fused":
             text_encoder = denoiser = decoder = _deployment(
                 FusedReplica, FUSED_DEPLOYMENT, args, args.engine.slots + args.text_encoder.max_prompts
             ).bind(args)
-    return _deployment(FrontDoorReplica, FRONT_DOOR, args, args.front_door.watch.max_relays).bind(args, text_encoder, denoiser, decoder)
+            enhancers = [] if args.enhancer is None else [decoder]
+    stages = (text_encoder, denoiser, decoder, *enhancers)
+    return _deployment(FrontDoorReplica, FRONT_DOOR, args, args.front_door.watch.max_relays).bind(args, *stages)
 
 
 def _deployment(shell: Callable[..., Any], name: str, args: AppConfig, slots: int) -> serve.Deployment:

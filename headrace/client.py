@@ -103,6 +103,9 @@ class HeadraceClient:
         self._generate = channel.unary_unary(f"{_SERVICE}/Generate", pb.GenerateRequest.SerializeToString, pb.GenerateResponse.FromString)
         self._stream = channel.unary_stream(f"{_SERVICE}/Stream", pb.StreamRequest.SerializeToString, pb.StreamResponse.FromString)
         self._live: LiveMethod = channel.stream_stream(f"{_SERVICE}/Live", pb.LiveRequest.SerializeToString, pb.LiveResponse.FromString)
+        self._replay = channel.unary_stream(
+            f"{_SERVICE}/Replay", pb.ReplayRequest.SerializeToString, pb.ReplayResponse.FromString
+        )
         self._watch = channel.unary_stream(f"{_SERVICE}/Watch", pb.WatchRequest.SerializeToString, pb.WatchResponse.FromString)
         self._list = channel.unary_unary(f"{_SERVICE}/ListModels", pb.ListModelsRequest.SerializeToString, pb.ListModelsResponse.FromString)
         self._health = channel.unary_unary(
@@ -133,19 +136,20 @@ class HeadraceClient:
         negative_prompt: str | None = None,
         image: bytes | None = None,
         video: bytes | None = None,
+        enhance: pb.Enhance | None = None,
         timeout_s: float | None = None,
         reconnect: Reconnect | None = None,
     ) -> pb.GenerateResponse:
         """A finished MP4 in one answer. Zeros mean the model's default, and so does None.
 
-        `image` or `video` is the content of a file; see `pb.VideoSpec`. With `reconnect`, a server that cannot serve now, and says when to
-        try again, is asked again. Each try is a new job.
+        `image` or `video` is the content of a file; see `pb.VideoSpec`, also for `enhance`. With `reconnect`, a server that cannot serve
+        now, and says when to try again, is asked again. Each try is a new job.
 
         Raises:
             ClientError: the call failed; see the tree above.
             ValueError: `seed` is not an unsigned 64-bit number, another number does not fit its field, or there is an image and a video.
         """
-        spec = _spec(prompt, seconds, seed, model, width, height, steps, guidance, negative_prompt, image, video)
+        spec = _spec(prompt, seconds, seed, model, width, height, steps, guidance, negative_prompt, image, video, enhance)
         request = pb.GenerateRequest(spec=spec, max_message_bytes=MAX_MESSAGE_BYTES)
         left = _countdown(timeout_s)
 
@@ -171,6 +175,7 @@ class HeadraceClient:
         negative_prompt: str | None = None,
         image: bytes | None = None,
         video: bytes | None = None,
+        enhance: pb.Enhance | None = None,
         codec: pb.Codec = pb.CODEC_RAW_RGB,
         max_lead_s: float = 0.0,
         timeout_s: float | None = None,
@@ -185,7 +190,7 @@ class HeadraceClient:
             ClientError: the call failed; see the tree above.
             ValueError: as in `generate`.
         """
-        spec = _spec(prompt, seconds, seed, model, width, height, steps, guidance, negative_prompt, image, video)
+        spec = _spec(prompt, seconds, seed, model, width, height, steps, guidance, negative_prompt, image, video, enhance)
         left = _countdown(timeout_s)
 
         async def attempt(resume: pb.SessionResume | None) -> AsyncGenerator[StreamEvent, None]:
@@ -216,6 +221,7 @@ class HeadraceClient:
         negative_prompt: str | None = None,
         image: bytes | None = None,
         video: bytes | None = None,
+        enhance: pb.Enhance | None = None,
         codec: pb.Codec = pb.CODEC_RAW_RGB,
         max_lead_s: float = 0.0,
         reconnect: Reconnect | None = None,
@@ -233,11 +239,36 @@ class HeadraceClient:
         Raises:
             ValueError: as in `generate`.
         """
-        spec = _spec(prompt, seconds, seed, model, width, height, steps, guidance, negative_prompt, image, video)
+        spec = _spec(prompt, seconds, seed, model, width, height, steps, guidance, negative_prompt, image, video, enhance)
         if source is not None:
             spec.strength = source.strength
         start = pb.LiveStart(spec=spec, codec=codec, max_lead_seconds=max_lead_s, max_message_bytes=MAX_MESSAGE_BYTES)
         return LiveSession(self._live, self._connection, start, self._metadata, reconnect, replaceable, source)
+
+    async def replay(
+        self,
+        token: str,
+        *,
+        seconds: float = 5.0,
+        slow: int = 2,
+        until_frame: int = 0,
+        codec: pb.Codec = pb.CODEC_RAW_RGB,
+        max_lead_s: float = 0.0,
+        timeout_s: float | None = None,
+    ) -> AsyncGenerator[StreamEvent, None]:
+        """The last seconds of a session again, `slow` times slower: 2 or 4. `token` is `Started.resume_token`; see `pb.ReplayRequest`.
+
+        Raises:
+            ClientError: the call failed; see the tree above.
+        """
+        request = pb.ReplayRequest(
+            token=token, seconds=seconds, slow=slow, codec=codec, until_frame=until_frame, max_lead_seconds=max_lead_s,
+            max_message_bytes=MAX_MESSAGE_BYTES,
+        )  # fmt: skip
+        call = self._replay(request, timeout=await self._connection.ready(_countdown(timeout_s)()), metadata=self._metadata)
+        async with aclosing(_events(call)) as events:
+            async for event in events:
+                yield cast("StreamEvent", event)
 
     async def watch(
         self, token: str, *, timeout_s: float | None = None, reconnect: Reconnect | None = None
@@ -328,10 +359,11 @@ def _spec(
     negative_prompt: str | None,
     image: bytes | None,
     video: bytes | None,
+    enhance: pb.Enhance | None,
 ) -> pb.VideoSpec:
     if image is not None and video is not None:
         raise ValueError("a session is given an image or a video, not both")
     return pb.VideoSpec(
         model=model, prompt=prompt, seconds=seconds, seed=seed, width=width, height=height, steps=steps, guidance=guidance,
-        negative_prompt=negative_prompt, image=image, video=video,
+        negative_prompt=negative_prompt, image=image, video=video, enhance=enhance,
     )  # fmt: skip

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Literal, Self
+
+from model_core.enhancement import AS_RENDERED, Enhancement
 
 Media = Literal["image", "video"]  # what a session may be given besides its prompt
 
@@ -74,10 +76,11 @@ class DiTConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightsConfig:
-    """Digests that pin the checkpoint files `vae.safetensors` and `dit.safetensors`."""
+    """Digests that pin the checkpoint files `vae.safetensors`, `dit.safetensors` and, where there is one, `enhancer.safetensors`."""
 
     vae_sha256: str
     dit_sha256: str
+    enhancer_sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,11 +185,11 @@ class Execution:
     text_encoder: RuntimeConfig = RuntimeConfig()
     denoiser: RuntimeConfig = RuntimeConfig()
     decoder: RuntimeConfig = RuntimeConfig()
+    enhancer: RuntimeConfig = RuntimeConfig()
 
     def identity(self) -> dict[str, dict[str, object]]:
-        """All of it that can change a frame, by stage and field."""
-        stages = {"text_encoder": self.text_encoder, "denoiser": self.denoiser, "decoder": self.decoder}
-        return {stage: runtime.identity() for stage, runtime in stages.items()}
+        """All of it that can change a frame as it is decoded, by stage and field."""
+        return {stage: getattr(self, stage).identity() for stage in ("text_encoder", "denoiser", "decoder")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,6 +204,7 @@ class ModelConfig(ABC):
         media: what a session may be given besides its prompt.
         needs_media: a session must be given one of them.
         media_frames: of the longest video that it may be given.
+        enhanced: what its rate, size and grid count on; see `shown`.
     """
 
     name: str
@@ -218,6 +222,17 @@ class ModelConfig(ABC):
     media: tuple[Media, ...] = ()
     needs_media: bool = False
     media_frames: int = 1
+    enhanced: Enhancement = AS_RENDERED
+
+    def shown(self, enhance: Enhancement) -> Self:
+        """The model as viewers of enhanced sessions see it: frames a second, frames of chunks, and size. Stages never see it so."""
+        height, width = self.height * enhance.size, self.width * enhance.size
+        return replace(self, fps=self.fps * enhance.frames // enhance.slow, height=height, width=width, enhanced=enhance)
+
+    @property
+    def enhancer(self) -> str:
+        """Digest of the weights that enhance its frames; empty where there are none."""
+        return ""
 
     @property
     @abstractmethod
@@ -292,8 +307,7 @@ class ModelConfig(ABC):
 
     def latent_shape(self, chunk: int) -> tuple[int, int, int, int]:
         """`(C, F, H, W)` of a chunk's latents."""
-        channels, height, width = self.latent_size
-        return channels, self.grid.latents(chunk), height, width
+        return self.latent_size[0], self.grid.latents(chunk), *self.latent_size[1:]
 
     @property
     def frames_per_chunk(self) -> int:
@@ -326,8 +340,12 @@ class MillraceConfig(ModelConfig):
 
     @property
     def grid(self) -> ChunkGrid:
-        frames, factor = self.dit.latent_frames, self.vae.temporal_factor
+        frames, factor = self.dit.latent_frames, self.vae.temporal_factor * self.enhanced.frames
         return ChunkGrid(first=frames, rest=frames, factor=factor, head=factor)
+
+    @property
+    def enhancer(self) -> str:
+        return self.weights.enhancer_sha256
 
     @property
     def latent_size(self) -> tuple[int, int, int]:

@@ -12,11 +12,13 @@ from dataclasses import dataclass, fields
 import torch
 from torch import nn
 
+from model_core.stage import ENHANCER as _ENHANCER
 from model_core.stage import Stage
 
 Inputs = tuple[object, ...]  # positional; tensors, or lists, tuples and named tuples of them
 
 TEXT_ENCODER, DENOISER, DECODER = (stage.value for stage in Stage)
+ENHANCER = _ENHANCER
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -25,7 +27,7 @@ class Bucket:
 
     Attributes:
         rows: sessions side by side.
-        frames, height, width: of latents.
+        frames, height, width: of latents; of pixels in the enhance stage.
         tokens: of text.
     """
 
@@ -44,7 +46,7 @@ class GraphSpec:
     """One graph of one stage in one bucket.
 
     Attributes:
-        stage: `text_encoder`, `denoiser` or `decoder`.
+        stage: `text_encoder`, `denoiser`, `decoder` or `enhancer`.
         name: of the graph, unique within the stage.
         bucket: what its shapes follow from; with stage and name, the key.
         network: holds the weights. Graphs that share weights share the object.

@@ -16,19 +16,24 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model_core.config import EngineConfig, ModelConfig
+from model_core.config import EngineConfig, MillraceConfig, ModelConfig
+from model_core.enhancement import AS_RENDERED, Enhancement
 from model_core.errors import FieldViolation, InvalidRequest
 from model_core.families.interface import Sampler
 from model_core.families.registry import FAMILIES, family
 from model_core.graphs import GraphSpec
 from model_core.named import model_named
+from model_core.nn.graphs import enhancer_graphs
 from model_core.pipeline import SessionRequest, VideoPipeline
+from model_core.runtimes.load import load_program
 from model_core.stages.decoder import LocalDecoder
 from model_core.stages.denoiser import LocalDenoiser
-from model_core.stages.interface import Denoiser
+from model_core.stages.enhancer import LocalEnhancer
+from model_core.stages.interface import Decoder, Denoiser
 from model_core.stages.sources import LocalSources
 from model_core.stages.text_encoder import LocalTextEncoder
 from model_core.types import FrameChunk
+from model_core.weights import load_enhancer
 
 _SECONDS = 2.0  # of a video whose length is not said
 
@@ -58,9 +63,21 @@ def build_decoder(config: ModelConfig, denoiser: Denoiser, folders: tuple[str, .
     return LocalDecoder(family(config.family, folders).parts.painter(config), config, denoiser)
 
 
+def build_enhancer(config: ModelConfig, decoder: Decoder) -> LocalEnhancer:
+    """Raises InvalidRequest: the model has no enhancer."""
+    if not config.enhancer:
+        raise InvalidRequest((FieldViolation("enhance", f"must be unset: model {config.name} has no enhancer"),))
+    return LocalEnhancer(load_program(config, _enhancer_graphs(config)), config, decoder)
+
+
+def _enhancer_graphs(config: ModelConfig) -> list[GraphSpec]:
+    """None for a model without an enhancer."""
+    return enhancer_graphs(load_enhancer(config), config) if isinstance(config, MillraceConfig) and config.enhancer else []
+
+
 def build_graphs(config: ModelConfig, engine: EngineConfig, folders: tuple[str, ...] = FAMILIES) -> list[GraphSpec]:
     """Every graph that the stages above run, with its weights."""
-    return family(config.family, folders).parts.graphs(config, engine)
+    return [*family(config.family, folders).parts.graphs(config, engine), *_enhancer_graphs(config)]
 
 
 class LocalPipeline:
@@ -73,9 +90,10 @@ class LocalPipeline:
         self.encoder = build_text_encoder(config, folders)
         self.denoiser = build_denoiser(config, engine, folders)
         self.decoder = build_decoder(config, self.denoiser, folders)
+        self.enhancer = build_enhancer(config, self.decoder) if config.enhancer else None
         sources = LocalSources()
         self.denoiser.dial_with(sources.dial)
-        self.pipeline = VideoPipeline(config, self.encoder, self.decoder, sources=sources)
+        self.pipeline = VideoPipeline(config, self.encoder, self.decoder, sources=sources, enhancer=self.enhancer)
 
     def generate(
         self,
@@ -85,14 +103,17 @@ class LocalPipeline:
         steps: int | None = None,
         guidance: float | None = None,
         negative_prompt: str | None = None,
+        enhance: Enhancement | None = None,
     ) -> NDArray[np.uint8]:
         """Frames `[N, H, W, 3]` for one prompt; blocks until they are made. Not for use inside a running event loop.
 
         None means the model's own; of `seconds` it means 2, or as much as the model makes if that is less.
 
         Raises:
-            InvalidRequest: the model makes no clip of that length, takes no such steps or guidance, or reads no prompt of that length.
+            InvalidRequest: the model makes no clip of that length, takes no such steps or guidance, reads no prompt of that length, or has
+                no enhancer.
         """
+        enhance = enhance or AS_RENDERED
         if seconds is not None and not 0 < seconds < math.inf:  # nor is it NaN
             raise InvalidRequest((FieldViolation("seconds", f"must be a number above 0; got {seconds:g}"),))
         frames, longest = max(1, round((seconds or _SECONDS) * self.config.fps)), self.config.grid.max_frames
@@ -102,14 +123,16 @@ class LocalPipeline:
                 raise InvalidRequest((FieldViolation("seconds", told),))
             frames = longest
         request = SessionRequest(
-            secrets.token_hex(8), prompt, seed, steps or self.config.num_steps, frames, guidance=guidance, negative_prompt=negative_prompt
-        )
+            secrets.token_hex(8), prompt, seed, steps or self.config.num_steps, frames * enhance.frames, guidance=guidance,
+            negative_prompt=negative_prompt, enhance=enhance,
+        )  # fmt: skip
         return asyncio.run(self._generate(request))
 
     async def aclose(self) -> None:
         """End the stages' threads."""
-        for stage in (self.decoder, self.denoiser, self.encoder):
-            await stage.aclose()
+        for stage in (self.enhancer, self.decoder, self.denoiser, self.encoder):
+            if stage is not None:
+                await stage.aclose()
 
     async def _generate(self, request: SessionRequest) -> NDArray[np.uint8]:
         session = await self.pipeline.open(request)

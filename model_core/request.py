@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from model_core.config import ModelConfig
+from model_core.enhancement import AS_RENDERED, Enhancement
 from model_core.errors import FieldViolation, InvalidRequest
 from model_core.stages.interface import TextEncoder
 from model_core.types import Codec, Footage, Guidance, TextEmbedding
@@ -15,11 +16,12 @@ class SessionRequest:
     """A validated opening message.
 
     Attributes:
-        num_frames: None for a stream that runs until stopped.
+        num_frames: as they are shown, a multiple of `enhance.frames`; None for a stream that runs until stopped.
         footage: the image or video that the session is given besides its prompt.
         guidance, negative_prompt: None for the model's own.
         later_prompts: each is in force from the first chunk that begins with its frame or later.
         strength: of a session that restyles a source; see `Restyle`. None for any other.
+        enhance: what is done to decoded frames. Frames are counted as they are shown, here and by the session.
     """
 
     session_id: str
@@ -33,6 +35,7 @@ class SessionRequest:
     negative_prompt: str | None = None
     later_prompts: tuple[tuple[int, str], ...] = ()
     strength: float | None = None
+    enhance: Enhancement = AS_RENDERED
 
     def scale(self, config: ModelConfig) -> float:
         """Of its guidance."""
@@ -60,6 +63,11 @@ def guidance_limit(scale: float, config: ModelConfig) -> str:
     if config.max_guidance == 1:
         return f"must be unset or 1: model {config.name} has no guidance; got {scale:g}"
     return f"must be from 1 (none) to {config.max_guidance:g} for model {config.name}; got {scale:g}"
+
+
+def no_enhancer(enhance: Enhancement, config: ModelConfig) -> str:
+    """The sentence for what cannot be enhanced."""
+    return f"must be unset: nothing here enhances frames of model {config.name}; got {enhance}"
 
 
 def within_tokens(embedding: TextEmbedding, config: ModelConfig, field: str) -> TextEmbedding:

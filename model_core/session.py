@@ -105,8 +105,10 @@ class Session:
         guidance: Guidance,
         seen_frames: int = 0,
         source: SourceFeed | None = None,
+        enhancer: str = "",
     ) -> None:
         self.request = request
+        self._enhancer = enhancer
         self.source = source
         self._config = config
         self._fingerprint = fingerprint
@@ -143,11 +145,12 @@ class Session:
         r = self.request
         due_s = None if pace is None else pace.due_s(self._grid.first_frame(self._log.next_chunk))
         suffix = self._log.suffix()
+        decoded = None if r.num_frames is None else -(-r.num_frames // r.enhance.frames)
         return SessionContext(
             session_id=r.session_id, seed=r.seed, num_steps=self._log.steps, embedding=self._log.prompt,
-            next_chunk=self._log.next_chunk, num_frames=r.num_frames, suffix=suffix, sink=self._log.sink(len(suffix)),
+            next_chunk=self._log.next_chunk, num_frames=decoded, suffix=suffix, sink=self._log.sink(len(suffix)),
             codec=r.codec, due_s=due_s, suspect_chunk=self._suspect_chunk, given=self._log.given, numerics=self._log.numerics,
-            guidance=self._guidance, restyle=None if self.source is None else self.source.restyle,
+            guidance=self._guidance, restyle=None if self.source is None else self.source.restyle, enhance=r.enhance,
         )  # fmt: skip
 
     @property
@@ -166,7 +169,7 @@ class Session:
             num_frames=r.num_frames, codec=r.codec, first_chunk=first_chunk, latents=latents, sink=self._log.sink(len(latents)),
             timeline=timeline, steps=steps, given=self._log.given, numerics=self._log.numerics, guidance=self._guidance.scale,
             negative_prompt=None if self._guidance.away is None else self._guidance.away.prompt, tenant=tenant,
-            strength=None if self.source is None else self.source.strength,
+            strength=None if self.source is None else self.source.strength, enhance=r.enhance, enhancer=self._enhancer,
         )  # fmt: skip
 
     async def set_prompt(self, prompt: str, request_id: int = 0, replace_from: int | None = None) -> None:

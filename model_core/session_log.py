@@ -17,10 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_core.config import ChunkGrid
+from model_core.enhancement import AS_RENDERED, Enhancement
 from model_core.fingerprint import FINGERPRINT_VERSION
 from model_core.types import Codec, Conditioning, Latents, Numerics, TextEmbedding
 
-_MAGIC, _MAGIC_RESTYLED = b"HRL2", b"HRL3"  # an earlier version would continue a restyled session without its source
+# An earlier version would continue a restyled session without its source, and an enhanced one with other frames.
+_MAGIC, _MAGIC_RESTYLED, _MAGIC_ENHANCED = b"HRL2", b"HRL3", b"HRL4"
 _HEADER = struct.Struct("<4sI")
 _MAX_HEADER_BYTES = 4 * 1024 * 1024  # prompts, mostly; what JSON unpacks to is many times that
 _MAX_DIMENSIONS = 8
@@ -67,6 +69,8 @@ class SessionRecord:
         guidance, negative_prompt: the scale, and the text that it leads away from; None where the scale is 1.
         tenant: whose it is, in the words of whoever keeps it; None where it says nothing, as those of older versions do.
         strength: of a session that restyles a source, of which the record holds nothing; None for any other.
+        enhance: as in `SessionContext`. `num_frames` counts frames as they are shown.
+        enhancer: `enhancer_fingerprint` of what enhances them; empty where nothing does.
     """
 
     model: str
@@ -88,6 +92,8 @@ class SessionRecord:
     fingerprint_version: int = FINGERPRINT_VERSION
     tenant: str | None = None
     strength: float | None = None
+    enhance: Enhancement = AS_RENDERED
+    enhancer: str = ""
 
     @property
     def next_chunk(self) -> int:
@@ -117,7 +123,11 @@ class SessionRecord:
             "numerics": [self.numerics.denoiser, self.numerics.decoder], "text_numerics": self.numerics.text_encoder,
             "tenant": self.tenant,
         } | ({} if self.strength is None else {"strength": self.strength})  # fmt: skip
-        text, magic = json.dumps(header).encode(), _MAGIC if self.strength is None else _MAGIC_RESTYLED
+        magic = _MAGIC if self.strength is None else _MAGIC_RESTYLED
+        if self.enhance:
+            magic = _MAGIC_ENHANCED
+            header["enhance"] = [self.enhance.frames, self.enhance.size, self.enhancer, self.numerics.enhancer, self.enhance.slow]
+        text = json.dumps(header).encode()
         return b"".join([_HEADER.pack(magic, len(text)), text, *(array.astype(_FLOAT, copy=False).tobytes() for array in arrays)])
 
     @classmethod
@@ -129,12 +139,13 @@ class SessionRecord:
         """
         try:
             magic, size = _HEADER.unpack_from(data)
-            if magic not in (_MAGIC, _MAGIC_RESTYLED):
+            if magic not in (_MAGIC, _MAGIC_RESTYLED, _MAGIC_ENHANCED):
                 raise ValueError(f"begins with {magic!r}")
             if not 0 < size <= min(_MAX_HEADER_BYTES, len(data) - _HEADER.size):
                 raise ValueError(f"a header of {size} bytes in {len(data)}")
             header = json.loads(data[_HEADER.size : _HEADER.size + size])
             chunks, sink = int(header["chunks"]), int(header["sink"])
+            more, larger, enhancer, rounds, slow = header.get("enhance", (1, 1, "", "", 1))
             arrays = _read(data, _HEADER.size + size, header["shapes"])
             if not 0 <= chunks <= chunks + sink <= len(arrays) or not header["timeline"] or not header["steps"]:
                 raise ValueError(f"{chunks} chunks, {sink} of the beginning, {len(arrays)} arrays, or no prompt or steps")
@@ -149,8 +160,9 @@ class SessionRecord:
                 guidance=float(header["guidance"]), negative_prompt=header["negative_prompt"],
                 sink=tuple(arrays[chunks : chunks + sink]), given=_given(dict(zip(header["given"], arrays[chunks + sink :], strict=True))),
                 tenant=None if header.get("tenant") is None else str(header["tenant"]),
-                numerics=Numerics(*map(str, (*header.get("numerics", ("", "")), header.get("text_numerics", "")))),
+                numerics=Numerics(*map(str, (*header.get("numerics", ("", "")), header.get("text_numerics", ""), rounds))),
                 strength=None if header.get("strength") is None else float(header["strength"]),
+                enhance=Enhancement(int(more), int(larger), int(slow)), enhancer=str(enhancer),
             )  # fmt: skip
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error) as error:
             raise ValueError(f"no session record: {error}") from error

@@ -81,4 +81,13 @@ class DecoderStatistics:
     busy_s: float
 
 
-StageStatistics = TextEncoderStatistics | DenoiserStatistics | DecoderStatistics
+@dataclass(frozen=True, slots=True)
+class EnhancerStatistics:
+    """Sessions open now; chunks enhanced and seconds on the device since the start."""
+
+    sessions: int
+    chunks: int
+    busy_s: float
+
+
+StageStatistics = TextEncoderStatistics | DenoiserStatistics | DecoderStatistics | EnhancerStatistics

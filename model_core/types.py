@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_core.config import ChunkGrid
+from model_core.enhancement import AS_RENDERED, Enhancement
 from model_core.messages import Message, MessageEnum
 
 Latents = NDArray[np.float32]
@@ -163,10 +164,14 @@ class Numerics(Message):
     denoiser: str = ""
     decoder: str = ""
     text_encoder: str = ""
+    enhancer: str = ""
 
     def after(self, before: Numerics) -> Numerics:
         """With what is unknown here as it was `before`."""
-        return Numerics(self.denoiser or before.denoiser, self.decoder or before.decoder, self.text_encoder or before.text_encoder)
+        return Numerics(
+            self.denoiser or before.denoiser, self.decoder or before.decoder, self.text_encoder or before.text_encoder,
+            self.enhancer or before.enhancer,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +187,8 @@ class SessionContext(Message):
         num_steps: denoise steps per chunk.
         embedding: the prompt of this leg.
         next_chunk: index of the first chunk to make.
-        num_frames: length of the whole session in pixel frames; None for an endless stream. The decode stage cuts the last chunk to it.
+        num_frames: length of the whole session in pixel frames as they are decoded; None for an endless stream. The decode stage cuts the
+            last chunk to it.
         suffix: the clean latents `[C, F, H, W]` of the chunks just before `next_chunk`, oldest first, at most `window` of them.
         sink: the session's first chunks, as far as the model attends to them for good and they are not in `suffix`.
         codec: how the decode stage hands out frames.
@@ -192,6 +198,7 @@ class SessionContext(Message):
         numerics: of its newest chunk; replicas with the same are preferred.
         guidance: what leads it beside its prompt.
         restyle: for a session that restyles a source.
+        enhance: what is done to its frames after they are decoded.
     """
 
     session_id: str
@@ -209,6 +216,7 @@ class SessionContext(Message):
     numerics: Numerics = Numerics()
     guidance: Guidance = Guidance()
     restyle: Restyle | None = None
+    enhance: Enhancement = AS_RENDERED
 
     def end_chunk(self, grid: ChunkGrid) -> int | None:
         """One past the last chunk to make; None for an endless stream."""
@@ -220,7 +228,7 @@ class StageTiming(Message):
     """Where one chunk's time went in one stage, in seconds.
 
     Attributes:
-        stage: text_encoder, denoiser or decoder.
+        stage: text_encoder, denoiser, decoder or enhancer.
         queue_s: ready to be worked on, but waiting: for the device, or for its turn among other sessions.
         service_s: on the device. A forward shared with other sessions counts in full.
         device_s: on the device, shared forwards divided by the sessions in them: what it costs.
@@ -250,7 +258,7 @@ class LatentChunk(Message):
 
 @dataclass(frozen=True, slots=True)
 class FrameChunk(Message):
-    """One decoded chunk.
+    """One decoded chunk, or an enhanced one.
 
     Attributes:
         index: chunk index in the session.
@@ -262,6 +270,7 @@ class FrameChunk(Message):
         latents: the chunk's clean latents `[C, F, H, W]`, for the session's log.
         timings: one entry for each stage it went through.
         numerics: of the devices that made it.
+        before: the frame before its first one, raw, where a stage after the decoder needs it; empty elsewhere.
     """
 
     index: int
@@ -274,6 +283,7 @@ class FrameChunk(Message):
     latents: Latents
     timings: tuple[StageTiming, ...] = ()
     numerics: Numerics = Numerics()
+    before: bytes = b""
 
     def pixels(self) -> NDArray[np.uint8]:
         """RGB frames `[N, H, W, 3]`; only for RAW_RGB chunks.

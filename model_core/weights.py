@@ -14,6 +14,7 @@ from torch import nn
 from model_core.config import MillraceConfig
 from model_core.errors import WeightsError
 from model_core.nn.causal_dit import CausalDiT
+from model_core.nn.enhancer import Enhancer
 from model_core.nn.vae import VAE
 
 FOLDER = Path(__file__).parent / "weights"
@@ -36,6 +37,15 @@ def load_dit(config: MillraceConfig, folder: Path = FOLDER) -> CausalDiT:
         WeightsError: the file is missing, not the one pinned, or does not fit the network.
     """
     return _load(CausalDiT(config.dit), folder / config.name / "dit.safetensors", config.weights.dit_sha256)
+
+
+def load_enhancer(config: MillraceConfig, folder: Path = FOLDER) -> Enhancer:
+    """The enhancer in float32, frozen.
+
+    Raises:
+        WeightsError: the file is missing, not the one pinned, or does not fit the network.
+    """
+    return _load(Enhancer(), folder / config.name / "enhancer.safetensors", config.weights.enhancer_sha256)
 
 
 def _load(module: Module, path: Path, sha256: str) -> Module:

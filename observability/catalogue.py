@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from model_core.stage import Stage
+from model_core.stage import ENHANCER, Stage
 
 PREFIX = "headrace"
 
@@ -50,6 +50,7 @@ class Process(StrEnum):
     TEXT_ENCODER = "TextEncoder"
     DENOISER = "Denoiser"
     DECODER = "Decoder"
+    ENHANCER = "Enhancer"
     CONTROLLER = "Controller"
 
 
@@ -99,7 +100,7 @@ class Metric:
         return f"{self.full}_count" if self.kind is Kind.HISTOGRAM else self.full
 
 
-STAGES = tuple(stage.value for stage in Stage)
+STAGES = (*(stage.value for stage in Stage), ENHANCER)
 
 MODEL = Label("model", bound="models that the front door serves; one, today")
 TENANT = Label("tenant", bound="tenants of the configuration, `default` and `other`")
@@ -356,6 +357,9 @@ DENOISER_BUSY = Metric("denoiser_busy_seconds_total", Kind.COUNTER, "Device time
 DENOISER_CHUNKS = Metric("denoiser_chunks_total", Kind.COUNTER, "Chunks denoised, including dropped ones.", Process.DENOISER)
 DECODER_BUSY = Metric("decoder_busy_seconds_total", Kind.COUNTER, "Device time of a decode replica.", Process.DECODER)
 DECODER_CHUNKS = Metric("decoder_chunks_total", Kind.COUNTER, "Chunks decoded, including dropped ones.", Process.DECODER)
+ENHANCER_BUSY = Metric("enhancer_busy_seconds_total", Kind.COUNTER, "Device time of an enhance replica.", Process.ENHANCER)
+ENHANCER_CHUNKS = Metric("enhancer_chunks_total", Kind.COUNTER, "Chunks enhanced, including dropped ones.", Process.ENHANCER)
+ENHANCER_SESSIONS = Metric("enhancer_sessions", Kind.GAUGE, "Sessions that an enhance replica serves.", Process.ENHANCER, on_ray=True)
 DECODER_SESSIONS = Metric("decoder_sessions", Kind.GAUGE, "Sessions that a decode replica serves.", Process.DECODER, on_ray=True)
 ENCODER_BUSY = Metric(
     "text_encoder_busy_seconds_total", Kind.COUNTER, "Time that the text encoder spent in tokenizer and model.", Process.TEXT_ENCODER

@@ -117,7 +117,7 @@ _OVERVIEW = Dashboard(
     ),
 )  # fmt: skip
 
-_BUSY = (c.DENOISER_BUSY, c.DECODER_BUSY, c.ENCODER_BUSY)
+_BUSY = (c.DENOISER_BUSY, c.DECODER_BUSY, c.ENCODER_BUSY, c.ENHANCER_BUSY)
 
 _STAGES = Dashboard(
     "headrace-stages", "Headrace: stages",
@@ -151,11 +151,15 @@ _STAGES = Dashboard(
             (Line(f"{_rate(c.DENOISER_BUSY, 'instance')} / {_rate(c.EXPECTED_SECONDS, 'instance')}", "{{instance}}"),),
         ),
         Panel(
-            "Chunks made", f"{c.DENOISER_CHUNKS.text} {c.DECODER_CHUNKS.text}", "ops",
-            (Line(_rate(c.DENOISER_CHUNKS), "denoised"), Line(_rate(c.DECODER_CHUNKS), "decoded")),
+            "Chunks made", f"{c.DENOISER_CHUNKS.text} {c.DECODER_CHUNKS.text} {c.ENHANCER_CHUNKS.text}", "ops",
+            (
+                Line(_rate(c.DENOISER_CHUNKS), "denoised"), Line(_rate(c.DECODER_CHUNKS), "decoded"),
+                Line(_rate(c.ENHANCER_CHUNKS), "enhanced"),
+            ),
         ),
         _panel("Prompts embedded", c.PROMPTS, "ops", Line(_rate(c.PROMPTS, "source"), "{{source}}")),
         _gauge("Sessions in the decoders", c.DECODER_SESSIONS),
+        _gauge("Sessions in the enhancers", c.ENHANCER_SESSIONS),
     ),
 )  # fmt: skip
 

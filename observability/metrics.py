@@ -10,7 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from model_core.events import Forward
-from model_core.statistics import DecoderStatistics, DenoiserStatistics, StageStatistics, TextEncoderStatistics
+from model_core.statistics import DecoderStatistics, DenoiserStatistics, EnhancerStatistics, StageStatistics, TextEncoderStatistics
 from observability import catalogue as c
 from observability.catalogue import CATALOGUE, Kind, Metric
 
@@ -234,6 +234,10 @@ def statistics_as_metrics(counted: StageStatistics) -> Iterator[tuple[Metric, tu
             yield c.DECODER_BUSY, (), counted.busy_s
             yield c.DECODER_CHUNKS, (), counted.chunks
             yield c.DECODER_SESSIONS, (), counted.sessions
+        case EnhancerStatistics():
+            yield c.ENHANCER_BUSY, (), counted.busy_s
+            yield c.ENHANCER_CHUNKS, (), counted.chunks
+            yield c.ENHANCER_SESSIONS, (), counted.sessions
 
 
 class StatisticsCollector(Collector):

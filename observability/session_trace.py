@@ -20,9 +20,9 @@ from opentelemetry.util.types import AttributeValue
 
 from model_core.types import FrameChunk, StageTiming
 
-WAIT, ENCODE, DENOISE, DECODE, SEND = "wait", "encode", "denoise", "decode", "send"
+WAIT, ENCODE, DENOISE, DECODE, ENHANCE, SEND = "wait", "encode", "denoise", "decode", "enhance", "send"
 STARTED, STEP, SWITCHED = "started", "step", "prompt switched"
-SPAN_OF_STAGE = {"text_encoder": ENCODE, "denoiser": DENOISE, "decoder": DECODE}
+SPAN_OF_STAGE = {"text_encoder": ENCODE, "denoiser": DENOISE, "decoder": DECODE, "enhancer": ENHANCE}
 TTFF = "headrace.ttff_s"
 CHUNK = "headrace.chunk"
 SESSION = "headrace.session_id"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -16,8 +16,13 @@ Labels = tuple[tuple[str, str], ...]
 Buckets = list[tuple[float, float]]
 
 # The device seconds of each stage's replicas.
-_BUSY = {Process.TEXT_ENCODER: c.ENCODER_BUSY, Process.DENOISER: c.DENOISER_BUSY, Process.DECODER: c.DECODER_BUSY}
-_STAGE_OF = {Process.TEXT_ENCODER: "text_encoder", Process.DENOISER: "denoiser", Process.DECODER: "decoder"}
+_BUSY = {
+    Process.TEXT_ENCODER: c.ENCODER_BUSY,
+    Process.DENOISER: c.DENOISER_BUSY,
+    Process.DECODER: c.DECODER_BUSY,
+    Process.ENHANCER: c.ENHANCER_BUSY,
+}
+_STAGE_OF = {Process.TEXT_ENCODER: "text_encoder", Process.DENOISER: "denoiser", Process.DECODER: "decoder", Process.ENHANCER: "enhancer"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +119,7 @@ def view(before: Reading, now: Reading) -> View:
         ttff_p99_s=quantile(ttff, 0.99),
         late=round(chunks - on_time),
         chunks=round(chunks),
-        stages=tuple(_stage(process, before, now, span_s) for process in (*_BUSY, Process.FRONT_DOOR)),
+        stages=tuple(_stage(process, before, now, span_s) for process in _rows(now)),
         unreadable=now.unreadable,
     )
 
@@ -134,6 +139,13 @@ def quantile(buckets: Buckets, q: float) -> float:
             return start if math.isinf(edge) else start + (edge - start) * max(0.0, rank - below) / (count - below)
         below, start = count, edge
     return start
+
+
+def _rows(now: Reading) -> Iterator[Process]:
+    """An enhancer is no part of most applications."""
+    for process in (*_BUSY, Process.FRONT_DOOR):
+        if process is not Process.ENHANCER or process in now.processes.values():
+            yield process
 
 
 def _stage(process: Process, before: Reading, now: Reading, span_s: float) -> StageRow:

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from model_core.config import ModelConfig
+from model_core.enhancement import FRAMES, SIZES
 from model_core.errors import FieldViolation, InvalidRequest
-from model_core.request import SessionRequest, guidance_limit
+from model_core.request import SessionRequest, guidance_limit, no_enhancer
 from model_core.types import Codec
 from model_core.uploads.upload import Upload, UploadLimits, bounded
 from service.orders import Doorway, Mode, Order, ResumeRequest, VideoRequest
@@ -90,11 +91,13 @@ class Catalogue:
     Attributes:
         aliases: further names, and the names of the models that they mean. One that ends in `*` stands for all names that begin so. A
             served model's own name comes first, then a whole alias, then the longest alias that fits.
+        enhancing: those of the models whose frames may be enhanced.
     """
 
     models: Mapping[str, ModelConfig]
     default: str
     aliases: Mapping[str, str] = field(default_factory=dict)
+    enhancing: frozenset[str] = frozenset()
 
     def find(self, name: str) -> ModelConfig | None:
         """The model that a caller means by `name`; None for none."""
@@ -165,9 +168,11 @@ class Validator:
             self._guidance(problems, request, config, doorway)
             self._later_prompts(problems, request, config, doorway)
             self._strength(problems, request, config, doorway)
+            self._enhance(problems, request, config, doorway)
         upload = None if config is None else self._upload(problems, request, config, doorway)
-        codec = Codec.RAW_RGB if doorway.mode.whole else request.codec
+        codec, more = Codec.RAW_RGB if doorway.mode.whole else request.codec, request.enhance.frames
         if config is not None and not problems:
+            config = config.shown(request.enhance)
             for violation in doorway.lacks(codec, config):
                 problems.add(violation.field, violation.description)
         config = problems.passed(config)
@@ -176,12 +181,13 @@ class Validator:
             prompt=request.prompt,
             seed=seed if request.seed is None else request.seed,
             num_steps=request.steps or config.num_steps,
-            num_frames=max(1, round(request.seconds * config.fps)) if request.seconds else config.grid.max_frames,
+            num_frames=more * max(1, round(request.seconds * config.fps / more)) if request.seconds else config.grid.max_frames,
             codec=codec,
             guidance=config.guidance if request.guidance is None else request.guidance,
             negative_prompt=config.negative_prompt if request.negative_prompt is None else request.negative_prompt,
             later_prompts=tuple((round(seconds * config.fps), prompt) for seconds, prompt in request.later_prompts),
             strength=request.strength,
+            enhance=request.enhance,
         )
         return Order(made, config, lead_s, doorway, upload=upload)
 
@@ -195,8 +201,7 @@ class Validator:
             InvalidRequest: with everything that is wrong; `problems` as in `order`.
         """
         problems = Problems() if problems is None else problems
-        if not 0 < len(request.token) <= _MAX_TOKEN_CHARS:
-            problems.add(doorway.path("token"), f"must be a Started.resume_token; got {len(request.token)} characters")
+        self.token(request.token, doorway, problems)
         for name, entries in (("acknowledged", request.acknowledged), ("quality_changes", request.quality_changes)):
             if len(entries) > _MAX_ACKNOWLEDGED:
                 problems.add(doorway.path(name), f"must be at most {_MAX_ACKNOWLEDGED}; got {len(entries)}")
@@ -207,6 +212,11 @@ class Validator:
         lead_s = self.lead(request.max_lead_seconds, doorway, problems)
         problems.check()
         return lead_s
+
+    def token(self, token: str, doorway: Doorway, problems: Problems) -> None:
+        """Add what is wrong with a token that a session is looked up by."""
+        if not 0 < len(token) <= _MAX_TOKEN_CHARS:
+            problems.add(doorway.path("token"), f"must be a Started.resume_token; got {len(token)} characters")
 
     def _model(self, problems: Problems, request: VideoRequest, doorway: Doorway) -> ModelConfig | None:
         """The model, with the length checked, since a model may have the shorter limit."""
@@ -270,6 +280,18 @@ class Validator:
                 problems.add(path, f"must be unset: model {config.name} begins no chunk at {seconds:g} seconds or later")
             self._prompt(problems, prompt, path)
             before = seconds
+
+    def _enhance(self, problems: Problems, request: VideoRequest, config: ModelConfig, doorway: Doorway) -> None:
+        enhance, path = request.enhance, doorway.path("enhance")
+        if not enhance:
+            return
+        for name, value, offered in (("frames", enhance.frames, FRAMES), ("size", enhance.size, SIZES)):
+            if value not in offered:
+                problems.add(f"{path}.{name}", f"must be one of {', '.join(map(str, offered))}; got {value}")
+        if config.name not in self._catalogue.enhancing:
+            problems.add(path, no_enhancer(enhance, config))
+        if request.strength is not None:
+            problems.add(path, f"must be unset for a session that restyles a source; got {enhance}")
 
     def _strength(self, problems: Problems, request: VideoRequest, config: ModelConfig, doorway: Doorway) -> None:
         strength, path = request.strength, doorway.path("strength")

@@ -141,10 +141,12 @@ class Usage(Message):
         superseded: frames that were sent and then replaced.
         denoise_s, decode_s: the session's own share of device time.
         text_s: the same of the text stage; counted for jobs, whose prompts are all known when they begin.
-        frame_pixels: of one frame, as the model renders it.
+        frame_pixels: of one frame.
         steps: denoise steps, summed over the chunks; those of superseded frames count, as their device time does.
         source_frames, source_dropped: frames of a source that were taken, and not taken.
         source_delay_s: from the last source frame of the newest chunk until the chunk was sent.
+        frames_times, size_times: of an enhanced session, see `Enhancement`. `fps`, `frames` and `frame_pixels` are of what was sent.
+        enhance_s: as `decode_s`.
     """
 
     fps: int
@@ -158,27 +160,53 @@ class Usage(Message):
     source_frames: int = 0
     source_dropped: int = 0
     source_delay_s: float = 0.0
+    frames_times: int = 1
+    size_times: int = 1
+    enhance_s: float = 0.0
 
     @property
     def video_s(self) -> float:
         return self.frames / self.fps
 
     @property
+    def enhanced(self) -> bool:
+        return (self.frames_times, self.size_times) != (1, 1)
+
+    @property
+    def rendered(self) -> int:
+        """Of the frames, those that the model rendered."""
+        return -(-self.frames // self.frames_times)
+
+    @property
     def pixels(self) -> int:
-        return self.frames * self.frame_pixels
+        """Of these, as the model rendered them."""
+        return self.rendered * (self.frame_pixels // self.size_times**2)
+
+    @property
+    def pixels_enhanced(self) -> int:
+        """Of all frames, as they were sent; 0 where nothing was enhanced."""
+        return self.frames * self.frame_pixels if self.enhanced else 0
+
+    @classmethod
+    def of(cls, config: ModelConfig, frames: int = 0) -> Usage:
+        """Of a session of which `frames` were sent before; `config` as it is shown."""
+        enhance, pixels = config.enhanced, config.width * config.height
+        return cls(fps=config.fps, frames=frames, frame_pixels=pixels, frames_times=enhance.frames, size_times=enhance.size)
 
     def plus(self, chunk: FrameChunk) -> Usage:
         """The usage after `chunk` was made."""
-        denoise_s, decode_s, steps = self.denoise_s, self.decode_s, self.steps
+        denoise_s, decode_s, enhance_s, steps = self.denoise_s, self.decode_s, self.enhance_s, self.steps
         for timing in chunk.timings:
             if timing.stage == "denoiser":
                 denoise_s += timing.device_s
                 steps += len(timing.steps_s)
             elif timing.stage == "decoder":
                 decode_s += timing.device_s
+            elif timing.stage == "enhancer":
+                enhance_s += timing.device_s
         return replace(
             self, frames=self.frames + chunk.num_frames, denoise_s=denoise_s, decode_s=decode_s,
-            frame_pixels=chunk.height * chunk.width, steps=steps,
+            frame_pixels=chunk.height * chunk.width, steps=steps, enhance_s=enhance_s,
         )  # fmt: skip
 
     def less(self, frames: int) -> Usage:

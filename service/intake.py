@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from model_core.enhancement import Enhancement
+from model_core.errors import FieldViolation, InvalidRequest
 from model_core.pipeline import VideoPipeline
-from model_core.request import SessionRequest
+from model_core.request import SessionRequest, no_enhancer
 from model_core.session_log import Acknowledged, PromptEntry, SessionRecord, reconcile
 from service.checks import MAX_JOB_SECONDS, Catalogue, Limits, Problems, Validator
 from service.orders import Doorway, Mode, Order, ResumePoint, ResumeRequest, VideoRequest
 from service.records.keeper import SessionKeeper
 from service.records.store import SessionMismatch
+from service.replay import ReplayRequest, check_replay, replay_point
 
 
 class Intake:
@@ -39,7 +42,8 @@ class Intake:
         aliases: Mapping[str, str] | None = None,
         max_job_seconds: float = MAX_JOB_SECONDS,
     ) -> None:
-        self.catalogue = Catalogue({name: pipeline.config for name, pipeline in pipelines.items()}, default_model, aliases or {})
+        enhancing = frozenset(name for name, pipeline in pipelines.items() if pipeline.enhances)
+        self.catalogue = Catalogue({name: pipeline.config for name, pipeline in pipelines.items()}, default_model, aliases or {}, enhancing)
         self.limits = limits
         self.max_job_seconds = max_job_seconds
         self._pipelines = pipelines
@@ -79,18 +83,41 @@ class Intake:
         def ordered(record: SessionRecord) -> Order:
             pipeline = self._pipeline(record, doorway)
             point = resume_point(record, pipeline, request, doorway)
-            made = SessionRequest(
-                session_id=record.session_id, prompt=record.timeline[-1].prompt, seed=record.seed, num_steps=record.num_steps,
-                num_frames=record.num_frames, codec=record.codec, guidance=record.guidance, negative_prompt=record.negative_prompt,
-                strength=record.strength,
-            )  # fmt: skip
-            return Order(made, pipeline.config, lead_s, doorway, request.token, holder, point)
+            return Order(_request_of(record), pipeline.config.shown(record.enhance), lead_s, doorway, request.token, holder, point)
 
         async def claim() -> Order:
             # It may have gone on since: what counts is the record as it was taken.
             return ordered(await self._keeper.claim(request.token, holder, tenant))
 
         return replace(ordered(await self._keeper.find(request.token, tenant)), claim=claim)
+
+    async def replay(self, request: ReplayRequest, doorway: Doorway, tenant: str, problems: Problems | None = None) -> Order:
+        """The order for a new session that shows a part of another one again. That one is left as it is.
+
+        Args:
+            tenant: as in `resume`.
+
+        Raises:
+            InvalidRequest: a field is wrong, nothing of the frames is recorded, or nothing here makes frames between.
+            SessionNotFound, SessionMismatch, StageUnavailable: as in `resume`.
+        """
+        problems = Problems() if problems is None else problems
+        self.validator.token(request.token, doorway, problems)
+        check_replay(request, self.limits.max_stream_seconds, doorway, problems)
+        lead_s = self.validator.lead(request.max_lead_seconds, doorway, problems)
+        problems.check()
+        record = await self._keeper.find(request.token, tenant)
+        pipeline = self._pipeline(record, doorway)
+        if not pipeline.enhances:
+            sentence = no_enhancer(Enhancement(frames=request.slow, slow=request.slow), pipeline.config)
+            raise InvalidRequest((FieldViolation(doorway.path("slow"), sentence),))
+        point = replay_point(record, pipeline.config, request, doorway, self._new_id(), problems)
+        made = _request_of(point.story.record)
+        config = pipeline.config.shown(made.enhance)
+        for violation in doorway.lacks(made.codec, config):
+            problems.add(violation.field, violation.description)
+        problems.check()
+        return Order(made, config, lead_s, doorway, self._keeper.new_token(), self._keeper.new_token(), point, replays=True)
 
     def go_on(self, order: Order, record: SessionRecord, next_frame: int) -> Order:
         """`order`, which nobody watches, from `next_frame` on, with what `record` holds.
@@ -106,12 +133,20 @@ class Intake:
     def _pipeline(self, record: SessionRecord, doorway: Doorway) -> VideoPipeline:
         """Raises SessionMismatch: what made the session is not served here."""
         pipeline = self._pipelines.get(record.model)
-        if pipeline is None or pipeline.fingerprint != record.fingerprint or record.guidance > pipeline.config.max_guidance:
+        if pipeline is None or not pipeline.continues(record) or record.guidance > pipeline.config.max_guidance:
             served = ", ".join(sorted(self._pipelines))
             other = "" if pipeline is None else " of another version, or with more guidance than this server allows"
             token = doorway.path("token")
             raise SessionMismatch(f"{token}: the session is of model {record.model}{other}; this server serves {served}")
         return pipeline
+
+
+def _request_of(record: SessionRecord) -> SessionRequest:
+    return SessionRequest(
+        session_id=record.session_id, prompt=record.timeline[-1].prompt, seed=record.seed, num_steps=record.num_steps,
+        num_frames=record.num_frames, codec=record.codec, guidance=record.guidance, negative_prompt=record.negative_prompt,
+        strength=record.strength, enhance=record.enhance,
+    )  # fmt: skip
 
 
 def resume_point(record: SessionRecord, pipeline: VideoPipeline, request: ResumeRequest, doorway: Doorway) -> ResumePoint:
@@ -120,7 +155,8 @@ def resume_point(record: SessionRecord, pipeline: VideoPipeline, request: Resume
     Raises:
         InvalidRequest: what the caller says does not fit the record.
     """
-    config, grid = pipeline.config, pipeline.config.grid
+    config = pipeline.config.shown(record.enhance)
+    grid = config.grid
     prompts = (PromptEntry(grid.chunk_of(ack.first_frame), ack.prompt, ack.change) for ack in request.acknowledged)
     steps = ((grid.chunk_of(change.first_frame), change.steps) for change in request.quality_changes)
     story = reconcile(record, grid.chunk_from(request.next_frame), Acknowledged(tuple(prompts), tuple(steps)))

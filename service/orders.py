@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from model_core.config import Media, ModelConfig
+from model_core.enhancement import AS_RENDERED, Enhancement
 from model_core.errors import FieldViolation, InvalidRequest
 from model_core.request import SessionRequest
 from model_core.session import PromptApplied, StepsApplied
@@ -75,6 +76,7 @@ class VideoRequest:
         max_lead_seconds: how far frames may run ahead of playback; 0 means unpaced, in `Mode.STREAM`.
         later_prompts: what to show from so many seconds on, each until the next, ascending. A chunk has one prompt.
         strength: for a session that restyles a source, in `Mode.LIVE`; see `model_core.types.Restyle`.
+        enhance: what is done to decoded frames. `width` and `height` are those of decoded frames.
     """
 
     prompt: str
@@ -91,6 +93,7 @@ class VideoRequest:
     max_lead_seconds: float = 0.0
     later_prompts: tuple[tuple[float, str], ...] = ()
     strength: float | None = None
+    enhance: Enhancement = AS_RENDERED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,12 +133,14 @@ class Order:
     """A checked request: what to make, with which model, and how far ahead of playback (0: unpaced).
 
     Attributes:
+        config: the model, as what is made of it is shown: see `ModelConfig.shown`.
         doorway: how the request came in.
         token: resumes the session; empty for one that cannot be resumed.
         holder: this connection, to the session store.
         resume: for a session that goes on.
         claim: takes that session from the connection that holds it, and returns the order as of then.
         upload: the image or video for a new session, still to be decoded.
+        replays: it begins within a record and is a new session all the same.
     """
 
     request: SessionRequest
@@ -147,6 +152,12 @@ class Order:
     resume: ResumePoint | None = None
     claim: Callable[[], Awaitable[Order]] | None = None
     upload: Upload | None = None
+    replays: bool = False
+
+    @property
+    def goes_on(self) -> bool:
+        """An earlier connection had the session."""
+        return self.resume is not None and not self.replays
 
     @property
     def watch_token(self) -> str:

@@ -12,17 +12,18 @@ import heapq
 import math
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from model_core.config import ModelConfig
+from model_core.engine.session import given_chunks
 from model_core.errors import StageUnavailable
 from model_core.media import Frames, fmp4_fragment, jpeg
 from model_core.pipeline import VideoPipeline
 from model_core.presets import millrace_64
 from model_core.reopen import ReopenPolicy
-from model_core.stages.interface import Denoiser
+from model_core.stages.interface import Decoder, Denoiser
 from model_core.stages.sources import Dial, LocalSources, no_sources
 from model_core.types import (
     Codec,
@@ -40,6 +41,7 @@ from model_core.types import (
 
 DENOISE_TIMING = StageTiming("denoiser", queue_s=0.002, service_s=0.030, device_s=0.015)
 DECODE_TIMING = StageTiming("decoder", queue_s=0.001, service_s=0.010, device_s=0.008)
+ENHANCE_TIMING = StageTiming("enhancer", queue_s=0.001, service_s=0.010, device_s=0.004)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +173,9 @@ class FakeDenoiser:
         index = context.next_chunk
         async with AsyncExitStack() as stack:
             stack.callback(self._closed)
+            for chunk, after in given_chunks(context, self._config):
+                yield chunk
+                index, suffix = after.next_chunk, list(after.suffix)
             source = None if context.restyle is None else await stack.enter_async_context(self._dial(context.restyle.source))
             if self._error is not None:
                 error, self._error = self._error, None
@@ -230,11 +235,20 @@ class FakeDecoder:
         self._opened += 1
         try:
             async with aclosing(self._denoiser.stream(context)) as latents:
+                before = self._before(context)
                 async for chunk in latents:
                     self._chunks += 1
-                    yield self._decode(chunk, context)
+                    yield replace(self._decode(chunk, context), before=before)
+                    before = b""
         finally:
             self._open -= 1
+
+    def _before(self, context: SessionContext) -> bytes:
+        """As a decoder says it to an enhancer."""
+        if context.enhance.frames == 1 or not context.suffix:
+            return b""
+        last = LatentChunk(context.next_chunk - 1, context.suffix[-1])
+        return self._decode(last, replace(context, codec=Codec.RAW_RGB)).data[-1]
 
     def _decode(self, chunk: LatentChunk, context: SessionContext) -> FrameChunk:
         config = self._config
@@ -248,6 +262,43 @@ class FakeDecoder:
             index=chunk.index, first_frame=first, num_frames=count, height=config.height, width=config.width,
             codec=context.codec, data=data, latents=chunk.latents, timings=(*chunk.timings, DECODE_TIMING),
             numerics=Numerics(chunk.numerics, "", context.embedding.numerics),
+        )  # fmt: skip
+
+
+class FakeEnhancer:
+    """Repeats pixels, and puts means between frames. It needs the frame before as a real one does."""
+
+    def __init__(self, config: ModelConfig, decoder: Decoder) -> None:
+        self._config, self._decoder = config, decoder
+        self.open = self.opened = self.chunks = 0
+
+    async def stream(self, context: SessionContext) -> AsyncGenerator[FrameChunk, None]:
+        self.open += 1
+        self.opened += 1
+        before: Frames | None = None
+        try:
+            async with aclosing(self._decoder.stream(replace(context, codec=Codec.RAW_RGB))) as chunks:
+                async for chunk in chunks:
+                    if before is None and chunk.index and context.enhance.frames > 1:
+                        before = np.frombuffer(chunk.before, np.uint8).reshape(1, chunk.height, chunk.width, 3)
+                    pixels = chunk.pixels()
+                    self.chunks += 1
+                    yield self._enhance(chunk, pixels, pixels[:1] if before is None else before, context)
+                    before = pixels[-1:]
+        finally:
+            self.open -= 1
+
+    def _enhance(self, chunk: FrameChunk, pixels: Frames, before: Frames, context: SessionContext) -> FrameChunk:
+        more, size = context.enhance.frames, context.enhance.size
+        for _ in range(more.bit_length() - 1):
+            earlier = np.concatenate((before, pixels[:-1]))
+            between = ((earlier.astype(np.uint16) + pixels) // 2).astype(np.uint8)
+            pixels = np.stack((between, pixels), 1).reshape(-1, *pixels.shape[1:])
+        pixels = pixels.repeat(size, 1).repeat(size, 2)
+        first, fps = chunk.first_frame * more, self._config.shown(context.enhance).fps
+        return replace(
+            chunk, first_frame=first, num_frames=len(pixels), height=pixels.shape[1], width=pixels.shape[2], codec=context.codec,
+            data=_encode(pixels, context.codec, first, fps), timings=(*chunk.timings, ENHANCE_TIMING), before=b"",
         )  # fmt: skip
 
 
@@ -271,15 +322,18 @@ class FakeStages:
         attempts: int = 3,
         keep_chunks: int = 0,
         config: ModelConfig | None = None,
+        *,
+        enhances: bool = False,
     ) -> None:
         self.config = config or millrace_64()
         self.encoder = encoder or FakeEncoder()
         self.denoiser = denoiser or FakeDenoiser(self.config)
         self.decoder = FakeDecoder(self.config, self.denoiser)
+        self.enhancer = FakeEnhancer(self.config, self.decoder) if enhances else None
         sources = LocalSources()
         self.denoiser.dial_with(sources.dial)
         policy = ReopenPolicy(attempts=attempts, backoff_s=0.0)
-        self.pipeline = VideoPipeline(self.config, self.encoder, self.decoder, policy, keep_chunks, sources)
+        self.pipeline = VideoPipeline(self.config, self.encoder, self.decoder, policy, keep_chunks, sources, self.enhancer)
 
     @property
     def open_streams(self) -> int:

@@ -162,21 +162,31 @@ def trajectory(attributes: Tensor, start: Tensor, frames: int, switch_frame: Ten
     return start[:, None] + steps.cumsum(1)
 
 
-def render(attributes: Tensor, centres: Tensor, switch_frame: Tensor) -> Tensor:
-    """Frames `[B, F, 3, H, W]` in [0, 1] for scenes before and after the switch `[B, 2, 6]`, centres `[B, F, 2]`, switch `[B]`."""
+def render(attributes: Tensor, centres: Tensor, switch_frame: Tensor, scale: int = 1) -> Tensor:
+    """Frames `[B, F, 3, H, W]` in [0, 1] for scenes before and after the switch `[B, 2, 6]`, centres `[B, F, 2]`, switch `[B]`.
+
+    With `scale`, H and W are so many times larger; see `coverage`.
+    """
     device = attributes.device
     frames = centres.shape[1]
     part = (torch.arange(frames, device=device)[None] >= switch_frame[:, None]).long()
     now = attributes.gather(1, part[..., None].expand(-1, -1, attributes.shape[2]))
     radius = torch.tensor(RADII, device=device)[now[..., 5]]
-    alpha = torch.zeros(*radius.shape, SIZE, SIZE, device=device)
+    alpha = torch.zeros(*radius.shape, SIZE * scale, SIZE * scale, device=device)
     for shape in range(len(SHAPES)):
-        alpha = torch.where((now[..., 1] == shape)[..., None, None], coverage(shape, centres, radius), alpha)
-    shade = torch.linspace(1.05, 0.95, SIZE, device=device)[:, None]
+        shown = now[..., 1] == shape
+        alpha[shown] = coverage(shape, centres[shown], radius[shown], scale)
+    shade = _shade(scale).to(device)
     ground = BACKGROUND_TABLE.to(device)[now[..., 3]][..., None, None] * shade
     colour = COLOUR_TABLE.to(device)[now[..., 0]][..., None, None]
     alpha = alpha[:, :, None]
     return ground * (1 - alpha) + colour * alpha
+
+
+def _shade(scale: int) -> Tensor:
+    """`[H, 1]`: backgrounds are a little lighter at the top."""
+    row = (torch.arange(SIZE * scale) + 0.5) / scale - 0.5  # of scale 1, whose first row is 1.05 and whose last is 0.95
+    return (1.05 - 0.1 * row / (SIZE - 1))[:, None]
 
 
 def clip(attributes: Tensor, start: Tensor, frames: int, switch_frame: Tensor, phase: Tensor | None = None) -> Tensor:

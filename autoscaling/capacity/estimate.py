@@ -64,6 +64,21 @@ class DecodeReading(NamedTuple):
         return cls(report.replica, report.decoder.chunks, report.decoder.busy_s)
 
 
+class EnhanceReading(NamedTuple):
+    """One enhance replica: chunks enhanced and seconds spent on them, since its start."""
+
+    replica: float
+    chunks: float = 0.0
+    busy_s: float = 0.0
+
+    @classmethod
+    def of(cls, report: ReplicaReport) -> EnhanceReading:
+        """As `DenoiseReading.of`."""
+        if report.enhancer is None:
+            raise ReportError("an enhance replica must report its enhancer; it does not")
+        return cls(report.replica, report.enhancer.chunks, report.enhancer.busy_s)
+
+
 class TextReading(NamedTuple):
     """One text replica: prompts that went through its model and seconds spent on them, since its start."""
 
@@ -97,8 +112,8 @@ class Measured:
             correction=self._corrections(denoise) if denoise else self.correction,
             decode={report.replica: report for report in decode} if decode else self.decode,
             text={report.replica: report for report in text} if text else self.text,
-            chunk_decode=_timed(self.chunk_decode, decode, self.decode),
-            encode=_timed(self.encode, text, self.text),
+            chunk_decode=timed(self.chunk_decode, decode, self.decode),
+            encode=timed(self.encode, text, self.text),
         )
 
     def _corrections(self, denoise: Sequence[DenoiseReading]) -> dict[float, float]:
@@ -114,7 +129,7 @@ class Measured:
 _Done = tuple[float, float, float]  # replica, how many, and seconds that took: a report of decoding or of encoding
 
 
-def _timed(average: float | None, reports: Sequence[_Done], earlier: Mapping[float, _Done]) -> float | None:
+def timed(average: float | None, reports: Sequence[_Done], earlier: Mapping[float, _Done]) -> float | None:
     """Seconds for one, after what `reports` have done since `earlier` ones."""
     for report in reports:
         name, count, seconds = report

@@ -252,7 +252,7 @@ def load(path: Path, overrides: Overrides) -> tuple[dict[str, Any], AppConfig]:
     if (told := variables.get(_MESSAGE_BYTES, "")) not in ("", str(config.stage_message_bytes)):
         wanted = f"must be args.stage_message_bytes, {str(config.stage_message_bytes)!r}"
         raise _invalid(f"applications.0.runtime_env.env_vars.{_MESSAGE_BYTES}", f"{wanted}; got {told!r}")
-    check_deployments(app.get("deployments") or [], config.mode)
+    check_deployments(app.get("deployments") or [], config.mode, enhances=config.enhancer is not None)
     blocks = {block["name"]: block for block in app.get("deployments") or []}
     for name, block in overrides.deployments.items():
         if name not in blocks:

@@ -23,7 +23,7 @@ from deployments.config.identity import IdentitySettings, check_exposure
 from deployments.config.jobs import ArtifactSettings, JobSettings
 from deployments.config.settings import Settings
 from deployments.config.sizes import largest_messages, record_bytes
-from deployments.config.stages import DecoderSettings, EngineSettings, RuntimeSettings, TextEncoderSettings
+from deployments.config.stages import DecoderSettings, EngineSettings, EnhancerSettings, RuntimeSettings, TextEncoderSettings
 from deployments.config.state import StateSettings
 from deployments.config.usage import UsageSettings
 from deployments.config.watch import WatchSettings
@@ -206,7 +206,9 @@ class AppConfig(Settings):
         aliases: further names that callers may use, each with the name of the model that it means, beside the well-known ones of
             `service.model_aliases`. One of those that should not count means the empty string; an empty mapping leaves none of them.
         mode: `staged`, a deployment for each stage, or `fused`, one deployment that holds all three.
-        stages: module with `build_text_encoder(config)`, `build_denoiser(config, engine)` and `build_decoder(config, denoiser)`.
+        stages: module with `build_text_encoder(config)`, `build_denoiser(config, engine)`, `build_decoder(config, denoiser)` and, for an
+            enhancer, `build_enhancer(config, decoder)`.
+        enhancer: of a deployment of its own, or of the fused one; None: frames go out as they are decoded.
         link_window: chunks that may be on their way from one stage to the next.
         fps: plays the model's frames at another rate than its own, for hardware that is slower than its real time.
         open_timeout_seconds: how long a stage may take to accept a leg before the leg counts as failed.
@@ -236,6 +238,7 @@ class AppConfig(Settings):
     engine: EngineSettings = EngineSettings()
     text_encoder: TextEncoderSettings = TextEncoderSettings()
     decoder: DecoderSettings = DecoderSettings()
+    enhancer: EnhancerSettings | None = None
     front_door: FrontDoorSettings = FrontDoorSettings()
     admission: AdmissionSettings = AdmissionSettings()
     reopen: ReopenSettings = ReopenSettings()
@@ -300,9 +303,17 @@ class AppConfig(Settings):
         return self
 
     @model_validator(mode="after")
+    def _enhances(self) -> Self:
+        if self.enhancer is not None and not self._named().enhancer:
+            raise ValueError(f"enhancer must be left out: model {self._named().name} has none; got {self.enhancer}")
+        if self.enhancer is not None and self.enhancer.runtime.ranks > 1:
+            raise ValueError(f"enhancer.runtime.ranks must be 1; got {self.enhancer.runtime.ranks}")
+        return self
+
+    @model_validator(mode="after")
     def _messages_fit(self) -> Self:
         model, limit = self._named(), self.stage_message_bytes
-        for message in largest_messages(model):
+        for message in largest_messages(model, enhances=self.enhancer is not None):
             if message.size_bytes > limit:
                 raise ValueError(
                     f"stage_message_bytes must be at least {message.size_bytes} for {model.name}: {message.what}; got {limit}. Make fewer"
@@ -331,7 +342,8 @@ class AppConfig(Settings):
         policy = admission.policy(preset)
         # The decoder of a fused replica has no calls of its own.
         decode_slots = self.decoder.slots if self.mode == "staged" else 0
-        return Terms(preset.chunk_seconds, policy.default_steps, admission.utilisation, policy.brownout.tiers, decode_slots)
+        enhance_slots = 0 if self.enhancer is None else self.enhancer.slots
+        return Terms(preset.chunk_seconds, policy.default_steps, admission.utilisation, policy.brownout.tiers, decode_slots, enhance_slots)
 
     def preset(self) -> ModelConfig:
         """The model's configuration as it is served."""
@@ -351,4 +363,5 @@ class AppConfig(Settings):
             text_encoder=self.text_encoder.runtime.runtime_config(),
             denoiser=self.engine.runtime.runtime_config(),
             decoder=self.decoder.runtime.runtime_config(),
+            enhancer=(self.enhancer or EnhancerSettings()).runtime.runtime_config(),
         )

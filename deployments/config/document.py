@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 from ray.serve.schema import DeploymentSchema, RayActorOptionsSchema, ServeApplicationSchema, ServeDeploySchema
 
-from deployments.config.names import FRONT_DOOR, FUSED_DEPLOYMENT, STAGE_DEPLOYMENTS
+from deployments.config.names import ENHANCER_DEPLOYMENT, FRONT_DOOR, FUSED_DEPLOYMENT, STAGE_DEPLOYMENTS
 from deployments.config.scaling import shown, violations
 from deployments.config.serve_values import wrong_environment, wrong_numbers, wrong_route
 from model_core.errors import FieldViolation, InvalidRequest
@@ -55,14 +55,14 @@ def read_document(path: Path) -> dict[str, Any]:
     return document
 
 
-def check_deployments(blocks: list[dict[str, Any]], mode: str) -> None:
+def check_deployments(blocks: list[dict[str, Any]], mode: str, *, enhances: bool = False) -> None:
     """Check that the application has a deployment for each block: Serve would only find out at the start.
 
     Raises:
         InvalidRequest: it names the block that has none.
     """
     stages = STAGE_DEPLOYMENTS.values() if mode == "staged" else (FUSED_DEPLOYMENT,)
-    known = (*stages, FRONT_DOOR)
+    known = (*stages, *([ENHANCER_DEPLOYMENT] if enhances and mode == "staged" else ()), FRONT_DOOR)
     names = [block["name"] for block in blocks]
     for block in blocks:
         if names.count(block["name"]) > 1:

@@ -9,7 +9,7 @@ from typing import Any
 
 from deployments.config.addresses import is_loopback
 from deployments.config.application import AppConfig
-from deployments.config.names import FRONT_DOOR, FUSED_DEPLOYMENT, STAGE_DEPLOYMENTS
+from deployments.config.names import ENHANCER_DEPLOYMENT, FRONT_DOOR, FUSED_DEPLOYMENT, STAGE_DEPLOYMENTS
 from deployments.config.stages import RuntimeSettings
 from model_core.stage import Stage
 
@@ -96,5 +96,6 @@ def _runtimes(name: str, config: AppConfig) -> tuple[RuntimeSettings, ...]:
         STAGE_DEPLOYMENTS[Stage.TEXT_ENCODER]: (config.text_encoder.runtime,),
         STAGE_DEPLOYMENTS[Stage.DENOISER]: (config.engine.runtime,),
         STAGE_DEPLOYMENTS[Stage.DECODER]: (config.decoder.runtime,),
+        ENHANCER_DEPLOYMENT: () if config.enhancer is None else (config.enhancer.runtime,),
     }
     return sum(own.values(), ()) if name == FUSED_DEPLOYMENT else own.get(name, ())

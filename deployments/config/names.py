@@ -7,6 +7,7 @@ from model_core.stage import Stage
 APP_NAME = "headrace"
 FRONT_DOOR = "FrontDoor"
 FUSED_DEPLOYMENT = "FusedPipeline"
+ENHANCER_DEPLOYMENT = "Enhancer"  # of an application whose `args` have an enhancer
 
 _OF_THE_DEFAULT_MODEL = {Stage.TEXT_ENCODER: "TextEncoder", Stage.DENOISER: "Denoiser", Stage.DECODER: "Decoder"}
 

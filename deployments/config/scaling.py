@@ -20,6 +20,7 @@ from pydantic import Field, ValidationError, model_validator
 from autoscaling.admission.brownout import BrownOutConfig
 from autoscaling.reports import Terms
 from autoscaling.scaling import NodeShape, ScalingConfig, StageLimits
+from autoscaling.scaling.enhancing import EnhanceConfig
 from deployments.config.settings import Settings
 from model_core.errors import FieldViolation
 from model_core.stage import Stage
@@ -127,6 +128,14 @@ class ScalingSettings(Settings):
             down_window_s=self.down_window_seconds, zero_after_s=self.zero_after_seconds,
             prior_session_s=self.session_seconds, fill_nodes=self.fill_nodes,
         )  # fmt: skip
+
+
+def enhancing(settings: ScalingSettings, terms: Terms, least: int, most: int) -> EnhanceConfig:
+    """As `ScalingSettings.config`, for the enhance stage."""
+    return EnhanceConfig(
+        budget_s=terms.utilisation * terms.chunk_s, slots=terms.enhance_slots, least=least, most=most,
+        down_window_s=settings.down_window_seconds, zero_after_s=settings.zero_after_seconds,
+    )  # fmt: skip
 
 
 def violations(path: str, error: ValidationError) -> tuple[FieldViolation, ...]:

@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 
 from model_core.config import ChunkGrid, ModelConfig
+from model_core.enhancement import FRAMES, SIZES, Enhancement
 
 _FLOAT = 4
 _TEXT_WIDTH = 4096  # of the widest text encoder here, UMT5-XXL
@@ -25,8 +26,8 @@ class Message:
     size_bytes: int
 
 
-def largest_messages(model: ModelConfig) -> tuple[Message, ...]:
-    """Each kind that crosses from one process to another."""
+def largest_messages(model: ModelConfig, *, enhances: bool = False) -> tuple[Message, ...]:
+    """Each kind that crosses from one process to another; with `enhances`, from an enhance stage too."""
     grid, (channels, _, _) = model.grid, model.latent_size
     frames = max(grid.frames(chunk) for chunk in _kinds(grid))
     latents = latents_bytes(model)
@@ -39,6 +40,15 @@ def largest_messages(model: ModelConfig) -> tuple[Message, ...]:
             (model.context_chunks + model.sink_chunks) * latents + given_bytes(model) + _text_bytes(model),
         ),
     ]
+    if enhances:
+        shown = model.shown(Enhancement(max(FRAMES), max(SIZES)))
+        most = frames * max(FRAMES)
+        told.append(
+            Message(
+                f"{most} enhanced raw frames of {shown.width}x{shown.height} with their latents",
+                most * shown.height * shown.width * 3 + latents,
+            )
+        )
     if model.media:
         told.append(Message(f"an upload of {model.media_frames} frames of {size}", model.media_frames * picture))
         told.append(Message(f"what is made of an upload for latents of {channels} channels", given_bytes(model)))

@@ -82,6 +82,14 @@ class TextEncoderSettings(Settings):
     runtime: RuntimeSettings = RuntimeSettings()
 
 
+class EnhancerSettings(Settings):
+    """One enhance replica, for models that have an enhancer: torch threads, and sessions it may hold at once."""
+
+    threads: Threads = 1
+    slots: Annotated[int, Field(ge=1, le=4096)] = 8
+    runtime: RuntimeSettings = RuntimeSettings()
+
+
 class DecoderSettings(Settings):
     """One decode replica: torch threads, and sessions it may hold at once."""
 

@@ -74,7 +74,12 @@ class FrontDoorReplica:
     """Serve places, watches and replaces it; clients reach it on its own port, without a proxy."""
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it
-        self, config: AppConfig, text_encoder: DeploymentHandle[Any], denoiser: DeploymentHandle[Any], decoder: DeploymentHandle[Any]
+        self,
+        config: AppConfig,
+        text_encoder: DeploymentHandle[Any],
+        denoiser: DeploymentHandle[Any],
+        decoder: DeploymentHandle[Any],
+        enhancer: DeploymentHandle[Any] | None = None,
     ) -> None:
         return_freed_memory()
         set_up_logs()
@@ -94,7 +99,8 @@ class FrontDoorReplica:
         tracing = config.tracing
         self._tracing = Tracing(span_exporter(tracing.exporter, tracing.file, tracing.endpoint), tracing.sample)
         self._sources = await SourceServer.started(config.link_host or get_node_ip_address())
-        pipelines = {model.name: VideoPipeline(model, encoder, frames, config.reopen.policy(), keep_chunks, self._sources)}
+        ends = (config.reopen.policy(), keep_chunks, self._sources, _enhanced(config, enhancer))
+        pipelines = {model.name: VideoPipeline(model, encoder, frames, *ends)}
         self._database = await database(config)
         self._identity = identity(config.identity, self._database, clock)
         self._books = books(config, self._database, metrics, clock)
@@ -144,7 +150,7 @@ class FrontDoorReplica:
         self._tuned = Tuned(time.time, self._desk.set_tenants if measured else lambda _: None)
         self._drain_s = settings.drain_seconds
         self._draining: asyncio.Task[None] | None = None
-        self._metrics = _replica_metrics(metrics, settings, text_encoder, denoiser, decoder)
+        self._metrics = _replica_metrics(metrics, settings, text_encoder, denoiser, decoder, *_apart(config, enhancer))
         await self._doors.start()
         self._books.start()
         self._jobs.start()
@@ -160,7 +166,8 @@ class FrontDoorReplica:
 
     def _report(self) -> FrontDoorReport:
         admission = self._desk.statistics()
-        return FrontDoorReport(admission, self._scoreboard.read(admission.arrivals), self._terms, self._runner.open_sessions)
+        seen, runner = self._scoreboard.read(admission.arrivals), self._runner
+        return FrontDoorReport(admission, seen, self._terms, runner.open_sessions, enhanced=runner.enhanced_sessions)
 
     async def reconfigure(self, user_config: object) -> None:
         """Serve calls this with `user_config` after the start, and again whenever it has changed; nothing else of the replica changes.
@@ -205,6 +212,17 @@ class FrontDoorReplica:
             await cancel_and_wait(self._measuring)
         await asyncio.to_thread(self._metrics.close)
         await asyncio.to_thread(self._tracing.close)
+
+
+def _enhanced(config: AppConfig, handle: DeploymentHandle[Any] | None) -> RemoteDecoder | None:
+    """It is not among the probes: one that is away is missed by those who ask for it alone, and mostly it sleeps."""
+    timeouts_s = (config.open_timeout_seconds, config.call_timeout_seconds)
+    return None if handle is None else RemoteDecoder(handle, "enhancer", *timeouts_s, may_be_idle=True)
+
+
+def _apart(config: AppConfig, enhancer: DeploymentHandle[Any] | None) -> list[DeploymentHandle[Any]]:
+    """The enhancer, where it is a deployment of its own."""
+    return [] if enhancer is None or config.mode != "staged" else [enhancer]
 
 
 def session_keeper(settings: SessionStoreSettings, metrics: Metrics, clock: Clock) -> SessionKeeper:

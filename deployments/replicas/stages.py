@@ -28,7 +28,7 @@ from autoscaling.reports import ReplicaReport, flatten
 from deployments.config.application import AppConfig
 from deployments.links.drain import watch_serve
 from deployments.links.link import LinkOffer, LinkServer, ReaderGone
-from deployments.links.remote import RemoteDenoiser
+from deployments.links.remote import RemoteDecoder, RemoteDenoiser
 from deployments.links.routing import RoutingReport, may_shrink
 from deployments.links.source import dial
 from deployments.links.wishes import Avoid
@@ -40,7 +40,7 @@ from model_core.events import ReportsForwards
 from model_core.runtimes.environment import set_environment
 from model_core.stages.interface import Decoder, Denoiser, TextEncoder
 from model_core.stages.sources import DialsSources, SourceEncoder
-from model_core.statistics import DecoderStatistics, DenoiserStatistics, StageStatistics, TextEncoderStatistics
+from model_core.statistics import DecoderStatistics, DenoiserStatistics, EnhancerStatistics, StageStatistics, TextEncoderStatistics
 from model_core.types import Conditioning, Footage, FrameChunk, LatentChunk, Latents, SessionContext, SourceFootage, TextEmbedding
 from observability.context import NOBODY, Work, work_for
 from observability.logs import set_up_logs
@@ -90,6 +90,10 @@ class DecoderStage(Decoder, LocalStage, Protocol):
     def statistics(self) -> DecoderStatistics: ...
 
 
+class EnhancerStage(Decoder, LocalStage, Protocol):
+    def statistics(self) -> EnhancerStatistics: ...
+
+
 class StageFactory(Protocol):
     """The module that `AppConfig.stages` names."""
 
@@ -98,6 +102,10 @@ class StageFactory(Protocol):
     def build_denoiser(self, config: ModelConfig, engine: EngineConfig) -> DenoiserStage: ...
 
     def build_decoder(self, config: ModelConfig, denoiser: Denoiser) -> DecoderStage: ...
+
+    def build_enhancer(self, config: ModelConfig, decoder: Decoder) -> EnhancerStage:
+        """Asked for where the application has an enhancer."""
+        ...
 
 
 def stage_factory(config: AppConfig, threads: int, *runtimes: RuntimeConfig) -> StageFactory:
@@ -123,10 +131,13 @@ class _Shell:
         text_encoder: TextEncoderStage | None = None,
         decoder: DecoderStage | None = None,
         denoiser: DenoiserStage | None = None,
+        enhancer: EnhancerStage | None = None,
     ) -> None:
         set_up_logs()
-        self._text_stage, self._decode_stage, self._denoise_stage = text_encoder, decoder, denoiser
-        stages: dict[str, LocalStage | None] = {"text_encoder": text_encoder, "decoder": decoder, "denoiser": denoiser}
+        self._text_stage, self._decode_stage, self._denoise_stage, self._enhance_stage = text_encoder, decoder, denoiser, enhancer
+        stages: dict[str, LocalStage | None] = {
+            "text_encoder": text_encoder, "enhancer": enhancer, "decoder": decoder, "denoiser": denoiser
+        }  # fmt: skip
         self._stages = {name: stage for name, stage in stages.items() if stage is not None}
         self._name = float(secrets.randbits(52))  # a float holds it exactly
         self._terms, self._measured = config.terms(), Measured()
@@ -161,17 +172,19 @@ class _Shell:
         return self._metrics.target()
 
     def _report(self) -> ReplicaReport:
-        text, denoise, decode = self._text_stage, self._denoise_stage, self._decode_stage
+        text, denoise, decode, enhance = self._text_stage, self._denoise_stage, self._decode_stage, self._enhance_stage
         return ReplicaReport(
             self._name,
             text_encoder=None if text is None else text.statistics(),
             denoiser=None if denoise is None else denoise.statistics(),
             decoder=None if decode is None else decode.statistics(),
+            enhancer=None if enhance is None else enhance.statistics(),
         )
 
     def _counted(self) -> Sequence[StageStatistics]:
         report = self._report()
-        return [counted for counted in (report.text_encoder, report.denoiser, report.decoder) if counted is not None]
+        found = (report.text_encoder, report.denoiser, report.decoder, report.enhancer)
+        return [counted for counted in found if counted is not None]
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """A `ReplicaReport`, flat."""
@@ -235,15 +248,16 @@ class _Encoding(_Shell):
 
 
 class _Streaming(_Shell):
-    """A shell around stages of which `_last` makes the chunks that go out."""
+    """A shell around stages of which `_last` makes the chunks that go out; of enhanced sessions, the enhancer if there is one here."""
 
-    _last: DenoiserStage | DecoderStage
+    _last: DenoiserStage | DecoderStage | EnhancerStage
 
     async def stream(
         self, context: SessionContext, work: Work = NOBODY, _: Avoid | None = None
     ) -> AsyncGenerator[LinkOffer | LatentChunk | FrameChunk, None]:
         work_for(work)
-        chunks: AsyncGenerator[LatentChunk | FrameChunk, None] = self._last.stream(context)
+        last = self._last if self._enhance_stage is None or not context.enhance else self._enhance_stage
+        chunks: AsyncGenerator[LatentChunk | FrameChunk, None] = last.stream(context)
         async with aclosing(self._linked(chunks)) as items:
             async for item in items:
                 yield item
@@ -275,16 +289,28 @@ class DecoderReplica(_Streaming):
         super().__init__(config, decoder=decoder)
 
 
+class EnhancerReplica(_Streaming):
+    def __init__(self, config: AppConfig, decoder: DeploymentHandle[Any]) -> None:
+        upstream = RemoteDecoder(decoder, "decoder", config.open_timeout_seconds)
+        with yielding():
+            factory = stage_factory(config, config.enhancer.threads if config.enhancer else 1, config.execution().enhancer)
+            enhancer = self._last = factory.build_enhancer(config.preset(), upstream)
+        super().__init__(config, enhancer=enhancer)
+
+
 class FusedReplica(_Encoding, _Streaming):
-    """All three stages in one process: the same pipeline, without links between them."""
+    """All stages in one process: the same pipeline, without links between them."""
 
     def __init__(self, config: AppConfig) -> None:
         engine = config.engine.engine_config()
         preset = config.preset()
         execution = config.execution()
         with yielding():
-            factory = stage_factory(config, engine.threads, execution.text_encoder, execution.denoiser, execution.decoder)
+            factory = stage_factory(
+                config, engine.threads, execution.text_encoder, execution.denoiser, execution.decoder, execution.enhancer
+            )
             self._encoder = factory.build_text_encoder(preset)
             denoiser = factory.build_denoiser(preset, engine)
             decoder = self._last = factory.build_decoder(preset, denoiser)
-        super().__init__(config, text_encoder=self._encoder, decoder=decoder, denoiser=denoiser)
+            enhancer = None if config.enhancer is None else factory.build_enhancer(preset, decoder)
+        super().__init__(config, text_encoder=self._encoder, decoder=decoder, denoiser=denoiser, enhancer=enhancer)

@@ -21,11 +21,12 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from autoscaling.capacity.estimate import DecodeReading, DenoiseReading, TextReading
-from autoscaling.reports import FrontDoorReport, ReplicaReport, parse
+from autoscaling.capacity.estimate import DecodeReading, DenoiseReading, EnhanceReading, TextReading
+from autoscaling.reports import FrontDoorReport, ReplicaReport, Terms, parse
 from autoscaling.scaling import Observation, Plan, StageReplicas, State, plan
-from deployments.config.names import FRONT_DOOR, deployment_name
-from deployments.config.scaling import NodeSettings, ScalingSettings, newest_settings
+from autoscaling.scaling.enhancing import EnhanceState, enhance_replicas
+from deployments.config.names import ENHANCER_DEPLOYMENT, FRONT_DOOR, deployment_name
+from deployments.config.scaling import NodeSettings, ScalingSettings, enhancing, newest_settings
 from deployments.replicas.metrics_port import ReplicaMetrics, announce
 from deployments.scaling.nodes import node_keeper
 from deployments.scaling.report import PolicyReport
@@ -38,7 +39,7 @@ log = logging.getLogger("ray.serve.headrace")
 
 
 class PipelinePolicy:
-    """Sizes text encoder, denoiser and decoder together; leaves other deployments alone.
+    """Sizes text encoder, denoiser and decoder together, and the enhancer by itself; leaves other deployments alone.
 
     Its argument is all that Serve may hash: where Prometheus reads the policy's metrics, on a free port that the front doors' `/targets`
     tells.
@@ -89,6 +90,7 @@ class PolicyLoop:
         self._timer = timer
         self._totals = Totals()
         self._state = State()
+        self._enhancing = EnhanceState()
         self._wanted: dict[str, int] = {}
         self._now = self._next = 0.0
         self._failing = False
@@ -132,6 +134,15 @@ class PolicyLoop:
         seen = self._observation(doors, stages, replicas)
         decided, self._state = plan(seen, config, self._state, now)
         self._apply(decided)
+        if ENHANCER_DEPLOYMENT in contexts:
+            self._enhance(contexts[ENHANCER_DEPLOYMENT], sum(door.enhanced for door in doors.values()), terms, now)
+
+    def _enhance(self, context: Any, sessions: int, terms: Terms, now: float) -> None:
+        config = enhancing(self._settings, terms, context.capacity_adjusted_min_replicas, context.capacity_adjusted_max_replicas)
+        found = [EnhanceReading.of(report) for report in reports(ReplicaReport, latest(context)).values()]
+        wanted, self._enhancing = enhance_replicas(sessions, found, config, self._enhancing, now)
+        self._wanted[ENHANCER_DEPLOYMENT] = wanted
+        self._report.sized(ENHANCER_DEPLOYMENT, context.target_num_replicas, wanted)
 
     def _observation(
         self, doors: Mapping[str, FrontDoorReport], stages: Mapping[Stage, Sequence[ReplicaReport]], replicas: Mapping[Stage, StageReplicas]

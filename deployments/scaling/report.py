@@ -38,6 +38,14 @@ class PolicyReport:
             self._last = now
             log.info("headrace scaling: %s", json.dumps(_line(plan), ensure_ascii=False))
 
+    def sized(self, deployment: str, before: int, after: int) -> None:
+        """A deployment that is no part of the plan has its number."""
+        direction = "hold" if after == before else "up" if after > before else "down"
+        self._metrics.decisions_total.labels(deployment, direction).inc()
+        self._metrics.target_replicas.labels(deployment).set(after)
+        if after != before:
+            log.info("headrace scaling: %s", json.dumps({"deployment": deployment, "before": before, "after": after}))
+
 
 def _line(plan: Plan) -> dict[str, object]:
     return {

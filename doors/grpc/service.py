@@ -26,7 +26,7 @@ SERVICE_NAME = pb.DESCRIPTOR.services_by_name["VideoService"].full_name
 
 
 class VideoService:
-    """The five RPCs.
+    """The six RPCs.
 
     Args:
         intake: makes orders.
@@ -60,6 +60,7 @@ class VideoService:
                 "Stream": grpc.stream_stream_rpc_method_handler(self.stream, None, pb.StreamResponse.SerializeToString),
                 "Live": grpc.stream_stream_rpc_method_handler(self.live, None, pb.LiveResponse.SerializeToString),
                 "Watch": grpc.stream_stream_rpc_method_handler(self.watch, None, None),
+                "Replay": grpc.stream_stream_rpc_method_handler(self.replay, None, pb.ReplayResponse.SerializeToString),
                 "ListModels": grpc.stream_unary_rpc_method_handler(self.list_models, None, pb.ListModelsResponse.SerializeToString),
             },
         )
@@ -93,6 +94,12 @@ class VideoService:
             message = await self._incoming(context).only(pb.WatchRequest, upload=False)
             token, size = watched(message)
             await self._viewers.run(token, partial(self._viewing, context, size), call)
+
+    async def replay(self, _: object, context: Context) -> None:
+        async with self._edge.guard("Replay", context) as call:
+            message = await self._incoming(context).only(pb.ReplayRequest, upload=False)
+            order, size = await self._orders.replay(message, call.principal.tenant)
+            await self._runner.run(order, self._replies(pb.ReplayResponse, context, size).send, call)
 
     async def list_models(self, _: object, context: Context) -> pb.ListModelsResponse:
         async with self._edge.guard("ListModels", context):

@@ -119,6 +119,7 @@ def usage(event: Usage) -> pb.UsageTick:
         frames_sent=event.frames, video_seconds=event.video_s, denoise_seconds=event.denoise_s, decode_seconds=event.decode_s,
         frames_superseded=event.superseded, pixels=event.pixels, steps=event.steps, source_frames=event.source_frames,
         source_dropped=event.source_dropped, source_delay_seconds=event.source_delay_s,
+        frames_rendered=event.rendered if event.enhanced else 0, pixels_enhanced=event.pixels_enhanced, enhance_seconds=event.enhance_s,
     )  # fmt: skip
 
 

@@ -25,6 +25,6 @@ def _model(name: str, catalogue: Catalogue, limits: Limits) -> pb.Model:
         default_guidance=config.guidance, max_guidance=config.max_guidance, default_negative_prompt=config.negative_prompt,
         max_generate_seconds=min(limits.max_generate_seconds, longest), max_stream_seconds=min(limits.max_stream_seconds, longest),
         frames_per_chunk=config.frames_per_chunk, codecs=list(messages.CODECS.values()), default_model=name == catalogue.default,
-        restyles=config.restyles, max_source_bytes=limits.max_source_bytes if config.restyles else 0,
+        enhances=name in catalogue.enhancing, restyles=config.restyles, max_source_bytes=limits.max_source_bytes if config.restyles else 0,
         image=messages.footage_input("image", config, limits.uploads), video=messages.footage_input("video", config, limits.uploads),
     )  # fmt: skip

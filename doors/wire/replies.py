@@ -27,7 +27,7 @@ from service.events import (
     Usage,
 )  # fmt: skip
 
-Reply = pb.StreamResponse | pb.LiveResponse | pb.WatchResponse
+Reply = pb.StreamResponse | pb.LiveResponse | pb.WatchResponse | pb.ReplayResponse
 
 
 def replies(kind: type[Reply], event: Event | Shown, max_message_bytes: int) -> Iterator[Reply]:

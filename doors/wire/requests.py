@@ -11,6 +11,7 @@ from doors.wire.message_size import DEFAULT_BYTES, FIELD, MIN_BYTES, raw_frame_p
 from doors.wire.messages import CODECS
 from headrace.v1 import video_pb2 as pb
 from model_core.config import Media, ModelConfig
+from model_core.enhancement import Enhancement
 from model_core.errors import FieldViolation, InvalidRequest
 from model_core.session import PromptApplied, StepsApplied
 from model_core.types import Codec
@@ -18,6 +19,7 @@ from service.checks import Problems
 from service.controls import ChangePrompt, Control, EndSource, GiveSource, Pause, Resume, Stop
 from service.intake import Intake
 from service.orders import DEFAULT_CODEC, Doorway, Mode, Order, ResumeRequest, VideoRequest
+from service.replay import ReplayRequest
 
 LEAD = "max_lead_seconds"
 _MAX_TOKEN_CHARS = 256
@@ -47,6 +49,16 @@ class Orders:
         if action != "start":
             raise InvalidRequest((FieldViolation("start", f"must be the first message; got {action or 'an empty message'}"),))
         return await self._streamed(message.start, Mode.LIVE, "start.", tenant)
+
+    async def replay(self, message: pb.ReplayRequest, tenant: str) -> tuple[Order, int]:
+        problems = Problems()
+        size = _message_bytes(problems, message.max_message_bytes, FIELD)
+        codec = _codec(problems, message.codec, "codec")
+        request = ReplayRequest(
+            token=message.token, seconds=message.seconds, slow=message.slow, until_frame=message.until_frame, codec=codec,
+            max_lead_seconds=message.max_lead_seconds,
+        )  # fmt: skip
+        return await self._intake.replay(request, Doorway(Mode.STREAM, lacks=_lacks(size, "")), tenant, problems), size
 
     async def _streamed(self, message: pb.StreamRequest | pb.LiveStart, mode: Mode, path: str, tenant: str) -> tuple[Order, int]:
         problems = Problems()
@@ -87,6 +99,7 @@ def _request(spec: pb.VideoSpec, codec: Codec = DEFAULT_CODEC, max_lead_seconds:
         negative_prompt=spec.negative_prompt if spec.HasField("negative_prompt") else None,
         footage=None if kind is None else (kind, getattr(spec, kind)), codec=codec, max_lead_seconds=max_lead_seconds,
         strength=spec.strength if spec.HasField("strength") else None,
+        enhance=Enhancement(spec.enhance.frames or 1, spec.enhance.size or 1),
     )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from headrace.cli import (
     live,
     models,
     quality,
+    replay,
     restyle,
     serve,
     simulate,
@@ -43,6 +44,7 @@ app.command()(serve.serve)
 app.command()(generate.generate)
 app.command()(live.live)
 app.command()(watch.watch)
+app.command()(replay.replay)
 app.command()(restyle.restyle)
 app.command()(demo.demo)
 app.command()(check.check)

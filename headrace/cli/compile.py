@@ -27,7 +27,7 @@ TINY = {"height": 32, "width": 64, "frames": 9, "steps": 5}  # of a small checkp
 def compile_(
     config: Annotated[Path | None, typer.Option(help="serve.yaml. [default: the one that is shipped]", show_default=False)] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="All but the compiling; needs no hardware.")] = False,
-    stage: Annotated[str, typer.Option(help="Only text_encoder, denoiser or decoder.")] = "",
+    stage: Annotated[str, typer.Option(help="Only text_encoder, denoiser, decoder or enhancer.")] = "",
     tiny_families: Annotated[
         bool, typer.Option("--tiny-families", help="With --dry-run: also each family that comes as a checkpoint, with small weights.")
     ] = False,
@@ -114,7 +114,12 @@ def _checked(app: AppConfig, stage: str, family: str = "") -> list[GraphReport]:
 
 def _runtimes(app: AppConfig) -> list[tuple[str, RuntimeConfig]]:
     execution = app.execution()
-    return [("text_encoder", execution.text_encoder), ("denoiser", execution.denoiser), ("decoder", execution.decoder)]
+    return [
+        ("text_encoder", execution.text_encoder),
+        ("denoiser", execution.denoiser),
+        ("decoder", execution.decoder),
+        ("enhancer", execution.enhancer),
+    ]
 
 
 def _compiled(app: AppConfig, reports: Sequence[GraphReport]) -> dict[str, float]:

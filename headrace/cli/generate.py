@@ -73,6 +73,8 @@ def generate(
     video: Annotated[Path | None, typer.Option(help=source.VIDEO_HELP, show_default=False)] = None,
     source_file: Annotated[Path | None, typer.Option("--source", help=f"With --local: {_SOURCE_HELP}", show_default=False)] = None,
     strength: Annotated[float | None, typer.Option(help=restyled.STRENGTH_HELP, show_default=False)] = None,
+    enhance_frames: Annotated[int, typer.Option(help=source.ENHANCE_FRAMES_HELP)] = 1,
+    enhance_size: Annotated[int, typer.Option(help=source.ENHANCE_SIZE_HELP)] = 1,
     out: Annotated[Path | None, typer.Option(help="Write .mp4, .gif, or .npy (raw frames).", show_default=False)] = None,
     scale: Annotated[int | None, typer.Option(help=SCALE_HELP, show_default=False)] = None,
     patience: Annotated[float | None, typer.Option(min=0.0, help=source.PATIENCE_HELP, show_default=False)] = None,
@@ -90,7 +92,7 @@ def generate(
         security = secure.credentials(tls, ca, cert, cert_key)
         wish = source.Wish(
             prompt, seconds, seed, source.read_footage(image, video), steps, guidance, negative_prompt, source_file,
-            _strength(source_file, strength, local=local),
+            _strength(source_file, strength, local=local), enhance_frames, enhance_size,
         )  # fmt: skip
         check_out(out, wish.length(source.DEFAULT_SECONDS), scale)
         of = source.read_size(size)
@@ -195,6 +197,7 @@ async def _unary(connected: HeadraceClient, wish: source.Wish, out: Path | None,
         answer = await client.generate(
             wish.prompt, seconds=await source.wished_seconds(client, wish), seed=wish.seed, steps=wish.steps or 0, guidance=wish.guidance,
             negative_prompt=wish.negative_prompt, image=wish.footage.image, video=wish.footage.video,
+            enhance=source.enhance_of(wish),
         )  # fmt: skip
     wall_s = time.monotonic() - begun
     source.check_ended(answer.ended)

@@ -124,6 +124,8 @@ class Player:
             self._view.say(self._hint)
             if started.watch_token:
                 self._view.say(f"others see it with: headrace watch {started.watch_token}")
+            if started.resume_token:
+                self._view.say(f"its last seconds again, slowly: headrace replay {started.resume_token}")
         await self._record(self._info)
 
     def replaceable(self) -> int | None:

@@ -27,8 +27,11 @@ VIDEO_HELP = "MP4 that the video goes on from, for models that take one."
 STEPS_HELP = "Denoise steps a chunk. The model's own when not given."
 GUIDANCE_HELP = "How strongly the prompt leads, for models that have guidance; 1 is not at all. The model's own when not given."
 NEGATIVE_HELP = "What guidance leads away from. The model's own when not given."
+ENHANCE_FRAMES_HELP = "Times the frames, 1 or 2: frames between those that the model renders, where there is an enhancer."
+ENHANCE_SIZE_HELP = "Times the height and the width, 1, 2 or 4, where there is an enhancer."
 PATIENCE_HELP = "Seconds to try to get a lost connection back. As the client library does it when not given."
 _MAX_SIZE_CHARS = 11
+_MAX_TIMES = 64  # that enhancing makes more or larger; which of them there are is for whoever makes the video to tell
 _MAX_FILE_BYTES = 16 * 1024 * 1024  # a larger one is refused by every server of the default limits
 
 
@@ -94,6 +97,8 @@ class Wish:
     negative_prompt: str | None = None
     restyled: Path | None = None
     strength: float | None = None
+    enhance_frames: int = 1
+    enhance_size: int = 1
 
     def length(self, longest_s: float) -> float:
         """Seconds of a video that may have `longest_s`."""
@@ -160,7 +165,7 @@ class RemoteSource:
         stream = self._client.stream(
             wish.prompt, seconds=seconds, seed=wish.seed, steps=wish.steps or 0, guidance=wish.guidance,
             negative_prompt=wish.negative_prompt, image=wish.footage.image, video=wish.footage.video, codec=pb.CODEC_RAW_RGB,
-            reconnect=self._reconnect,
+            reconnect=self._reconnect, enhance=enhance_of(wish),
         )  # fmt: skip
         async with aclosing(stream) as events:
             async for event in events:
@@ -176,6 +181,18 @@ class RemoteSource:
                         check_ended(event)
         if not ended:
             raise Failure("the stream broke off before its end")
+
+
+def enhance_of(wish: Wish) -> wire.Enhance | None:
+    """None for frames as they are rendered, which servers without an enhancer make. Raises Failure: it cannot be written into a request."""
+    from headrace.v1 import video_pb2 as pb
+
+    if (wish.enhance_frames, wish.enhance_size) == (1, 1):
+        return None
+    for option, times in (("--enhance-frames", wish.enhance_frames), ("--enhance-size", wish.enhance_size)):
+        if not 1 <= times <= _MAX_TIMES:
+            raise bad_input(option, f"must be from 1 to {_MAX_TIMES}; got {times}")
+    return pb.Enhance(frames=wish.enhance_frames, size=wish.enhance_size)
 
 
 class Local(Protocol):
@@ -196,6 +213,7 @@ class LocalSource:
         import secrets
 
         from headrace.cli import restyled as restyling
+        from model_core.enhancement import Enhancement
         from model_core.tasks import cancel_and_wait
         from model_core.types import Codec, FrameChunk
         from model_core.uploads.decoders import UploadDecoders
@@ -204,21 +222,23 @@ class LocalSource:
         from service.sessions.opening import open_session
 
         pipeline = self._local.pipeline
-        config = pipeline.config
+        config, enhance = pipeline.config, Enhancement(wish.enhance_frames, wish.enhance_size)
         # Judged as a server would judge it, so that the same words give the same frames, or the same error.
-        validator = Validator(Catalogue({config.name: config}, config.name), Limits())
+        enhancing = frozenset({config.name} if pipeline.enhances else ())
+        validator = Validator(Catalogue({config.name: config}, config.name, enhancing=enhancing), Limits())
         longest = config.grid.max_frames
         restyled = wish.restyled
         length_s = wish.length(DEFAULT_SECONDS if longest is None else longest / config.fps)
         request = VideoRequest(
             prompt=wish.prompt, seconds=length_s if restyled is None else wish.seconds or 0.0, seed=wish.seed,
             steps=wish.steps or 0, guidance=wish.guidance, negative_prompt=wish.negative_prompt, footage=wish.footage.content,
-            codec=Codec.RAW_RGB, strength=wish.strength,
+            codec=Codec.RAW_RGB, strength=wish.strength, enhance=enhance,
         )  # fmt: skip
         mode = Mode.STREAM if restyled is None else Mode.LIVE
         order = validator.order(request, Doorway(mode, "spec."), "local", secrets.randbits(63))
         with closing(UploadDecoders()) as decoders:
             session = await open_session(pipeline, order, decoders)
+        config = order.config
         yield Opened(config.name, order.request.seed, config.width, config.height, config.fps, order.request.num_frames or 0)
         async with AsyncExitStack() as stack:
             feeding: asyncio.Task[None] | None = None

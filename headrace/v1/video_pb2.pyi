@@ -54,7 +54,7 @@ END_REASON_SERVER_DRAINING: EndReason
 END_REASON_PAUSED: EndReason
 
 class VideoSpec(_message.Message):
-    __slots__ = ("model", "prompt", "seconds", "seed", "width", "height", "steps", "image", "video", "guidance", "negative_prompt", "strength")
+    __slots__ = ("model", "prompt", "seconds", "seed", "width", "height", "steps", "image", "video", "guidance", "negative_prompt", "strength", "enhance")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     SECONDS_FIELD_NUMBER: _ClassVar[int]
@@ -67,6 +67,7 @@ class VideoSpec(_message.Message):
     GUIDANCE_FIELD_NUMBER: _ClassVar[int]
     NEGATIVE_PROMPT_FIELD_NUMBER: _ClassVar[int]
     STRENGTH_FIELD_NUMBER: _ClassVar[int]
+    ENHANCE_FIELD_NUMBER: _ClassVar[int]
     model: str
     prompt: str
     seconds: float
@@ -79,7 +80,16 @@ class VideoSpec(_message.Message):
     guidance: float
     negative_prompt: str
     strength: float
-    def __init__(self, model: _Optional[str] = ..., prompt: _Optional[str] = ..., seconds: _Optional[float] = ..., seed: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., steps: _Optional[int] = ..., image: _Optional[bytes] = ..., video: _Optional[bytes] = ..., guidance: _Optional[float] = ..., negative_prompt: _Optional[str] = ..., strength: _Optional[float] = ...) -> None: ...
+    enhance: Enhance
+    def __init__(self, model: _Optional[str] = ..., prompt: _Optional[str] = ..., seconds: _Optional[float] = ..., seed: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., steps: _Optional[int] = ..., image: _Optional[bytes] = ..., video: _Optional[bytes] = ..., guidance: _Optional[float] = ..., negative_prompt: _Optional[str] = ..., strength: _Optional[float] = ..., enhance: _Optional[_Union[Enhance, _Mapping]] = ...) -> None: ...
+
+class Enhance(_message.Message):
+    __slots__ = ("frames", "size")
+    FRAMES_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    frames: int
+    size: int
+    def __init__(self, frames: _Optional[int] = ..., size: _Optional[int] = ...) -> None: ...
 
 class GenerateRequest(_message.Message):
     __slots__ = ("spec", "max_message_bytes")
@@ -291,6 +301,38 @@ class Skipped(_message.Message):
     next_frame: int
     def __init__(self, frames: _Optional[int] = ..., next_frame: _Optional[int] = ...) -> None: ...
 
+class ReplayRequest(_message.Message):
+    __slots__ = ("token", "seconds", "slow", "codec", "until_frame", "max_lead_seconds", "max_message_bytes")
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    SLOW_FIELD_NUMBER: _ClassVar[int]
+    CODEC_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_FRAME_FIELD_NUMBER: _ClassVar[int]
+    MAX_LEAD_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    MAX_MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    token: str
+    seconds: float
+    slow: int
+    codec: Codec
+    until_frame: int
+    max_lead_seconds: float
+    max_message_bytes: int
+    def __init__(self, token: _Optional[str] = ..., seconds: _Optional[float] = ..., slow: _Optional[int] = ..., codec: _Optional[_Union[Codec, str]] = ..., until_frame: _Optional[int] = ..., max_lead_seconds: _Optional[float] = ..., max_message_bytes: _Optional[int] = ...) -> None: ...
+
+class ReplayResponse(_message.Message):
+    __slots__ = ("started", "queue_position", "frames", "ended", "quality_change")
+    STARTED_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_POSITION_FIELD_NUMBER: _ClassVar[int]
+    FRAMES_FIELD_NUMBER: _ClassVar[int]
+    ENDED_FIELD_NUMBER: _ClassVar[int]
+    QUALITY_CHANGE_FIELD_NUMBER: _ClassVar[int]
+    started: Started
+    queue_position: QueuePosition
+    frames: Frames
+    ended: Ended
+    quality_change: QualityChange
+    def __init__(self, started: _Optional[_Union[Started, _Mapping]] = ..., queue_position: _Optional[_Union[QueuePosition, _Mapping]] = ..., frames: _Optional[_Union[Frames, _Mapping]] = ..., ended: _Optional[_Union[Ended, _Mapping]] = ..., quality_change: _Optional[_Union[QualityChange, _Mapping]] = ...) -> None: ...
+
 class Started(_message.Message):
     __slots__ = ("session_id", "model", "seed", "width", "height", "fps", "frames_per_chunk", "steps", "codec", "codec_header", "resume_token", "watch_token", "next_frame", "degraded", "source")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
@@ -400,7 +442,7 @@ class Violation(_message.Message):
     def __init__(self, field: _Optional[str] = ..., description: _Optional[str] = ...) -> None: ...
 
 class UsageTick(_message.Message):
-    __slots__ = ("frames_sent", "video_seconds", "denoise_seconds", "decode_seconds", "frames_superseded", "pixels", "steps", "source_frames", "source_dropped", "source_delay_seconds")
+    __slots__ = ("frames_sent", "video_seconds", "denoise_seconds", "decode_seconds", "frames_superseded", "pixels", "steps", "source_frames", "source_dropped", "source_delay_seconds", "frames_rendered", "pixels_enhanced", "enhance_seconds")
     FRAMES_SENT_FIELD_NUMBER: _ClassVar[int]
     VIDEO_SECONDS_FIELD_NUMBER: _ClassVar[int]
     DENOISE_SECONDS_FIELD_NUMBER: _ClassVar[int]
@@ -411,6 +453,9 @@ class UsageTick(_message.Message):
     SOURCE_FRAMES_FIELD_NUMBER: _ClassVar[int]
     SOURCE_DROPPED_FIELD_NUMBER: _ClassVar[int]
     SOURCE_DELAY_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    FRAMES_RENDERED_FIELD_NUMBER: _ClassVar[int]
+    PIXELS_ENHANCED_FIELD_NUMBER: _ClassVar[int]
+    ENHANCE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     frames_sent: int
     video_seconds: float
     denoise_seconds: float
@@ -421,7 +466,10 @@ class UsageTick(_message.Message):
     source_frames: int
     source_dropped: int
     source_delay_seconds: float
-    def __init__(self, frames_sent: _Optional[int] = ..., video_seconds: _Optional[float] = ..., denoise_seconds: _Optional[float] = ..., decode_seconds: _Optional[float] = ..., frames_superseded: _Optional[int] = ..., pixels: _Optional[int] = ..., steps: _Optional[int] = ..., source_frames: _Optional[int] = ..., source_dropped: _Optional[int] = ..., source_delay_seconds: _Optional[float] = ...) -> None: ...
+    frames_rendered: int
+    pixels_enhanced: int
+    enhance_seconds: float
+    def __init__(self, frames_sent: _Optional[int] = ..., video_seconds: _Optional[float] = ..., denoise_seconds: _Optional[float] = ..., decode_seconds: _Optional[float] = ..., frames_superseded: _Optional[int] = ..., pixels: _Optional[int] = ..., steps: _Optional[int] = ..., source_frames: _Optional[int] = ..., source_dropped: _Optional[int] = ..., source_delay_seconds: _Optional[float] = ..., frames_rendered: _Optional[int] = ..., pixels_enhanced: _Optional[int] = ..., enhance_seconds: _Optional[float] = ...) -> None: ...
 
 class Paused(_message.Message):
     __slots__ = ("next_frame",)
@@ -454,7 +502,7 @@ class ListModelsResponse(_message.Message):
     def __init__(self, models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "description", "fps", "sizes", "default_steps", "max_steps", "max_prompt_bytes", "max_generate_seconds", "max_stream_seconds", "frames_per_chunk", "codecs", "default_model", "image", "video", "min_steps", "max_prompt_tokens", "default_guidance", "max_guidance", "default_negative_prompt", "restyles", "max_source_bytes")
+    __slots__ = ("name", "description", "fps", "sizes", "default_steps", "max_steps", "max_prompt_bytes", "max_generate_seconds", "max_stream_seconds", "frames_per_chunk", "codecs", "default_model", "image", "video", "min_steps", "max_prompt_tokens", "default_guidance", "max_guidance", "default_negative_prompt", "restyles", "max_source_bytes", "enhances")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     FPS_FIELD_NUMBER: _ClassVar[int]
@@ -476,6 +524,7 @@ class Model(_message.Message):
     DEFAULT_NEGATIVE_PROMPT_FIELD_NUMBER: _ClassVar[int]
     RESTYLES_FIELD_NUMBER: _ClassVar[int]
     MAX_SOURCE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    ENHANCES_FIELD_NUMBER: _ClassVar[int]
     name: str
     description: str
     fps: int
@@ -497,7 +546,8 @@ class Model(_message.Message):
     default_negative_prompt: str
     restyles: bool
     max_source_bytes: int
-    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., fps: _Optional[int] = ..., sizes: _Optional[_Iterable[_Union[Size, _Mapping]]] = ..., default_steps: _Optional[int] = ..., max_steps: _Optional[int] = ..., max_prompt_bytes: _Optional[int] = ..., max_generate_seconds: _Optional[float] = ..., max_stream_seconds: _Optional[float] = ..., frames_per_chunk: _Optional[int] = ..., codecs: _Optional[_Iterable[_Union[Codec, str]]] = ..., default_model: _Optional[bool] = ..., image: _Optional[_Union[FootageInput, _Mapping]] = ..., video: _Optional[_Union[FootageInput, _Mapping]] = ..., min_steps: _Optional[int] = ..., max_prompt_tokens: _Optional[int] = ..., default_guidance: _Optional[float] = ..., max_guidance: _Optional[float] = ..., default_negative_prompt: _Optional[str] = ..., restyles: _Optional[bool] = ..., max_source_bytes: _Optional[int] = ...) -> None: ...
+    enhances: bool
+    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., fps: _Optional[int] = ..., sizes: _Optional[_Iterable[_Union[Size, _Mapping]]] = ..., default_steps: _Optional[int] = ..., max_steps: _Optional[int] = ..., max_prompt_bytes: _Optional[int] = ..., max_generate_seconds: _Optional[float] = ..., max_stream_seconds: _Optional[float] = ..., frames_per_chunk: _Optional[int] = ..., codecs: _Optional[_Iterable[_Union[Codec, str]]] = ..., default_model: _Optional[bool] = ..., image: _Optional[_Union[FootageInput, _Mapping]] = ..., video: _Optional[_Union[FootageInput, _Mapping]] = ..., min_steps: _Optional[int] = ..., max_prompt_tokens: _Optional[int] = ..., default_guidance: _Optional[float] = ..., max_guidance: _Optional[float] = ..., default_negative_prompt: _Optional[str] = ..., restyles: _Optional[bool] = ..., max_source_bytes: _Optional[int] = ..., enhances: _Optional[bool] = ...) -> None: ...
 
 class FootageInput(_message.Message):
     __slots__ = ("required", "max_bytes", "max_pixels", "formats", "min_frames", "max_frames")

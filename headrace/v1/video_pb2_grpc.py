@@ -54,6 +54,11 @@ class VideoServiceStub:
                 request_serializer=headrace_dot_v1_dot_video__pb2.WatchRequest.SerializeToString,
                 response_deserializer=headrace_dot_v1_dot_video__pb2.WatchResponse.FromString,
                 _registered_method=True)
+        self.Replay = channel.unary_stream(
+                '/headrace.v1.VideoService/Replay',
+                request_serializer=headrace_dot_v1_dot_video__pb2.ReplayRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_video__pb2.ReplayResponse.FromString,
+                _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/headrace.v1.VideoService/ListModels',
                 request_serializer=headrace_dot_v1_dot_video__pb2.ListModelsRequest.SerializeToString,
@@ -96,6 +101,14 @@ class VideoServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Replay(self, request, context):
+        """Shows the last seconds of a session again, slowed down, whether it still runs or not. They are rendered from what the
+        server has recorded of it, and the same range has the same frames each time. See Model.enhances.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListModels(self, request, context):
         """Returns the models that the server offers, with the limits of requests.
         """
@@ -125,6 +138,11 @@ def add_VideoServiceServicer_to_server(servicer, server):
                     servicer.Watch,
                     request_deserializer=headrace_dot_v1_dot_video__pb2.WatchRequest.FromString,
                     response_serializer=headrace_dot_v1_dot_video__pb2.WatchResponse.SerializeToString,
+            ),
+            'Replay': grpc.unary_stream_rpc_method_handler(
+                    servicer.Replay,
+                    request_deserializer=headrace_dot_v1_dot_video__pb2.ReplayRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_video__pb2.ReplayResponse.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
@@ -240,6 +258,33 @@ class VideoService:
             '/headrace.v1.VideoService/Watch',
             headrace_dot_v1_dot_video__pb2.WatchRequest.SerializeToString,
             headrace_dot_v1_dot_video__pb2.WatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Replay(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/headrace.v1.VideoService/Replay',
+            headrace_dot_v1_dot_video__pb2.ReplayRequest.SerializeToString,
+            headrace_dot_v1_dot_video__pb2.ReplayResponse.FromString,
             options,
             channel_credentials,
             insecure,

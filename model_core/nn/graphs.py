@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from model_core.config import MillraceConfig, TextEncoderConfig
-from model_core.graphs import DECODER, DENOISER, TEXT_ENCODER, Bucket, GraphSpec, Inputs
+from model_core.graphs import DECODER, DENOISER, ENHANCER, TEXT_ENCODER, Bucket, GraphSpec, Inputs
 from model_core.nn.causal_dit import MASKED, CausalDiT, KeyValue, Modulation, TextCondition
+from model_core.nn.enhancer import SIZES, Enhancer
 from model_core.nn.vae import VAE
 
 
@@ -43,6 +44,13 @@ def decoder_graphs(network: VAE, config: MillraceConfig) -> list[GraphSpec]:
     """Of the embedded model's decoder: one chunk of one session."""
     bucket = Bucket(1, config.dit.latent_frames, config.dit.latent_height, config.dit.latent_width)
     return [GraphSpec(DECODER, "decode", bucket, network, "render", partial(_decode_inputs, network, config))]
+
+
+def enhancer_graphs(network: Enhancer, config: MillraceConfig) -> list[GraphSpec]:
+    """Of the embedded model's enhancer: one chunk of one session, to twice the frames, and to each size."""
+    bucket = Bucket(1, config.frames_per_chunk, config.height, config.width)
+    larger = [GraphSpec(ENHANCER, f"enlarge_{size}", bucket, network, f"enlarge_{size}", partial(_shown_inputs, config)) for size in SIZES]
+    return [GraphSpec(ENHANCER, "double", bucket, network, "doubled", partial(_double_inputs, config)), *larger]
 
 
 def _noise(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -87,3 +95,16 @@ def _commit_inputs(config: MillraceConfig, rows: int, _: torch.dtype) -> Inputs:
 def _decode_inputs(network: VAE, config: MillraceConfig, dtype: torch.dtype) -> Inputs:
     memory = [frame.cpu().to(dtype) for frame in network.new_memory(network.decoder, 1, config.height, config.width)]
     return (*_commit_inputs(config, 1, dtype), memory)
+
+
+def _frames(config: MillraceConfig) -> torch.Tensor:
+    shape = (config.frames_per_chunk, config.height, config.width, 3)
+    return torch.randint(256, shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+
+
+def _shown_inputs(config: MillraceConfig, _: torch.dtype) -> Inputs:
+    return (_frames(config),)
+
+
+def _double_inputs(config: MillraceConfig, _: torch.dtype) -> Inputs:
+    return _frames(config)[:1], _frames(config)

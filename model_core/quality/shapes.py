@@ -50,11 +50,14 @@ def _cross(y: Tensor, x: Tensor, r: Tensor) -> Tensor:
 _OUTLINES = (_circle, _square, _triangle, _star, _ring, _cross)
 
 
-def coverage(shape: int, centre: Tensor, radius: Tensor) -> Tensor:
-    """Anti-aliased coverage `[..., H, W]` in [0, 1] of one kind of shape at centres `[..., 2]` (y, x) with radii `[...]`, on the torus."""
-    grid = torch.arange(SIZE, device=centre.device, dtype=torch.float32) + 0.5
+def coverage(shape: int, centre: Tensor, radius: Tensor, scale: int = 1) -> Tensor:
+    """Anti-aliased coverage `[..., H, W]` in [0, 1] of one kind of shape at centres `[..., 2]` (y, x) with radii `[...]`, on the torus.
+
+    With `scale`, the same world in so many times the pixels: centres and radii stay in pixels of scale 1.
+    """
+    grid = (torch.arange(SIZE * scale, device=centre.device, dtype=torch.float32) + 0.5) / scale
     half = SIZE / 2
     y = (grid - centre[..., 0, None] + half).remainder(SIZE) - half
     x = (grid - centre[..., 1, None] + half).remainder(SIZE) - half
     signed = _OUTLINES[shape](y[..., :, None], x[..., None, :], radius[..., None, None])
-    return (0.5 - signed / 1.2).clamp(0, 1)
+    return (0.5 - signed * (scale / 1.2)).clamp(0, 1)

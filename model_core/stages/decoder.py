@@ -9,25 +9,25 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager
+from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model_core import media
 from model_core.config import ModelConfig
 from model_core.errors import HeadraceError
 from model_core.families.interface import Memory, Painter
 from model_core.probe import Probe
+from model_core.stages.coding import coded
 from model_core.stages.device import DeviceThread
 from model_core.stages.failures import failed
 from model_core.stages.interface import Denoiser
 from model_core.stages.memories import Key, Memories, all_finite
 from model_core.stages.watchdog import Watchdog
 from model_core.statistics import DecoderStatistics
-from model_core.types import Codec, FrameChunk, LatentChunk, Latents, Numerics, SessionContext, StageTiming, received
+from model_core.types import FrameChunk, LatentChunk, Latents, Numerics, SessionContext, StageTiming, received
 
-JPEG_QUALITY = 90
 _REMEMBERED_BYTES = 64 * 2**20
 
 
@@ -61,22 +61,24 @@ class LocalDecoder:
             StageUnavailable: this stage is closed, broken or stuck, or the one upstream died.
             ChunkFailed, SessionBroken: see `model_core.stages.failures`.
         """
-        units = 1 + min(len(context.suffix), self._config.decoder_chunks)
+        units = 2 + min(len(context.suffix), self._config.decoder_chunks)
         rebuilding = self._device.submit(self._rebuild, context, units=units)  # while the denoiser makes the first chunk
         self._sessions += 1
         try:
             async with aclosing(self._upstream.stream(context)) as latents:
                 memory: Memory = None
                 key: Key = ()
+                before = b""
                 asked_at = time.time()
                 async for item in latents:
                     arrived = self._clock()
                     chunk = received(item, asked_at, time.time())
                     if memory is None:
-                        memory, key = await self._device.finished(rebuilding)
+                        memory, key, before = await self._device.finished(rebuilding)
                     work = self._device.submit(self._work, context, chunk, memory, key, arrived)
                     frames, memory, key = await self._device.finished(work)
-                    yield frames
+                    yield replace(frames, before=before) if before else frames
+                    before = b""
                     asked_at = time.time()
         finally:
             rebuilding.cancel()
@@ -110,18 +112,23 @@ class LocalDecoder:
             self._probe.check(error)
             raise failed(context, chunk, error) from None
 
-    def _rebuild(self, context: SessionContext) -> tuple[Memory, Key]:
+    def _rebuild(self, context: SessionContext) -> tuple[Memory, Key, bytes]:
         with self._blamed(context, context.next_chunk):
-            return self._rebuilt(context.suffix)
+            return self._rebuilt(context.suffix, context.enhance.frames > 1)
 
-    def _rebuilt(self, suffix: tuple[Latents, ...]) -> tuple[Memory, Key]:
-        key = self._memories.key(suffix)
-        memory = self._memories.get(key)
+    def _rebuilt(self, suffix: tuple[Latents, ...], with_frame: bool) -> tuple[Memory, Key, bytes]:
+        """What is remembered after `suffix`, and the last frame of it where that is asked for, and there is one.
+
+        The last frame depends on one chunk more than what is remembered after it, and is not kept.
+        """
+        key, frame = self._memories.key(suffix), b""
+        memory = None if with_frame else self._memories.get(key)
         if memory is None:
             memory = self._fresh()
-            for latents in suffix[max(0, len(suffix) - self._config.decoder_chunks) :]:
-                _, memory = self._decode(latents, memory)
-        return memory, key
+            for latents in suffix[max(0, len(suffix) - self._config.decoder_chunks - with_frame) :]:
+                pixels, memory = self._decode(latents, memory)
+                frame = pixels[-1].tobytes() if with_frame else b""
+        return memory, key, frame
 
     def _work(
         self, context: SessionContext, chunk: LatentChunk, memory: Memory, key: Key, arrived: float
@@ -141,7 +148,7 @@ class LocalDecoder:
         first_frame = self._config.grid.first_frame(chunk.index)
         if context.num_frames is not None:
             pixels = pixels[: context.num_frames - first_frame]
-        data = self._code(context.codec, pixels, first_frame)
+        data = coded(context.codec, pixels, first_frame, self._config.fps)
         seconds = self._clock() - started
         self._chunks += 1
         self._busy_s += seconds
@@ -152,15 +159,6 @@ class LocalDecoder:
             numerics=Numerics(chunk.numerics, self.numerics, context.embedding.numerics),
         )  # fmt: skip
         return frames, memory, key
-
-    def _code(self, codec: Codec, pixels: NDArray[np.uint8], first_frame: int) -> tuple[bytes, ...]:
-        match codec:
-            case Codec.RAW_RGB:
-                return tuple(frame.tobytes() for frame in pixels)
-            case Codec.JPEG:
-                return tuple(media.jpeg(frame, JPEG_QUALITY) for frame in pixels)
-            case Codec.FMP4_H264:
-                return (media.fmp4_fragment(pixels, first_frame, self._config.fps),)
 
     def _decode(self, latents: Latents, memory: Memory) -> tuple[NDArray[np.uint8], Memory]:
         """One chunk `[C, F, H, W]` to pixels uint8 `[N, H, W, 3]`."""

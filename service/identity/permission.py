@@ -13,6 +13,8 @@ def check_order(order: Order, principal: Principal) -> None:
     if most is None:
         return
     frames = order.request.num_frames
+    if frames is not None and order.replays and order.resume is not None:
+        frames -= order.resume.next_frame  # which are not shown
     if frames is None or frames > most * order.config.fps + 0.5:
         asked = "no end" if frames is None else f"{frames / order.config.fps:g}"
         raise Forbidden(f"{order.doorway.path('seconds')} must be at most {most:g} with this credential; got {asked}")

@@ -163,7 +163,7 @@ class JobAttempt:
             raise RuntimeError("a job must have an end")
         placed = placement(self.claimed.presentation, order.config)
         rendering = await self._patiently(partial(_in_room, partial(Rendering, folder, order.config.fps, placed)))
-        self._usage = Usage(fps=order.config.fps)
+        self._usage = Usage.of(order.config)
         await self._restore(order, rendering)
         self._frames = frames
         await self._make(rendering)

@@ -20,7 +20,7 @@ _MAX_KEY_CHARS = 256
 _MAX_LABELS_CHARS = 16 * 1024  # as JSON
 _MAX_SHOWN_CHARS = 64 * 1024
 _MAX_URL_CHARS = 2048
-_NOT_ASKED = ("footage", "codec", "max_lead_seconds")
+_NOT_ASKED = ("footage", "codec", "max_lead_seconds", "enhance")
 
 JobCheck = Callable[[Principal, NewJob, Problems], None]
 """Adds what is wrong with a new job, by the caller's names of the fields, or raises Forbidden."""
@@ -59,6 +59,7 @@ class Draft:
         request = VideoRequest(
             prompt=made.prompt, model=config.name, seconds=new.request.seconds, seed=made.seed, steps=made.num_steps,
             guidance=made.guidance, negative_prompt=away, later_prompts=new.request.later_prompts,
+            enhance=made.enhance,
         )  # fmt: skip
         upload = None if new.request.footage is None or upload_key is None else UploadRef(new.request.footage[0], upload_key)
         shape = new.presentation
@@ -122,6 +123,8 @@ def request_hash(new: NewJob) -> str:
     if new.request.footage is not None:
         kind, data = new.request.footage
         asked["footage"] = [kind, hashlib.sha256(data).hexdigest()]
+    if new.request.enhance:  # else it is as the version before had it
+        asked["enhance"] = [new.request.enhance.frames, new.request.enhance.size]
     asked["presentation"] = [new.presentation.width, new.presentation.height]
     asked["labels"] = dict(new.labels)
     asked["webhook"] = None if new.webhook is None else [new.webhook.url, dict(new.webhook.metadata)]

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, TypeVar
 
+from model_core.enhancement import Enhancement
 from model_core.errors import FieldViolation
 from model_core.quality.values import Quality, quality_of
 from service.database.schema import JOBS
@@ -51,6 +52,7 @@ def claimed_of(row: Any) -> ClaimedJob:
         prompt=job.prompt, model=job.model, seconds=asked["seconds"], seed=job.seed, steps=job.steps,
         later_prompts=tuple((float(seconds), prompt) for seconds, prompt in asked["later_prompts"]),
         **{name: asked[name] for name in _REQUESTED},
+        enhance=Enhancement(*asked.get("enhance", (1, 1))),  # jobs of the version before have none
     )  # fmt: skip
     doorway = Doorway(Mode.JOB, asked["prefix"], asked["names"])
     checkpoint = _object(row.checkpoint)
@@ -72,6 +74,7 @@ def request_text(request: VideoRequest, doorway: Doorway, presentation: Presenta
     asked: dict[str, Any] = {name: getattr(request, name) for name in _REQUESTED}
     asked |= {"seconds": request.seconds, "prefix": doorway.prefix, "names": dict(doorway.names)}
     asked |= {"presentation": [presentation.width, presentation.height], "later_prompts": [list(later) for later in request.later_prompts]}
+    asked |= {"enhance": [request.enhance.frames, request.enhance.size]}
     return as_text(asked | {"upload": None if upload is None else [upload.kind, upload.key]})
 
 

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from model_core.enhancement import AS_RENDERED, Enhancement
 from model_core.types import FrameChunk
 from service.events import Usage
 from service.ledger.interface import Kind, Ledger, UsageRow
@@ -105,6 +106,7 @@ class SessionAccount:
         resumed_at: the frame that a resumed session goes on with; None for a new session.
         text_seconds: device time of the first prompt and of the upload; 0 where an earlier connection had it.
         interval_s: media time of a row.
+        enhance: what is done to frames. They are counted as they are sent; pixels are billed as they are rendered.
     """
 
     def __init__(
@@ -117,6 +119,7 @@ class SessionAccount:
         resumed_at: int | None = None,
         text_seconds: float = 0.0,
         interval_s: float = INTERVAL_S,
+        enhance: Enhancement = AS_RENDERED,
     ) -> None:
         self._ledger = ledger
         self._billed = billed
@@ -127,6 +130,7 @@ class SessionAccount:
         self._text_s = text_seconds
         self._resumed_at = resumed_at
         self._frame_pixels = 0
+        self._enhance = enhance
         self._rows: list[_Row] = []  # the last one grows; those before it may be cut
         self._recent: deque[_Chunk] = deque(maxlen=_RECENT_CHUNKS)
         if resumed_at is not None:
@@ -134,7 +138,7 @@ class SessionAccount:
 
     def sent(self, chunk: FrameChunk) -> None:
         """The caller has taken `chunk`."""
-        self._frame_pixels = chunk.height * chunk.width
+        self._frame_pixels = chunk.height * chunk.width // self._enhance.size**2
         row = self._rows[-1] if self._rows else None
         if row is None or chunk.first_frame >= (row.first_frame // self._interval + 1) * self._interval:
             row = self._begin(chunk.first_frame)
@@ -172,11 +176,11 @@ class SessionAccount:
         return row
 
     def _record(self, row: _Row, end: int | None = None) -> None:
-        billed = self._billed
+        billed, rendered = self._billed, -(-row.frames // self._enhance.frames)
         made = UsageRow(
             source=billed.source, interval=row.first_frame, tenant=billed.tenant, door=billed.door, model=billed.model, tier=billed.tier,
             kind=billed.kind, leg=self._leg, started_at=row.started_at, frames=row.frames, video_seconds=row.frames / self._fps,
-            pixels=row.frames * self._frame_pixels, steps=row.steps, text_seconds=row.text_s, denoise_seconds=row.denoise_s,
+            pixels=rendered * self._frame_pixels, steps=row.steps, text_seconds=row.text_s, denoise_seconds=row.denoise_s,
             decode_seconds=row.decode_s,
         )  # fmt: skip
         if end is not None and row.end > end:

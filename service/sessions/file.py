@@ -46,7 +46,7 @@ async def video_file(served: ServedSession, max_bytes: int, clock: Clock, placem
         FileTooLarge: the file is larger than `max_bytes`, even as small as the encoder can make it.
     """
     order = served.order
-    usage = Usage(fps=order.config.fps)
+    usage = Usage.of(order.config)
     bound = FileBound(max_bytes, order.request.num_frames or 1)
     with room_for_files(), tempfile.TemporaryDirectory(prefix="headrace-") as folder:
         path = Path(folder) / "video.mp4"

@@ -29,7 +29,7 @@ async def open_session(pipeline: VideoPipeline, order: Order, decoders: UploadDe
             raise order.doorway.named(error, "acknowledged.") from None
     request = order.request
     if order.upload is not None:
-        request = replace(request, footage=await decoders.footage(order.upload, order.config, caller))
+        request = replace(request, footage=await decoders.footage(order.upload, pipeline.config, caller))
         order.upload.forget()
     try:
         return await pipeline.open(request)

@@ -105,6 +105,11 @@ class SessionRunner:
         """Sessions that wait or run."""
         return self._open
 
+    @property
+    def enhanced_sessions(self) -> int:
+        """Sessions that wait or run and want their frames enhanced."""
+        return sum(bool(served.order.request.enhance) for served in self._sessions)
+
     def close(self) -> None:
         """Free what is held beyond calls. Call it after the last one."""
         self._decoders.close()
@@ -205,10 +210,11 @@ class SessionRunner:
 
     def _account(self, served: ServedSession, call: Call) -> SessionAccount:
         """What the session is billed by. One that goes on had its prompt embedded on the account of an earlier connection."""
-        order, goes_on = served.order, served.order.resume is not None
+        order, goes_on = served.order, served.order.goes_on
         return SessionAccount(
             self._ledger, self._billed(order, call), order.config.fps, self._wall,
             resumed_at=served.session.next_frame if goes_on else None, text_seconds=0.0 if goes_on else served.text_s,
+            enhance=order.request.enhance,
         )  # fmt: skip
 
     @contextmanager
@@ -225,7 +231,7 @@ class SessionRunner:
             outcome, ended = Outcome.FAILED, outcome_of(error)
             raise
         finally:
-            detail: Detail = {"door": call.door, "model": order.config.name, "ended": ended, "resumed": order.resume is not None}
+            detail: Detail = {"door": call.door, "model": order.config.name, "ended": ended, "resumed": order.goes_on}
             entry = AuditEntry(
                 operation="session", outcome=outcome, principal=call.principal, resource=order.request.session_id, reason=reason,
                 address=call.address, request_id=call.request_id, detail=detail,

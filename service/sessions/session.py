@@ -108,7 +108,7 @@ class ServedSession:
         config = order.config
         self._pacer = Pacer(MediaTimeline(config.fps, order.max_lead_s), clock, config.chunk_seconds)
         self.sourcing = None if session.source is None else Sourcing(session.source, order, sources, self._pacer, clock)
-        self._usage = Usage(fps=config.fps, frames=session.next_frame, frame_pixels=config.width * config.height)
+        self._usage = Usage.of(config, session.next_frame if order.goes_on or order.resume is None else 0)
         self._sent_before_s = self._usage.video_s
         self._playing = asyncio.Event()
         self._playing.set()
@@ -289,7 +289,7 @@ class ServedSession:
         if not self._first_sent:
             self._first_sent = True
             ready_s = now - self._pacer.blocked_s - self._admitted_at
-            if self.order.resume is None:
+            if not self.order.goes_on:
                 self.meter.first(ready_s, (*self._before_chunks, *chunk.timings))
             else:
                 self.meter.resumed(ready_s)

@@ -14,10 +14,11 @@ from pathlib import Path
 
 from model_core.config import EngineConfig, ModelConfig
 from model_core.errors import EngineDead
+from model_core.stages.interface import Decoder as AnyDecoder
 from model_core.stages.interface import Denoiser
-from model_core.statistics import DecoderStatistics, DenoiserStatistics, TextEncoderStatistics
+from model_core.statistics import DecoderStatistics, DenoiserStatistics, EnhancerStatistics, TextEncoderStatistics
 from model_core.types import FrameChunk, LatentChunk, SessionContext
-from tests.fakes import FakeDecoder, FakeDenoiser, FakeEncoder
+from tests.fakes import FakeDecoder, FakeDenoiser, FakeEncoder, FakeEnhancer
 
 FOLDER_VARIABLE = "HEADRACE_TEST_FOLDER"
 HOLD_ENCODER = "hold-encoder"  # while it exists, no text encoder comes up
@@ -53,6 +54,25 @@ class Decoder:
 
     async def stream(self, context: SessionContext) -> AsyncGenerator[FrameChunk, None]:
         async with aclosing(self._decoder.stream(context)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    def check_health(self) -> None: ...
+
+    async def aclose(self) -> None: ...
+
+
+class Enhancer:
+    """A fake enhancer that reports as a real one."""
+
+    def __init__(self, config: ModelConfig, decoder: AnyDecoder) -> None:
+        self._enhancer = FakeEnhancer(config, decoder)
+
+    def statistics(self) -> EnhancerStatistics:
+        return EnhancerStatistics(sessions=self._enhancer.open, chunks=self._enhancer.chunks, busy_s=0.0)
+
+    async def stream(self, context: SessionContext) -> AsyncGenerator[FrameChunk, None]:
+        async with aclosing(self._enhancer.stream(context)) as chunks:
             async for chunk in chunks:
                 yield chunk
 
@@ -107,3 +127,7 @@ def build_denoiser(config: ModelConfig, engine: EngineConfig) -> Engine:
 
 def build_decoder(config: ModelConfig, denoiser: Denoiser) -> Decoder:
     return Decoder(config, denoiser)
+
+
+def build_enhancer(config: ModelConfig, decoder: AnyDecoder) -> Enhancer:
+    return Enhancer(config, decoder)

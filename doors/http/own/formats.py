@@ -188,6 +188,14 @@ def usage_fields(event: Usage) -> dict[str, Any]:
     return {
         "fps": event.fps, "frames": event.frames, "superseded_frames": event.superseded, "video_seconds": event.video_s,
         "denoise_seconds": event.denoise_s, "decode_seconds": event.decode_s,
+    } | (_enhanced(event) if event.enhanced else {})  # fmt: skip
+
+
+def _enhanced(event: Usage) -> dict[str, Any]:
+    """What the model rendered of an enhanced session, and what came of that."""
+    return {
+        "rendered_frames": event.rendered, "rendered_pixels": event.pixels, "enhanced_pixels": event.pixels_enhanced,
+        "enhance_seconds": event.enhance_s,
     }  # fmt: skip
 
 

@@ -60,7 +60,7 @@ class Jobs:
         problems.check()
         video = VideoRequest(
             prompt=body.prompt, model=body.model, seconds=body.seconds, seed=body.seed, steps=body.steps, guidance=body.guidance,
-            negative_prompt=body.negative_prompt, footage=footage,
+            negative_prompt=body.negative_prompt, footage=footage, enhance=body.enhancement,
         )  # fmt: skip
         webhook = None if body.webhook is None else Webhook(body.webhook.url, body.webhook.secret, body.webhook.metadata)
         new = NewJob(

@@ -90,7 +90,7 @@ async def started(message: Mapping[str, Any], intake: Intake, tenant: str) -> Or
     video = VideoRequest(
         prompt=body.prompt, model=body.model, seconds=body.seconds, seed=body.seed, width=body.width, height=body.height,
         steps=body.steps, guidance=body.guidance, negative_prompt=body.negative_prompt, footage=footage, codec=CODECS[body.codec],
-        max_lead_seconds=body.max_lead_seconds,
+        max_lead_seconds=body.max_lead_seconds, enhance=body.enhancement,
     )  # fmt: skip
     return intake.order(video, Doorway(Mode.LIVE, f"{_START}."), problems)
 

@@ -26,6 +26,7 @@ def described(config: ModelConfig, intake: Intake, created: int) -> dict[str, An
         "width": config.width, "height": config.height, "fps": config.fps, "frames_per_chunk": config.frames_per_chunk,
         "steps": {"default": config.num_steps, "min": config.min_steps, "max": config.max_steps},
         "guidance": {"default": config.guidance, "max": config.max_guidance, "negative_prompt": config.negative_prompt},
+        "enhances": config.name in catalogue.enhancing,
         "max_prompt_bytes": limits.max_prompt_bytes, "max_prompt_tokens": config.max_prompt_tokens,
         "max_stream_seconds": min(limits.max_stream_seconds, longest), "max_job_seconds": min(intake.max_job_seconds, longest),
         "media": [

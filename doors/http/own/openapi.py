@@ -7,7 +7,7 @@ from typing import Any, get_args
 from doors.http.own.batches import MEDIA_TYPE as JSON_LINES
 from doors.http.own.batches import PREFIX as BATCH_PREFIX
 from doors.http.own.jobs import MOST_LISTED, PREFIX
-from doors.http.own.schemas import Body, JobBody, StreamBody, StreamFormat, WebhookEndpointBody
+from doors.http.own.schemas import Body, JobBody, ReplayBody, StreamBody, StreamFormat, WebhookEndpointBody
 from doors.http.own.webhooks import PREFIX as WEBHOOK_PREFIX
 from service.jobs.job import JobStatus, Variant
 
@@ -41,6 +41,14 @@ def document(public_url: str = "") -> Node:
                     "text/event-stream": {"schema": {"type": "string"}},
                 }},
             }, parameters=[_parameter("format", "query", {"enum": list(get_args(StreamFormat))}, "Of the answer.")], body=StreamBody)},
+            "/v1/replays": {"post": _operation("replay", "See the last seconds of a session again, slowed down.", {
+                "200": {"description": "The replay.", "content": {
+                    "video/mp4": {"schema": _binary()},
+                    "multipart/x-mixed-replace": {"schema": _binary()},
+                    "text/event-stream": {"schema": {"type": "string"}},
+                }},
+                "404": _refused("No session has the token."),
+            }, parameters=[_parameter("format", "query", {"enum": list(get_args(StreamFormat))}, "Of the answer.")], body=ReplayBody)},
             "/v1/tickets": {"post": _operation("create_ticket", "What a page offers as `ticket.TICKET` when it asks for a WebSocket.", {
                 "201": _answer("The ticket.", "Ticket"),
             })},
@@ -155,7 +163,7 @@ def _object(required: tuple[str, ...], **properties: Node) -> Node:
 
 def _schemas() -> Node:
     found: Node = {}
-    for body in (StreamBody, JobBody, WebhookEndpointBody):
+    for body in (StreamBody, ReplayBody, JobBody, WebhookEndpointBody):
         schema = body.model_json_schema(ref_template=f"{_SCHEMAS}{{model}}")
         found |= schema.pop("$defs", {})
         found[body.__name__] = schema

@@ -11,6 +11,7 @@ from doors.http.own import models, openapi, words
 from doors.http.own.batches import Batches
 from doors.http.own.jobs import Jobs
 from doors.http.own.live import SUBPROTOCOL, Lives
+from doors.http.own.replays import Replays
 from doors.http.own.stream import Streams
 from doors.http.own.tickets import Tickets
 from doors.http.own.watch import Watches
@@ -36,6 +37,7 @@ class OwnRoom:
         self._services = services
         self._monitor = monitor
         self._streams = Streams(services)
+        self._replays = Replays(services, self._streams)
         self._lives = Lives(services)
         self._tickets = Tickets(services)
         self._watches = Watches(services)
@@ -51,6 +53,7 @@ class OwnRoom:
         unguarded = Credentials.NONE
         return (
             Endpoint(path="/v1/stream", method="POST", operation="stream", handler=self._streams.stream),
+            Endpoint(path="/v1/replays", method="POST", operation="replay", handler=self._replays.replay),
             Endpoint(path="/v1/watch/{token}", method="GET", operation="watch", handler=self._watches.watch),
             Endpoint(path="/v1/models", method="GET", operation="list_models", handler=self.list_models),
             Endpoint(path="/v1/models/{model}", method="GET", operation="get_model", handler=self.get_model),

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from doors.http.given import shown
+from model_core.enhancement import AS_RENDERED, Enhancement
 from service.checks import Problems
 
 MAX_SEED = 2**64 - 1
@@ -30,6 +31,13 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+class EnhanceBody(Body):
+    """What is done to frames after they are decoded."""
+
+    frames: Literal[1, 2] = Field(1, description="Times the frames.")
+    size: Literal[1, 2, 4] = Field(1, description="Times the height and the width.")
+
+
 class VideoBody(Body):
     """What to make."""
 
@@ -42,6 +50,11 @@ class VideoBody(Body):
     negative_prompt: str | None = Field(None, description="What guidance leads away from.")
     image: str | None = Field(None, description="An image to begin with: a data URI, or bare base64. In a form: a file.")
     video: str | None = Field(None, description="An MP4 to begin with: a data URI, or bare base64. In a form: a file.")
+    enhance: EnhanceBody | None = Field(None, description="More and larger frames, where the server enhances. Not in a form.")
+
+    @property
+    def enhancement(self) -> Enhancement:
+        return AS_RENDERED if self.enhance is None else Enhancement(self.enhance.frames, self.enhance.size)
 
 
 class StreamBody(VideoBody):
@@ -49,6 +62,18 @@ class StreamBody(VideoBody):
 
     width: int = Field(0, ge=0, le=_MOST, description="Of the frames; 0 for the model's.")
     height: int = Field(0, ge=0, le=_MOST, description="Of the frames; 0 for the model's.")
+    max_lead_seconds: float = Field(0.0, description="How far frames may run ahead of playback; 0 for as fast as they are made.")
+    format: StreamFormat | None = Field(None, description="Also as a query parameter; left out, the header Accept decides, and else mp4.")
+    codec: FrameCodec = Field("jpeg", description="Of the frames in server-sent events.")
+
+
+class ReplayBody(Body):
+    """The last seconds of a session again, slowed down."""
+
+    token: str = Field(description="`resume_token` of the session's `started`.")
+    seconds: float = Field(5.0, description="Of the session's playback; as many are shown as the server has recorded.")
+    slow: Literal[2, 4] = Field(2, description="Times slower.")
+    until_frame: int = Field(0, ge=0, le=_MOST_COUNT, description="It ends with the chunk before this frame; 0: with the newest one.")
     max_lead_seconds: float = Field(0.0, description="How far frames may run ahead of playback; 0 for as fast as they are made.")
     format: StreamFormat | None = Field(None, description="Also as a query parameter; left out, the header Accept decides, and else mp4.")
     codec: FrameCodec = Field("jpeg", description="Of the frames in server-sent events.")

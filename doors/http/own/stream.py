@@ -23,7 +23,7 @@ from service.orders import Doorway, Mode, Order, VideoRequest
 
 _FORMATS: tuple[StreamFormat, ...] = get_args(StreamFormat)
 ACCEPTED: dict[str, StreamFormat] = {"text/event-stream": "sse", "multipart/x-mixed-replace": "mjpeg", "video/mp4": "mp4"}
-_CODECS = {"mp4": Codec.FMP4_H264, "mjpeg": Codec.JPEG}
+STREAM_CODECS = {"mp4": Codec.FMP4_H264, "mjpeg": Codec.JPEG}
 _DOORWAY = Doorway(Mode.STREAM)
 
 
@@ -40,9 +40,9 @@ class Streams:
     async def stream(self, request: HttpRequest) -> Response:
         problems = Problems()
         body, footage = await asked(request, StreamBody, problems)
-        chosen = _format(request, body, problems)
+        chosen = stream_format(request, body.format, problems)
         order = self._order(request, body, footage, chosen, problems)
-        return self._answer(request, order, chosen)
+        return self.answer(request, order, chosen)
 
     def _order(self, request: HttpRequest, body: StreamBody, footage: Footage, chosen: StreamFormat, problems: Problems) -> Order:
         intake, principal = self._services.intake, request.principal
@@ -54,13 +54,15 @@ class Streams:
         video = VideoRequest(
             prompt=body.prompt, model=body.model, seconds=body.seconds, seed=body.seed, width=body.width, height=body.height,
             steps=body.steps, guidance=body.guidance, negative_prompt=body.negative_prompt, footage=footage,
-            codec=_CODECS.get(chosen) or CODECS[body.codec], max_lead_seconds=lead_s,
+            codec=STREAM_CODECS.get(chosen) or CODECS[body.codec], max_lead_seconds=lead_s,
+            enhance=body.enhancement,
         )  # fmt: skip
         order = intake.order(video, _DOORWAY, problems)
         principal.check_model(order.config.name)
         return order
 
-    def _answer(self, request: HttpRequest, order: Order, chosen: StreamFormat) -> Response:
+    def answer(self, request: HttpRequest, order: Order, chosen: StreamFormat) -> Response:
+        """The session of `order`, in that format."""
         run = self._services.runner.run
 
         async def media(write: Write) -> None:
@@ -106,9 +108,9 @@ def introduce(response: Response, started: Started) -> None:
     response.headers["x-headrace-session"] = started.session_id
 
 
-def _format(request: HttpRequest, body: StreamBody, problems: Problems) -> StreamFormat:
+def stream_format(request: HttpRequest, in_body: StreamFormat | None, problems: Problems) -> StreamFormat:
     """What the query says, else the body, else the header Accept."""
-    asked_for = request.raw.query_params.get("format") or body.format
+    asked_for = request.raw.query_params.get("format") or in_body
     if asked_for is not None:
         for known in _FORMATS:
             if asked_for == known:

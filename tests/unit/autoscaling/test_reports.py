@@ -24,10 +24,10 @@ from autoscaling.reports import (
     flatten,
     parse,
 )
-from model_core.statistics import DecoderStatistics, DenoiserStatistics, ForwardProfile, TextEncoderStatistics
+from model_core.statistics import DecoderStatistics, DenoiserStatistics, EnhancerStatistics, ForwardProfile, TextEncoderStatistics
 
 KINDS = (
-    ReplicaReport, FrontDoorReport, TextEncoderStatistics, DenoiserStatistics, DecoderStatistics, ForwardProfile,
+    ReplicaReport, FrontDoorReport, TextEncoderStatistics, DenoiserStatistics, DecoderStatistics, EnhancerStatistics, ForwardProfile,
     LinkStatistics, ProcessStatistics, ViewerTotals, Terms, ControlStatistics,
 )  # fmt: skip
 ROOT = Path(__file__).parents[3]
@@ -55,13 +55,15 @@ REPLICA = ReplicaReport(
     DecoderStatistics(3, 7, 0.25),
     LinkStatistics(1, 2, 3, 4),
     ProcessStatistics(5, 6, 7, 8),
+    EnhancerStatistics(2, 6, 0.75),
 )
 DOOR = FrontDoorReport(
     ControlStatistics(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11),
     ViewerTotals(1, 2, 3, 4, 5),
-    Terms(0.5, 4, 0.8, (3, 2), 6),
+    Terms(0.5, 4, 0.8, (3, 2), 6, 8),
     12,
     ProcessStatistics(5, 6, 7, 8),
+    3,
 )
 
 
@@ -71,13 +73,14 @@ text_encoder: hits joined misses cached in_flight service_s footage_hits footage
 denoiser: sessions waiting free_slots undelivered steps rows chunks busy_s expected_s
 denoiser_profile: buckets_0 buckets_1 step_s_0 step_s_1 commit_s_0 commit_s_1
 decoder: sessions chunks busy_s
+enhancer: sessions chunks busy_s
 link: open opened sent credit
 process: pid tasks files resident_bytes
 """
 DOOR_NAMES = """
 front_door: live degraded waiting level capacity live_jobs waiting_jobs arrivals departures paused aside
-front_door: prompts chunks late_chunks first_frames late_first_frames open
-terms: chunk_s steps utilisation tiers_0 tiers_1 decode_slots
+front_door: prompts chunks late_chunks first_frames late_first_frames open enhanced
+terms: chunk_s steps utilisation tiers_0 tiers_1 decode_slots enhance_slots
 process: pid tasks files resident_bytes
 """
 
@@ -128,7 +131,7 @@ def test_a_replica_of_the_version_before_lacks_a_new_field_and_its_default_stand
     numbers = {name: value for name, value in flatten(REPLICA).items() if not name.startswith(("text_encoder_footage", "denoiser_profile"))}
     bare = replace(REPLICA, denoiser=DenoiserStatistics(3, 1, 12, 0, 9, 8, 7, 1.5, 1.25))
     assert parse(ReplicaReport, numbers) == bare
-    assert parse(FrontDoorReport, without(flatten(DOOR), "terms_decode_slots")) == replace(DOOR, terms=Terms(0.5, 4, 0.8, (3, 2)))
+    assert parse(FrontDoorReport, without(flatten(DOOR), "terms_decode_slots")) == replace(DOOR, terms=Terms(0.5, 4, 0.8, (3, 2), 0, 8))
 
 
 @pytest.mark.parametrize("name", ["replica", "denoiser_busy_s", "decoder_chunks", "text_encoder_service_s", "link_open", "process_pid"])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from deployments.app import build
-from deployments.cluster.local import FUSED_CONFIG, STAGED_CONFIG, Overrides, free_port, load, start_local
+from deployments.cluster.local import FUSED_CONFIG, ROOT, STAGED_CONFIG, Overrides, free_port, load, start_local
 from deployments.config.application import AppConfig
 from deployments.config.names import APP_NAME
 from deployments.config.watch import WatchSettings
@@ -175,3 +176,32 @@ def test_those_who_watch_wait_for_a_session_at_least_as_long_as_its_front_door_d
     linger_seconds: float, drain_seconds: float, waits_s: float
 ) -> None:
     assert WatchSettings(linger_seconds=linger_seconds).limits(drain_seconds).linger_s == waits_s
+
+
+def test_an_enhancer_is_a_deployment_of_its_own_where_the_arguments_have_one(tmp_path: Path) -> None:
+    plain = STAGED_CONFIG.read_text()
+    block = "- name: Enhancer\n        ray_actor_options: {num_cpus: 0.5}\n\n      - name: FrontDoor"
+    path = write(tmp_path, plain.replace("- name: FrontDoor", block, 1))
+    with pytest.raises(InvalidRequest, match=r"must be one of .*; got 'Enhancer'"):
+        load(path, KEEP)
+    document, config = load(path, replace(KEEP, args={"enhancer": {"slots": 3}}))
+    assert "Enhancer" in [block["name"] for block in document["applications"][0]["deployments"]]
+    assert config.terms().enhance_slots == 3
+    assert config.preset().enhancer
+
+
+def test_a_model_without_an_enhancer_and_too_large_frames_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match=r"stage_message_bytes must be at least .*: 16 enhanced raw frames of 256x256"):
+        AppConfig.model_validate({"enhancer": {}, "stage_message_bytes": 3 * 1024 * 1024})
+    AppConfig.model_validate({"stage_message_bytes": 3 * 1024 * 1024})
+
+
+def test_the_documents_block_for_an_enhancer_is_accepted(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "enhance.md").read_text()
+    shown = yaml.safe_load(text[text.index("```yaml") + 7 :].partition("```")[0])
+    document = yaml.safe_load(STAGED_CONFIG.read_text())
+    app = document["applications"][0]
+    app["args"] |= shown["args"]
+    app["deployments"] += shown["deployments"]
+    _, config = load(write(tmp_path, yaml.safe_dump(document)), KEEP)
+    assert config.enhancer is not None

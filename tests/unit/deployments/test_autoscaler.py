@@ -15,7 +15,7 @@ from autoscaling.admission.decide import Tenant
 from autoscaling.reports import FrontDoorReport, ReplicaReport, Terms, ViewerTotals, flatten
 from deployments.cluster.local import STAGED_CONFIG, Overrides, load
 from deployments.config.application import AppConfig
-from deployments.config.names import FRONT_DOOR, STAGE_DEPLOYMENTS, deployment_name
+from deployments.config.names import ENHANCER_DEPLOYMENT, FRONT_DOOR, STAGE_DEPLOYMENTS, deployment_name
 from deployments.config.scaling import NodeSettings, ScalingSettings, newest_settings, scaling_numbers
 from deployments.config.tuning import Tuned, tuning
 from deployments.links.routing import Candidate, may_shrink, preferred
@@ -81,6 +81,17 @@ def test_sessions_become_replicas_and_the_front_door_is_left_alone() -> None:
     assert wanted["Denoiser"] == 1, "of a replica with 8 sessions and no slot left, 8 is what it holds"
     assert policy().tick(contexts(100.0, 3)).get("Denoiser") == 1
     assert policy().tick(contexts(100.0, 3, waiting=9))["Denoiser"] == 3
+
+
+def test_an_enhancer_is_sized_by_the_sessions_that_ask_for_one() -> None:
+    loop, told = policy(), contexts(100.0, 3)
+    told[ENHANCER_DEPLOYMENT] = context(ENHANCER_DEPLOYMENT, {}, 100.0)
+    assert loop.tick(told)[ENHANCER_DEPLOYMENT] == told[ENHANCER_DEPLOYMENT].capacity_adjusted_min_replicas
+    asking = contexts(102.0, 3)
+    report = FrontDoorReport(replace(ADMISSION, live=3), VIEWERS, replace(TERMS, enhance_slots=2), enhanced=5)
+    asking[FRONT_DOOR] = context(FRONT_DOOR, {"a": flatten(report)}, 102.0)
+    asking[ENHANCER_DEPLOYMENT] = context(ENHANCER_DEPLOYMENT, {}, 102.0)
+    assert loop.tick(asking)[ENHANCER_DEPLOYMENT] == 3
 
 
 def test_a_policy_for_another_model_sizes_that_model_s_deployments_and_no_others() -> None:

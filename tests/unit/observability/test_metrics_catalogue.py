@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.exposition import generate_latest
 
 from model_core.events import Forward
-from model_core.statistics import DecoderStatistics, DenoiserStatistics, StageStatistics, TextEncoderStatistics
+from model_core.statistics import DecoderStatistics, DenoiserStatistics, EnhancerStatistics, StageStatistics, TextEncoderStatistics
 from observability import catalogue as c
 from observability.__main__ import generated
 from observability.catalogue import CATALOGUE, PREFIX, Kind, Metric, Process
@@ -24,7 +24,7 @@ from observability.rules import ALERTS, RUNBOOKS, rules
 from tests.reports import DECODER, DENOISER, ENCODER
 
 ROOT = Path(__file__).parents[3]
-STATISTICS: tuple[StageStatistics, ...] = (ENCODER, DENOISER, DECODER)
+STATISTICS: tuple[StageStatistics, ...] = (ENCODER, DENOISER, DECODER, EnhancerStatistics(1, 2, 0.5))
 
 
 def every_rule() -> list[dict[str, Any]]:
@@ -135,12 +135,13 @@ def test_statistics_become_metrics_when_they_are_scraped() -> None:
             ],
         ),
         (DecoderStatistics(3, 39, 1.5), [(c.DECODER_BUSY, "", 1.5), (c.DECODER_CHUNKS, "", 39), (c.DECODER_SESSIONS, "", 3)]),
+        (EnhancerStatistics(2, 9, 0.5), [(c.ENHANCER_BUSY, "", 0.5), (c.ENHANCER_CHUNKS, "", 9), (c.ENHANCER_SESSIONS, "", 2)]),
         (
             TextEncoderStatistics(4, 1, 2, 92, 93, 0.5),
             [(c.ENCODER_BUSY, "", 0.5), (c.PROMPTS, "cache", 4), (c.PROMPTS, "joined", 1), (c.PROMPTS, "model", 2)],
         ),
     ],
-    ids=["denoiser", "decoder", "text encoder"],
+    ids=["denoiser", "decoder", "enhancer", "text encoder"],
 )  # fmt: skip
 def test_each_metric_of_a_stage_is_the_number_that_it_says(counted: StageStatistics, shown: list[tuple[Metric, str, float]]) -> None:
     assert [(metric, "".join(values), number) for metric, values, number in statistics_as_metrics(counted)] == shown
@@ -224,6 +225,6 @@ def test_every_alert_has_a_runbook_that_says_what_it_means_what_to_look_at_and_w
 
 
 def test_processes_are_deployments_or_the_controller() -> None:
-    from deployments.config.names import FRONT_DOOR, STAGE_DEPLOYMENTS
+    from deployments.config.names import ENHANCER_DEPLOYMENT, FRONT_DOOR, STAGE_DEPLOYMENTS
 
-    assert {*map(str, Process)} == {FRONT_DOOR, *STAGE_DEPLOYMENTS.values(), "Controller"}
+    assert {*map(str, Process)} == {FRONT_DOOR, *STAGE_DEPLOYMENTS.values(), ENHANCER_DEPLOYMENT, "Controller"}
