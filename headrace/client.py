@@ -103,9 +103,7 @@ class HeadraceClient:
         self._generate = channel.unary_unary(f"{_SERVICE}/Generate", pb.GenerateRequest.SerializeToString, pb.GenerateResponse.FromString)
         self._stream = channel.unary_stream(f"{_SERVICE}/Stream", pb.StreamRequest.SerializeToString, pb.StreamResponse.FromString)
         self._live: LiveMethod = channel.stream_stream(f"{_SERVICE}/Live", pb.LiveRequest.SerializeToString, pb.LiveResponse.FromString)
-        self._replay = channel.unary_stream(
-            f"{_SERVICE}/Replay", pb.ReplayRequest.SerializeToString, pb.ReplayResponse.FromString
-        )
+        self._replay = channel.unary_stream(f"{_SERVICE}/Replay", pb.ReplayRequest.SerializeToString, pb.ReplayResponse.FromString)
         self._watch = channel.unary_stream(f"{_SERVICE}/Watch", pb.WatchRequest.SerializeToString, pb.WatchResponse.FromString)
         self._list = channel.unary_unary(f"{_SERVICE}/ListModels", pb.ListModelsRequest.SerializeToString, pb.ListModelsResponse.FromString)
         self._health = channel.unary_unary(

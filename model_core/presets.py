@@ -36,7 +36,7 @@ def millrace_64() -> MillraceConfig:
         weights=WeightsConfig(
             vae_sha256="5b153992147d412b731b2116ca2f35b123d7e6e3a1a920ad0b12e808585fb4d0",
             dit_sha256="89f0da2833b4e4faee2a0fcf74e57eef953e87317ae2a042a85e4b5d9ae7bb01",
-            enhancer_sha256="2abe82894ea73f4d2f71846c319d91365838a1cf1adda195ed182996f773b3cf",
+            enhancer_sha256="a3b14255773c051e5eadc7fd3c01407ce873de541b086a8aeb2ae42203ae3d1a",
         ),
     )  # fmt: skip
 

@@ -68,8 +68,8 @@ def replay_point(
     wanted = math.ceil(request.seconds / config.chunk_seconds)
     begin = max(first, end - wanted)
     if begin >= end:
-        held = f"{shown.first_frame(first)} to {shown.first_frame(record.next_chunk)}"
-        problems.add(doorway.path("until_frame"), f"must be within the frames that the session's record holds, {held}; got {request.until_frame}")
+        held = f"frames {shown.first_frame(first)} to {shown.first_frame(record.next_chunk)}"
+        problems.add(doorway.path("until_frame"), f"must be within what the session's record holds, {held}; got {request.until_frame}")
     problems.check()
     seen = min(config.context_chunks, begin - record.first_chunk)
     latents = record.latents[begin - seen - record.first_chunk : end - record.first_chunk]

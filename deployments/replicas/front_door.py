@@ -99,8 +99,11 @@ class FrontDoorReplica:
         tracing = config.tracing
         self._tracing = Tracing(span_exporter(tracing.exporter, tracing.file, tracing.endpoint), tracing.sample)
         self._sources = await SourceServer.started(config.link_host or get_node_ip_address())
-        ends = (config.reopen.policy(), keep_chunks, self._sources, _enhanced(config, enhancer))
-        pipelines = {model.name: VideoPipeline(model, encoder, frames, *ends)}
+        pipelines = {
+            model.name: VideoPipeline(
+                model, encoder, frames, config.reopen.policy(), keep_chunks, self._sources, _enhanced(config, enhancer)
+            )
+        }
         self._database = await database(config)
         self._identity = identity(config.identity, self._database, clock)
         self._books = books(config, self._database, metrics, clock)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from headrace.client import BadRequest, ClientError
 from headrace.v1 import video_pb2 as pb
+from model_core.errors import InvalidRequest
 from model_core.session_log import PromptEntry, SessionRecord
 from model_core.types import Codec
 from service.checks import Problems
@@ -31,7 +32,7 @@ def stages() -> FakeStages:
 
 async def played(served: Served, seconds: float = WHOLE_S, enhance: pb.Enhance | None = None) -> tuple[str, list[bytes]]:
     """A session's token and raw frames."""
-    events = [event async for event in served.client.stream(PROMPT, seconds=seconds, seed=1, enhance=enhance)]
+    events: list[Any] = [event async for event in served.client.stream(PROMPT, seconds=seconds, seed=1, enhance=enhance)]
     return events[0].resume_token, [bytes(data) for event in events if isinstance(event, pb.Frames) for data in event.data]
 
 
@@ -86,7 +87,8 @@ async def test_a_session_that_runs_goes_on_while_it_is_seen_again() -> None:
         events, again = await replayed(served, token, seconds=0.1)
         assert len(again) == 2 * CHUNK
         assert events[-1].reason == pb.END_REASON_COMPLETED
-        assert (await anext(stream)).frame_count == CHUNK
+        assert isinstance(following := await anext(stream), pb.Frames)
+        assert following.frame_count == CHUNK
         await stream.aclose()
 
 
@@ -101,7 +103,7 @@ async def test_what_cannot_be_shown_again_is_named() -> None:
         assert unknown.value.code is grpc.StatusCode.NOT_FOUND
     async with serving(FakeStages(keep_chunks=24)) as served:
         token, _ = await played(served)
-        with pytest.raises(BadRequest, match="slow.*nothing here enhances"):
+        with pytest.raises(BadRequest, match=r"slow.*nothing here enhances"):
             await replayed(served, token)
 
 
@@ -141,5 +143,5 @@ def test_the_decoder_sees_what_it_must_have_seen_and_that_is_not_shown(
 
 def test_frames_that_are_no_longer_held_are_refused_with_those_that_are() -> None:
     request = ReplayRequest(token="t", until_frame=22 * CHUNK)  # noqa: S106 - no secret
-    with pytest.raises(Exception, match=f"until_frame must be within .*, {23 * CHUNK} to {29 * CHUNK}; got {22 * CHUNK}"):
+    with pytest.raises(InvalidRequest, match=f"until_frame: must be within .*, frames {23 * CHUNK} to {29 * CHUNK}; got {22 * CHUNK}"):
         replay_point(record(20, 9), CONFIG, request, Doorway(Mode.STREAM), "new", Problems())

@@ -19,7 +19,7 @@ def invoked(*arguments: str) -> Any:
 async def test_a_replay_is_recorded_and_has_the_same_digest_each_time(tmp_path: Path) -> None:
     out = tmp_path / "replay.npy"
     async with serving(FakeStages(enhances=True, keep_chunks=24)) as served:
-        events = [event async for event in served.client.stream("a blue circle", seconds=2.0, seed=1)]
+        events: list[Any] = [event async for event in served.client.stream("a blue circle", seconds=2.0, seed=1)]
         asked = ("replay", events[0].resume_token, "--seconds", "1", "--slow", "4", "--address", served.address)
         first = await asyncio.to_thread(invoked, *asked, "-o", str(out))
         second = await asyncio.to_thread(invoked, *asked)

@@ -21,7 +21,8 @@ from model_core.compiler.export import export
 from model_core.config import EngineConfig
 from model_core.graphs import GraphSpec
 from model_core.nn.causal_dit import CausalDiT, KeyValue, Modulation, TextCondition
-from model_core.nn.graphs import causal_denoiser_graphs, decoder_graphs
+from model_core.nn.enhancer import Enhancer
+from model_core.nn.graphs import causal_denoiser_graphs, decoder_graphs, enhancer_graphs
 from model_core.nn.vae import VAE
 from model_core.presets import millrace_64
 from model_core.types import Latents
@@ -40,7 +41,9 @@ def graphs() -> dict[str, GraphSpec]:
     """Every graph of the embedded model's own networks, in one bucket each; the text encoder's has a test where it stands."""
     config = replace(CONFIG, dit=DIT)
     denoiser = causal_denoiser_graphs(random_dit(DIT), config, (ROWS,))
-    return {spec.name: spec for spec in (*denoiser, *decoder_graphs(VAE(CONFIG.vae).requires_grad_(requires_grad=False), config))}
+    decoder = decoder_graphs(VAE(CONFIG.vae).requires_grad_(requires_grad=False), config)
+    enhancer = enhancer_graphs(Enhancer().requires_grad_(requires_grad=False), config)
+    return {spec.name: spec for spec in (*denoiser, *decoder, *enhancer)}
 
 
 GRAPHS = graphs()
