@@ -86,10 +86,10 @@ coverage: $(STAMP) ## unit tests with the share of lines and branches that they 
 test-processors: $(STAMP) ## the unit tests under each instruction set that this processor has; not part of `test`
 	$(BIN)/python -m tests.instruction_sets
 
-# Each file has a cluster of its own, and waits for it most of the time.
+# Each file has a cluster of its own, and waits for it most of the time. By the number of tests, the longest file would come last: it has one.
 RAY_WORKERS ?= 2
 test-ray: $(STAMP) ## tests on real local Ray clusters, RAY_WORKERS (2) at a time
-	$(BIN)/pytest -m ray tests/ray -n $(RAY_WORKERS) --dist loadfile
+	$(BIN)/pytest -m ray tests/ray -n $(RAY_WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-cluster: $(STAMP) ## nodes that come and go under Ray's autoscaler, on a fake cloud; prints a timeline; not part of `test`
 	RAY_AUTH_MODE=token RAY_AUTH_TOKEN=$$($(BIN)/python -c "import secrets; print(secrets.token_hex(32))") $(BIN)/pytest -m cluster tests/cluster

@@ -61,7 +61,7 @@ class Wall:
 
 @asynccontextmanager
 async def opened(url: str) -> AsyncGenerator[CountedDatabase, None]:
-    database = await CountedDatabase.open(url)
+    database = await CountedDatabase.open(url, timeout_s=60.0)
     database.calls = 0
     try:
         yield database

@@ -6,7 +6,7 @@ import asyncio
 import json
 import struct
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
@@ -81,10 +81,19 @@ async def bare(served: HttpServed, path: str = PATH) -> AsyncGenerator[tuple[asy
         writer.transport.abort()
 
 
+async def until_closed(reader: asyncio.StreamReader) -> bytes:
+    """What comes until the connection is closed, in order or, where the server left something unread, with a reset."""
+    seen = b""
+    with suppress(ConnectionResetError):
+        while data := await reader.read(65536):
+            seen += data
+    return seen
+
+
 async def goodbye(reader: asyncio.StreamReader) -> tuple[bytes, int, str]:
     """What comes before the goodbye of the server, its code and its reason."""
     async with asyncio.timeout(20):
-        seen = await reader.read()
+        seen = await until_closed(reader)
     at = next(at for at in range(len(seen)) if seen[at] == 0x88 and at + 2 + seen[at + 1] == len(seen))
     return seen[:at], struct.unpack("!H", seen[at + 2 : at + 4])[0], seen[at + 4 :].decode()
 

@@ -20,7 +20,7 @@ import psycopg
 WITHOUT_POSTGRES = "PostgreSQL is not installed (Debian: apt-get install postgresql)"
 _ACCOUNT = "postgres"  # which Debian's package makes; the server refuses to run as the superuser
 _ROLE = "headrace"
-_WITHIN_S = 60.0
+_WITHIN_S = 200.0
 
 
 def server_programs() -> Path | None:
@@ -106,7 +106,7 @@ class Postgres:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _execute(self, statement: str) -> None:
-        with psycopg.connect(host=str(self._folder), user=_ROLE, dbname="postgres", connect_timeout=5, autocommit=True) as connection:
+        with psycopg.connect(host=str(self._folder), user=_ROLE, dbname="postgres", connect_timeout=60, autocommit=True) as connection:
             connection.execute(statement.encode())
 
     def _log(self) -> str:

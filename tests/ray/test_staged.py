@@ -7,7 +7,7 @@ import json
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -43,16 +43,16 @@ def boot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Boot]:
     folder = tmp_path_factory.mktemp("flags")
     (folder / HOLD_ENCODER).touch()
     port = free_port()
-    with ThreadPoolExecutor(1) as threads:
+    with ThreadPoolExecutor(1) as threads, ExitStack() as stack:
         starting = threads.submit(start_local, None, overrides(folder, port))
+        stack.callback(lambda: starting.result().stop())  # also where it comes up after what follows has failed
         try:
             before = asyncio.run(health_when_two_of_three_serve(f"127.0.0.1:{port}"))
         finally:
             (folder / HOLD_ENCODER).unlink()
-        with starting.result(PATIENCE_S * 2) as app:
-            cluster = Cluster(app, folder)
-            yield Boot(cluster, before)
-            cluster.close()
+        cluster = Cluster(starting.result(), folder)
+        yield Boot(cluster, before)
+        cluster.close()
 
 
 async def health_when_two_of_three_serve(address: str) -> dict[str, str]:

@@ -33,6 +33,6 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 async def database(database_url: str) -> AsyncGenerator[Database, None]:
-    opened = await Database.open(database_url, threads=2)
+    opened = await Database.open(database_url, threads=2, timeout_s=60.0)
     yield opened
     await opened.close()

@@ -13,6 +13,7 @@ import pytest
 from tests.fakes import eventually
 from tests.http_served import OPTIONS, HttpServed, http_serving
 from tests.live_socket import HANDSHAKE, request
+from tests.toy_socket import until_closed
 
 QUICK = replace(
     OPTIONS, head_timeout_s=0.1, linger_s=0.1, body_timeout_s=0.3, idle_timeout_s=0.15, max_head_bytes=2048, max_body_bytes=100_000
@@ -39,7 +40,7 @@ async def status(reader: asyncio.StreamReader) -> int:
 async def ends(reader: asyncio.StreamReader) -> bytes:
     """What comes until the connection is closed."""
     async with asyncio.timeout(20):
-        return await reader.read()
+        return await until_closed(reader)
 
 
 def post(size: int, more: bytes = b"") -> bytes:

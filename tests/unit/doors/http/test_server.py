@@ -25,6 +25,7 @@ from doors.http.server import Certificate, HttpServer
 from doors.http.sockets.connection import SocketConnection
 from tests.fakes import eventually
 from tests.http_served import OPTIONS, http_serving
+from tests.toy_socket import until_closed
 
 
 class Toy:
@@ -170,12 +171,12 @@ async def test_a_handler_that_does_not_end_does_not_hold_up_the_stop() -> None:
     await toy.begun.wait()
     async with asyncio.timeout(20):
         await server.stop(0.05)
-    assert await reader.read() == b""
+    assert await until_closed(reader) == b""
     writer.close()
 
 
 async def test_a_reader_that_takes_nothing_does_not_hold_up_the_stop() -> None:
-    async with http_serving(options=replace(OPTIONS, stall_s=60)) as served:
+    async with http_serving(options=replace(OPTIONS, stall_s=3600)) as served:
         reader, writer = await asyncio.open_connection("127.0.0.1", served.port, limit=1024)
         body = b'{"prompt": "a red circle", "seconds": 3600, "codec": "raw", "format": "sse"}'
         writer.write(b"POST /v1/stream HTTP/1.1\r\nhost: h\r\ncontent-length: %d\r\n\r\n" % len(body) + body)

@@ -156,7 +156,7 @@ async def test_a_row_is_put_once(database: Database) -> None:
 
 
 async def test_front_doors_that_start_together_make_the_tables_once(database_url: str) -> None:
-    doors = await asyncio.gather(*(Database.open(database_url, threads=1) for _ in range(4)))
+    doors = await asyncio.gather(*(Database.open(database_url, threads=1, timeout_s=60.0) for _ in range(4)))
     names = await doors[0].run(lambda connection: connection.scalars(select(SCHEMA.c.version)).all(), write=False)
     assert names == [VERSION]
     await asyncio.gather(*(door.close() for door in doors))
@@ -190,7 +190,7 @@ async def test_tables_of_an_earlier_headrace_get_the_columns_that_they_lack_once
         return [[tuple(row) for row in connection.execute(select(column.table.c.id, column)).all()] for column in ADDED]
 
     await earlier.run(without)
-    doors = await asyncio.gather(*(Database.open(database_url, threads=1) for _ in range(3)))
+    doors = await asyncio.gather(*(Database.open(database_url, threads=1, timeout_s=60.0) for _ in range(3)))
     assert await doors[0].run(read, write=False) == [[("old", None)] for _ in ADDED]
     await earlier.run(partial(write, "new"))
     assert [len(rows) for rows in await doors[1].run(read, write=False)] == [2 for _ in ADDED]
@@ -261,7 +261,7 @@ async def test_postgresql_may_restart_under_a_front_door(postgres: Postgres) -> 
 
 
 async def test_a_connection_that_breaks_in_a_transaction_is_replaced(postgres: Postgres) -> None:
-    database = await Database.open(postgres.fresh(), threads=1)
+    database = await Database.open(postgres.fresh(), threads=1, timeout_s=60.0)
     runs = 0
 
     def work(connection: Connection) -> int:
@@ -285,7 +285,7 @@ def test_what_passes_and_what_does_not() -> None:
 
 
 async def test_a_transaction_of_sqlite_waits_for_the_disk_unless_it_is_lazy(tmp_path: Path) -> None:
-    database = await Database.open(f"sqlite:///{tmp_path}/headrace.db", threads=1)
+    database = await Database.open(f"sqlite:///{tmp_path}/headrace.db", threads=1, timeout_s=60.0)
 
     def synchronous(connection: Connection) -> int:
         return int(connection.execute(text("PRAGMA synchronous")).scalar_one())

@@ -37,7 +37,7 @@ class Plans:
 
 @pytest.fixture
 async def database(tmp_path: Path) -> AsyncGenerator[Database, None]:
-    opened = await Database.open(f"sqlite:///{tmp_path}/headrace.db", threads=1)
+    opened = await Database.open(f"sqlite:///{tmp_path}/headrace.db", threads=1, timeout_s=60.0)
     yield opened
     await opened.close()
 

@@ -57,7 +57,7 @@ async def test_each_job_ends_once(database: Database, database_url: str) -> None
     chance = random.Random(1)
     jobs = Jobs(database, JobPolicy(max_lost=1000))
     made = [(await jobs.desk.submit(chance.choice((ALICE, BOB)), new_job(f"{number}"))).id for number in range(JOBS)]
-    other = await Database.open(database_url, threads=1)
+    other = await Database.open(database_url, threads=1, timeout_s=60.0)
     stores = (jobs.store, JobStore(other, jobs.policy, jobs.wall, jobs.ends))
     workers = [Worker(store, jobs, chance) for store in stores * 2]
     cancelled: set[str] = set()
