@@ -35,7 +35,8 @@ _PROCESSES = 2
 _WITHIN_S = 90.0
 # A decoder may lose a little memory with each file.
 _FILES_EACH = 200
-_ENDS_WITHIN_S = 1.0
+# From its last word to its end, on a machine that is busy: how it ended says whose fault that was.
+_ENDS_WITHIN_S = 10.0
 _KEPT_VARIABLES = ("LD_LIBRARY_PATH", "PATH")
 # One that the machine ended is decoded once more, and not again: the file may be why the machine ran out of memory.
 _TRIES = 2

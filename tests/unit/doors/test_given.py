@@ -234,7 +234,7 @@ async def test_a_session_with_footage_goes_on_at_another_front_door(kind: str) -
     def frames(events: Sequence[Any]) -> list[bytes]:
         return [bytes(data) for event in events for data in event.frames.data]
 
-    async with door(TAKES, store, delay_s=0.02) as one, door(TAKES, store) as two:
+    async with door(TAKES, store, delay_s=0.1) as one, door(TAKES, store) as two:
         async with grpc.aio.insecure_channel(two.address) as channel:
             whole = frames(await read_all(stream_call(channel, pb.StreamRequest(spec=spec))))
             plain = pb.VideoSpec(prompt="a red circle", seconds=spec.seconds, seed=3)

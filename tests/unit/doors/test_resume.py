@@ -30,7 +30,7 @@ CHUNKS = 10
 SECONDS = CHUNKS * PER_CHUNK / CONFIG.fps
 RESUME = pb.SessionResume(token="t")  # noqa: S106 - no secret
 PROMPT, OTHER = "a red circle", "a blue square"
-SLOW_S = 0.02
+SLOW_S = 0.05  # a chunk: a session is not over when its viewer leaves in the middle
 
 
 def door(store: FakeStore, *, chunk_s: float = 0.0, gate: asyncio.Semaphore | None = None, **more: Any) -> Any:

@@ -18,7 +18,7 @@ CHUNKS = 10
 
 
 def door(store: FakeStore) -> Any:
-    return serving(FakeStages(FakeDenoiser(CONFIG, delay_s=0.02), keep_chunks=6), store=store)
+    return serving(FakeStages(FakeDenoiser(CONFIG, delay_s=0.1), keep_chunks=6), store=store)
 
 
 def frames(events: list[Any]) -> list[bytes]:

@@ -83,7 +83,7 @@ async def end_of(events: AsyncIterator[Any]) -> ClientError | None:
 
 async def test_without_the_option_a_break_is_seen() -> None:
     async with asyncio.timeout(60), pair() as (one, replaced):
-        events = one.client.stream(PROMPT, seconds=SECONDS)
+        events = one.client.stream(PROMPT, seconds=3600)
         await anext(events)
         async with replaced():
             await end_of(events)
@@ -92,7 +92,7 @@ async def test_without_the_option_a_break_is_seen() -> None:
 @pytest.mark.parametrize("drained", [False, True])
 async def test_a_session_that_nobody_knows_ends_as_it_would_have_without_trying(drained: bool) -> None:
     async with asyncio.timeout(60), pair() as (one, replaced):
-        events = one.client.stream(PROMPT, seconds=SECONDS, reconnect=POLICY)
+        events = one.client.stream(PROMPT, seconds=3600, reconnect=POLICY)
         await anext(events)
         async with replaced(drained=drained, other_store=FakeStore()):
             error = await end_of(events)

@@ -263,7 +263,7 @@ def test_nor_without_one_nor_on_a_damaged_one(tmp_path: Path) -> None:
 # -- Trainium, by stand-ins ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_a_replica_on_neuron_sets_its_environment_first_keeps_to_the_device_and_never_compiles_while_it_serves(tmp_path: Path) -> None:
     """The device is a fake, without kernels: this shows shapes, types, places and order, not values."""
     stand_ins = ROOT / "tests" / "stand_ins"

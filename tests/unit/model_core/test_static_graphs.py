@@ -93,7 +93,7 @@ def test_what_is_not_static_is_named_with_its_line(network: nn.Module, operator:
     assert "x" in Path(path).read_text().splitlines()[int(line) - 1]
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_the_demonstration_shows_every_kind_refused_with_its_operator_and_its_line() -> None:
     """In a process of its own, as JAX wants it."""
     done = subprocess.run([sys.executable, "-m", "bench.models.gate"], capture_output=True, text=True, check=False, cwd=ROOT)

@@ -176,7 +176,6 @@ def test_a_sheet_shows_every_prompt(evaluator: Evaluator, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 async def test_the_command_writes_what_it_measured(tmp_path: Path) -> None:
     written, sheet = tmp_path / "new" / "report.json", tmp_path / "new" / "sheet.png"
     pipe = asyncio.subprocess.PIPE
