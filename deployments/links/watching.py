@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Sequence
 from typing import Any
 
 import ray
@@ -16,6 +18,8 @@ from model_core.errors import StageUnavailable
 from model_core.tasks import cancel_and_wait
 from service.watching.elsewhere import WAIT_S, Batch, Source
 from service.watching.show import Place
+
+log = logging.getLogger(__name__)
 
 # Beyond that, a front door does not answer.
 _ANSWER_WITHIN_S = 2.0
@@ -68,6 +72,15 @@ class OtherDoors:
         if unheard:
             raise StageUnavailable("other front doors do not answer")
         return None
+
+    async def leaving(self, tokens: Sequence[str]) -> None:
+        """See `Elsewhere`. Those of an earlier version do not understand it, and whoever asks them looks for a session as before."""
+        try:
+            async with asyncio.timeout(self._answer_within_s):
+                results: list[Any] = await self._handle.broadcast("leaves", list(tokens))._fetch_replica_results_async()  # noqa: SLF001 - as above
+                await asyncio.gather(*(result.get_async() for result in results), return_exceptions=True)
+        except (RayError, RayServeException, TimeoutError):
+            log.warning("not all other front doors were told which sessions leave here")
 
 
 def _said(asked: asyncio.Task[Any]) -> str | None:

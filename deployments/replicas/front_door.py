@@ -192,6 +192,10 @@ class FrontDoorReplica:
         """What a session that runs here has shown since `place`, for another front door. See `service.watching.elsewhere.Source`."""
         return await self._hub.after(token, place)
 
+    async def leaves(self, tokens: list[str]) -> None:
+        """Sessions of another front door that shuts down. See `service.watching.elsewhere.Elsewhere.leaving`."""
+        self._hub.expect(tokens)
+
     async def drain(self) -> None:
         """Refuse new sessions, let running ones play on for `drain_seconds`, stop. Every caller waits for the one drain."""
         if self._draining is None:

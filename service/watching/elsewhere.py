@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -42,9 +43,16 @@ class Elsewhere(Protocol):
         """The one that runs the session; None where none does. Raises StageUnavailable: some did not say whether they do."""
         ...
 
+    async def leaving(self, tokens: Sequence[str]) -> None:
+        """Tell them that these sessions play on here, where nobody new finds them, and then go on at one of them. Raises nothing."""
+        ...
+
 
 class Nowhere:
     """There is no other front door."""
 
     async def find(self, token: str) -> Source | None:
+        return None
+
+    async def leaving(self, tokens: Sequence[str]) -> None:
         return None

@@ -10,19 +10,20 @@ import asyncio
 import itertools
 import logging
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 
 from model_core.errors import CapacityExceeded, HeadraceError, StageUnavailable
 from model_core.tasks import unless
 from service.clock import Clock
-from service.events import Ended, EndReason, Event, Shown, Started, Usage
+from service.events import Ended, EndReason, Event, Shown, Usage
 from service.failures import NotServed
 from service.records.store import SessionNotFound
 from service.watch_token import CHARS
 from service.watching.elsewhere import WAIT_S, Batch, Elsewhere, Nowhere, Source
-from service.watching.show import Item, Place, Show
+from service.watching.moving import Moving
+from service.watching.show import Place, Show, Watcher
 
 _LOOK_AGAIN_S = 0.5
 # How long a token is looked for that nobody has watched here. A front door that has just started is not known to the others at once.
@@ -61,30 +62,6 @@ class WatchLimits:
     all: int = 4000
     relays: int = 64
     linger_s: float = 30.0
-
-
-class Watcher:
-    """Somebody who watches a show that has started. `started` is what it is told first."""
-
-    def __init__(self, show: Show, started: Started) -> None:
-        self._show = show
-        self._first, self._place = show.now(None)
-        first = self._first[0].event
-        self.started = first if isinstance(first, Started) else started
-
-    async def items(self) -> AsyncGenerator[Item, None]:
-        """From the newest chunk on. Whoever reads slowly is shown less, and slows nobody.
-
-        Raises:
-            SessionNotFound: the session was lost.
-        """
-        items, place = self._first, self._place
-        while items:
-            for item in items:
-                yield item
-                if isinstance(item.event, Ended):
-                    return
-            items, place = await self._show.after(place)
 
 
 @dataclass(slots=True, eq=False)
@@ -128,6 +105,8 @@ class Hub:
         self._shown: dict[str, _Shown] = {}
         self._ended: deque[_Shown] = deque(maxlen=_MOST_ENDED)
         self._counts = _Counts()
+        self._moving = Moving(clock, limits.linger_s)
+        self._telling: asyncio.Task[None] | None = None
         self._numbers = itertools.count()
         self._draining = False
         self._handed_over = False
@@ -149,6 +128,7 @@ class Hub:
         if not self.offered(token):
             yield lambda _: None
             return
+        self._moving.arrived(token)
         shown = self._of(token)
         me = shown.publisher = object()  # in place of another connection of the session, or of a task that looked for it
         self._unfollow(shown)
@@ -167,6 +147,9 @@ class Hub:
 
     def drain(self) -> None:
         """Take nobody new. Those who watch sessions of other front doors leave; the others stay as long as their sessions."""
+        if not self._draining:
+            here = [shown.token for shown in self._shown.values() if shown.is_here and not shown.show.over]
+            self._telling = asyncio.create_task(self.elsewhere.leaving(here)) if here else None
         self._draining = True
         for shown in [shown for shown in self._shown.values() if not shown.is_here]:
             self._leave(shown)
@@ -176,6 +159,10 @@ class Hub:
         self._draining = self._handed_over = True
         for shown in list(self._shown.values()):
             self._leave(shown)
+
+    def expect(self, tokens: Iterable[str]) -> None:
+        """Another front door shuts down, where these sessions run: see `Elsewhere.leaving`."""
+        self._moving.expect(tokens)
 
     async def after(self, token: str, place: Place | None) -> Batch | None:
         """For another front door: what a session that runs here has shown since `place`. See `Source`.
@@ -285,11 +272,12 @@ class Hub:
             return shown
         if len(token) != CHARS or isinstance(self.elsewhere, Nowhere):
             raise SessionNotFound(NOT_FOUND)
-        searches = sum(each.show.started is None and not each.is_here for each in self._shown.values())
-        if searches >= _MOST_SEARCHES:
+        moves = token in self._moving
+        searches = sum(each.show.started is None and not each.is_here and each.token not in self._moving for each in self._shown.values())
+        if searches >= _MOST_SEARCHES and not moves:
             raise CapacityExceeded(f"at most {_MOST_SEARCHES} sessions may be looked for at once; {searches} are", retry_after_s=_RETRY_S)
         shown = self._of(token)
-        self._follow(shown, SessionNotFound(NOT_FOUND), _LOOK_FOR_S)
+        self._follow(shown, SessionNotFound(GONE if moves else NOT_FOUND), max(_LOOK_FOR_S, self._moving.wait_s(token)))
         return shown
 
     def _of(self, token: str) -> _Shown:

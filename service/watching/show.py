@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -246,6 +246,30 @@ class Show:
         """Everybody who waits. Whoever waits next waits for the next event."""
         self._news.set()
         self._news = asyncio.Event()
+
+
+class Watcher:
+    """Somebody who watches a show that has started. `started` is what it is told first."""
+
+    def __init__(self, show: Show, started: Started) -> None:
+        self._show = show
+        self._first, self._place = show.now(None)
+        first = self._first[0].event
+        self.started = first if isinstance(first, Started) else started
+
+    async def items(self) -> AsyncGenerator[Item, None]:
+        """From the newest chunk on. Whoever reads slowly is shown less, and slows nobody.
+
+        Raises:
+            SessionNotFound: the session was lost.
+        """
+        items, place = self._first, self._place
+        while items:
+            for item in items:
+                yield item
+                if isinstance(item.event, Ended):
+                    return
+            items, place = await self._show.after(place)
 
 
 def _size(entry: _Entry) -> int:

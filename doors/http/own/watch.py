@@ -78,10 +78,14 @@ class Watches:
         return response
 
     async def watch_socket(self, socket: Socket) -> None:
-        """The same over a WebSocket, with the events of `GET /v1/live`. It is accepted once there is something to show."""
+        """The same over a WebSocket, with the events of `GET /v1/live`.
+
+        It is accepted before the session is found: a browser tells its page nothing of a request that is refused.
+        """
         viewers, told = self._services.watching(), _Told(socket)
+        await socket.accept(_MOST_SAID_BYTES)
         showing = asyncio.create_task(viewers.run(socket.raw.path_params["token"], lambda _: told.show, socket.call))
-        listening = asyncio.create_task(told.listen())
+        listening = asyncio.create_task(socket.silence())
         try:
             done, _ = await asyncio.wait({showing, listening}, return_when=asyncio.FIRST_COMPLETED)
             (showing if showing in done else listening).result()
@@ -94,21 +98,12 @@ class _Told:
 
     def __init__(self, socket: Socket) -> None:
         self._socket = socket
-        self._accepted = asyncio.Event()
 
     async def show(self, item: Item) -> None:
-        if not self._accepted.is_set():
-            await self._socket.accept(_MOST_SAID_BYTES)
-            self._accepted.set()
         if isinstance(item.event, Ended):
             self._socket.ending()
         text, *data = item.once(_Told, _messages)
         await self._socket.send(text.decode(), *data)
-
-    async def listen(self) -> None:
-        """Raises InvalidRequest: the caller says something."""
-        await self._accepted.wait()
-        await self._socket.silence()
 
 
 def _messages(event: Shown) -> list[bytes]:

@@ -44,8 +44,8 @@ class Handle:
         self.asked: list[tuple[Any, ...]] = []
         self.shown = self
 
-    def broadcast(self, method: str, token: str) -> Any:
-        assert method == "shows"
+    def broadcast(self, method: str, token: object) -> Any:
+        assert method == ("shows" if isinstance(token, str) else "leaves")
         self.asked.append((token,))
         return self
 
@@ -105,6 +105,15 @@ async def test_one_that_is_slow_hides_nobody_who_has_it() -> None:
 async def test_where_some_do_not_say_it_is_not_known_whether_somebody_has_it(answers: list[object]) -> None:
     with pytest.raises(StageUnavailable, match="other front doors do not answer"):
         await doors(Handle(answers), answer_within_s=0.05).find("token")
+
+
+@pytest.mark.parametrize(
+    "answers", [[None, RuntimeError("of an earlier version")], [NONE_THERE], [RayServeException("broken")], [NO_ANSWER]]
+)
+async def test_others_are_told_which_sessions_leave_whatever_becomes_of_that(answers: list[object]) -> None:
+    handle = Handle(answers)
+    await doors(handle, answer_within_s=0.05).leaving(["one", "two"])
+    assert handle.asked == [(["one", "two"],)]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 import pytest
@@ -13,6 +14,7 @@ from service.records.store import SessionNotFound
 from service.watch_token import watch_token
 from service.watching.elsewhere import WAIT_S, Batch, Source
 from service.watching.hub import Hub, WatchLimits
+from service.watching.moving import Moving
 from service.watching.show import Place
 from tests.fakes import ManualClock, eventually
 from tests.unit.service.test_watching_hub import LINGER_S, TOKEN, Others, hub, reading, settled
@@ -242,10 +244,56 @@ async def test_viewers_at_another_front_door_outlive_one_that_drains() -> None:
         assert reader.names == ["Started", "0", "1", "Ended"]
 
 
+async def test_whoever_comes_while_a_front_door_drains_waits_where_its_session_goes_on() -> None:
+    clock = ManualClock()
+    others = Others()
+    leaving, here, third = hub(clock, others), hub(clock, others), hub(clock, others)
+    others.hubs += [here, third]
+    with leaving.showing(TOKEN, "t") as show:
+        show(STARTED)
+        leaving.drain()
+        await settled()
+        joining = asyncio.create_task(join(here))
+        await clock.advance(LINGER_S / 2)
+        assert not joining.done()
+    with third.showing(TOKEN, "t") as show:
+        show(STARTED)
+        await clock.advance(1.0)
+        await eventually(joining.done)
+        assert joining.result() == STARTED.session_id
+
+
+async def test_a_session_that_does_not_come_from_a_front_door_that_drained_is_not_waited_for_without_end() -> None:
+    clock = ManualClock()
+    here = hub(clock, Others())
+    here.expect([TOKEN])
+    joining = asyncio.create_task(join(here))
+    await clock.advance(LINGER_S + 1.0)
+    with pytest.raises(SessionNotFound, match="did not come back"):
+        await joining
+    joining = asyncio.create_task(join(here))
+    await clock.advance(5.0)
+    with pytest.raises(SessionNotFound, match="no session that runs"):
+        await joining
+
+
+async def test_of_sessions_that_move_the_oldest_are_forgotten() -> None:
+    moving = Moving(ManualClock(), 10.0)
+    moving.expect(str(n) for n in range(5000))
+    moving.expect(["904"])
+    assert ("903" in moving, "904" in moving, "4999" in moving) == (False, True, True)
+    assert len(moving._until) == 4096  # noqa: SLF001 - the bound
+    moving.arrived("4999")
+    assert "4999" not in moving
+
+
 async def test_a_defect_on_the_way_to_other_front_doors_leaves_nobody_waiting() -> None:
     class Broken:
         async def find(self, token: str) -> Source | None:
             raise RuntimeError("a defect")
+
+        async def leaving(self, tokens: Sequence[str]) -> None:
+            return None
 
     here = Hub(WatchLimits(), ManualClock(), Broken())
     with pytest.raises(RuntimeError, match="a defect"):
@@ -258,6 +306,9 @@ async def test_not_all_tokens_in_the_world_are_looked_for_at_once() -> None:
     class Slow:
         async def find(self, token: str) -> Source | None:
             await asyncio.Event().wait()
+            return None
+
+        async def leaving(self, tokens: Sequence[str]) -> None:
             return None
 
     here = Hub(WatchLimits(), ManualClock(), Slow())

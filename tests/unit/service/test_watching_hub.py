@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -15,8 +15,8 @@ from service.failures import NotServed
 from service.records.store import SessionNotFound
 from service.watch_token import watch_token
 from service.watching.elsewhere import Batch, Source
-from service.watching.hub import Hub, Watcher, WatchLimits
-from service.watching.show import Place
+from service.watching.hub import Hub, WatchLimits
+from service.watching.show import Place, Watcher
 from tests.fakes import ManualClock
 from tests.unit.service.test_watching_show import ENDED, FPS, STARTED, frames, names
 
@@ -71,6 +71,10 @@ class Others:
     async def find(self, token: str) -> Source | None:
         self.asked += 1
         return next((_At(hub, token) for hub in self.hubs if hub.has(token)), None)
+
+    async def leaving(self, tokens: Sequence[str]) -> None:
+        for each in self.hubs:
+            each.expect(tokens)
 
 
 class _At:
