@@ -24,6 +24,8 @@ from service.events import (
     Resumed,
     Shown,
     Skipped,
+    SourceDropped,
+    SourceTaken,
     Started,
     Usage,
 )  # fmt: skip
@@ -169,7 +171,17 @@ def _started(event: Started) -> dict[str, Any]:
         "fps": event.fps, "frames_per_chunk": event.frames_per_chunk, "steps": event.steps, "codec": event.codec.value,
         "codec_header": base64.b64encode(event.codec_header).decode(), "resume_token": event.resume_token, "degraded": event.degraded,
         "watch_token": event.watch_token, "next_frame": event.next_frame,
+        **({} if event.source is None else {"source": _taken(event.source)}),
     }  # fmt: skip
+
+
+def _taken(event: SourceTaken) -> dict[str, Any]:
+    return {"next_frame": event.next_frame, "until_frame": event.until_frame}
+
+
+def _dropped(event: SourceDropped) -> dict[str, Any]:
+    dropped = event.dropped
+    return {"first_frame": dropped.first_frame, "frames": dropped.frames, "reason": dropped.reason, "next_frame": event.next_frame}
 
 
 def _frames(event: Frames) -> dict[str, Any]:
@@ -220,6 +232,8 @@ _FIELDS: dict[type, tuple[str, Callable[[Any], dict[str, Any]]]] = {
     ),
     Paused: ("paused", lambda event: {"next_frame": event.next_frame}),
     Resumed: ("resumed", lambda event: {"next_frame": event.next_frame}),
+    SourceTaken: ("source_taken", _taken),
+    SourceDropped: ("source_dropped", _dropped),
     Skipped: ("skipped", lambda event: {"frames": event.frames, "next_frame": event.next_frame}),
     Usage: ("usage", usage_fields),
     Ended: ("ended", lambda event: {"reason": event.reason.value, "usage": usage_fields(event.usage)}),

@@ -1,11 +1,12 @@
 """`GET /v1/live`, a WebSocket: a session that is steered while it is watched.
 
 Messages of text are JSON. The first one is `{"start": {…}}`, and each one after it is a control. Each event of the session is a message of
-text, too; the frames of a chunk follow the event `frames` in one binary message.
+text, too; the frames of a chunk follow the event `frames` in one binary message. So do the frames of a source, which a caller sends.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping
 from functools import partial
@@ -14,12 +15,12 @@ from typing import Any, TypeVar
 from doors.http.given import shown
 from doors.http.own.bodies import decoded
 from doors.http.own.formats import CODECS, named
-from doors.http.own.schemas import Body, LiveBody, LiveResumeBody, NothingBody, PromptBody, ResumeBody, read
+from doors.http.own.schemas import Body, LiveBody, LiveResumeBody, NothingBody, PromptBody, ResumeBody, SourceFramesBody, read
 from doors.http.room import Services, Socket
 from model_core.errors import FieldViolation, InvalidRequest
 from model_core.session import PromptApplied, StepsApplied
 from service.checks import Problems
-from service.controls import ChangePrompt, Control, Pause, Resume, Stop
+from service.controls import ChangePrompt, Control, EndSource, GiveSource, Pause, Resume, Stop
 from service.events import Ended, Event, Frames, Shown
 from service.failures import BodyTooLarge
 from service.intake import Intake
@@ -28,8 +29,9 @@ from service.orders import Doorway, Mode, Order, ResumeRequest, VideoRequest
 SUBPROTOCOL = "headrace.v1"
 
 _START = "start"
-_PLAIN: dict[str, Control] = {"pause": Pause(), "resume": Resume(), "stop": Stop()}
-_CONTROLS = ("prompt", *_PLAIN)
+_PLAIN: dict[str, Control] = {"pause": Pause(), "resume": Resume(), "stop": Stop(), "source_end": EndSource()}
+_SOURCE = "source_frames"
+_CONTROLS = ("prompt", *_PLAIN, _SOURCE)
 _LEAD = "max_lead_seconds"
 
 B = TypeVar("B", bound=Body)
@@ -50,7 +52,8 @@ class Lives:
         await socket.accept()
         # No name is kept for the message, which may be large: it would be held as long as the session runs.
         order = await started(await socket.first(_START, intake.limits.start_timeout_seconds), intake, socket.principal.tenant)
-        controls = partial(next_control, socket, intake.limits.max_control_bytes)
+        source_bytes = intake.limits.max_source_bytes if order.request.strength is not None else 0
+        controls = partial(next_control, socket, intake.limits.max_control_bytes, source_bytes)
         await self._services.runner.run(order, partial(tell, socket), socket.call, controls)
 
 
@@ -90,7 +93,7 @@ async def started(message: Mapping[str, Any], intake: Intake, tenant: str) -> Or
     video = VideoRequest(
         prompt=body.prompt, model=body.model, seconds=body.seconds, seed=body.seed, width=body.width, height=body.height,
         steps=body.steps, guidance=body.guidance, negative_prompt=body.negative_prompt, footage=footage, codec=CODECS[body.codec],
-        max_lead_seconds=body.max_lead_seconds, enhance=body.enhancement,
+        max_lead_seconds=body.max_lead_seconds, enhance=body.enhancement, strength=body.strength,
     )  # fmt: skip
     return intake.order(video, Doorway(Mode.LIVE, f"{_START}."), problems)
 
@@ -98,10 +101,7 @@ async def started(message: Mapping[str, Any], intake: Intake, tenant: str) -> Or
 async def _resumed(fields: Mapping[str, Any], intake: Intake, tenant: str) -> Order:
     body = _checked(LiveResumeBody, fields, f"{_START}.")
     request = resume_request(body.resume, body.max_lead_seconds)
-    order = await intake.resume(request, Doorway(Mode.LIVE, f"{_START}.resume.", {_LEAD: f"{_START}.{_LEAD}"}), tenant)
-    if order.request.strength is not None:
-        raise _problem(f"{_START}.resume.token", "must be of a session that restyles no video, which only gRPC's Live can send; got one")
-    return order
+    return await intake.resume(request, Doorway(Mode.LIVE, f"{_START}.resume.", {_LEAD: f"{_START}.{_LEAD}"}), tenant)
 
 
 def resume_request(body: ResumeBody, lead_s: float) -> ResumeRequest:
@@ -114,15 +114,36 @@ def resume_request(body: ResumeBody, lead_s: float) -> ResumeRequest:
     )
 
 
-async def next_control(socket: Socket, max_bytes: int) -> Control:
-    """See `service.controls.Controls`. A caller who sends no more is one who goes away."""
+async def next_control(socket: Socket, max_control_bytes: int, max_source_bytes: int = 0) -> Control:
+    """See `service.controls.Controls`. A caller who sends no more is one who goes away.
+
+    Args:
+        socket: the caller's.
+        max_control_bytes: of a message; `max_source_bytes` if that is more.
+        max_source_bytes: of the frames of a source that come at once; 0 for a session that restyles none.
+    """
+    most = max(max_control_bytes, max_source_bytes)
     try:
-        message = await socket.json(max_bytes)
+        message = await socket.json(most)
+        if _SOURCE in message and max_source_bytes:
+            return source_frames(message, await socket.receive(most))
     except BodyTooLarge as error:
-        raise _problem(
-            "message", f"must have at most {max_bytes} bytes, because it holds no image and no video; got {error.size}"
-        ) from None
+        why = "" if max_source_bytes else ", because it holds no image and no video"
+        raise _problem("message", f"must have at most {most} bytes{why}; got {error.size}") from None
     return control(message)
+
+
+def source_frames(message: Mapping[str, Any], data: str | bytes) -> GiveSource:
+    """What `source_frames` in a message and the binary one after it say. Raises InvalidRequest."""
+    name, fields = _only_member(message)
+    body = _checked(SourceFramesBody, fields, f"{name}.")
+    if isinstance(data, str):
+        raise _problem("message", f"must be a binary one after {name}; got text")
+    if (told := sum(body.sizes)) != len(data):
+        raise _problem(f"{name}.sizes", f"must be as many bytes as the message after it has; got {told} for {len(data)}")
+    ends = itertools.accumulate(body.sizes)
+    items = tuple(data[end - size : end] for size, end in zip(body.sizes, ends, strict=True))
+    return GiveSource(body.first_frame, CODECS[body.codec], items)
 
 
 def control(message: Mapping[str, Any]) -> Control:
@@ -131,6 +152,8 @@ def control(message: Mapping[str, Any]) -> Control:
     if name == "prompt":
         body = _checked(PromptBody, fields, "prompt.")
         return ChangePrompt(body.prompt, body.request_id, body.replace_from)
+    if name == _SOURCE:
+        raise _problem(_SOURCE, f"must come only where {_START}.strength is set; got some")
     if name == _START:
         raise _problem(_START, "must be sent exactly once, as the first message; got a second one")
     if name not in _PLAIN:

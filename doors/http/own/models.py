@@ -32,4 +32,5 @@ def described(config: ModelConfig, intake: Intake, created: int) -> dict[str, An
         "media": [
             {"kind": kind, "required": config.needs_media, "max_bytes": limits.uploads.max_bytes(kind)} for kind in config.media
         ],
+        "restyles": config.restyles, "max_source_bytes": limits.max_source_bytes if config.restyles else 0,
     }  # fmt: skip

@@ -17,6 +17,7 @@ from service.checks import Problems
 MAX_SEED = 2**64 - 1
 _MOST, _MOST_COUNT = 2**31 - 1, 2**53 - 1
 _MOST_TOLD = 64
+_MOST_FRAMES = 256  # of a source, in one message
 
 StreamFormat = Literal["mp4", "mjpeg", "sse"]
 FrameCodec = Literal["jpeg", "fmp4", "raw"]
@@ -87,6 +88,15 @@ class LiveBody(VideoBody):
     height: int = Field(0, ge=0, le=_MOST, description="Of the frames; 0 for the model's.")
     max_lead_seconds: float = Field(0.0, description="How far frames may run ahead of playback; 0 for the server's own.")
     codec: FrameCodec = Field("fmp4", description="Of the frames.")
+    strength: float | None = Field(None, description="Restyle a source that is sent meanwhile: at 1 nothing of it is left.")
+
+
+class SourceFramesBody(Body):
+    """Frames of the source of a session that restyles one. They follow in one binary message."""
+
+    first_frame: int = Field(ge=0, le=_MOST_COUNT)
+    codec: Literal["jpeg", "raw"] = "jpeg"
+    sizes: list[Annotated[int, Field(ge=1, le=_MOST)]] = Field(min_length=1, max_length=_MOST_FRAMES, description="Bytes of each frame.")
 
 
 class AppliedBody(Body):

@@ -18,7 +18,7 @@ from typing import Any
 import av
 import pytest
 
-from doors.http.own.live import Lives
+from doors.http.own.live import _CONTROLS, Lives
 from model_core.errors import CapacityExceeded
 from service.checks import Limits
 from tests.documents import ROOT, named_by
@@ -194,8 +194,8 @@ WRONG_START: list[tuple[Any, list[tuple[str, str]]]] = [
     ("{", [("message", "must be JSON; ")]),
     ("[]", [("message", "must be a JSON object")]),
     (b"{}", [("message", "must be text that holds JSON; got a binary one of 2 bytes")]),
-    ({}, [("message", "must hold exactly one of start, prompt, pause, resume, stop; got none")]),
-    ({"start": {}, "stop": {}}, [("message", "must hold exactly one of start, prompt, pause, resume, stop; got start, stop")]),
+    ({}, [("message", f"must hold exactly one of start, {', '.join(_CONTROLS)}; got none")]),
+    ({"start": {}, "stop": {}}, [("message", f"must hold exactly one of start, {', '.join(_CONTROLS)}; got start, stop")]),
     ({"pause": {}}, [("start", "must be the first message; got pause")]),
     ({"start": "now"}, [("start", "must be an object; got 'now'")]),
     ({"start": {}}, [("start.prompt", "is required; got none")]),
@@ -228,7 +228,7 @@ async def test_a_first_message_that_is_wrong_is_named_with_everything(message: A
 
 WRONG_CONTROL: list[tuple[Any, str, str]] = [
     ({"start": {"prompt": PROMPT}}, "start", "must be sent exactly once, as the first message; got a second one"),
-    ({"jump": {}}, "message", "must hold one of prompt, pause, resume, stop; got jump"),
+    ({"jump": {}}, "message", f"must hold one of {', '.join(_CONTROLS)}; got jump"),
     ({"stop": {"now": True}}, "stop.now", "is no field of this request; got True"),
     ({"prompt": {"prompt": 5}}, "prompt.prompt", "must be a valid string; got 5"),
     ({"prompt": {"prompt": "a", "replace_from": -1}}, "prompt.replace_from", "must be greater than or equal to 0; got -1"),
@@ -390,7 +390,7 @@ async def test_the_first_message_is_not_kept_while_the_session_runs(monkeypatch:
             left.append(messages[0]())
 
     async def started(*given: object) -> object:
-        return object()
+        return SimpleNamespace(request=SimpleNamespace(strength=None))
 
     monkeypatch.setattr("doors.http.own.live.started", started)
     limits = SimpleNamespace(start_timeout_seconds=1.0, max_control_bytes=1)
