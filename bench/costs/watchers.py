@@ -3,10 +3,11 @@
     reading   viewers of a session that plays, over gRPC and over HTTP: who is late, what is left out, and what a viewer costs
     paused    viewers who have joined a session that is paused: open streams on which nothing comes. Then it goes on
 
-The viewers are in processes of their own. What they saw counts from when all of them had joined: to start so many takes both cores for a
-while, which the session has to share. What a viewer costs is the processor time of the front door's process among them, less what it
-takes for the session alone, over the same time. A chunk is late for a viewer when it comes after its first frame is due, by the moment at
-which the viewer's first chunk came and `SLACK_S`.
+The viewers are in a process of their own, which shares the cores with the server, so it reads no more of what comes than it must. What they
+saw counts from when all of them had joined: to start so many takes both cores for a while, which the session has to share. What a viewer
+costs is the processor time of the front door's process among them, less what it takes for the session alone, over the same time. A chunk is
+late for a viewer when it comes after its first frame is due, by the moment at which the viewer's first chunk came and `SLACK_S`. That
+counts what made the session late, too. How long after the session's own viewer the others have a chunk is what watching adds.
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ import sys
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-
 from bench.costs.streams import front_door
 from bench.kit.load import PROMPT
+from bench.kit.readers import channel, over_grpc, over_http
+from bench.kit.tally import quantile
 from deployments.cluster.local import Overrides, RunningApp, start_local
 from headrace.client import HeadraceClient, LiveSession
 from headrace.v1 import video_pb2 as pb
@@ -46,7 +47,12 @@ _SETTLE_S = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What the viewers of one process saw. `worst_s`: by how much the latest chunk missed its moment, less the slack."""
+    """What the viewers of one process saw.
+
+    `worst_s`: by how much the latest chunk missed its moment, less the slack. `late_moments`: different chunks that came late to anybody;
+    one that all missed was late before it was sent. `share`: of a core, that the process took. `behind_ms`: median, 99th percentile and
+    longest time for which the session's own viewer had a chunk before another one did.
+    """
 
     joined: int
     chunks: int
@@ -54,11 +60,19 @@ class Seen:
     skipped_frames: int
     worst_s: float
     errors: dict[str, int]
+    late_moments: int = 0
+    share: float = 0.0
+    behind_ms: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     def plus(self, other: Seen) -> Seen:
         return Seen(
             self.joined + other.joined, self.chunks + other.chunks, self.late + other.late, self.skipped_frames + other.skipped_frames,
             max(self.worst_s, other.worst_s), dict(Counter(self.errors) + Counter(other.errors)),
+            max(self.late_moments, other.late_moments), self.share + other.share,
+            (
+                max(self.behind_ms[0], other.behind_ms[0]), max(self.behind_ms[1], other.behind_ms[1]),
+                max(self.behind_ms[2], other.behind_ms[2]),
+            ),
         )  # fmt: skip
 
 
@@ -67,12 +81,23 @@ class View:
 
     def __init__(self) -> None:
         self.chunks = self.late = self.skipped = 0
+        self.late_frames: set[int] = set()
+        self.arrivals: dict[int, float] = {}
         self.worst_s = -SLACK_S
         self._origin: float | None = None
+
+    def note(self, event: str, number: int) -> None:
+        """See `bench.kit.readers.Note`."""
+        if event == "frames":
+            self.chunk(number)
+        elif event in {"skipped", "resumed"}:
+            self.went_on(number)
 
     def begin(self) -> None:
         """Nothing of what came before counts."""
         self.chunks = self.late = self.skipped = 0
+        self.late_frames.clear()
+        self.arrivals.clear()
         self.worst_s = -SLACK_S
         self._origin = None
 
@@ -82,44 +107,15 @@ class View:
             self._origin = now - first_frame / MODEL.fps
         late_s = now - self._origin - first_frame / MODEL.fps - SLACK_S
         self.chunks += 1
-        self.late += late_s > 0
+        self.arrivals[first_frame] = now
+        if late_s > 0:
+            self.late += 1
+            self.late_frames.add(first_frame)
         self.worst_s = max(self.worst_s, late_s)
 
     def went_on(self, skipped: int = 0) -> None:
         self.skipped += skipped
         self._origin = None
-
-
-async def over_grpc(client: HeadraceClient, token: str, view: View, joined: asyncio.Event) -> None:
-    async with aclosing(client.watch(token)) as events:
-        async for event in events:
-            match event:
-                case pb.Frames(first_frame=first):
-                    view.chunk(first)
-                case pb.Skipped(frames=frames):
-                    view.went_on(frames)
-                case pb.Resumed():
-                    view.went_on()
-            joined.set()
-
-
-async def over_http(http: aiohttp.ClientSession, url: str, token: str, view: View, joined: asyncio.Event) -> None:
-    """As server-sent events, whose first frame stands in each."""
-    async with http.get(f"{url}/v1/watch/{token}?format=sse") as answer:
-        answer.raise_for_status()
-        name = b""
-        async for line in answer.content:
-            if line.startswith(b"event: "):
-                name = line[7:].strip()
-            elif line.startswith(b"data: "):
-                match name:
-                    case b"frames":
-                        view.chunk(int(line[6:].partition(b'"first_frame":')[2].partition(b",")[0]))
-                    case b"skipped":
-                        view.went_on(int(json.loads(line[6:])["frames"]))
-                    case b"resumed":
-                        view.went_on()
-                joined.set()
 
 
 async def crowd(a: argparse.Namespace) -> Seen:
@@ -128,18 +124,18 @@ async def crowd(a: argparse.Namespace) -> Seen:
     errors: Counter[str] = Counter()
     turnstile, joined = asyncio.Semaphore(AT_ONCE), [asyncio.Event() for _ in views]
     async with AsyncExitStack() as stack:
-        clients = [await stack.enter_async_context(HeadraceClient(a.address)) for _ in range(a.connections)]
-        connector = aiohttp.TCPConnector(limit=0)
-        http = await stack.enter_async_context(
-            aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(), read_bufsize=2**20)
-        )
+        channels = [await stack.enter_async_context(channel(a.address)) for _ in range(a.connections)]
 
         async def view(number: int) -> None:
+            def note(event: str, value: int) -> None:
+                views[number].note(event, value)
+                joined[number].set()
+
             try:
                 if a.wire == "grpc":
-                    await over_grpc(clients[number % len(clients)], a.token, views[number], joined[number])
+                    await over_grpc(channels[number % len(channels)], a.token, note)
                 else:
-                    await over_http(http, a.url, a.token, views[number], joined[number])
+                    await over_http(a.url, a.token, note)
             except Exception as error:  # noqa: BLE001 - whatever ended it is what is to be found
                 errors[f"{type(error).__name__}: {error}"[:120]] += 1
             finally:
@@ -154,20 +150,32 @@ async def crowd(a: argparse.Namespace) -> Seen:
         tasks = await asyncio.gather(*(enter(number) for number in range(a.viewers)))
         print("joined", flush=True)
         await asyncio.to_thread(sys.stdin.readline)  # until all have
+        began, took_s = time.monotonic(), time.process_time()
         for each in views:
             each.begin()
-        await asyncio.to_thread(sys.stdin.readline)  # until it is over
+        own = {int(frame): at for frame, at in json.loads(await asyncio.to_thread(sys.stdin.readline)).items()}  # when it is over
+        took = (time.process_time() - took_s) / (time.monotonic() - began)
         there = sum(not task.done() for task in tasks)
         await cancel_and_wait(*tasks)
     return Seen(
         there, sum(v.chunks for v in views), sum(v.late for v in views), sum(v.skipped for v in views),
-        max(v.worst_s for v in views), dict(errors),
+        max(v.worst_s for v in views), dict(errors), len(set[int]().union(*(v.late_frames for v in views))), round(took, 3),
+        behind([1000 * (at - own[frame]) for v in views for frame, at in v.arrivals.items() if frame in own]),
     )  # fmt: skip
 
 
+def behind(values_ms: Sequence[float]) -> tuple[float, float, float]:
+    """See `Seen.behind_ms`."""
+    if not values_ms:
+        return 0.0, 0.0, 0.0
+    return round(quantile(values_ms, 0.5), 1), round(quantile(values_ms, 0.99), 1), round(max(values_ms), 1)
+
+
 @asynccontextmanager
-async def crowds(app: RunningApp, wire: str, viewers: int, token: str, a: argparse.Namespace) -> AsyncGenerator[list[Seen], None]:
-    """Viewers in processes of their own; what they saw is in the list once the context is left."""
+async def crowds(
+    app: RunningApp, wire: str, viewers: int, token: str, own: View, a: argparse.Namespace
+) -> AsyncGenerator[list[Seen], None]:
+    """Viewers in processes of their own, beside the session's `own`; what they saw is in the list once the context is left."""
     shares = [viewers // a.processes + (n < viewers % a.processes) for n in range(a.processes)]
     running = []
     for share in shares:
@@ -189,7 +197,7 @@ async def crowds(app: RunningApp, wire: str, viewers: int, token: str, a: argpar
         process.stdin.write(b"\n")
     yield seen
     for process in running:
-        out, _ = await process.communicate(b"\n")
+        out, _ = await process.communicate(json.dumps(own.arrivals).encode() + b"\n")
         seen.append(Seen(**json.loads(out)))
 
 
@@ -246,7 +254,7 @@ async def reading(app: RunningApp, wire: str, viewers: int, a: argparse.Namespac
         before = await front_door()
         alone = await share(before.pid, a.seconds)
         began = time.monotonic()
-        async with crowds(app, wire, viewers, token, a) as seen:
+        async with crowds(app, wire, viewers, token, own, a) as seen:
             opening_s = time.monotonic() - began - _SETTLE_S
             own.begin()
             among = await share(before.pid, a.seconds)
@@ -263,7 +271,7 @@ async def paused(app: RunningApp, wire: str, viewers: int, a: argparse.Namespace
         await stopped.wait()
         alone = await share(before.pid, a.seconds)
         began = time.monotonic()
-        async with crowds(app, wire, viewers, token, a) as seen:
+        async with crowds(app, wire, viewers, token, own, a) as seen:
             opening_s = time.monotonic() - began - _SETTLE_S
             own.begin()
             after = await front_door()
@@ -306,11 +314,13 @@ def text(found: Found) -> str:
     seen, all_ = found.seen, 100 * found.among_share
     return (
         f"{found.kind}, {found.wire}: {seen.joined} of {found.viewers} viewers stayed, joined in {found.opening_s:g} s; "
-        f"{seen.chunks} chunks, {seen.late} late, {seen.skipped_frames} frames left out, the latest {1000 * seen.worst_s:+.0f} ms; "
+        f"{seen.chunks} chunks, {seen.late} late ({seen.late_moments} of the session's), {seen.skipped_frames} frames left out, the latest "
+        f"{1000 * seen.worst_s:+.0f} ms; after the session's own viewer {seen.behind_ms[0]:g} ms (p50), {seen.behind_ms[1]:g} (p99), "
+        f"{seen.behind_ms[2]:g} at most; "
         f"errors {seen.errors or 'none'}\n"
         f"  front door: {100 * found.share_of_a_core:.3f} % of a core a viewer ({100 * found.alone_share:.1f} % alone, {all_:.1f} % among "
-        f"them), {found.kib_a_viewer:g} KiB a viewer; {found.own_late} chunks late for the session's own viewer; load "
-        f"{found.load_average:g}"
+        f"them), {found.kib_a_viewer:g} KiB a viewer; {found.own_late} chunks late for the session's own viewer; readers "
+        f"{100 * seen.share:.0f} % of a core; load {found.load_average:g}"
     )
 
 
@@ -335,7 +345,7 @@ def main() -> None:
     parser.add_argument("--viewers", type=int, default=200, help="who read")
     parser.add_argument("--paused", type=int, default=2000, help="who have joined a session that is paused")
     parser.add_argument("--seconds", type=float, default=20.0)
-    parser.add_argument("--processes", type=int, default=4, help="that the viewers are spread over")
+    parser.add_argument("--processes", type=int, default=1, help="that the viewers are spread over")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--crowd", action="store_true", help=argparse.SUPPRESS)
     for inner, default in (("wire", "grpc"), ("token", ""), ("address", ""), ("url", "")):
