@@ -19,6 +19,7 @@ SCRIPTS = Path(__file__).parent / "pictures.js"
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--autoplay-policy=no-user-gesture-required", "--disable-background-networking",
     "--disable-component-update", "--disable-default-apps", "--disable-sync", "--no-first-run", "--disable-extensions",
+    "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream",  # a camera that shows a moving picture
 ]  # fmt: skip
 _WAIT_MS = 30_000
 

@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from bench.kit.browsing import Browsing, browsing
 from bench.kit.harness import FaultCluster
 from bench.kit.nodes import LocalNodes, with_cluster_environment
 from bench.kit.tally import quantile
+from bench.operate.switch_parts import SwitchParts, switch_parts, table
 from deployments.cluster.local import ROOT, free_port
 from model_core import media
 from model_core.quality.words import BACKGROUNDS
@@ -77,6 +78,7 @@ class Report:
     chromium: str = ""
     first: list[float] = field(default_factory=list)
     switches: list[float] = field(default_factory=list)
+    parts: list[SwitchParts] = field(default_factory=list)
     unseen: int = 0
     faults: list[Fault] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
@@ -90,6 +92,8 @@ class Report:
         for name, values in (("first", self.first), ("switch", self.switches)):
             if values:
                 lines.append(f"{name:10}{quantile(values, 0.5):>6.0f} ms{quantile(values, 0.99):>6.0f} ms{len(values):>5}")
+        if self.parts:
+            lines += ["of a switch, since Enter:", *table(self.parts)]
         lines += [fault.told for fault in self.faults]
         lines += [f"prompts that were not seen: {self.unseen}", *(f"complaint: {text}" for text in self.complaints)]
         return "\n".join(lines)
@@ -138,6 +142,9 @@ class Viewer:
         if found["ms"] is None:
             self._report.unseen += 1
             print(f"  not seen: {prompt}; at {found['time']:.2f} s there is {found['colour']}", file=sys.stderr, flush=True)
+        elif (parts := switch_parts(found, _FPS)) is not None:
+            self._report.parts.append(parts)
+            print(f"  {parts.told}", file=sys.stderr, flush=True)
         took: float | None = found["ms"]
         return took
 
@@ -215,6 +222,19 @@ def screenshots(browser: Browsing, url: str, folder: Path) -> None:
         play_a_while(browser)
         browser.do("screenshot", path=str(OUT / f"page-phone-{scheme}.png"))
         browser.do("close")
+    restyled(browser, url)
+
+
+def restyled(browser: Browsing, url: str) -> None:
+    """A camera that is restyled: whatever is painted, is painted of the camera's picture."""
+    browser.do("open", url=url)
+    browser.do("show_settings", shown=True)
+    browser.do("click", selector="#camera")
+    browser.do("show_settings", shown=False)
+    browser.do("ask", prompt=PROMPTS[0][0])
+    browser.do("wait", milliseconds=6000)
+    browser.do("screenshot", path=str(OUT / "page-restyle.png"))
+    browser.do("close")
 
 
 def play_a_while(browser: Browsing) -> None:
@@ -294,7 +314,8 @@ def main() -> None:
     if a.json:
         rows = {"first": report.first, "switches": report.switches, "unseen": report.unseen, "complaints": report.complaints}
         faults = [{name: getattr(fault, name) for name in fault.__slots__} for fault in report.faults]
-        a.json.write_text(json.dumps({"chromium": report.chromium, **rows, "faults": faults}, indent=1) + "\n")
+        parts = [asdict(each) for each in report.parts]
+        a.json.write_text(json.dumps({"chromium": report.chromium, **rows, "parts": parts, "faults": faults}, indent=1) + "\n")
     sys.exit(0 if report.passed else 1)
 
 

@@ -7,30 +7,76 @@ globalThis.pictures = (() => {
   let asked = 0;
   let painted = []; // {at, time, colour}
   let taken = 0;
+  let marks = []; // {at, what, time, ...}: what went in and out since a prompt was asked for
 
-  // The mean of the corners, where there is nothing but background.
+  // The median of all pixels: shapes cover less than half of a picture, but they cross its edges and corners.
   function background(of) {
     canvas.drawImage(of, 0, 0, SIDE, SIDE);
-    const sum = [0, 0, 0];
-    for (const [x, y] of [[0, 0], [SIDE - 2, 0], [0, SIDE - 2], [SIDE - 2, SIDE - 2]]) {
-      const { data } = canvas.getImageData(x, y, 2, 2);
-      for (let n = 0; n < 16; n += 4) for (let c = 0; c < 3; c += 1) sum[c] += data[n + c] / 16;
-    }
-    return sum.map(Math.round);
+    const { data } = canvas.getImageData(0, 0, SIDE, SIDE);
+    return [0, 1, 2].map((channel) => {
+      const values = data.filter((_, n) => n % 4 === channel).sort();
+      return values[values.length / 2];
+    });
   }
 
   const near = (a, b) => a.every((value, n) => Math.abs(value - b[n]) < 60);
 
   function watch() {
     video.requestVideoFrameCallback((now, { mediaTime, expectedDisplayTime }) => {
-      painted.push({ at: expectedDisplayTime ?? now, time: mediaTime, colour: background(video) });
+      const colour = background(video);
+      painted.push({ at: expectedDisplayTime ?? now, time: mediaTime, colour });
+      mark("painted", { time: mediaTime, colour });
       if (painted.length > MOST) painted = painted.slice(MOST / 2);
       watch();
     });
   }
   watch();
-  document.getElementById("composer").addEventListener("submit", () => (asked = performance.now()), { capture: true });
-  document.getElementById("prompt").addEventListener("keydown", ({ key }) => key === "Enter" && (asked = performance.now()), { capture: true });
+  function ask() {
+    asked = performance.now();
+    marks = [];
+  }
+  document.getElementById("composer").addEventListener("submit", ask, { capture: true });
+  document.getElementById("prompt").addEventListener("keydown", ({ key }) => key === "Enter" && ask(), { capture: true });
+
+  function mark(what, given = {}) {
+    if (marks.length < MOST) marks.push({ at: performance.now() - asked, what, time: video.currentTime, ...given });
+  }
+
+  function text(data) {
+    if (typeof data !== "string") return { event: "bytes" };
+    const { event = Object.keys(JSON.parse(data))[0], first_frame = null, prompt = null } = JSON.parse(data);
+    return { event, first_frame, replace_from: prompt?.replace_from ?? null };
+  }
+
+  for (const what of ["seeking", "seeked", "waiting"]) video.addEventListener(what, () => mark(what));
+
+  // Sockets and buffers that are made from now on are listened to.
+  const { send } = WebSocket.prototype;
+  WebSocket.prototype.send = function sent(data) {
+    mark("sent", text(data));
+    return send.call(this, data);
+  };
+  const { set } = Object.getOwnPropertyDescriptor(WebSocket.prototype, "onmessage");
+  Object.defineProperty(WebSocket.prototype, "onmessage", {
+    configurable: true,
+    set(listen) {
+      set.call(this, (event) => {
+        mark("came", text(event.data));
+        listen(event);
+      });
+    },
+  });
+  const { appendBuffer, remove } = SourceBuffer.prototype;
+  SourceBuffer.prototype.remove = function removed(from, to) {
+    mark("remove", { from });
+    return remove.call(this, from, to);
+  };
+  SourceBuffer.prototype.appendBuffer = function appended(data) {
+    mark("append");
+    this.addEventListener("updateend", () => mark("appended"), { once: true });
+    return appendBuffer.call(this, data);
+  };
+
 
   const frame = () => new Promise((resolve) => requestAnimationFrame(resolve));
 
@@ -38,7 +84,7 @@ globalThis.pictures = (() => {
     const since = asked;
     while (performance.now() - since < withinMs) {
       const found = painted.find((picture) => picture.at > since && near(picture.colour, colour));
-      if (found) return { ms: found.at - since, time: found.time, colour: found.colour };
+      if (found) return { ms: found.at - since, time: found.time, colour: found.colour, marks };
       await frame();
     }
     return { ms: null, time: video.currentTime, colour: painted.at(-1)?.colour ?? null };

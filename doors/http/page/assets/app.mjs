@@ -7,8 +7,8 @@ import { Api } from "./view/api.mjs";
 import { Beginning } from "./view/beginning.mjs";
 import { Composer } from "./view/composer.mjs";
 import { at, say, show } from "./view/dom.mjs";
-import { EventsSocket } from "./view/events.mjs";
 import { Panel } from "./view/panel.mjs";
+import { Restyle } from "./view/restyle.mjs";
 import { Shelf } from "./view/shelf.mjs";
 import { Stage } from "./view/stage.mjs";
 import { Viewing } from "./view/viewing.mjs";
@@ -23,8 +23,8 @@ const sockets = {
     ticket: () => api.ticket(),
   },
   watch: {
-    open: () => new EventsSocket(new URL(`v1/watch/${encodeURIComponent(token)}?format=sse`, base), api.headers),
-    ticket: async () => "",
+    open: (protocols) => new WebSocket(socketUrl(base, `v1/watch/${encodeURIComponent(token)}`), protocols),
+    ticket: () => api.admission(),
   },
 };
 const viewing = new Viewing(at("video"), sockets, changed);
@@ -35,8 +35,15 @@ const stage = new Stage({
   again: () => begin(composer.prompt || viewing.state.prompt),
   unblock: () => viewing.play(),
 });
-const beginning = new Beginning(trouble, () => running(viewing.state) || composer.focus());
-const composer = new Composer(asked, (model) => beginning.for(model));
+const restyle = new Restyle(trouble);
+const beginning = new Beginning(trouble, (file, only) => {
+  restyle.clip(file, only);
+  if (file !== null && !running(viewing.state)) composer.focus();
+});
+const composer = new Composer(asked, (model) => {
+  restyle.for(model);
+  beginning.for(model);
+});
 const shelf = new Shelf(api, (error) => trouble(failed(error, true)));
 new Panel(viewing);
 
@@ -68,7 +75,10 @@ async function begin(prompt) {
   const fields = composer.fields();
   if (fields === null || !prompt) return;
   try {
-    viewing.begin(start({ ...fields, prompt, beginning: await beginning.read() }), composer.model?.steps?.default ?? 0);
+    const { strength } = restyle;
+    const given = { ...fields, prompt, strength, beginning: strength === null ? await beginning.read() : null };
+    show(at("alert"), false);
+    viewing.begin(start(given), composer.model?.steps?.default ?? 0, strength === null ? null : restyle.footage);
   } catch (error) {
     trouble(`It cannot begin: ${error.message}.`);
   }
@@ -147,6 +157,7 @@ addEventListener("keydown", (event) => {
   if (typing) return;
   if (event.key === "/") composer.focus();
   else if (event.key === " ") stage.toggle();
+  else if (event.key === "f") stage.full();
   else return;
   event.preventDefault();
 });

@@ -1,6 +1,5 @@
 // What a viewer saw of a session, in numbers. Pure: times come by argument, in milliseconds of one clock.
 
-import { seenFrom } from "./playout.mjs";
 import { quantile, Series } from "./series.mjs";
 
 const STANDSTILL_FRAMES = 3; // a picture that stays for longer than so many frames' time has stopped
@@ -8,9 +7,7 @@ const STANDSTILL_FRAMES = 3; // a picture that stays for longer than so many fra
 export class Figures {
   #askedAt;
   #fps = 0;
-  #chunk = 0;
-  #ahead;
-  #switch = null; // {requestId, askedAt, firstFrame, seenFrom}
+  #switch = null; // {requestId, askedAt, firstFrame, seenFrom}: `seenFrom` once its frames are here
   #shown = null; // the last picture: {frame, at}
   #moving = false; // pictures are to follow each other
 
@@ -26,15 +23,13 @@ export class Figures {
   steps = new Series(64);
   places = new Series(64);
 
-  /** @param {number} askedAt when the session was asked for; `ahead`: see `playout.decodedAhead`. */
-  constructor(askedAt, ahead) {
+  /** @param {number} askedAt when the session was asked for. */
+  constructor(askedAt) {
     this.#askedAt = askedAt;
-    this.#ahead = ahead;
   }
 
-  started({ fps, frames_per_chunk, steps }, at) {
+  started({ fps, steps }, at) {
     this.#fps = fps;
-    this.#chunk = frames_per_chunk;
     this.steps.add(at, steps);
   }
 
@@ -63,14 +58,15 @@ export class Figures {
   arrived(firstFrame, time, at, timings = []) {
     this.chunks += 1;
     if (this.chunks === 1) this.firstStages = timings.map(({ stage, service_seconds: worked }) => [stage, 1000 * worked]);
-    const waiting = this.#switch;
-    if (waiting !== null && waiting.firstFrame === firstFrame) {
-      waiting.seenFrom = seenFrom({ firstFrame, chunk: this.#chunk, time, fps: this.#fps, ahead: this.#ahead });
-    }
-    if (this.#shown === null) return;
+    if (this.#shown === null || this.#switch?.firstFrame === firstFrame) return; // a replacement is due when it is here
     const margin = firstFrame / this.#fps - time;
     this.margins.add(at, margin);
     if (margin < 1 / this.#fps) this.late += 1;
+  }
+
+  /** The picture of this frame, and those behind it, are of the new prompt. */
+  replaced(frame) {
+    if (this.#switch?.firstFrame != null) this.#switch.seenFrom = frame;
   }
 
   /** The picture of `time` seconds is on the screen. Returns what is new: "first", "switch" or "". */

@@ -89,6 +89,14 @@ export class Link {
     this.#control({ prompt: { prompt, request_id: requestId } });
   }
 
+  /** Frames of a source, from `firstFrame` on. What cannot be sent now is asked for when the session goes on. */
+  source(firstFrame, items) {
+    if (!this.#open) return;
+    const sizes = items.map(({ length }) => length);
+    this.#socket.send(JSON.stringify({ source_frames: { first_frame: firstFrame, sizes } }));
+    this.#socket.send(new Blob(items));
+  }
+
   pause() {
     this.#control({ pause: {} });
   }

@@ -1,19 +1,16 @@
 // Arithmetic of the buffer: what can still be replaced, where to play on, what to forget. Times in seconds of the video.
 
-// A new prompt's first frames take at least so long to arrive; what plays sooner is better left as it is.
-const LEAST_SWITCH_S = 0.15;
+import { quantile } from "./series.mjs";
+
+// What a new prompt's first frames are taken to need until they are here, before any was timed, and at least.
 const FIRST_SWITCH_S = 0.25;
-const SWITCHES_REMEMBERED = 4;
+const LEAST_SWITCH_S = 0.1;
+const SWITCHES_REMEMBERED = 5;
 
-// Browsers decode ahead of what they show. What they have read already is shown as it was, whatever is appended later, until the next
-// picture that stands alone: the beginning of the next chunk. `bench.operate.live_page --margin` measures this number.
-const DECODED_AHEAD = 5; // four were measured in Chromium 156, and one is for a picture that is late to be reported
-const DECODED_AHEAD_FIREFOX = 11; // its queue has ten pictures; from its settings, not measured
-
-/** Frames that a browser has decoded beyond the one that it shows. */
-export function decodedAhead(userAgent) {
-  return /\bFirefox\//.test(userAgent) ? DECODED_AHEAD_FIREFOX : DECODED_AHEAD;
-}
+// With less before them, browsers may wait for more before they play on.
+const LEAST_LEFT = 5;
+// The part of a chunk that may be over when it comes, and is not shown then. With none, a prompt waits for half a chunk on average.
+const MISSED = 3 / 8;
 
 /** How long prompts took from their sending until their first frames were here. */
 export class Switches {
@@ -31,9 +28,7 @@ export class Switches {
 
   /** `superseded`: whether frames that were here come again. Others wait for their turn, and do not tell how soon they could have come. */
   applied(requestId, firstFrame, superseded) {
-    if (requestId !== this.#requestId) return;
-    this.#firstFrame = superseded ? firstFrame : null;
-    if (!superseded) this.#tookS.shift();
+    if (requestId === this.#requestId) this.#firstFrame = superseded ? firstFrame : null;
   }
 
   arrived(firstFrame, now) {
@@ -43,28 +38,42 @@ export class Switches {
     this.#askedAt = this.#firstFrame = null;
   }
 
-  /** Seconds until frames of a prompt that is sent now are here. */
+  /** Seconds until frames of a prompt that is sent now are here: half of the last ones took less. One that took long says little. */
   get expectedS() {
-    return this.#tookS.length ? Math.max(LEAST_SWITCH_S, ...this.#tookS) : FIRST_SWITCH_S;
+    return Math.max(LEAST_SWITCH_S, quantile(this.#tookS, 0.5) ?? FIRST_SWITCH_S);
   }
 }
 
-/** The first frame that is still unread by the decoder when frames of a new prompt come.
+/** The frame from which on a prompt that is sent now can replace what is here: the first chunk that has hardly begun when its frames come.
  *
- * @param {object} at `time`: where the video plays; `fps`; `expectedS`: see `Switches`; `ahead`: see `decodedAhead`; `playing`.
+ * It is never behind what is here. The last chunk that is here, if it does not play yet, is worth replacing even if its replacement is
+ * expected late: nothing comes sooner, and frames that come late are shown from where the video is then.
+ *
+ * @param {object} at `time`: where the video plays; `fps`; `chunk`: frames of one; `received`: the frame after the last that is here;
+ *   `expectedS`: see `Switches`; `playing`.
+ * @returns {number | null} null: nothing that is here can be replaced.
  */
-export function replaceFrom({ time, fps, expectedS, ahead, playing }) {
-  return Math.floor((time + (playing ? expectedS : 0)) * fps + 1e-6) + ahead + 1;
+export function replaceFrom({ time, fps, chunk, received, expectedS, playing }) {
+  const shown = frameAt(time, fps);
+  const then = frameAt(time + (playing ? expectedS : 0), fps) + 1 - Math.floor(chunk * MISSED);
+  let chunks = Math.max(1, Math.floor((received - then) / chunk));
+  if (received - chunks * chunk <= shown) chunks -= 1; // of that one a part was seen
+  return chunks > 0 ? received - chunks * chunk : null;
 }
 
-/** Which of the frames from `firstFrame` on is seen first, if they were appended while `time` was shown.
+/** The frame to jump to, so that frames from `firstFrame` to before `end` are seen, which came for others that are there.
  *
- * If the decoder was further already, it goes on with the frames that it has read up to the end of the chunk that it is in.
+ * A browser decodes ahead of what it shows, and shows what it has read, whatever is appended later: to the end of the chunk at least. A jump
+ * makes it read anew. It is to the picture that is shown, so that nobody sees it; behind the new frames, it is back to the last of them, with
+ * some left to show until more come.
  */
-export function seenFrom({ firstFrame, chunk, time, fps, ahead }) {
-  const read = Math.floor(time * fps + 1e-6) + ahead;
-  const missed = read - firstFrame;
-  return missed < 0 ? firstFrame : firstFrame + chunk * (Math.floor(missed / chunk) + 1);
+export function jump({ firstFrame, end, time, fps }) {
+  const shown = frameAt(time, fps);
+  return shown < firstFrame ? shown : Math.max(firstFrame, Math.min(shown, end - LEAST_LEFT));
+}
+
+function frameAt(time, fps) {
+  return Math.floor(time * fps + 1e-6);
 }
 
 /** The buffered range that is played from `time` on; null where nothing is. */

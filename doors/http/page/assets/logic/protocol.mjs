@@ -37,7 +37,7 @@ export class Reader {
     if (event === null || typeof event !== "object" || typeof event.event !== "string") {
       throw new ProtocolError("a text message must be an object with the name of an event");
     }
-    if (event.event === "started") return { ...event, seed: typeof event.seed === "string" ? event.seed : seedIn(message) };
+    if (event.event === "started") return { ...event, seed: seedIn(message) };
     if (event.event !== "frames") return event;
     this.#waiting = event;
     return null;
@@ -59,40 +59,6 @@ export class Reader {
     }
     return { ...event, items };
   }
-}
-
-/** Cuts a text of server-sent events into events as a WebSocket has them: `{event, bytes}`, with bytes for frames alone. */
-export class EventLines {
-  #rest = "";
-
-  add(text) {
-    const parts = (this.#rest + text).split("\n\n");
-    this.#rest = parts.pop();
-    return parts.filter((part) => part.startsWith("event: ")).map(parsed);
-  }
-}
-
-function parsed(part) {
-  const [head, ...body] = part.split("\n");
-  const data = body.filter((line) => line.startsWith("data: ")).map((line) => line.slice("data: ".length));
-  let fields;
-  try {
-    fields = JSON.parse(data.join("\n"));
-  } catch {
-    throw new ProtocolError("the data of an event must be JSON");
-  }
-  const event = { ...fields, event: head.slice("event: ".length).trim() };
-  if (event.event === "started") event.seed = seedIn(data.join("\n"));
-  if (event.event !== "frames") return { event, bytes: null };
-  const items = event.data.map(decoded);
-  const bytes = new Uint8Array(items.reduce((size, item) => size + item.length, 0));
-  let at = 0;
-  for (const item of items) {
-    bytes.set(item, at);
-    at += item.length;
-  }
-  delete event.data;
-  return { event: { ...event, sizes: items.map((item) => item.length) }, bytes: bytes.buffer };
 }
 
 /** Bytes of base64. */

@@ -8,7 +8,9 @@ export function chosen(models, name) {
 /** What a model may begin with, as types for a file field. */
 export function accepted(model) {
   const types = { image: ["image/png", "image/jpeg", "image/webp"], video: ["video/mp4"] };
-  return (model?.media ?? []).flatMap(({ kind }) => types[kind] ?? []);
+  const kinds = new Set((model?.media ?? []).map(({ kind }) => kind));
+  if (model?.restyles) kinds.add("video");
+  return Object.keys(types).flatMap((kind) => (kinds.has(kind) ? types[kind] : []));
 }
 
 /** What is wrong with a file as a beginning; empty for nothing. */
@@ -36,10 +38,11 @@ export function seedOf(text) {
 /** The member `start` of the first message.
  *
  * @param {object} fields `prompt`, `model`, `seconds` (0: until stopped), `seed` (see `seedOf`), `leadS`,
- *   `beginning`: null or `{kind, data}` with a data URI.
+ *   `beginning`: null or `{kind, data}` with a data URI; `strength`: of a session that restyles a source, else null.
  */
-export function start({ prompt, model, seconds, seed, leadS, beginning }) {
-  return { ...video({ prompt, model, seconds, seed, beginning }), codec: "fmp4", max_lead_seconds: leadS };
+export function start({ prompt, model, seconds, seed, leadS, beginning, strength = null }) {
+  const given = strength === null ? video({ prompt, model, seconds, seed, beginning }) : { ...video({ prompt, model, seconds, seed }), strength };
+  return { ...given, codec: "fmp4", max_lead_seconds: leadS };
 }
 
 /** The body of `POST /v1/jobs`. */

@@ -31,6 +31,16 @@ export function sentence(state) {
   }
 }
 
+/** A word or two on the picture; empty where the sentence below it says all. */
+export function badge({ phase }) {
+  return BADGES[phase] ?? "";
+}
+
+const BADGES = {
+  connecting: "Starting", waiting: "In line", preparing: "Starting", playing: "Live", paused: "Paused", mending: "Connecting again",
+  away: "Paused", lost: "No connection", ended: "Ended",
+};
+
 function playing({ asked, prompt, degraded, watching }) {
   if (asked !== null) return `Changing to “${short(asked.prompt)}”.`;
   const few = degraded ? ", with fewer steps since the server is busy" : "";

@@ -48,8 +48,19 @@ export class Api {
   /** A ticket for one connection, which stands for the key; "" where no key was given. */
   async ticket() {
     if (!this.#key) return "";
+    return (await this.#admitted("v1/tickets", { method: "POST" })).ticket;
+  }
+
+  /** The same for the first call of a page: where no key was given, ask whether the server wants one. A WebSocket does not say. */
+  async admission() {
+    if (this.#key) return this.ticket();
+    await this.#admitted("v1/models");
+    return "";
+  }
+
+  async #admitted(path, options) {
     try {
-      return (await this.#json("v1/tickets", { method: "POST" })).ticket;
+      return await this.#json(path, options);
     } catch (error) {
       if (error.status === 0 || error.status >= 500) throw error; // it may be there again in a moment
       const { status, message, violations, retryAfterS } = error;
@@ -78,7 +89,7 @@ export class Api {
   }
 
   /** Headers that say who calls. */
-  get headers() {
+  get #headers() {
     return this.#key ? { authorization: `Bearer ${this.#key}` } : {};
   }
 
@@ -88,7 +99,7 @@ export class Api {
   }
 
   async #fetch(path, options) {
-    const headers = { ...options.headers, ...this.headers };
+    const headers = { ...options.headers, ...this.#headers };
     let answer;
     try {
       answer = await fetch(new URL(path, this.base), { ...options, headers, cache: "no-store", credentials: "omit" });

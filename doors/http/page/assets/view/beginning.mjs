@@ -11,7 +11,8 @@ export class Beginning {
   #onTrouble;
   #onChosen;
 
-  /** @param {(sentence: string) => void} onTrouble says what is wrong with a file; `onChosen()` after a sound one. */
+  /** @param {(sentence: string) => void} onTrouble says what is wrong with a file; `onChosen(file, only)` after a sound one, and with null
+   * when it is removed. `only`: the model restyles it, and begins with none of its kind. */
   constructor(onTrouble, onChosen) {
     this.#onTrouble = onTrouble;
     this.#onChosen = onChosen;
@@ -32,7 +33,9 @@ export class Beginning {
     const types = accepted(model);
     at("file").accept = types.join(",");
     show(at("beginning"), types.length > 0);
-    if (this.#file !== null && complaint(model, this.#file)) this.clear();
+    if (this.#file === null) return;
+    if (complaint(model, this.#file)) this.clear();
+    else this.#tell();
   }
 
   /** `{kind, data}` with a data URI; null where none is chosen. */
@@ -59,6 +62,12 @@ export class Beginning {
     }
     show(at("chosen"), false);
     show(at("file"), true);
+    this.#tell();
+  }
+
+  #tell() {
+    const kind = this.#file?.type.split("/")[0];
+    this.#onChosen(this.#file, kind === "video" && !this.#model?.media?.some((media) => media.kind === kind));
   }
 
   #take(file) {
@@ -71,6 +80,7 @@ export class Beginning {
     }
     this.clear();
     this.#file = file;
+    this.#tell();
     this.#url = URL.createObjectURL(file);
     const shown = at(file.type.startsWith("image/") ? "chosen-image" : "chosen-clip");
     shown.src = this.#url;
@@ -79,7 +89,6 @@ export class Beginning {
     show(at("chosen"), true);
     show(at("file"), false); // it would say that no file is chosen
     at("settings").open = true;
-    this.#onChosen();
   }
 
   #listenForDrops() {

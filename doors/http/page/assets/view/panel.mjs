@@ -22,8 +22,9 @@ class Tile {
 
   set(value, remark = "") {
     say(this.value, value);
+    this.value.classList.toggle("none", value === "–");
     say(this.remark, remark);
-    this.plot.setAttribute("aria-label", `${value}, ${remark}`);
+    this.plot.setAttribute("aria-label", value === "–" ? "nothing yet" : `${value}, ${remark}`);
   }
 
   paths(...paths) {
@@ -35,12 +36,12 @@ class Tile {
   }
 
   parts(rectangles) {
-    this.#draw(rectangles.map(({ kind, ...box }) => drawn("rect", { ...box, class: kind })));
+    this.#draw(rectangles.map(({ kind, ...box }) => drawn("rect", { ...box, class: kind })), rectangles.length === 0);
   }
 
-  #draw(shapes) {
-    this.plot.replaceChildren(...shapes);
-    this.plot.toggleAttribute("hidden", shapes.length === 0);
+  #draw(shapes, base = true) {
+    const ground = base ? [drawn("path", { d: `M0 ${HEIGHT}H${WIDTH}`, class: "base" })] : [];
+    this.plot.replaceChildren(...ground, ...shapes);
   }
 }
 

@@ -10,7 +10,7 @@ export class Player {
   #onPainted;
   #source = null;
   #buffer = null;
-  #queue = []; // what is to be done to the buffer, in order: {bytes} or {from, to}
+  #queue = []; // what is to be done, in order: {bytes}, {from, to}, {end} or {run}
   #opened = null;
   #url = "";
   #makeRoom;
@@ -72,6 +72,17 @@ export class Player {
     this.#pump();
   }
 
+  /** Do something once all that was given is in the buffer. */
+  then(run) {
+    this.#queue.push({ run });
+    this.#pump();
+  }
+
+  /** Show what is in the buffer now, and not what was read of it before. `time`: from there on; where the video is, nobody sees the jump. */
+  jump(time) {
+    this.#video.currentTime = time;
+  }
+
   /** No more comes: the video ends at the end of what is there. */
   finish() {
     this.#queue.push({ end: true });
@@ -93,7 +104,11 @@ export class Player {
       const next = this.#queue[0];
       try {
         if (next.bytes) buffer.appendBuffer(next.bytes);
-        else if (next.end) this.#source.endOfStream();
+        else if (next.run) {
+          this.#queue.shift();
+          next.run();
+          continue;
+        } else if (next.end) this.#source.endOfStream();
         else buffer.remove(next.from, next.to);
         this.#queue.shift();
       } catch (error) {

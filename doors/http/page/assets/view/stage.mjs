@@ -1,7 +1,7 @@
 // The screen, the sentence below it, and the buttons that steer what plays.
 
 import { live, running } from "../logic/state.mjs";
-import { failed, sentence } from "../logic/words.mjs";
+import { badge, failed, sentence } from "../logic/words.mjs";
 import { at, say, show } from "./dom.mjs";
 
 export class Stage {
@@ -16,6 +16,18 @@ export class Stage {
     at("again").addEventListener("click", () => on.again());
     at("unblock").addEventListener("click", () => on.unblock());
     at("video").addEventListener("click", () => this.toggle());
+    at("full").addEventListener("click", () => this.full());
+    show(at("full"), document.fullscreenEnabled === true);
+    document.addEventListener("fullscreenchange", () => {
+      at("full").setAttribute("aria-pressed", String(document.fullscreenElement !== null));
+    });
+  }
+
+  /** Fill the screen with the video, or no longer. */
+  full() {
+    if (!document.fullscreenEnabled) return;
+    const change = document.fullscreenElement === null ? this.#screen.requestFullscreen() : document.exitFullscreen();
+    change.catch(() => {}); // the browser does not want it now
   }
 
   /** Pause what plays, and play what is paused. */
@@ -36,6 +48,7 @@ export class Stage {
     this.#screen.dataset.phase = phase;
     this.#screen.dataset.painted = String(painted);
     if (started !== null) this.#screen.style.setProperty("--ratio", `${started.width / started.height}`);
+    say(at("badge"), badge(state));
     say(at("status"), phase === "failed" ? "" : sentence(state));
     const trouble = error !== null ? failed(error, started !== null) : refusal !== null ? `The prompt was refused: ${refusal.message}.` : "";
     say(at("alert"), trouble.replace(/\.\.$/, "."));

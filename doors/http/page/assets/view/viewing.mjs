@@ -2,7 +2,7 @@
 
 import { Figures } from "../logic/figures.mjs";
 import { Link } from "../logic/link.mjs";
-import { aheadS, decodedAhead, forget, replaceFrom, steer, Switches } from "../logic/playout.mjs";
+import { aheadS, forget, jump, replaceFrom, steer, Switches } from "../logic/playout.mjs";
 import { decoded } from "../logic/protocol.mjs";
 import { IDLE, live, reduced, running } from "../logic/state.mjs";
 import { Player } from "./player.mjs";
@@ -11,7 +11,6 @@ const KEEP_S = 20; // of what was played
 const LOOK_EVERY_MS = 200;
 const MOST_REBUILT = 5;
 const STOP_WITHIN_MS = 2000;
-const AHEAD = decodedAhead(navigator.userAgent);
 
 export class Viewing {
   #video;
@@ -20,18 +19,19 @@ export class Viewing {
   #onChange;
   #player;
   #link = null;
+  #footage = null; // what the session restyles
   #switches = new Switches();
   #requestId = 0;
   #leadS = 1;
   #header = null;
   #received = 0; // the frame after the last that is here
-  #superseded = null; // frames from here to the end are of an old prompt
+  #replacing = null; // frames from here on come again
   #away = false; // the page was hidden
   #ends = false; // all frames are here
   #rebuilt = 0;
 
   state = IDLE;
-  figures = new Figures(0, AHEAD);
+  figures = new Figures(0);
 
   /**
    * @param {HTMLVideoElement} video
@@ -58,9 +58,12 @@ export class Viewing {
     return aheadS(this.#player.ranges, this.#player.time);
   }
 
-  /** Begin a session with the member `start`. */
-  begin(start, fullSteps) {
+  /** Begin a session with the member `start`. `footage`: what it restyles; null for nothing. */
+  begin(start, fullSteps, footage = null) {
     this.#anew(this.#sockets.steer, start);
+    const link = this.#link;
+    this.#footage = footage;
+    footage?.begin((firstFrame, items) => link.source(firstFrame, items));
     this.#dispatch({ event: "begin", prompt: start.prompt, fullSteps });
     return this.#link.run();
   }
@@ -107,6 +110,8 @@ export class Viewing {
   }
 
   leave() {
+    this.#footage?.end();
+    this.#footage = null;
     this.#link?.close();
     this.#link = null;
     if (running(this.state) || this.state.phase === "lost" || this.state.phase === "away") this.#dispatch({ event: "left" });
@@ -121,11 +126,11 @@ export class Viewing {
     this.leave();
     this.#player.close();
     this.#switches = new Switches();
-    this.#header = this.#superseded = null;
+    this.#header = this.#replacing = null;
     this.#ends = false;
     this.#received = this.#rebuilt = 0;
     this.#leadS = start?.max_lead_seconds ?? 1;
-    this.figures = new Figures(performance.now(), AHEAD);
+    this.figures = new Figures(performance.now());
     const link = new Link({ ...this.#io, ...sockets }, start, (event) => this.#link === link && this.#heard(event));
     this.#link = link;
   }
@@ -137,6 +142,7 @@ export class Viewing {
 
   #heard(event) {
     const now = performance.now();
+    if (this.#footage !== null && !this.#footage.heard(event)) return this.#fail("the server lost more of the source than is kept here");
     switch (event.event) {
       case "started":
         this.figures.started(event, now);
@@ -162,6 +168,7 @@ export class Viewing {
         this.#play();
         break;
       case "ended":
+        this.#footage?.end();
         this.#ends = true;
         this.#player.finish();
         break;
@@ -169,7 +176,7 @@ export class Viewing {
       case "broken":
         break;
     }
-    this.#dispatch(event);
+    return this.#dispatch(event);
   }
 
   #started(event) {
@@ -198,16 +205,11 @@ export class Viewing {
 
   #frames(event, now) {
     const { first_frame: first, frame_count: count } = event;
-    const fps = this.state.started.fps;
     this.figures.arrived(first, this.#player.time, now, event.timings);
     this.#switches.arrived(first, now / 1000);
     this.#received = first + count;
     for (const item of event.items) this.#player.append(item);
-    if (this.#superseded !== null && first <= this.#superseded) {
-      // What is left of the old prompt would flash up if the next chunk came late: rather the new picture stands for a moment.
-      this.#player.remove((first + count) / fps, Infinity);
-      this.#superseded = null;
-    }
+    if (this.#replacing !== null && first >= this.#replacing) this.#replaced();
     const range = this.#room(false);
     if (range !== null) this.#player.remove(...range);
   }
@@ -217,18 +219,37 @@ export class Viewing {
     const superseded = this.#received > first;
     this.#received = Math.min(this.#received, first);
     this.#switches.applied(requestId, first, superseded);
-    if (superseded) this.#superseded = first;
+    this.#replacing = superseded ? first : null;
+    if (!superseded) this.figures.replaced(first);
+  }
+
+  /** The first frames that replace others were appended: see that they are shown. */
+  #replaced() {
+    const { fps } = this.state.started;
+    const firstFrame = this.#replacing;
+    const end = this.#received;
+    this.#replacing = null;
+    // What is left of the old prompt would flash up if the next chunk came late: rather the new picture stands for a moment.
+    this.#player.remove(end / fps, Infinity);
+    this.#player.then(() => {
+      const { time } = this.#player;
+      const frame = jump({ firstFrame, end, time, fps });
+      this.#player.jump(frame === Math.floor(time * fps + 1e-6) ? time : frame / fps + 1e-3);
+      this.figures.replaced(Math.max(firstFrame, frame));
+    });
   }
 
   #replaceable() {
     const { started, phase } = this.state;
     if (started === null || this.figures.firstPictureMs === null) return null;
     const playing = phase !== "paused" && !this.#video.paused;
-    return replaceFrom({ time: this.#player.time, fps: started.fps, expectedS: this.#switches.expectedS, ahead: AHEAD, playing });
+    const { fps, frames_per_chunk: chunk } = started;
+    const here = { time: this.#player.time, fps, chunk, received: this.#received };
+    return replaceFrom({ ...here, expectedS: this.#switches.expectedS, playing });
   }
 
   #painted(time, at) {
-    if (this.state.started === null) return;
+    if (this.state.started === null || this.#video.seeking) return; // what is shown until a jump is done is the old picture
     const what = this.figures.painted(time, at);
     if (what) this.#onChange(this.state, { event: what === "first" ? "first_picture" : "switched" });
   }

@@ -9,7 +9,7 @@ const FRAME_MS = 1000 / 24;
 const STARTED = { fps: 24, frames_per_chunk: 8, steps: 4 };
 
 function playing(frames = 8) {
-  const figures = new Figures(1000, 6);
+  const figures = new Figures(1000);
   figures.started(STARTED, 1200);
   for (let n = 0; n < frames; n += 1) figures.painted(n / 24, 1500 + n * FRAME_MS);
   return figures;
@@ -17,7 +17,7 @@ function playing(frames = 8) {
 
 test("the first picture counts from the asking", () => {
   assert.equal(playing(1).firstPictureMs, 500);
-  assert.equal(new Figures(0, 6).firstPictureMs, null);
+  assert.equal(new Figures(0).firstPictureMs, null);
 });
 
 test("a prompt is on screen when its first frame is", () => {
@@ -25,18 +25,19 @@ test("a prompt is on screen when its first frame is", () => {
   figures.asked(1, 2500);
   figures.applied(1, 40);
   figures.arrived(40, 30 / 24, 2900);
-  assert.equal(figures.painted(39 / 24, 3000), "");
-  assert.equal(figures.painted(40 / 24, 3042), "switch");
+  assert.equal(figures.painted(41 / 24, 2950), "", "it is not known yet from where on it is seen");
+  figures.replaced(42);
+  assert.equal(figures.painted(41 / 24, 3000), "");
+  assert.equal(figures.painted(42 / 24, 3042), "switch");
   assert.deepEqual(figures.switches.values, [542]);
 });
 
-test("a prompt whose frames came behind the decoder is on screen with the next chunk", () => {
+test("frames that replace others are not late, wherever the video is", () => {
   const figures = playing(24);
   figures.asked(1, 2500);
   figures.applied(1, 40);
-  figures.arrived(40, 38 / 24, 2900);
-  assert.equal(figures.painted(40 / 24, 3000), "");
-  assert.equal(figures.painted(48 / 24, 3300), "switch");
+  figures.arrived(40, 42 / 24, 2900);
+  assert.deepEqual([figures.chunks, figures.late], [1, 0]);
 });
 
 test("of prompts that overtake each other the last one counts, and a refused one does not", () => {
@@ -45,6 +46,7 @@ test("of prompts that overtake each other the last one counts, and a refused one
   figures.asked(2, 2500);
   figures.applied(1, 40);
   figures.arrived(40, 1, 2600);
+  figures.replaced(40);
   assert.equal(figures.painted(40 / 24, 2700), "");
   figures.refused(2);
   assert.equal(figures.painted(60 / 24, 2800), "");

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import {
-  decoded, encoded, EventLines, mediaType, ProtocolError, Reader, statusOf, subprotocols,
+  decoded, encoded, mediaType, ProtocolError, Reader, statusOf, subprotocols,
 } from "../../../../../doors/http/page/assets/logic/protocol.mjs";
 
 const bytes = (...values) => Uint8Array.from(values).buffer;
@@ -57,28 +57,10 @@ test("base64 becomes bytes", () => {
   assert.deepEqual([...decoded("AAH/")], [0, 1, 255]);
 });
 
-test("server-sent events are those of a WebSocket, wherever they are cut", () => {
-  const frames = 'event: frames\ndata: {"first_frame":8,"frame_count":8,"data":["AQI=","Aw=="]}\n\n';
-  const text = `event: started\ndata: {"fps":24}\n\n: a comment\n\n${frames}event: ended\ndata: {"reason":"stopped"}\n\n`;
-  for (let cut = 0; cut <= text.length; cut += 1) {
-    const lines = new EventLines();
-    const found = [...lines.add(text.slice(0, cut)), ...lines.add(text.slice(cut))];
-    assert.deepEqual(found.map(({ event }) => event.event), ["started", "frames", "ended"]);
-    const reader = new Reader();
-    assert.equal(reader.text(JSON.stringify(found[1].event)), null);
-    assert.deepEqual(reader.bytes(found[1].bytes).items.map((item) => [...item]), [[1, 2], [3]]);
-    assert.equal(found[0].bytes, null);
-  }
-  assert.throws(() => new EventLines().add("event: x\ndata: no\n\n"), ProtocolError);
-});
-
 test("no digit of a seed is lost", () => {
   const seed = "17379707708204921337";
   const start = { prompt: 'a star "seed":"5"', seed };
   assert.equal(encoded({ start }), `{"start":{"prompt":"a star \\"seed\\":\\"5\\"","seed":${seed}}}`);
   assert.equal(encoded({ prompt: "a" }), '{"prompt":"a"}');
   assert.equal(new Reader().text(`{"event":"started","model":"a","seed":${seed}}`).seed, seed);
-  const [{ event }] = new EventLines().add(`event: started\ndata: {"seed": ${seed}, "fps": 24}\n\n`);
-  assert.equal(event.seed, seed);
-  assert.equal(new Reader().text(JSON.stringify(event)).seed, seed, "which came by way of text");
 });
