@@ -1,6 +1,6 @@
 """Brown-out: every session a little worse before anyone is refused. Levels of fewer steps; up at once, down slowly, one at a time.
 
-Level 0 is what each session asked for. Level n caps it at `tiers[n - 1]` steps.
+Level 0 is what each session asked for. Level n caps it at `tiers[n - 1]` steps. Sessions whose steps are fixed keep them at every level.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from autoscaling.capacity.profile import Capacity
 
@@ -29,6 +29,28 @@ def default_tiers(steps: int, min_steps: int = 1) -> tuple[int, ...]:
 def least_tier(steps: int, min_steps: int = 1) -> int:
     """Half of a model's steps, since fewer make noise, and what the model makes at all."""
     return max(min_steps, math.ceil(steps / 2))
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """Paced sessions, by the steps that they asked for.
+
+    Attributes:
+        asked: how many of those that a level may give fewer steps.
+        fixed: how many of those that run with what they asked for at every level.
+    """
+
+    asked: Mapping[int, int] = field(default_factory=dict)
+    fixed: Mapping[int, int] = field(default_factory=dict)
+
+    def total(self) -> int:
+        return sum(self.asked.values()) + sum(self.fixed.values())
+
+    def joined(self, steps: int, number: int = 1, *, fixed: bool = False) -> Running:
+        """With `number` more."""
+        if fixed:
+            return Running(self.asked, Counter(self.fixed) + Counter({steps: number}))
+        return Running(Counter(self.asked) + Counter({steps: number}), self.fixed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,19 +86,16 @@ class BrownOutConfig:
         """Steps that a session which asked for `asked` gets at `level`."""
         return asked if level == 0 else min(asked, self.tiers[level - 1])
 
-    def load(self, capacity: Capacity, asked: Mapping[int, int], level: int) -> float:
-        """Share of `capacity` that sessions take at `level`; `asked` has how many asked for which number of steps."""
-        if level == 0:
-            return capacity.load(asked)
-        given: dict[int, int] = {}
-        for steps, number in asked.items():
-            at_level = self.steps(steps, level)
-            given[at_level] = given.get(at_level, 0) + number
+    def load(self, capacity: Capacity, running: Running, level: int) -> float:
+        """Share of `capacity` that sessions take at `level`."""
+        given = Counter(running.fixed)
+        for steps, number in running.asked.items():
+            given[self.steps(steps, level)] += number
         return capacity.load(given)
 
-    def fits(self, capacity: Capacity, asked: Mapping[int, int], level: int) -> bool:
+    def fits(self, capacity: Capacity, running: Running, level: int) -> bool:
         """Whether they are all in real time at `level`."""
-        return self.load(capacity, asked, level) <= 1 + _ROUNDING
+        return self.load(capacity, running, level) <= 1 + _ROUNDING
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,22 +109,30 @@ class BrownOut:
         """At `level`, if that is further down."""
         return BrownOut(level, now) if level > self.level else self
 
-    def observe(self, config: BrownOutConfig, capacity: Capacity, running: Mapping[int, int], waiting: int, now: float) -> BrownOut:
-        """What the load calls for: as far down as it needs at once, or one level up after the dwell time.
+    def observe(self, config: BrownOutConfig, capacity: Capacity, running: Running, waiting: int, now: float) -> BrownOut:
+        """What the load calls for: as far down as it needs and as helps at once, or one level up after the dwell time.
 
         Args:
-            running: sessions that run, by the steps that they asked for.
             waiting: sessions in line; while there are any, nothing is recovered.
         """
-        level = self.level
-        while level < config.lowest and config.load(capacity, running, level) > config.overload:
-            level += 1
+        level = self._needed(config, capacity, running)
         if level > self.level:
             return BrownOut(level, now)
         if self.level == 0 or waiting or now - self.since < config.dwell_s:
             return self
         better = self.level - 1
-        one_more = Counter(running) + Counter([max(running, default=config.tiers[0])])
+        one_more = running.joined(max([*running.asked, *running.fixed], default=config.tiers[0]))
         if config.load(capacity, running, better) <= config.recover and config.fits(capacity, one_more, better):
             return BrownOut(better, now)
         return self
+
+    def _needed(self, config: BrownOutConfig, capacity: Capacity, running: Running) -> int:
+        """The first level from this one down that ends an overload, or the first of those that relieve it most."""
+        best, least = self.level, math.inf
+        for level in range(self.level, config.lowest + 1):
+            load = config.load(capacity, running, level)
+            if load <= config.overload:
+                return level
+            if load < least:
+                best, least = level, load
+        return best

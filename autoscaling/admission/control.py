@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 
-from autoscaling.admission.brownout import BrownOut
+from autoscaling.admission.brownout import BrownOut, Running
 from autoscaling.admission.decide import AdmissionConfig, Admit, Ask, Decision, Reject, View, Wait, decide
 from autoscaling.admission.fairness import FairShares, Waiter
 from autoscaling.admission.lengths import Lengths
@@ -325,7 +325,7 @@ class AdmissionControl:
         return self._capacity.load(given) > self.config.brownout.overload
 
     def _level_steps(self, session: KnownSession) -> int:
-        return self.config.brownout.steps(session.ask.steps, self._brownout.level) if session.ask.paced else session.steps
+        return self.config.brownout.steps(session.ask.steps, self._brownout.level) if session.ask.lowers else session.steps
 
     def _turns_per_s(self) -> float:
         return self.config.brownout.turnover * len(self._running)
@@ -354,13 +354,15 @@ class AdmissionControl:
     def _jobs(self) -> int:
         return sum(n for (ask, _), n in self._kinds.items() if not ask.paced)
 
-    def _paced(self, *, others: bool) -> dict[int, int]:
-        """Paced sessions that run, by the steps that they asked for, with those of other front doors or without."""
-        asked = {self.config.default_steps: self._capacity.others} if others and self._capacity.others else {}
+    def _paced(self, *, others: bool) -> Running:
+        """Paced sessions that run, with those of other front doors or without."""
+        asked, fixed = Counter[int](), Counter[int]()
+        if others and self._capacity.others:
+            asked[self.config.default_steps] = self._capacity.others
         for (ask, _), number in self._kinds.items():
             if ask.paced:
-                asked[ask.steps] = asked.get(ask.steps, 0) + number
-        return asked
+                (fixed if ask.fixed else asked)[ask.steps] += number
+        return Running(asked, fixed)
 
     def _order(self, *, paced: bool) -> list[int]:
         here = [(key, session.ask) for key, session in self._line.items() if session.ask.paced == paced]

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from autoscaling.admission.brownout import BrownOutConfig
+from autoscaling.admission.brownout import BrownOutConfig, Running
 from autoscaling.capacity.profile import Capacity
 
 DEFAULT_TENANT = "default"
@@ -90,6 +90,7 @@ class Ask:
         paced: whether it must keep up with playback.
         resumed: somebody is watching it already, so it stands before those who have not begun, and is not refused for a long wait.
         model: the model that it is for. An `AdmissionControl` decides for the replicas of one model, so no decision looks at this.
+        fixed: with other steps it would be another video, as where a source is restyled at some strength; so it is never lowered.
     """
 
     tenant: str
@@ -97,6 +98,12 @@ class Ask:
     paced: bool
     resumed: bool = False
     model: str = ""
+    fixed: bool = False
+
+    @property
+    def lowers(self) -> bool:
+        """Whether brown-out may give it fewer steps."""
+        return self.paced and not self.fixed
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +113,7 @@ class View:
     Attributes:
         capacity: of the stages.
         level: of brown-out.
-        running: paced sessions that run, by the steps that they asked for.
+        running: paced sessions that run.
         jobs: jobs that run.
         ahead: how many of its kind are in line before it; before a resumed one stand only resumed ones.
         waiting: how many in line have a place that it could have had. For one that is resumed: resumed ones of its kind; else for a viewer:
@@ -119,7 +126,7 @@ class View:
 
     capacity: Capacity
     level: int = 0
-    running: Mapping[int, int] = field(default_factory=dict)
+    running: Running = field(default_factory=Running)
     jobs: int = 0
     ahead: int = 0
     waiting: int = 0
@@ -166,7 +173,7 @@ def decide(ask: Ask, view: View, config: AdmissionConfig, jitter: float) -> Deci
         reason = f"tenant {ask.tenant} has {view.tenant_sessions} of at most {terms.max_sessions} sessions"
         return Reject(_retry_after(view, jitter), reason)
     if view.ahead == 0 and (level := _level_for(ask, view, config)) is not None:
-        return Admit(config.brownout.steps(ask.steps, level) if ask.paced else ask.steps, level)
+        return Admit(config.brownout.steps(ask.steps, level) if ask.lowers else ask.steps, level)
     if (refused := _no_place(ask, view, config)) is not None:
         return Reject(_retry_after(view, jitter), refused)
     return Wait(view.ahead + 1)
@@ -189,18 +196,16 @@ def _no_place(ask: Ask, view: View, config: AdmissionConfig) -> str | None:
 def _level_for(ask: Ask, view: View, config: AdmissionConfig) -> int | None:
     """The first level, from the present one down, at which there is room for `ask`; None where there is none."""
     capacity, brownout = view.capacity, config.brownout
-    running = sum(view.running.values())
+    running = view.running.total()
     taken = running + view.jobs + capacity.others
     if taken >= capacity.slots:
         return None
     if not ask.paced:
         reserved = min(capacity.slots - 1, capacity.sessions(_lowest_steps(config))) if capacity.measured else 0
         return view.level if view.jobs + max(running + capacity.others, reserved) < capacity.slots else None
-    asked = dict(view.running)
-    for steps, number in ((ask.steps, 1), (config.default_steps, capacity.others)):
-        asked[steps] = asked.get(steps, 0) + number
+    all_of_them = view.running.joined(ask.steps, fixed=ask.fixed).joined(config.default_steps, capacity.others)
     for level in range(view.level, brownout.lowest + 1):
-        if brownout.fits(capacity, asked, level):
+        if brownout.fits(capacity, all_of_them, level):
             return level
     return None
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import repeat
 
@@ -86,6 +86,7 @@ class Simulation:
         self._estimator = CapacityEstimator(setting.utilisation * times.chunk_s, _UNBOUNDED, times.slots)
         self._control = AdmissionControl(setting.admission, self._estimator.capacity, 0.0)
         self._ask = Ask(DEFAULT_TENANT, times.steps, paced=True)
+        self._fixed_ask = replace(self._ask, fixed=True)
         self.legs = Legs(times, plane, self.cluster)
         self.books = Books()
         self.timeline = Timeline(setting.bin_s)
@@ -143,7 +144,8 @@ class Simulation:
             what(self._now)
 
     def _arrive(self, i: int, now: float) -> None:
-        decision = self._control.arrive(i, self._ask, now, self.visitors.luck.item(i))
+        ask = self._fixed_ask if i in self.visitors.fixed else self._ask
+        decision = self._control.arrive(i, ask, now, self.visitors.luck.item(i))
         if isinstance(decision, Admit):
             self._start(i, decision.steps, now)
         elif isinstance(decision, Reject):

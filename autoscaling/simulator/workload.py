@@ -129,6 +129,7 @@ class Workload:
         switch_s: mean time between two prompt changes of a session; 0 for none.
         patience_s: a visitor in line goes away after so long.
         retries, retry_share: who is refused comes back after the time that was advised, so often, with that probability.
+        fixed_share: of the visitors, how many may not be lowered, as those who have a source restyled.
         trace: (arrival, length) pairs in seconds.
     """
 
@@ -140,17 +141,23 @@ class Workload:
     patience_s: float = 10.0
     retries: int = 2
     retry_share: float = 0.7
+    fixed_share: float = 0.0
     trace: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Visitors:
-    """By session: when, for how many seconds; `luck` is a uniform number that decides on retries and prompt changes."""
+    """By session: when, for how many seconds; `luck` is a uniform number that decides on retries and prompt changes.
+
+    Attributes:
+        fixed: who may not be lowered.
+    """
 
     at_s: Floats
     length_s: Floats
     switch_s: float
     luck: Floats
+    fixed: frozenset[int] = frozenset()
 
     def next_switch_s(self, session: int, switches: int) -> float:
         """Until its next prompt change after `switches` of them: exponential, at least as long as it takes to type one."""
@@ -167,7 +174,8 @@ def draw(workload: Workload, seed: int, seconds: float) -> Visitors:
     else:
         at = workload.arrivals.draw(rng["arrivals"], seconds)
         length = workload.lengths.draw(rng["lengths"], at.size)
-    return Visitors(at, length, workload.switch_s, rng["behaviour"].random(at.size))
+    luck, lot = rng["behaviour"].random((2, at.size))
+    return Visitors(at, length, workload.switch_s, luck, frozenset(np.flatnonzero(lot < workload.fixed_share).tolist()))
 
 
 def fault_times(mean_s: float, rng: Rng, seconds: float) -> Iterator[tuple[float, float]]:

@@ -1,12 +1,12 @@
 """The books of admission over long random histories: nothing is lost, nobody waits beside room, and every bound holds."""
 
-from collections import Counter
 from dataclasses import replace
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from autoscaling.admission.brownout import Running
 from autoscaling.admission.control import AdmissionControl
 from autoscaling.admission.decide import Admit, Ask, Reject, Tenant, Wait
 from tests.unit.autoscaling.test_admission_policy import CONFIG, capacity
@@ -48,14 +48,14 @@ class Books(RuleBasedStateMachine):
 
     @rule(
         tenant=st.sampled_from(["a", "b", "default", "other"]), steps=st.integers(1, 16), paced=st.booleans(), resumed=st.booleans(),
-        wait=st.floats(0, 20),
+        fixed=st.booleans(), wait=st.floats(0, 20),
     )  # fmt: skip
-    def arrive(self, tenant: str, steps: int, paced: bool, resumed: bool, wait: float) -> None:
+    def arrive(self, tenant: str, steps: int, paced: bool, resumed: bool, fixed: bool, wait: float) -> None:
         self.now += wait
         self.key += 1
         self.arrived += 1
         before = dict(self.running)
-        ask = Ask(tenant, steps, paced, resumed)
+        ask = Ask(tenant, steps, paced, resumed, fixed=fixed)
         decision = self.control.arrive(self.key, ask, self.now, 0.3)
         match decision:
             case Admit(steps=got):
@@ -151,19 +151,24 @@ class Books(RuleBasedStateMachine):
             self.control.observe(self.capacity, self.now)
             self.take()
         brownout, level = self.config.brownout, self.control.statistics().level
-        paced = {key: self.asks[key].steps for key in self.running if self.asks[key].paced}
-        assert {key: self.running[key] for key in paced} == {key: brownout.steps(asked, level) for key, asked in paced.items()}
+        for key, steps in self.running.items():
+            ask = self.asks[key]
+            if ask.paced:
+                assert steps == (ask.steps if ask.fixed else brownout.steps(ask.steps, level))
 
     @invariant()
     def no_room_is_left_idle(self) -> None:
         """The first in line does not fit, even at the lowest quality."""
         if not hasattr(self, "control"):
             return
-        running = Counter(self.asks[key].steps for key in self.running if self.asks[key].paced)
+        running = Running()
+        for ask in (self.asks[key] for key in self.running):
+            running = running.joined(ask.steps, fixed=ask.fixed) if ask.paced else running
         for key, place in self.control.positions().items():
             if place == 1 and self.asks[key].paced and len(self.running) < self.capacity.slots:
                 brownout = self.config.brownout
-                assert not brownout.fits(self.capacity, running + Counter({self.asks[key].steps: 1}), brownout.lowest)
+                with_it = running.joined(self.asks[key].steps, fixed=self.asks[key].fixed)
+                assert not brownout.fits(self.capacity, with_it, brownout.lowest)
 
 
 Books.TestCase.settings = settings(max_examples=60, stateful_step_count=40)

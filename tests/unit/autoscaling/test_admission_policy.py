@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoscaling.admission.brownout import BrownOutConfig
+from autoscaling.admission.brownout import BrownOutConfig, Running
 from autoscaling.admission.control import AdmissionControl, Change
 from autoscaling.admission.decide import AdmissionConfig, Admit, Ask, Reject, Tenant, View, Wait, decide
 from autoscaling.capacity.profile import Capacity, CapacityProfile, DenoiseReplica
@@ -25,7 +25,7 @@ def capacity(at_one_step: float = 24, ceiling: int = 64, others: int = 0) -> Cap
 
 CONFIG = AdmissionConfig(BrownOutConfig((3, 2), dwell_s=10), max_waiting=4, max_wait_s=10)
 AT_ONCE = replace(CONFIG, brownout=replace(CONFIG.brownout, turnover=1e12))
-FULL = View(capacity(), level=2, running={4: 12}, departures_per_s=0.5)
+FULL = View(capacity(), level=2, running=Running({4: 12}), departures_per_s=0.5)
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ FULL = View(capacity(), level=2, running={4: 12}, departures_per_s=0.5)
     [(0, 0, Admit(4, 0)), (5, 0, Admit(4, 0)), (6, 0, Admit(3, 1)), (8, 0, Admit(2, 2)), (8, 1, Admit(2, 2)), (3, 1, Admit(3, 1))],
 )
 def test_quality_gives_way_before_anyone_waits(running: int, level: int, admitted: Admit) -> None:
-    assert decide(LIVE, View(capacity(), level=level, running={4: running}), CONFIG, 0.0) == admitted
+    assert decide(LIVE, View(capacity(), level=level, running=Running({4: running})), CONFIG, 0.0) == admitted
 
 
 def test_when_quality_has_given_all_one_waits_as_long_as_the_bound_allows() -> None:
@@ -78,7 +78,7 @@ def test_who_is_watched_already_stands_before_those_who_have_not_begun_and_is_no
 
 
 def test_jobs_take_what_real_time_leaves_and_wait_without_a_bound() -> None:
-    roomy = View(capacity(ceiling=16), running={4: 6})
+    roomy = View(capacity(ceiling=16), running=Running({4: 6}))
     assert decide(JOB, replace(roomy, jobs=3), CONFIG, 0.0) == Admit(4, 0)  # 12 of 16 slots are kept for paced sessions
     assert decide(JOB, replace(roomy, jobs=4), CONFIG, 0.0) == Wait(1)
     assert decide(JOB, replace(FULL, capacity=capacity(ceiling=16), level=2, jobs=0), CONFIG, 0.0) == Admit(4, 2)
@@ -107,28 +107,31 @@ def test_callers_cannot_make_tenants_up() -> None:
     assert [config.tenant_name(n) for n in ("", "default", "a", "b", "c")] == ["default", "default", "a", "other", "other"]
 
 
+some_sessions = st.lists(st.integers(1, 16), max_size=10).map(Counter)
 views = st.builds(
     View,
     capacity=st.builds(capacity, st.floats(1, 80), st.integers(1, 64), st.integers(0, 5)),
     level=st.integers(0, 2),
-    running=st.lists(st.integers(1, 16), max_size=20).map(Counter),
+    running=st.builds(Running, some_sessions, some_sessions),
     jobs=st.integers(0, 5),
     ahead=st.integers(0, 5),
     waiting=st.integers(0, 5),
     departures_per_s=st.floats(0, 5),
 )
-asks = st.builds(Ask, st.just("default"), st.integers(1, 16), st.booleans(), st.booleans())
+asks = st.builds(Ask, st.just("default"), st.integers(1, 16), st.booleans(), st.booleans(), fixed=st.booleans())
 
 
 @given(asks, views)
 def test_never_over_capacity(ask: Ask, view: View) -> None:
     decision = decide(ask, view, CONFIG, 0.0)
     if isinstance(decision, Admit):
-        assert sum(view.running.values()) + view.jobs + view.capacity.others < view.capacity.slots
+        assert view.running.total() + view.jobs + view.capacity.others < view.capacity.slots
         if ask.paced:
-            assert decision.steps <= ask.steps
-            asked = Counter(view.running) + Counter({ask.steps: 1}) + Counter({CONFIG.default_steps: view.capacity.others})
-            assert CONFIG.brownout.load(view.capacity, asked, decision.level) <= 1 + 1e-6
+            assert decision.steps == ask.steps if ask.fixed else decision.steps <= ask.steps
+            given = Counter(view.running.fixed) + Counter([decision.steps])
+            for steps, number in (*view.running.asked.items(), (CONFIG.default_steps, view.capacity.others)):
+                given[CONFIG.brownout.steps(steps, decision.level)] += number
+            assert view.capacity.load(given) <= 1 + 1e-6
 
 
 @given(asks, views, st.floats(1, 4), st.integers(0, 20))
@@ -276,3 +279,22 @@ def test_when_replicas_are_lost_as_many_follow_at_once_as_it_takes_to_be_in_real
     lowered, bound = len(at_once), CONFIG.brownout.overload
     assert capacity().load({2: lowered, 4: 10 - lowered}) <= bound
     assert capacity().load({2: lowered - 1, 4: 11 - lowered}) > bound  # and no more than that
+
+
+def test_a_session_whose_steps_are_fixed_is_not_lowered_and_others_make_room_for_it() -> None:
+    control, fixed = AdmissionControl(AT_ONCE, capacity(), now=0.0), replace(LIVE, fixed=True)
+    assert control.arrive(0, fixed, 0.0, 0.0) == Admit(4, 0)
+    for key in range(1, 6):
+        control.arrive(key, LIVE, 0.0, 0.0)
+    assert control.arrive(6, fixed, 1.0, 0.0) == Admit(4, 1)  # at level 1 two of 4 steps and five of 3 take 23 of 24
+    assert control.statistics().level == 1
+    assert {change.key for change in control.changes()} == {1, 2, 3, 4, 5}
+    assert control.statistics().degraded == 5
+
+
+def test_where_all_steps_are_fixed_nobody_is_lowered_and_the_next_one_waits() -> None:
+    control, fixed = AdmissionControl(replace(AT_ONCE, max_wait_s=1e9), capacity(), now=0.0), replace(LIVE, fixed=True)
+    assert [control.arrive(key, fixed, 0.0, 0.0) for key in range(7)] == [Admit(4, 0)] * 6 + [Wait(1)]
+    control.observe(capacity(12), 1.0)  # a replica is lost
+    assert control.changes() == []
+    assert (control.statistics().level, control.statistics().degraded) == (0, 0)

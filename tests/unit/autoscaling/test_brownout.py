@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoscaling.admission.brownout import BrownOut, BrownOutConfig, default_tiers, least_tier
+from autoscaling.admission.brownout import BrownOut, BrownOutConfig, Running, default_tiers, least_tier
 from autoscaling.capacity.profile import Capacity, CapacityProfile, DenoiseReplica
 
 CONFIG = BrownOutConfig(tiers=(3, 2), dwell_s=10.0)
@@ -28,23 +28,32 @@ def test_levels_cap_the_steps_and_never_raise_them() -> None:
 
 
 def test_down_at_once_as_far_as_needed_and_back_level_by_level() -> None:
-    state = BrownOut().observe(CONFIG, capacity(2.0), {4: 6}, waiting=0, now=100.0)
+    state = BrownOut().observe(CONFIG, capacity(2.0), Running({4: 6}), waiting=0, now=100.0)
     assert state == BrownOut(2, 100.0)
     for now, level in ((109.9, 2), (110.0, 1), (119.9, 1), (120.0, 0)):
-        state = state.observe(CONFIG, capacity(), {4: 4}, waiting=0, now=now)
+        state = state.observe(CONFIG, capacity(), Running({4: 4}), waiting=0, now=now)
         assert state.level == level
 
 
 def test_nothing_is_recovered_for_long_load_or_for_those_in_line() -> None:
     state = BrownOut(1, 0.0)
-    assert state.observe(CONFIG, capacity(), {4: 6}, waiting=0, now=1e6) == state  # 6 of 6 would leave no room for one more
-    assert state.observe(CONFIG, capacity(), {4: 5}, waiting=1, now=1e6) == state
-    assert state.observe(CONFIG, capacity(), {4: 5}, waiting=0, now=1e6).level == 0
+    assert state.observe(CONFIG, capacity(), Running({4: 6}), waiting=0, now=1e6) == state  # 6 of 6 would leave no room for one more
+    assert state.observe(CONFIG, capacity(), Running({4: 5}), waiting=1, now=1e6) == state
+    assert state.observe(CONFIG, capacity(), Running({4: 5}), waiting=0, now=1e6).level == 0
 
 
 def test_a_little_over_the_estimate_is_noise() -> None:
-    assert BrownOut().observe(CONFIG, capacity(), {4: 6}, waiting=0, now=0.0).level == 0
-    assert BrownOut().observe(CONFIG, capacity(), {4: 7}, waiting=0, now=0.0).level == 1
+    assert BrownOut().observe(CONFIG, capacity(), Running({4: 6}), waiting=0, now=0.0).level == 0
+    assert BrownOut().observe(CONFIG, capacity(), Running({4: 7}), waiting=0, now=0.0).level == 1
+
+
+def test_no_level_relieves_sessions_whose_steps_are_fixed_so_they_cause_none() -> None:
+    assert CONFIG.load(capacity(), Running({4: 3}, {4: 3}), level=2) == CONFIG.load(capacity(), Running({2: 3, 4: 3}), level=0)
+    assert BrownOut().observe(CONFIG, capacity(), Running(fixed={4: 12}), waiting=0, now=0.0).level == 0
+    assert BrownOut().observe(CONFIG, capacity(), Running({4: 1}, {4: 12}), waiting=0, now=0.0).level == 2  # and one that helps a little
+    assert BrownOut().observe(CONFIG, capacity(), Running({4: 5}, {4: 2}), waiting=0, now=0.0).level == 1
+    fixed = Running(fixed={4: 5})
+    assert BrownOut(1, 0.0).observe(CONFIG, capacity(), fixed, waiting=0, now=1e6).level == 0
 
 
 def test_raised_is_only_ever_further_down() -> None:
@@ -58,7 +67,7 @@ def test_it_does_not_flap(events: list[tuple[int, float, float]]) -> None:
     state, now, last_change = BrownOut(), 0.0, float("-inf")
     for sessions, correction, pause in events:
         now += pause
-        after = state.observe(CONFIG, capacity(correction), {4: sessions}, waiting=0, now=now)
+        after = state.observe(CONFIG, capacity(correction), Running({4: sessions}), waiting=0, now=now)
         if after.level != state.level:
             assert after.since == now
             if after.level < state.level:
@@ -72,7 +81,7 @@ def test_it_does_not_flap(events: list[tuple[int, float, float]]) -> None:
 def test_a_steady_load_settles(sessions: int) -> None:
     state, levels = BrownOut(2, 0.0), []
     for second in range(100):
-        state = state.observe(CONFIG, capacity(), {4: sessions}, waiting=0, now=float(second))
+        state = state.observe(CONFIG, capacity(), Running({4: sessions}), waiting=0, now=float(second))
         levels.append(state.level)
     assert levels == sorted(levels, reverse=True)
 

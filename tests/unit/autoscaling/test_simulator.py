@@ -78,6 +78,19 @@ def test_every_policy_meets_the_same_visitors_and_one_stream_does_not_move_anoth
     np.testing.assert_array_equal(one.luck, longer.luck)
 
 
+def test_visitors_whose_steps_are_fixed_are_the_same_visitors_and_are_never_lowered() -> None:
+    tight = replace(SHORT, prewarmed={**SHORT.prewarmed, Stage.DENOISER: 2, Stage.DECODER: 2})
+    all_fixed = replace(ROUGH, fixed_share=1.0)
+    one, other = draw(ROUGH, 7, 600.0), draw(all_fixed, 7, 600.0)
+    np.testing.assert_array_equal(one.luck, other.luck)
+    assert (one.fixed, other.fixed) == (frozenset(), frozenset(range(len(one.at_s))))
+    some = draw(replace(ROUGH, fixed_share=0.5), 7, 600.0).fixed
+    assert 0 < len(some) < len(one.at_s)
+    lowered, left_alone = (Simulation(tight, workload, Static(tight.prewarmed), 3).run() for workload in (ROUGH, all_fixed))
+    assert lowered.degraded_share > 0
+    assert left_alone.degraded_share == 0
+
+
 def test_sessions_end_with_their_replica_where_nothing_is_handed_over() -> None:
     """Serve's own way: after the grace time, what still runs is killed."""
 
