@@ -118,14 +118,15 @@ class SourceFeed:
         """Whether frames of the chunk that the session makes next have not come yet, and may come."""
         return self._end is None and self.next_frame < self._grid.first_frame(self._done + 1)
 
-    def fitting(self, first_frame: int, count: int) -> Fitting:
-        """What would be taken of `count` frames, of which the first is number `first_frame`."""
+    def fitting(self, first_frame: int, count: int, coming: int = 0) -> Fitting:
+        """What would be taken of `count` frames, of which the first is number `first_frame`, once the next `coming` frames are taken."""
         if self._end is not None:
             return Fitting(0, 0, (Dropped(first_frame, count, "ended"),))
-        if first_frame > self.next_frame:
+        expected = self.next_frame + coming
+        if first_frame > expected:
             return Fitting(0, 0, (Dropped(first_frame, count, "gap"),))
-        late = min(count, self.next_frame - first_frame)
-        taken = max(0, min(count - late, self.until_frame - self.next_frame))
+        late = min(count, expected - first_frame)
+        taken = max(0, min(count - late, self.until_frame - expected))
         beyond = count - late - taken
         dropped = (Dropped(first_frame, late, "late"), Dropped(first_frame + late + taken, beyond, "full"))
         return Fitting(late, taken, tuple(part for part in dropped if part.frames))

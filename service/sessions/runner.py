@@ -63,6 +63,7 @@ class SessionRunner:
         ledger: takes what sessions use; None for a server that bills nobody.
         audit: is told of each session at its end.
         hub: shows sessions to those who watch them; None where nobody does.
+        decoders: makes a pool of processes that decode images and videos: one for uploads, and one for sources.
         wall: Unix time.
     """
 
@@ -79,6 +80,7 @@ class SessionRunner:
         ledger: Ledger | None = None,
         audit: Audit | None = None,
         hub: Hub | None = None,
+        decoders: Callable[[], UploadDecoders] = UploadDecoders,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._pipelines = pipelines
@@ -97,7 +99,9 @@ class SessionRunner:
         self._sessions: set[ServedSession] = set()
         self._draining = asyncio.Event()
         self._handed_over = asyncio.Event()
-        self._decoders = UploadDecoders()
+        self._decoders = decoders()
+        # Their own, so that no live session waits for the uploads of others, which may take long each.
+        self._source_decoders = decoders()
         self._open = 0
 
     @property
@@ -113,6 +117,7 @@ class SessionRunner:
     def close(self) -> None:
         """Free what is held beyond calls. Call it after the last one."""
         self._decoders.close()
+        self._source_decoders.close()
 
     def drain(self) -> None:
         """Take no more sessions. Those that play go on; those that wait or are paused end, since they lose nothing by going elsewhere."""
@@ -206,7 +211,11 @@ class SessionRunner:
         """What the session of `order` asks of admission."""
         work = order.config.work(order.request.num_steps, order.request.scale(order.config))
         resumed = order.resume is not None and order.claim is not None
-        return Ask(self._desk.tenant(call.tenant), work, paced=order.max_lead_s > 0, resumed=resumed, model=order.config.name)
+        # With other steps, a strength would mean other shares of noise.
+        return Ask(
+            self._desk.tenant(call.tenant), work, paced=order.max_lead_s > 0, resumed=resumed, model=order.config.name,
+            fixed=order.request.strength is not None,
+        )  # fmt: skip
 
     def _account(self, served: ServedSession, call: Call) -> SessionAccount:
         """What the session is billed by. One that goes on had its prompt embedded on the account of an earlier connection."""
@@ -276,15 +285,14 @@ class SessionRunner:
                 self._metrics.of(config.name), account, order.config.fps, paced=paced, door=call.door, trace=call.trace, numerics=numerics
             )  # fmt: skip
             meter.encoded(opening.encoding, asked, encoded)
-            sources = SourceTerms(self._decoders, self._limits, account)
+            sources = SourceTerms(self._source_decoders, self._limits, account)
             served = ServedSession(
                 order, session, ticket, meter, opening, self._keeper, call.principal.tenant, self._clock, sources,
                 self._hub.offered(order.watch_token),
             )  # fmt: skip
 
             def granted(work: int) -> None:
-                if session.source is None:  # with other steps, its strength would mean other shares of noise
-                    session.set_steps(config.steps_within(work, steps, scale))
+                session.set_steps(config.steps_within(work, steps, scale))
 
             ticket.follow(granted, lambda: served.end(EndReason.PAUSED))
             if self._draining.is_set():

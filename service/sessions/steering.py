@@ -1,6 +1,7 @@
 """Applies a caller's controls to a running session.
 
 The text encoder embeds prompts one after the other. Only further prompts wait for that: a pause, a resume or a stop overtakes them.
+Pictures of a source are decoded one after the other, too, and no other control waits for that.
 """
 
 from __future__ import annotations
@@ -79,8 +80,10 @@ class Steering:
         Raises:
             InvalidRequest: from `Controls`.
         """
-        session = steered.session
-        changing = asyncio.create_task(self._change_prompts(steered, refuse))
+        session, sourcing = steered.session, steered.sourcing
+        helpers = [asyncio.create_task(self._change_prompts(steered, refuse))]
+        if sourcing is not None:
+            helpers.append(asyncio.create_task(_decode(sourcing, steered)))
         try:
             while (control := await self._next()) is not None:
                 arrived = self._clock.now()
@@ -88,7 +91,7 @@ class Steering:
                     steered.stop()
                     return
                 if isinstance(control, GiveSource | EndSource):
-                    await _source(steered.sourcing, control, refuse)
+                    await _source(sourcing, control, refuse)
                     continue
                 await self._room(refuse)
                 match control:
@@ -98,16 +101,22 @@ class Steering:
                         session.pause()
                     case Resume():
                         session.resume()
-            await self._prompts.join()
-            if steered.sourcing is not None:
-                steered.sourcing.end()
-            if not session.paused:
-                if session.request.num_frames is not None or steered.sourcing is not None:
-                    return
-                await self._clock.sleep(self._limits.max_stream_seconds)
-            steered.end(EndReason.STOPPED)
+            await self._play_on(steered)
         finally:
-            await cancel_and_wait(changing)
+            await cancel_and_wait(*helpers)
+
+    async def _play_on(self, steered: Steered) -> None:
+        """What follows the last control."""
+        session, sourcing = steered.session, steered.sourcing
+        await self._prompts.join()
+        if sourcing is not None:
+            sourcing.end()
+            await sourcing.decoded()
+        if not session.paused:
+            if session.request.num_frames is not None or sourcing is not None:
+                return
+            await self._clock.sleep(self._limits.max_stream_seconds)
+        steered.end(EndReason.STOPPED)
 
     async def _room(self, refuse: Refuse) -> None:
         """Wait until one more control may be unanswered."""
@@ -156,11 +165,19 @@ class Steering:
 
 
 async def _source(sourcing: Sourcing | None, control: GiveSource | EndSource, refuse: Refuse) -> None:
-    """Raises InvalidRequest: the session restyles nothing, or the frames are none."""
+    """Raises InvalidRequest: the session restyles nothing, or the frames are too large."""
     if sourcing is None:
         raise InvalidRequest((FieldViolation("source_frames", "must come only where the session's strength is set; got some"),))
     if isinstance(control, EndSource):
         sourcing.end()
         return
-    for dropped in await sourcing.give(control):
+    for dropped in await sourcing.take(control):
         await refuse(dropped)
+
+
+async def _decode(sourcing: Sourcing, steered: Steered) -> None:
+    """An error ends the session."""
+    try:
+        await sourcing.decode()
+    except Exception as error:  # noqa: BLE001 - the task that serves the session raises it
+        steered.fail(error)

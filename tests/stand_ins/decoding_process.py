@@ -1,5 +1,7 @@
 """A decoder of uploads that obeys the protocol of `model_core.uploads.worker` and does what each file tells it, in words.
 
+They may come behind the signature of a PNG or a JPEG file.
+
 frames      one image, grey by how many files this process has been given
 refuse      refuse, and tell this process's descriptors and environment
 memory      say that there was not enough of it
@@ -19,6 +21,8 @@ from pathlib import Path
 
 from model_core.uploads import worker
 
+PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
+
 
 def main() -> None:
     source, target = open(0, "rb", buffering=0), open(1, "wb", buffering=0)  # noqa: SIM115 - for as long as it lives
@@ -27,7 +31,8 @@ def main() -> None:
     while True:
         job = worker.read_json(source)
         served += 1
-        word, _, rest = bytes(worker.read_bytes(source, job["bytes"])).decode().partition(" ")
+        said = bytes(worker.read_bytes(source, job["bytes"])).removeprefix(PNG).removeprefix(JPEG)
+        word, _, rest = said.decode().partition(" ")
         if word == "killed":
             survive(*rest.split(" "))
             word = "frames"

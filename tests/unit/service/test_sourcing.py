@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 
+from autoscaling.admission.decide import Ask
+from autoscaling.capacity.profile import Capacity, CapacityProfile, DenoiseReplica
 from model_core.errors import InvalidRequest
 from model_core.pipeline import SessionRequest
 from model_core.session_log import SessionRecord
@@ -17,13 +20,15 @@ from model_core.tasks import cancel_and_wait
 from model_core.types import Codec, FrameChunk
 from service.call import Call, ReaderStalled
 from service.checks import Limits
-from service.controls import Control, EndSource, GiveSource, Pause, Resume
-from service.events import Ended, EndReason, Event, Frames, Paused, Resumed, SourceDropped, SourceTaken, Started
+from service.controls import Control, EndSource, GiveSource, Pause, Resume, Stop
+from service.events import Ended, EndReason, Event, Frames, Paused, QualityChanged, Resumed, SourceDropped, SourceTaken, Started
 from service.intake import resume_point
 from service.orders import Doorway, Mode, Order, ResumeRequest, VideoRequest
 from tests.core import Core, core
 from tests.fakes import FakeStages, ManualClock, eventually
 from tests.pictures import moving
+from tests.stand_ins.decoding_process import JPEG, PNG
+from tests.unit.model_core.test_upload_decoders import STAND_IN
 
 CONFIG = FakeStages().config
 CHUNK = CONFIG.frames_per_chunk
@@ -91,6 +96,23 @@ async def record_of(stages: FakeStages, chunks: int) -> SessionRecord:
     return session.record()
 
 
+async def test_a_restyled_session_keeps_its_steps_where_others_are_lowered_and_is_not_counted_as_lowered() -> None:
+    buckets = tuple(range(1, 17))
+    profile = CapacityProfile(buckets, tuple(0.01 * b for b in buckets), tuple(1e-9 * b for b in buckets))
+    six = Capacity((DenoiseReplica(16, profile),), budget_s=0.2401, ceiling=16)  # of 4 steps; 8 of 3
+    camera = Camera(3 * CHUNK, ends=False)
+    async with core(tiers=(3, 2), capacity=six) as service, AsyncExitStack() as stack:
+        session = asyncio.create_task(served(service, service.intake.order(RESTYLED, LIVE), camera))
+        await eventually(lambda: bool(camera.shown()))
+        others = [stack.enter_context(service.desk.enter(Ask("", steps=4, paced=True))) for _ in range(6)]
+        statistics = service.desk.statistics()
+        assert (statistics.live, statistics.level) == (7, 1)
+        assert statistics.degraded == sum(other.steps == 3 for other in others) > 0
+        camera.controls.put_nowait(EndSource())
+        await session
+    assert not [event for event in camera.events if isinstance(event, QualityChanged)]
+
+
 @pytest.mark.parametrize("lag", [0, AHEAD_CHUNKS - 1, AHEAD_CHUNKS, KEEP])
 async def test_a_session_goes_on_from_a_record_that_lags(lag: int) -> None:
     seen, frames = (2 + lag) * CHUNK, (5 + lag) * CHUNK
@@ -103,6 +125,54 @@ async def test_a_session_goes_on_from_a_record_that_lags(lag: int) -> None:
 
     assert ended.reason is EndReason.COMPLETED
     assert (camera.shown()[0].first_frame, sum(chunk.num_frames for chunk in camera.shown())) == (seen, frames - seen)
+
+
+async def test_uploads_that_take_long_to_decode_hold_up_no_source(tmp_path: Path) -> None:
+    started = [tmp_path / name for name in "abc"]
+    async with core(max_sessions=8, decoding=STAND_IN) as service:
+        images = [VideoRequest(prompt="a", seconds=1.0, footage=("image", PNG + f"sleep {name}".encode())) for name in started]
+        orders = [service.intake.order(image, Doorway(Mode.STREAM)) for image in images]
+        uploads = [asyncio.create_task(service.runner.run(order, Camera(0).send, Call())) for order in orders]
+        await eventually(lambda: started[0].exists() and started[1].exists())  # there are no more processes for uploads
+        camera = Camera(0)
+        session = asyncio.create_task(served(service, service.intake.order(RESTYLED, LIVE), camera))
+        await eventually(lambda: bool(camera.events))
+        camera.controls.put_nowait(GiveSource(0, Codec.JPEG, (JPEG + b"frames",) * CHUNK))
+        camera.controls.put_nowait(EndSource())
+
+        assert (await session).reason is EndReason.COMPLETED
+        await cancel_and_wait(*uploads)
+    assert sum(chunk.num_frames for chunk in camera.shown()) == CHUNK
+
+
+async def test_controls_do_not_wait_for_the_decoder_of_pictures(tmp_path: Path) -> None:
+    started, camera = tmp_path / "started", Camera(0)
+    async with core(decoding=STAND_IN) as service:
+        running = asyncio.create_task(served(service, service.intake.order(RESTYLED, LIVE), camera))
+        await eventually(lambda: bool(camera.events))
+        camera.controls.put_nowait(GiveSource(0, Codec.JPEG, (JPEG + f"sleep {started}".encode(),)))  # which takes for ever
+        await eventually(started.exists)
+        for first in range(1, CHUNK):
+            camera.controls.put_nowait(GiveSource(first, Codec.JPEG, (JPEG + b"frames",)))
+        camera.controls.put_nowait(GiveSource(1, Codec.JPEG, (JPEG + b"frames",)))  # they wait, and are not lacking
+        camera.controls.put_nowait(Pause())
+        await eventually(lambda: any(isinstance(event, Paused) for event in camera.events))
+        assert [event for event in camera.events if isinstance(event, SourceDropped)] == [SourceDropped(Dropped(1, 1, "late"), CHUNK)]
+        camera.controls.put_nowait(Stop())
+
+        assert (await running).reason is EndReason.STOPPED
+
+
+async def test_no_more_pictures_wait_for_a_decoder_than_two_messages_may_hold(tmp_path: Path) -> None:
+    started, camera, large = tmp_path / "started", Camera(0), JPEG + b"frames " + bytes(600)
+    async with core(decoding=STAND_IN, limits=Limits(max_source_bytes=1000)) as service:
+        running = asyncio.create_task(served(service, service.intake.order(RESTYLED, LIVE), camera))
+        await eventually(lambda: bool(camera.events))
+        camera.controls.put_nowait(GiveSource(0, Codec.JPEG, (JPEG + f"sleep {'/' * 600}{started}".encode(),)))
+        for first in range(1, 5):
+            camera.controls.put_nowait(GiveSource(first, Codec.JPEG, (large,)))
+        await eventually(lambda: camera.controls.qsize() == 1)  # the first three wait, and one more is held
+        await cancel_and_wait(running)
 
 
 async def test_only_live_goes_on_with_a_restyled_session() -> None:
