@@ -32,7 +32,7 @@ from deployments.config.addresses import is_loopback, joined
 from deployments.config.application import AppConfig
 from deployments.config.document import check_deployments, read_document
 from deployments.config.names import APP_NAME, FRONT_DOOR
-from deployments.config.scaling import violations
+from deployments.config.problems import violations
 from deployments.config.tuning import FrontDoorTuning
 from model_core.errors import FieldViolation, InvalidRequest
 
@@ -244,7 +244,7 @@ def load(path: Path, overrides: Overrides) -> tuple[dict[str, Any], AppConfig]:
     try:
         config = AppConfig.model_validate(app["args"])
     except ValidationError as error:
-        raise InvalidRequest(violations("args", error)) from None
+        raise InvalidRequest(violations("args", error, AppConfig)) from None
     if overrides.fused and config.mode != "fused":
         raise _invalid("args.mode", f"must be 'fused' when a fused application is asked for; {path} has {config.mode!r}")
     runtime_env = app.setdefault("runtime_env", {})
@@ -271,7 +271,7 @@ def _tune(app: dict[str, Any], door: dict[str, Any], overrides: Overrides) -> No
     try:
         FrontDoorTuning.model_validate(door.get("user_config") or {})
     except ValidationError as error:
-        raise InvalidRequest(violations(f"deployments.{FRONT_DOOR}.user_config", error)) from None
+        raise InvalidRequest(violations(f"deployments.{FRONT_DOOR}.user_config", error, FrontDoorTuning)) from None
 
 
 def _arguments(args: Mapping[str, Any], overrides: Overrides) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterator, Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,8 @@ from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 from ray.serve.schema import DeploymentSchema, RayActorOptionsSchema, ServeApplicationSchema, ServeDeploySchema
 
 from deployments.config.names import ENHANCER_DEPLOYMENT, FRONT_DOOR, FUSED_DEPLOYMENT, STAGE_DEPLOYMENTS
-from deployments.config.scaling import shown, violations
+from deployments.config.problems import MOVED_CODE, SCALING_MOVED, no_such_key, shown, violations
+from deployments.config.scaling import ScalingSettings
 from deployments.config.serve_values import wrong_environment, wrong_numbers, wrong_route
 from model_core.errors import FieldViolation, InvalidRequest
 
@@ -120,6 +120,7 @@ def _policy(path: str, policy: object) -> Iterator[FieldViolation]:
         yield FieldViolation(path, f"must be a mapping with the key 'policy_function'; got {_shown(policy)}")
         return
     yield from _unknown(path, policy, AutoscalingPolicy)
+    yield from _moved(path, policy)
     try:
         AutoscalingPolicy(**{str(key): value for key, value in policy.items()})
     except ValidationError as error:
@@ -128,12 +129,22 @@ def _policy(path: str, policy: object) -> Iterator[FieldViolation]:
         yield FieldViolation(f"{path}.policy_function", f"must be one that can be imported, MODULE:NAME; got {error}")
 
 
+def _moved(path: str, policy: Mapping[str, Any]) -> Iterator[FieldViolation]:
+    """What an earlier Headrace took in the block of its policy. Serve would fail with it only in its controller."""
+    given, arguments = policy.get("policy_function"), policy.get("policy_kwargs")
+    if (now := MOVED_CODE.get(str(given))) is not None:
+        yield FieldViolation(f"{path}.policy_function", f"must be {now!r}, its name now; got {given!r}")
+    for key in arguments if isinstance(arguments, Mapping) else ():
+        if key in ScalingSettings.model_fields:
+            field = f"{path}.policy_kwargs.{key}"
+            yield FieldViolation(field, f"must be given as {SCALING_MOVED.format(key)}; got {key!r}, its old place")
+
+
 def _unknown(path: str, block: Mapping[str, Any], schema: type[BaseModel]) -> Iterator[FieldViolation]:
     for key in block:
         if key not in schema.model_fields:
-            name = str(key)[:64]
-            known = ", ".join(get_close_matches(name, schema.model_fields) or sorted(schema.model_fields))
-            yield FieldViolation(f"{path}.{name}".lstrip("."), f"must be a key that Serve knows, such as {known}; got {name!r}")
+            field = f"{path}.{str(key)[:64]}".lstrip(".")
+            yield FieldViolation(field, no_such_key(field, str(key), schema.model_fields, "that Serve knows"))
 
 
 def _invalid(field: str, sentence: str) -> InvalidRequest:

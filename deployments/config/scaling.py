@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -21,13 +20,11 @@ from autoscaling.admission.brownout import BrownOutConfig
 from autoscaling.reports import Terms
 from autoscaling.scaling import NodeShape, ScalingConfig, StageLimits
 from autoscaling.scaling.enhancing import EnhanceConfig
+from deployments.config.problems import violations
 from deployments.config.settings import Settings
-from model_core.errors import FieldViolation
 from model_core.stage import Stage
 from observability.catalogue import TTFF_OBJECTIVE_S
 
-# A URL may hold its password before the host, or among its options.
-_PASSWORD = re.compile(r"(://)[^\s'\"]*@|(password=)[^\s&'\"]*")
 _NAME = "scaling "
 
 log = logging.getLogger("ray.serve.headrace")
@@ -138,25 +135,6 @@ def enhancing(settings: ScalingSettings, terms: Terms, least: int, most: int) ->
     )  # fmt: skip
 
 
-def violations(path: str, error: ValidationError) -> tuple[FieldViolation, ...]:
-    """Each problem with the field's full name under `path`, what it must be and what it is, less the passwords of URLs."""
-
-    def sentence(problem: Any) -> str:
-        said: str = problem["msg"].removeprefix("Value error, ")
-        return _masked(said if "; got " in said else f"{said}; got {shown(problem['input'])!r}")
-
-    return tuple(FieldViolation(".".join([path] * bool(path) + [str(part) for part in p["loc"]]), sentence(p)) for p in error.errors())
-
-
-def shown(value: object) -> str:
-    """The beginning of `value`, less the passwords of URLs."""
-    return _masked(str(value))[:64]
-
-
-def _masked(text: str) -> str:
-    return _PASSWORD.sub(lambda found: f"{found[1]}***@" if found[1] else f"{found[2]}***", text)
-
-
 def scaling_numbers(settings: ScalingSettings, since: float) -> dict[str, float]:
     """`settings` as a number that a replica exports; `since` is when they came, in seconds since the epoch."""
     return {_NAME + settings.model_dump_json(exclude_unset=True): since}
@@ -169,5 +147,5 @@ def newest_settings(replicas: Iterable[Mapping[str, float]]) -> ScalingSettings 
         try:
             return ScalingSettings.model_validate_json(settings)
         except ValidationError as error:  # of a replica of another version
-            log.warning("headrace scaling: settings that cannot be read are left out: %s", violations("scaling", error))
+            log.warning("headrace scaling: settings that cannot be read are left out: %s", violations("scaling", error, ScalingSettings))
     return None

@@ -13,7 +13,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from ray.runtime_env import RuntimeEnv, RuntimeEnvConfig
 
-from deployments.config.scaling import shown
+from deployments.config.problems import shown
 from model_core.errors import FieldViolation
 
 

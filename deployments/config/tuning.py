@@ -13,7 +13,8 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from autoscaling.admission.decide import OTHER_TENANT, Tenant
-from deployments.config.scaling import ScalingSettings, scaling_numbers, violations
+from deployments.config.problems import violations
+from deployments.config.scaling import ScalingSettings, scaling_numbers
 
 TenantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 
@@ -63,7 +64,7 @@ def tuning(user_config: object) -> FrontDoorTuning:
     try:
         return FrontDoorTuning.model_validate(user_config)
     except ValidationError as error:
-        problems = "; ".join(f"{v.field}: {v.description}" for v in violations("user_config", error))
+        problems = "; ".join(f"{v.field}: {v.description}" for v in violations("user_config", error, FrontDoorTuning))
         raise ValueError(problems) from None
 
 

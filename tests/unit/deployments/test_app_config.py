@@ -79,7 +79,22 @@ def test_the_defaults_of_a_denoise_replica_are_stated_once() -> None:
         ({"admission": {"mode": "fcfs"}}, "args.admission.mode: Input should be 'measured' or 'none'; got 'fcfs'"),
         ({"aliases": {"sora-2": "sora"}}, "aliases.sora-2 must be millrace-64, which is served, or empty for no alias; got 'sora'"),
         ({"aliases": {"a*b": "millrace-64"}}, "args.aliases.a*b"),
-        ({"link_windw": 2}, "args.link_windw: Extra inputs are not permitted"),
+        ({"link_windw": 2}, "args.link_windw: must be a key that is known, such as link_window; got 'link_windw'"),
+        ({"front_door": {"http": {"hst": "h"}}}, "args.front_door.http.hst: must be a key that is known, such as host; got 'hst'"),
+        (
+            {"front_door": {"limits": {"max_promt_bytes": 9}}},
+            "args.front_door.limits.max_promt_bytes: must be a key that is known, such as max_prompt_bytes",
+        ),
+        (
+            {"front_door": {"limits": {"uploads": {"max_image_byte": 9}}}},
+            "args.front_door.limits.uploads.max_image_byte: must be a key that is known, such as max_image_bytes",
+        ),
+        ({"text_encoder": {"runtime": {"nme": "cpu"}}}, "args.text_encoder.runtime.nme: must be a key that is known, such as name"),
+        ({"identity": {"qqq": 1}}, "args.identity.qqq: must be a key that is known, such as buckets, cache_seconds, certificates,"),
+        (
+            {"admission": {"tenants": {"a": {}}}},
+            "args.admission.tenants: must be given as tenants in user_config of the deployment FrontDoor; got 'tenants', its old place",
+        ),
         ({"front_door": {"limits": {"max_prompt_bytes": "many"}}}, "args.front_door.limits.max_prompt_bytes"),
     ],
 )
@@ -94,6 +109,7 @@ def test_a_wrong_argument_names_itself_its_limit_and_its_value(args: dict[str, o
         ({"a": {"weight": 0}}, "deployments.FrontDoor.user_config.tenants.a.weight: Input should be greater than 0; got '0'"),
         ({"other": {}}, "'other' stands for all that are not listed, and cannot be listed"),
         ({"a b": {}}, "deployments.FrontDoor.user_config.tenants.a b"),
+        ({"a": {"wait": 1}}, "deployments.FrontDoor.user_config.tenants.a.wait: must be a key that is known, such as weight; got 'wait'"),
     ],
 )
 def test_a_wrong_tenant_is_refused_before_a_front_door_is_told(tenants: dict[str, object], told: str) -> None:

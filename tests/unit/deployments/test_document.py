@@ -17,6 +17,7 @@ from headrace.cli import app
 from headrace.cli.console import EXIT_BAD_INPUT, conclude
 from model_core.errors import InvalidRequest
 
+POLICY = "deployments.scaling.policy:PipelinePolicy"
 BLOCK = "applications.0.deployments.0"
 APP = {"name": "headrace", "import_path": "deployments.app:build"}
 
@@ -114,6 +115,17 @@ def block(**changes: Any) -> bytes:
         (
             document(autoscaling_policy={"policy_function": "no.such:policy"}),
             "applications.0.autoscaling_policy.policy_function: must be one that can be imported, MODULE:NAME; got No module named 'no'",
+        ),
+        (
+            document(autoscaling_policy={"policy_function": "deployments.autoscaler:PipelinePolicy"}),
+            "applications.0.autoscaling_policy.policy_function: must be 'deployments.scaling.policy:PipelinePolicy', its name now; got",
+        ),
+        *(
+            (
+                document(autoscaling_policy={"policy_function": POLICY, "policy_kwargs": {key: 1}}),
+                f"applications.0.autoscaling_policy.policy_kwargs.{key}: must be given as scaling.{key} in user_config of the deployment",
+            )
+            for key in ("replica_start_seconds", "burst_k", "burst_sessions", "down_window_seconds", "zero_after_seconds", "nodes")
         ),
         *(
             (block(**{key: value}), f"{BLOCK}.{key}: must {said}")
