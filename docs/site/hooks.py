@@ -38,6 +38,12 @@ LANGUAGES = {
 }  # fmt: skip
 
 FENCE = re.compile(r"^( *)(`{3,})[^\n]*\n.*?^\1\2$", re.MULTILINE | re.DOTALL)
+# Material draws Mermaid's diagrams with a script from a host of others.
+FOREIGN = re.compile(
+    r'<(?:script|img|iframe|source|video|audio|embed)\b[^>]*\ssrc="?(?:https?:)?//[^>]*>'
+    r'|<link\b(?=[^>]*\srel="?(?:stylesheet|preconnect|preload|icon|modulepreload)\b)[^>]*\shref="?(?:https?:)?//[^>]*>'
+    r'|<\w+ class="mermaid">'
+)
 LINK = re.compile(r"(?:(?<=\]\()|(?<=src=\"))([^)#\s\"]+)")
 # What a test reads of a code block, and a reader need not.
 MARKER = re.compile(r"^ *<!-- (?:tested|untested): .*? -->\n", re.MULTILINE | re.DOTALL)
@@ -71,6 +77,20 @@ def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
     uri = page.file.src_uri
     source = next((path for path, at in DOCUMENTS.items() if at == uri), f"docs/{uri}")
     return MARKER.sub("", rewritten(deeper(markdown), source, uri))
+
+
+def on_post_page(output: str, page: Page, **_: object) -> str:
+    """Refuse a page that has its reader's browser ask another host for anything. Links that a reader may follow are none of that."""
+    from mkdocs.exceptions import PluginError  # noqa: PLC0415 - the tests import this module without MkDocs
+
+    if found := foreign(output):
+        raise PluginError(f"{page.file.src_uri} must load nothing from other hosts; got {found[0][:200]}")
+    return output
+
+
+def foreign(html: str) -> list[str]:
+    """What a browser that shows `html` asks other hosts for, as far as the tags say, and diagrams that the theme asks another host for."""
+    return [found.group() for found in FOREIGN.finditer(html)]
 
 
 def expanded(menu: Any) -> Any:

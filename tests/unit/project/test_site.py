@@ -50,6 +50,29 @@ def test_a_picture_in_html_leads_there_too(hooks: ModuleType) -> None:
     assert [(relative(d), source) for d, source in pictures if not (d.parent / source).is_file()] == []
 
 
+@pytest.mark.parametrize(
+    ("html", "asks"),
+    [
+        ('<a href="https://example.org/">there</a> <link rel="canonical" href="https://example.org/">', 0),
+        ('<script src="assets/bundle.js"></script><img alt="" src="images/pipeline.svg"><link rel="stylesheet" href="main.css">', 0),
+        ('<script defer src="https://unpkg.com/mermaid/dist/mermaid.min.js"></script>', 1),
+        ('<img alt="built" src="//example.org/badge.svg">', 1),
+        ('<link href="https://fonts.example.org/css" rel="stylesheet"> <link rel="preconnect" href="https://example.org" crossorigin>', 2),
+        ('<pre class="mermaid"><code>flowchart LR</code></pre>', 1),
+    ],
+)
+def test_a_page_that_asks_other_hosts_for_something_is_seen(hooks: ModuleType, html: str, asks: int) -> None:
+    assert len(hooks.foreign(html)) == asks
+
+
+def test_no_document_has_a_diagram_or_a_picture_that_a_browser_fetches_elsewhere() -> None:
+    """`make docs` looks at whole pages."""
+    for document in documents():
+        text = document.read_text()
+        assert not re.search(r"^ *```mermaid", text, re.MULTILINE), relative(document)
+        assert not re.search(r"!\[[^]]*\]\((?:https?:)?//", text), relative(document)
+
+
 def test_the_menu_has_every_decision_and_runbook(hooks: ModuleType) -> None:
     menu = hooks.expanded([{"Home": "index.md"}, {"Decisions": ["adr/README.md", "adr/*.md"]}])
     listed = menu[1]["Decisions"]
