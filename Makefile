@@ -191,6 +191,7 @@ sim-vs-real: $(STAMP) ## replay a recorded run of the real cluster (RECORDED=FIL
 
 faults: $(STAMP) ## kill, cut and redeploy parts of a cluster under live sessions; a table of what viewers saw
 	$(BIN)/python -m bench.faults.failures --json bench/results/faults.json
+	$(BIN)/python -m bench.faults.restyle
 
 cancels: $(STAMP) ## cancel a thousand calls at random moments, and look for anything left over
 	$(BIN)/python -m bench.faults.cancels

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import shutil
-import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -21,6 +19,7 @@ from ray.serve.schema import ServeDeploySchema
 
 from autoscaling.reports import FrontDoorReport, ReplicaReport
 from bench.kit.nodes import LocalNodes, Node
+from bench.kit.redis import Redis
 from deployments.cluster.local import ROOT, STAGED_CONFIG, Overrides, RunningApp, free_port, load, start_local
 from deployments.config.names import APP_NAME, FRONT_DOOR
 from deployments.links.remote import reports
@@ -48,12 +47,12 @@ class FaultCluster:
         self._version = 0
         self._ports = (free_port(), free_port())  # the same in every deployment, or Serve would replace the front doors
         self._redis_port = free_port()
-        self._redis: subprocess.Popen[bytes] | None = None
+        self._redis: Redis | None = None
         self._app: RunningApp | None = None
         self._handles: dict[str, DeploymentHandle[Any]] = {}
 
     def __enter__(self) -> Self:
-        self._redis = self._start_redis()
+        self._redis = Redis(self._redis_port)
         self._top_up()
         self._app = start_local(None, self._overrides())
         return self
@@ -63,8 +62,7 @@ class FaultCluster:
             handle.shutdown()
         ray.shutdown()  # the nodes end with everything on them
         if self._redis is not None:
-            self._redis.kill()
-            self._redis.wait()
+            self._redis.close()
 
     @property
     def address(self) -> str:
@@ -131,14 +129,6 @@ class FaultCluster:
     def _settled(self) -> bool:
         app = serve.status().applications[APP_NAME]
         return app.status.value == "RUNNING" and all(d.replica_states == {"RUNNING": 2} for d in app.deployments.values())
-
-    def _start_redis(self) -> subprocess.Popen[bytes]:
-        """The store in which front doors find each other's sessions; it keeps nothing on disk."""
-        program = shutil.which("redis-server")
-        if program is None:
-            raise RuntimeError("redis-server is not installed; front doors need it to take over each other's sessions")
-        options = ["--port", str(self._redis_port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-        return subprocess.Popen([program, *options], stdout=subprocess.DEVNULL, start_new_session=True)
 
     def _top_up(self) -> None:
         while len(self.nodes.workers) < 2:
