@@ -23,8 +23,9 @@ _SPARE_CALLS = 16
 # A stage that stops waits for its streams a little longer than the front door takes to end them.
 _STOP_MARGIN_S = 2.0
 
-# Of an enhancer that `serve.yaml` has no block for: one while somebody asks, none otherwise.
+# Of an enhancer that `serve.yaml` has no block for: one while somebody asks, none otherwise, beside the shipped ones on two cores.
 _WHEN_ASKED = {"min_replicas": 0, "max_replicas": 1, "upscale_delay_s": 0, "downscale_delay_s": 60}
+_ENHANCER_CPUS = 0.5
 
 # How often a replica says how many sessions it can serve; that changes slowly.
 _ROUTING_STATS_EVERY_S = 2.0
@@ -49,7 +50,8 @@ def build(args: AppConfig) -> Application:
             decoder = _deployment(DecoderReplica, STAGE_DEPLOYMENTS[Stage.DECODER], args, args.decoder.slots).bind(args, denoiser)
             if args.enhancer is not None:
                 made = _deployment(EnhancerReplica, ENHANCER_DEPLOYMENT, args, args.enhancer.slots)
-                enhancers = [made.options(autoscaling_config=_WHEN_ASKED).bind(args, decoder)]
+                made = made.options(autoscaling_config=_WHEN_ASKED, ray_actor_options={"num_cpus": _ENHANCER_CPUS})
+                enhancers = [made.bind(args, decoder)]
         case "fused":
             text_encoder = denoiser = decoder = _deployment(
                 FusedReplica, FUSED_DEPLOYMENT, args, args.engine.slots + args.text_encoder.max_prompts

@@ -226,8 +226,8 @@ class ModelConfig(ABC):
 
     def shown(self, enhance: Enhancement) -> Self:
         """The model as viewers of enhanced sessions see it: frames a second, frames of chunks, and size. Stages never see it so."""
-        height, width = self.height * enhance.size, self.width * enhance.size
-        return replace(self, fps=self.fps * enhance.frames // enhance.slow, height=height, width=width, enhanced=enhance)
+        fps, height, width = self.fps * enhance.frames // enhance.slow, self.height * enhance.size, self.width * enhance.size
+        return replace(self, fps=fps, height=height, width=width, enhanced=enhance) if enhance else self
 
     @property
     def enhancer(self) -> str:
