@@ -51,7 +51,7 @@ def test_an_untrained_network_repeats_pixels_and_takes_means() -> None:
         doubled = network.doubled(frames[:1], frames)
     assert torch.equal(doubled[1::2], frames)
     mean = (frames[:-1].float() + frames[1:].float()) / 2
-    assert (doubled[2::2].float() - mean).abs().max() <= 0.51
+    assert (doubled[2::2].float() - mean).abs().max() <= 1.5
 
 
 def test_on_one_batch_it_learns(trainer: EnhancerTrainer) -> None:
