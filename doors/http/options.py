@@ -60,7 +60,7 @@ class HttpOptions:
     keep_alive_s: float = 30.0
     max_body_bytes: int = 64 * 1024 * 1024
     max_held_bytes: int = 768 * 1024 * 1024
-    body_bytes_a_second: int = 24 * 1024 * 1024
+    body_bytes_a_second: int = 16 * 1024 * 1024
     body_timeout_s: float = 120.0
     idle_timeout_s: float = 20.0
     stall_s: float = 60.0
