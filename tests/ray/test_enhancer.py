@@ -17,7 +17,7 @@ from model_core.types import FrameChunk
 from tests.fakes import FakeStages
 from tests.ray.clusters import PATIENCE_S, Cluster, kill, overrides
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 PROMPT = "a red circle moving left"
 BOTH = pb.Enhance(frames=2, size=2)
@@ -63,8 +63,7 @@ async def test_it_starts_when_somebody_asks_outlives_its_replica_and_shows_a_ses
                     made += [bytes(data) for data in event.data]
                     if not killed:
                         killed = True
-                        (pid,) = await cluster.pids("Enhancer")
-                        kill(pid)
+                        kill(await cluster.until_one("Enhancer"))
         assert made == await local(seconds)
         again = [event async for event in client.replay(token, seconds=1.0, slow=2)]
         shown = [bytes(data) for event in again if isinstance(event, pb.Frames) for data in event.data]
