@@ -36,7 +36,7 @@ def millrace_64() -> MillraceConfig:
         weights=WeightsConfig(
             vae_sha256="5b153992147d412b731b2116ca2f35b123d7e6e3a1a920ad0b12e808585fb4d0",
             dit_sha256="89f0da2833b4e4faee2a0fcf74e57eef953e87317ae2a042a85e4b5d9ae7bb01",
-            enhancer_sha256="a3b14255773c051e5eadc7fd3c01407ce873de541b086a8aeb2ae42203ae3d1a",
+            enhancer_sha256="a86e9db1d49ceaf3d5989c76f473fe57d238102e548b9b50ca99c3861210e7aa",
         ),
     )  # fmt: skip
 

@@ -32,18 +32,19 @@ from training.run import Run, average, load_checkpoint
 from training.world import Scene, random_scene, render, scene_tensor, trajectory
 
 FRAMES = 8  # of a clip in the pool: one chunk
-_LATENT_NOISE = 0.15  # deviations, at most: what the denoiser leaves
+_LATENT_NOISE = 0.1  # deviations, at most: what the denoiser leaves
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Defaults are those of the shipped weights. `minutes` are of processor time, so that waiting costs no part of the schedule."""
+    """`minutes` are of processor time, so that waiting costs no part of the schedule. `only`: `between` or `larger`, the other stays."""
 
     minutes: float = 10
     last_step: int | None = None
     batch: int = 8
-    lr: float = 2e-3
-    pool: int = 480
+    lr: float = 8e-3
+    pool: int = 200
+    only: str = ""
 
 
 class Clips(NamedTuple):
@@ -120,10 +121,10 @@ class EnhancerTrainer:
         return self._clips.decoded[clips, frames].float() / 255
 
     def draw_between(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Frames before, frames after, and those between, `[B, 3, H, W]`: renders one frame apart, and decoded ones one or two apart."""
+        """Frames before, frames after, and those between, `[B, 3, H, W]`: renders and decoded ones, one frame apart or two."""
         count = self.options.batch // 2
-        clips, at = self._pick(self.options.pool, count), self._pick(FRAMES - 1, count) * 2
-        plain = [self._frames(clips, at + step) for step in (0, 2, 1)]
+        clips, at, apart = self._pick(self.options.pool, count), self._pick(FRAMES - 2, count) * 2, 1 + self._pick(2, count)
+        plain = [self._frames(clips, at + step) for step in (torch.zeros_like(apart), 2 * apart, apart)]
         clips, frame = self._pick(self.options.pool, count), self._pick(FRAMES - 2, count)
         far = self._pick(2, count)
         wanted = torch.where((far == 1)[:, None, None, None], self._decoded(clips, frame + 1), self._frames(clips, 2 * frame + 1))
@@ -141,10 +142,12 @@ class EnhancerTrainer:
     def learn(self, given: tuple[tuple[Tensor, Tensor, Tensor], tuple[Tensor, dict[int, Tensor]]]) -> dict[str, float]:
         """One step of both networks; PSNR in dB of what they made before it."""
         (before, after, between), (frames, larger) = given
-        run = self.run_state
-        errors = {"between": _error(self.network.between(before, after), between)}
-        features = self.network.larger.trunk(frames)
-        errors |= {f"x{size}": _error(self.network.larger.enlarged(frames, features, size), larger[size]) for size in SIZES}
+        run, errors = self.run_state, dict[str, tuple[Tensor, float]]()
+        if self.options.only != "larger":
+            errors["between"] = _error(self.network.between(before, after), between)
+        if self.options.only != "between":
+            features = self.network.larger.trunk(frames)
+            errors |= {f"x{size}": _error(self.network.larger.enlarged(frames, features, size), larger[size]) for size in SIZES}
         run.apply(torch.stack([loss for loss, _ in errors.values()]).sum(), [*self.network.parameters()])
         average(self.ema, self.network, min(0.01, 10 / (run.step + 10)) if run.step > 201 else 1.0)
         return {f"{name}_psnr": -10 * math.log10(max(squared, 1e-10)) for name, (_, squared) in errors.items()}
@@ -199,6 +202,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=defaults.batch)
     parser.add_argument("--pool", type=int, default=defaults.pool, help="clips that are rendered and coded at the start")
     parser.add_argument("--lr", type=float, default=defaults.lr)
+    parser.add_argument("--only", choices=("", "between", "larger"), default="", help="train one network, and leave the other as it is")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--overfit", type=int, default=0, metavar="STEPS", help="train on one batch, say what is left, and save nothing")
     parser.add_argument("--export", type=Path, default=None, metavar="FOLDER", help="write the weights there, and print their digest")
@@ -207,7 +211,7 @@ def main() -> None:
     if a.export is not None:
         print(f'enhancer_sha256="{export(a.out, a.export)}",')
         return
-    trainer = EnhancerTrainer(a.out, Options(a.minutes, a.last_step, a.batch, a.lr, a.pool))
+    trainer = EnhancerTrainer(a.out, Options(a.minutes, a.last_step, a.batch, a.lr, a.pool, a.only))
     if a.overfit:
         print(trainer.overfit(a.overfit))
     else:

@@ -12,6 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 SIZES = (2, 4)  # how many times larger
+REACH = 2  # pixels, to each side
+_PLACES = (2 * REACH + 1) ** 2
+_CENTRE = 9.0  # how much likelier than all others, as a logarithm
 
 
 def _conv(inputs: int, outputs: int, kernel: int = 3) -> nn.Conv2d:
@@ -42,17 +45,26 @@ def _head(width: int, channels: int) -> nn.Conv2d:
 
 
 class Between(nn.Module):
-    """The frame half-way between two: their mean, corrected."""
+    """The frame half-way between two. Each of its pixels is an average of those around its place in both frames, corrected.
+
+    The weights of the average are the network's, for each pixel anew, as in AdaConv (Niklaus et al., 2017, arXiv 1703.07514): so it finds
+    where a pixel came from and goes to without flow or warping, as far as `REACH` pixels.
+    """
 
     def __init__(self, width: int = 32, blocks: int = 2) -> None:
         super().__init__()
         self.trunk = _trunk(6, width, blocks)
-        self.head = _head(width, 12)
+        self.weights, self.head = _head(width, 4 * 2 * _PLACES), _head(width, 12)
+        with torch.no_grad():  # an untrained network takes the mean of both frames, nearly
+            bias = self.weights.bias.view(2, _PLACES, 4)  # type: ignore[union-attr] # as in `_head`
+            bias[:, _PLACES // 2] = _CENTRE
 
     def forward(self, before: Tensor, after: Tensor) -> Tensor:
         """Frames `[N, 3, H, W]` in [0, 1] and those that follow them → the frames between, not clamped."""
-        correction: Tensor = self.head(self.trunk(torch.cat((before, after), 1)))
-        return (before + after) / 2 + F.pixel_shuffle(correction, 2)
+        features = self.trunk(torch.cat((before, after), 1))
+        weights = F.pixel_shuffle(self.weights(features), 2).softmax(1)[:, :, None]
+        around = torch.cat((_around(before), _around(after)), 1)
+        return (weights * around).sum(1) + F.pixel_shuffle(self.head(features), 2)
 
 
 class Larger(nn.Module):
@@ -95,6 +107,15 @@ class Enhancer(nn.Module):
     def enlarge_4(self, frames: Tensor) -> Tensor:
         """uint8 `[N, H, W, 3]` → `[N, 4H, 4W, 3]`."""
         return _screen(self.larger(_unit(frames, self.larger), 4))
+
+
+def _around(frames: Tensor) -> Tensor:
+    """`[N, 3, H, W]` → `[N, P, 3, H, W]`: every pixel's neighbours, row by row; beyond an edge there is more of the edge."""
+    height, width = frames.shape[2:]
+    wide = torch.cat((frames[..., :1].expand(-1, -1, -1, REACH), frames, frames[..., -1:].expand(-1, -1, -1, REACH)), 3)
+    padded = torch.cat((wide[:, :, :1].expand(-1, -1, REACH, -1), wide, wide[:, :, -1:].expand(-1, -1, REACH, -1)), 2)
+    side = range(2 * REACH + 1)
+    return torch.stack([padded[:, :, y : y + height, x : x + width] for y in side for x in side], 1)
 
 
 def _unit(frames: Tensor, network: nn.Module) -> Tensor:
