@@ -141,6 +141,9 @@ live: $(STAMP) ## the page in a real Chromium on a real cluster: times to pictur
 trace: $(STAMP) ## one session's first frame, millisecond by millisecond; the parts must sum to the whole
 	$(BIN)/python -m bench.costs.trace
 
+webrtc: $(STAMP) ## WHEP and WHIP in a real Chromium and between processes: times to pictures, a kill, the processor time of viewers
+	$(BIN)/python -m bench.operate.webrtc --json out/webrtc.json
+
 ##@ Try every client
 
 doors: $(STAMP) ## each vendor's own client, in an environment of its own under build/doors, against one real cluster; a table

@@ -23,6 +23,8 @@ from doors.http.edge import HttpEdge
 from doors.http.options import HttpOptions
 from doors.http.room import Room, Services
 from doors.http.server import HttpServer
+from doors.http.webrtc.options import WebRtcOptions
+from doors.http.webrtc.peers import WebRtc
 from observability.metrics import Metrics
 from observability.tracing import Tracing
 from service.admission.desk import AdmissionDesk
@@ -75,6 +77,7 @@ class HttpServed:
     registry: CollectorRegistry
     client: httpx.AsyncClient
     hub: Hub
+    peers: WebRtc | None = None
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum of the samples that have these labels; 0 where there is none yet."""
@@ -116,6 +119,7 @@ async def http_serving(
     standings: Standings | None = None,
     audit: Audit | None = None,
     endpoints: EndpointDesk | None = None,
+    webrtc: WebRtcOptions | None = None,
 ) -> AsyncGenerator[HttpServed, None]:
     stages, limits, metrics, clock = stages or FakeStages(), limits or Limits(), Metrics(CollectorRegistry()), MonotonicClock()
     policy = AdmissionConfig(BrownOutConfig(()), max_waiting=max_waiting, max_wait_s=1e9)
@@ -132,20 +136,21 @@ async def http_serving(
     authority = authority or OpenAuthority()
     made = None if jobs is None else jobs(intake)
     batches = made if hasattr(made, "submit_batch") else None
+    peers = None if webrtc is None else WebRtc(webrtc, lambda: f"peer-{next(ids)}")
     services = Services(
         intake=intake, runner=runner, jobs=made, batches=batches, authority=authority, public_url=options.public_url, endpoints=endpoints,
-        viewers=Viewers(hub, metrics, audit),
+        viewers=Viewers(hub, metrics, audit), webrtc=peers,
     )  # fmt: skip
     every = [*rooms(services, monitor, new_id), *more_rooms]
     edge = HttpEdge(every, authority, metrics, tracing or Tracing(), new_id, options, denials, standings)
     server = HttpServer(edge, replace(options, port=0))
-    doors = Doors([server], runner, monitor)
-    (port,) = await doors.start()
+    doors = Doors([server] if peers is None else [server, peers], runner, monitor)
+    port = (await doors.start())[0]
     scheme = "http" if options.tls is None else "https"
     timeout = httpx.Timeout(60)
     async with httpx.AsyncClient(base_url=f"{scheme}://127.0.0.1:{port}", timeout=timeout, trust_env=False, verify=verify) as client:
         try:
-            yield HttpServed(port, doors, runner, intake, desk, stages, monitor, edge, server, metrics.registry, client, hub)
+            yield HttpServed(port, doors, runner, intake, desk, stages, monitor, edge, server, metrics.registry, client, hub, peers)
         finally:
             await doors.drain(grace_s=0)
             await keeper.aclose()

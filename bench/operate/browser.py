@@ -16,6 +16,7 @@ from typing import Any
 from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
 SCRIPTS = Path(__file__).parent / "pictures.js"
+WEBRTC = Path(__file__).parent / "webrtc.js"
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--autoplay-policy=no-user-gesture-required", "--disable-background-networking",
     "--disable-component-update", "--disable-default-apps", "--disable-sync", "--no-first-run", "--disable-extensions",
@@ -117,6 +118,12 @@ class Chromium:
         given = [header, old, new, chunk, fps, target, ahead]
         found: int | None = self._page.evaluate("(given) => pictures.margin(...given)", given)
         return found
+
+    def webrtc(self, name: str, given: list[Any]) -> Any:
+        """A function of `webrtc.js`, which is put into the page with the first call."""
+        if not self._page.evaluate("() => 'webrtc' in globalThis"):
+            self._page.evaluate(WEBRTC.read_text("utf-8"))
+        return self._page.evaluate("([name, given]) => webrtc[name](...given)", [name, given])
 
     def screenshot(self, path: str, *, whole: bool = True) -> None:
         self._page.screenshot(path=path, full_page=whole)

@@ -27,6 +27,7 @@ from deployments.config.stages import DecoderSettings, EngineSettings, EnhancerS
 from deployments.config.state import StateSettings
 from deployments.config.usage import UsageSettings
 from deployments.config.watch import WatchSettings
+from deployments.config.webrtc import WebRtcSettings
 from model_core.config import Execution, ModelConfig
 from model_core.errors import InvalidRequest, WeightsError
 from model_core.families.checkpoints.checkpoint import Checkpoint
@@ -65,6 +66,7 @@ class FrontDoorSettings(Settings):
         reflection: whether the schema can be listed by anyone who reaches the port.
         http: the door for HTTP.
         watch: who may watch sessions of others.
+        webrtc: viewers and publishers over WebRTC, by way of the door for HTTP.
         limits: what requests are checked against; see `service.checks.Limits`.
     """
 
@@ -81,6 +83,13 @@ class FrontDoorSettings(Settings):
     tls: TlsSettings | None = None
     http: HttpSettings = HttpSettings()
     watch: WatchSettings = WatchSettings()
+    webrtc: WebRtcSettings = WebRtcSettings()
+
+    @model_validator(mode="after")
+    def _peers_come_by_http(self) -> Self:
+        if self.webrtc.enabled and self.http.port is None:
+            raise ValueError("http.port must be set where webrtc.enabled is true, because peers come by HTTP; got null")
+        return self
 
     def hosts(self) -> dict[str, str]:
         """Where callers connect, by the name of the setting."""

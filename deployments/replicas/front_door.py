@@ -28,7 +28,7 @@ from deployments.links.source import SourceServer
 from deployments.links.watching import OtherDoors, own_actor
 from deployments.links.wishes import Only
 from deployments.replicas.books import books
-from deployments.replicas.http_door import http_doors
+from deployments.replicas.http_door import http_doors, web_rtc
 from deployments.replicas.identity import identity
 from deployments.replicas.jobs import jobs_of
 from deployments.replicas.metrics_port import Discovery, ReplicaMetrics, Target, announced, metrics_targets
@@ -144,6 +144,7 @@ class FrontDoorReplica:
         services = Services(
             intake=intake, runner=self._runner, jobs=self._jobs.desk, authority=authority, public_url=public_url, links=self._jobs.files,
             batches=self._jobs.desk, denials=denials, standings=self._identity.standings, endpoints=self._jobs.endpoints, viewers=viewers,
+            webrtc=web_rtc(config),
         )  # fmt: skip
         http = http_doors(config, services, monitor, metrics, self._tracing, new_id)
         self._doors = Doors([grpc_server, *http], self._runner, monitor)

@@ -12,6 +12,7 @@ ANY = "*"
 _EXPOSED = (
     b"x-request-id, retry-after, retry-after-ms, x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, "
     b"x-headrace-model, x-headrace-seed, x-headrace-session, x-headrace-watch-token, x-headrace-next-frame, "
+    b"location, link, etag, "
     b"grpc-status, grpc-message, grpc-status-details-bin"
 )
 _KEPT_S = 600

@@ -11,6 +11,7 @@ from starlette.datastructures import UploadFile
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
+from doors.http.webrtc.peers import WebRtc
 from service.call import Call
 from service.failures import Failure, NotServed
 from service.identity.principal import Authority, Caller, Principal
@@ -44,6 +45,7 @@ class Services:
         denials: for the audit log.
         standings: what tenants have left of their limits; None where nobody has any.
         viewers: serves those who watch sessions of others; None where nobody may.
+        webrtc: connects peers; None where none may.
         links: None where a store serves results by itself, or there are none.
         public_url: of this server, as callers reach it, without a slash at the end; empty: as the request's Host says.
     """
@@ -59,6 +61,13 @@ class Services:
     standings: Standings | None = None
     links: Links | None = None
     viewers: Viewers | None = None
+    webrtc: WebRtc | None = None
+
+    def peers(self) -> WebRtc:
+        """Raises NotServed: nobody connects by WebRTC."""
+        if self.webrtc is None:
+            raise NotServed("this server serves no WebRTC; front_door.webrtc.enabled would have it do so")
+        return self.webrtc
 
     def watching(self) -> Viewers:
         """Raises NotServed: nobody may watch sessions of others."""

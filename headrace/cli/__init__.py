@@ -27,6 +27,7 @@ from headrace.cli import (
     trace,
     usage,
     watch,
+    whip,
 )
 from headrace.cli import compile as compile_command
 from headrace.cli.console import conclude, quiet_libraries
@@ -44,6 +45,7 @@ app.command()(serve.serve)
 app.command()(generate.generate)
 app.command()(live.live)
 app.command()(watch.watch)
+app.command()(whip.whip)
 app.command()(replay.replay)
 app.command()(restyle.restyle)
 app.command()(demo.demo)

@@ -68,6 +68,15 @@ def document(public_url: str = "") -> Node:
                 "get_model", "One of the models.", {"200": _answer("The model.", "Model"), "404": _refused("No such model.")},
                 parameters=[_parameter("model", "path", {"type": "string"}, "Its name, or an alias.")],
             )},
+            "/v1/watch/{token}/whep": {"post": _operation("whep", "The same over WebRTC, by WHEP: the offer is the body, in SDP.", {
+                "201": _sdp(), "404": _refused("No session that runs has the token."), "501": _refused("No WebRTC is served."),
+            }, parameters=[_parameter("token", "path", {"type": "string"}, "`watch_token` of the session's `started`.")])},
+            "/v1/whip": {"post": _operation("whip", "Video in over WebRTC, by WHIP, restyled while it comes: the offer is the body.", {
+                "201": _sdp(), "501": _refused("No WebRTC is served."),
+            }, parameters=[
+                _parameter("prompt", "query", {"type": "string"}, "What to make of the video."),
+                _parameter("strength", "query", {"type": "number"}, "How much may change: above 0, at most 1."),
+            ])},
             "/v1/jobs": {
                 "post": _operation("create_job", "Put a job into the queue.", {"201": job}, body=JobBody, parameters=[
                     _parameter("Idempotency-Key", "header", {"type": "string", "maxLength": 256}, "The same key makes no second job."),
@@ -147,6 +156,10 @@ def _parameter(name: str, place: str, schema: Node, text: str) -> Node:
 
 def _answer(text: str, schema: str) -> Node:
     return {"description": text, "content": {_JSON: {"schema": {"$ref": f"{_SCHEMAS}{schema}"}}}}
+
+
+def _sdp() -> Node:
+    return {"description": "The answer. Location says where DELETE ends it.", "content": {"application/sdp": {"schema": _binary()}}}
 
 
 def _refused(text: str) -> Node:

@@ -16,6 +16,8 @@ from doors.http.own.stream import Streams
 from doors.http.own.tickets import Tickets
 from doors.http.own.watch import Watches
 from doors.http.own.webhooks import WebhookEndpoints
+from doors.http.own.whep import Whep
+from doors.http.own.whip import Whip
 from doors.http.room import Credentials, Endpoint, Farewell, HttpRequest, Services, SocketEndpoint
 from service.failures import Failure, Kind
 from service.health import HealthMonitor
@@ -39,6 +41,8 @@ class OwnRoom:
         self._streams = Streams(services)
         self._replays = Replays(services, self._streams)
         self._lives = Lives(services)
+        self._whep = Whep(services)
+        self._whip = Whip(services)
         self._tickets = Tickets(services)
         self._watches = Watches(services)
         self._jobs = Jobs(services)
@@ -61,6 +65,12 @@ class OwnRoom:
             *self._jobs.endpoints(),
             *self._batches.endpoints(),
             *self._webhooks.endpoints(),
+            Endpoint(path="/v1/watch/{token}/whep", method="POST", operation="whep", handler=self._whep.watch),
+            Endpoint(path="/v1/whep/{id}", method="PATCH", operation="whep_ice", handler=self._whep.patch),
+            Endpoint(path="/v1/whep/{id}", method="DELETE", operation="whep_end", handler=self._whep.delete),
+            Endpoint(path="/v1/whip", method="POST", operation="whip", handler=self._whip.publish),
+            Endpoint(path="/v1/whip/{id}", method="PATCH", operation="whip_ice", handler=self._whip.patch),
+            Endpoint(path="/v1/whip/{id}", method="DELETE", operation="whip_end", handler=self._whip.delete),
             Endpoint(path="/openapi.json", method="GET", operation="openapi", handler=self.openapi, credentials=unguarded),
             Endpoint(path="/healthz", method="GET", operation="healthz", handler=self.alive, credentials=unguarded),
             Endpoint(path="/readyz", method="GET", operation="readyz", handler=self.ready, credentials=unguarded),

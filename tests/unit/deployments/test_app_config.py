@@ -15,6 +15,7 @@ from deployments.cluster.local import FUSED_CONFIG, ROOT, STAGED_CONFIG, Overrid
 from deployments.config.application import AppConfig
 from deployments.config.names import APP_NAME
 from deployments.config.watch import WatchSettings
+from deployments.config.webrtc import WebRtcSettings, check_package
 from model_core.config import EngineConfig
 from model_core.errors import InvalidRequest
 from model_core.presets import DEFAULT_MODEL
@@ -221,3 +222,35 @@ def test_the_documents_block_for_an_enhancer_is_accepted(tmp_path: Path) -> None
     app["deployments"] += shown["deployments"]
     _, config = load(write(tmp_path, yaml.safe_dump(document)), KEEP)
     assert config.enhancer is not None
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"ports": [50000, 40000]}, "ports must be a first and a last one; got 50000, 40000"),
+        ({"public_host": "media.example"}, "must be IP addresses; got 'media.example'"),
+        ({"hosts": ["everywhere"]}, "must be IP addresses; got 'everywhere'"),
+        ({"stun": "turn:a"}, "must be stun:HOST or stun:HOST:PORT; got 'turn:a'"),
+        ({"max_peers": 0}, "greater than or equal to 1"),
+    ],
+)
+def test_settings_of_webrtc_are_checked(given: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValidationError, match=re.escape(told)):
+        WebRtcSettings.model_validate({"enabled": True, **given})
+
+
+def test_webrtc_needs_its_package_and_the_door_for_http() -> None:
+    with pytest.raises(ValidationError, match=re.escape("http.port must be set where webrtc.enabled is true")):
+        AppConfig.model_validate({"front_door": {"webrtc": {"enabled": True}}})
+    with pytest.raises(ValueError, match="enabled must be false where the package no_such_package is not installed"):
+        check_package("no_such_package")
+    check_package("aiortc")
+    assert WebRtcSettings().enabled is False
+
+
+def test_packets_come_on_loopback_alone_where_http_does() -> None:
+    settings = WebRtcSettings(ports=(40000, 40999), public_host="203.0.113.5")
+    assert settings.options("127.0.0.1").hosts == ("127.0.0.1",)
+    assert settings.options("192.0.2.1").hosts == ()
+    assert settings.options("192.0.2.1").ports == (40000, 40999)
+    assert WebRtcSettings(hosts=("10.0.0.7",)).options("127.0.0.1").hosts == ("10.0.0.7",)
