@@ -12,7 +12,7 @@ STAMP_DOCS := $(VENV_DOCS)/.installed
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help examples install docs docs-serve wire coverage hooks fmt lint types imports layout check test test-unit test-processors test-ray test-cluster proto observability observe observe-check live trace kuberay demo realtime bench bench-quick streams watchers eval overload costs job-table door-costs doors burst simulate sim-vs-real serve faults cancels soak parity gate gate-demo families clean
+.PHONY: help examples install docs docs-serve wire coverage hooks fmt lint types imports layout check test test-unit test-processors test-ray test-cluster proto observability observe observe-check live broadcast trace kuberay demo realtime bench bench-quick streams watchers eval overload costs job-table door-costs doors burst simulate sim-vs-real serve faults cancels soak parity gate gate-demo families clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -137,6 +137,9 @@ observe-check: $(STAMP) ## check that every metric and panel has data, and that 
 
 live: $(STAMP) ## the page in a real Chromium on a real cluster: times to pictures on the screen, kills that nobody sees, screenshots in out/
 	$(BIN)/python -m bench.operate.live_page --json out/live-page.json
+
+broadcast: $(STAMP) ## a session pushed to nginx-rtmp, SRT and UDP, and played by hls.js in Chromium, for a minute in which a denoiser is killed
+	$(BIN)/python -m bench.operate.broadcast --json out/broadcast.json
 
 trace: $(STAMP) ## one session's first frame, millisecond by millisecond; the parts must sum to the whole
 	$(BIN)/python -m bench.costs.trace

@@ -8,6 +8,7 @@ import typer
 
 from headrace.cli import (
     audit,
+    broadcast,
     check,
     demo,
     evaluate,
@@ -47,6 +48,7 @@ app.command()(live.live)
 app.command()(watch.watch)
 app.command()(whip.whip)
 app.command()(replay.replay)
+app.command()(broadcast.broadcast)
 app.command()(restyle.restyle)
 app.command()(demo.demo)
 app.command()(check.check)

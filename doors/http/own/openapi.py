@@ -6,6 +6,7 @@ from typing import Any, get_args
 
 from doors.http.own.batches import MEDIA_TYPE as JSON_LINES
 from doors.http.own.batches import PREFIX as BATCH_PREFIX
+from doors.http.own.hls import PLAYLIST_TYPE, SEGMENT_TYPE
 from doors.http.own.jobs import MOST_LISTED, PREFIX
 from doors.http.own.schemas import Body, JobBody, ReplayBody, StreamBody, StreamFormat, WebhookEndpointBody
 from doors.http.own.webhooks import PREFIX as WEBHOOK_PREFIX
@@ -62,6 +63,17 @@ def document(public_url: str = "") -> Node:
             }, parameters=[
                 _parameter("token", "path", {"type": "string"}, "`watch_token` of the session's `started`."),
                 _parameter("format", "query", {"enum": list(get_args(StreamFormat))}, "Of the answer, as the session's codec allows."),
+            ])},
+            "/v1/watch/{token}/hls/{name}": {"get": _operation("watch_hls", "See a session that somebody else runs, in a player of HLS.", {
+                "200": {"description": "A playlist, or what one names. Begin with `index.m3u8`.", "content": {
+                    PLAYLIST_TYPE: {"schema": {"type": "string"}}, SEGMENT_TYPE: {"schema": _binary()},
+                }},
+                "404": _refused("No session that runs has the token, or its playlist does not name this."),
+            }, parameters=[
+                _parameter("token", "path", {"type": "string"}, "`watch_token` of the session's `started`."),
+                _parameter("name", "path", {"type": "string"}, "`index.m3u8`, or as a playlist has it."),
+                _parameter("_HLS_msn", "query", {"type": "integer", "minimum": 0}, "Wait until the playlist has this segment,"),
+                _parameter("_HLS_part", "query", {"type": "integer", "minimum": 0}, "or this part of it."),
             ])},
             "/v1/models": {"get": _operation("list_models", "All models.", {"200": _answer("The models.", "Models")})},
             "/v1/models/{model}": {"get": _operation(

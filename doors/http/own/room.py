@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse, Response
 
 from doors.http.own import models, openapi, words
 from doors.http.own.batches import Batches
+from doors.http.own.hls import Hls
 from doors.http.own.jobs import Jobs
 from doors.http.own.live import SUBPROTOCOL, Lives
 from doors.http.own.replays import Replays
@@ -45,6 +46,7 @@ class OwnRoom:
         self._whip = Whip(services)
         self._tickets = Tickets(services)
         self._watches = Watches(services)
+        self._hls = Hls(services)
         self._jobs = Jobs(services)
         self._batches = Batches(services)
         self._webhooks = WebhookEndpoints(services)
@@ -59,6 +61,7 @@ class OwnRoom:
             Endpoint(path="/v1/stream", method="POST", operation="stream", handler=self._streams.stream),
             Endpoint(path="/v1/replays", method="POST", operation="replay", handler=self._replays.replay),
             Endpoint(path="/v1/watch/{token}", method="GET", operation="watch", handler=self._watches.watch),
+            Endpoint(path="/v1/watch/{token}/hls/{name}", method="GET", operation="watch_hls", handler=self._hls.fetch),
             Endpoint(path="/v1/models", method="GET", operation="list_models", handler=self.list_models),
             Endpoint(path="/v1/models/{model}", method="GET", operation="get_model", handler=self.get_model),
             Endpoint(path="/v1/tickets", method="POST", operation="create_ticket", handler=self._tickets.create),
