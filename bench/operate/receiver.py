@@ -10,13 +10,14 @@ import numpy as np
 
 _CORNER = 4  # pixels of each corner, where there is nothing but background
 _TRY_FOR_S = 30.0
-_OPTIONS = {"fflags": "nobuffer", "probesize": "32768", "analyzeduration": "500000", "rtmp_live": "live", "timeout": "30000000"}
+_OPTIONS = {"fflags": "nobuffer", "probesize": "32768", "analyzeduration": "500000"}
+# To RTMP, `timeout` would mean that it listens.
+_WAITS = {"flv": {"rtmp_live": "live", "rw_timeout": "30000000"}, "mpegts": {"timeout": "30000000"}}
 
 
 def read(url: str, form: str) -> None:
     """Lines of seconds on this machine's monotonic clock, seconds of the stream, and red, green and blue."""
-    options = _OPTIONS if form == "flv" else {name: value for name, value in _OPTIONS.items() if not name.startswith("rtmp")}
-    with av.open(url, "r", format=form, options=options) as container:
+    with av.open(url, "r", format=form, options={**_OPTIONS, **_WAITS[form]}) as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1  # a thread more is a picture later
         for frame in container.decode(stream):

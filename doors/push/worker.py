@@ -19,7 +19,7 @@ from service.broadcast.access_units import NotOurs, group_of
 
 _US = 1_000_000
 _TIMEOUT_S = 10
-_UDP_PACKET_BYTES = 1316  # seven packets of MPEG-TS, which fit every network
+_PACKET_BYTES = 1316  # seven packets of MPEG-TS, which fit every network
 _END_WITHIN_S = 5.0
 
 
@@ -67,18 +67,16 @@ def _protocol(start: Start) -> dict[str, str]:
         case "rtmp" | "rtmps":
             return {"rw_timeout": str(_TIMEOUT_S * _US), "rtmp_live": "live"}
         case "udp":
-            return {"pkt_size": str(_UDP_PACKET_BYTES)}
+            return {"pkt_size": str(_PACKET_BYTES)}
         case _:
             return {}
 
 
 def _ffmpeg(start: Start) -> subprocess.Popen[bytes]:
-    """A program that sends on what is written to it, packet by packet, with its times."""
+    """A program that sends on what is written to it, byte by byte: it neither reads the container nor waits for more of it."""
     words = [start.program, "-hide_banner", "-nostdin", "-loglevel", "error"]
-    # The first group holds everything that FFmpeg has to know of the streams.
-    words += ["-fflags", "+nobuffer", "-probesize", "32768", "-analyzeduration", "0", "-f", start.container, "-i", "pipe:0"]
-    words += ["-map", "0", "-c", "copy", "-copyts", "-muxdelay", "0", "-muxpreload", "0", "-mpegts_flags", "+resend_headers"]
-    words += ["-flush_packets", "1", "-f", start.container, start.url]
+    words += ["-blocksize", str(_PACKET_BYTES), "-f", "data", "-raw_packet_size", str(_PACKET_BYTES), "-i", "pipe:0"]
+    words += ["-map", "0", "-c", "copy", "-f", "data", "-flush_packets", "1", start.url]
     return subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, bufsize=0)
 
 

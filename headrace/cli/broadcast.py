@@ -129,7 +129,7 @@ async def _play(program: Program, outputs: list[Output], events: AsyncIterator[L
     """Until the session has ended, and everything of it is out. Raises what `events` raise, then at once."""
     from service.broadcast.output import run_outputs
 
-    sending = asyncio.create_task(run_outputs(program, outputs))
+    sending = asyncio.create_task(run_outputs(program, outputs))  # before anything goes out
     releasing = asyncio.create_task(program.run())
     try:
         async for event in Parts(events):

@@ -51,7 +51,8 @@ class Channel:
     async def run(self, viewers: Viewers, token: str, call: Call) -> None:
         """Until the session ends, or nobody has asked for `IDLE_S`. Raises nothing of the session: whoever asks is told."""
         viewing = asyncio.create_task(viewers.run(token, self._meet, call))
-        releasing, filling = asyncio.create_task(self._program.run()), asyncio.create_task(self._fill())
+        filling = asyncio.create_task(self._fill())  # before anything goes out
+        releasing = asyncio.create_task(self._program.run())
         idling = asyncio.create_task(self._idle())
         try:
             await asyncio.wait({viewing, idling}, return_when=asyncio.FIRST_COMPLETED)

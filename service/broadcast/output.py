@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -91,28 +91,26 @@ class Output:
         self._stall_s, self._open_s = stall_s, open_s
         self._wants_all = wants_all
 
-    async def run(self, program: Program) -> None:
-        """Until the program ends."""
+    async def run(self, program: Program, queue: GroupQueue) -> None:
+        """Until the program ends. `queue` is where it puts what goes out."""
         header = await program.begun()
         if header is None:
             return
-        with program.receiving() as queue:
-            failures = 0
-            while not queue.ended:
-                began = self._clock.now()
-                try:
-                    await self._connection(header, queue)
-                except SinkFailed as error:
-                    self.counts.dropped = queue.dropped
-                    if queue.closing:  # nobody waits for a receiver once the program is over
-                        self.counts.failures += 1
-                        self._report(f"{self.name}: {error}")
-                        return
-                    failures = 1 if self._clock.now() - began >= self._backoff.steady_s else failures + 1
-                    self.counts.failures += 1
-                    delay_s = self._backoff.delay(failures, self._chance())
-                    self._report(f"{self.name}: {error}; tried again in {delay_s:.1f} s")
-                    await self._waited(queue, delay_s)
+        failures = 0
+        while not queue.ended:
+            began = self._clock.now()
+            try:
+                await self._connection(header, queue)
+            except SinkFailed as error:
+                self.counts.failures += 1
+                self.counts.dropped = queue.dropped
+                if queue.closing:  # nobody waits for a receiver once the program is over
+                    self._report(f"{self.name}: {error}")
+                    return
+                failures = 1 if self._clock.now() - began >= self._backoff.steady_s else failures + 1
+                delay_s = self._backoff.delay(failures, self._chance())
+                self._report(f"{self.name}: {error}; tried again in {delay_s:.1f} s")
+                await self._waited(queue, delay_s)
 
     async def _connection(self, header: Header, queue: GroupQueue) -> None:
         """From an opening to the end of the program. Raises SinkFailed."""
@@ -160,18 +158,22 @@ class Output:
 
 
 async def run_outputs(program: Program, outputs: list[Output]) -> None:
-    """All of them beside each other. An output that fails in a way that nobody foresaw is reported, and ends alone."""
+    """All of them beside each other, with everything that goes out once this has begun to run.
 
-    async def guarded(output: Output) -> None:
+    An output that fails in a way that nobody foresaw is reported, and ends alone.
+    """
+
+    async def guarded(output: Output, queue: GroupQueue) -> None:
         try:
-            await output.run(program)
+            await output.run(program, queue)
         except Exception:
             log.exception("the output %s has failed", output.name)
 
-    tasks = [asyncio.create_task(guarded(output)) for output in outputs]
-    try:
-        if tasks:
-            await asyncio.wait(tasks)
-    finally:
-        with suppress(Exception):
+    with ExitStack() as stack:
+        queues = [stack.enter_context(program.receiving()) for _ in outputs]
+        tasks = [asyncio.create_task(guarded(output, queue)) for output, queue in zip(outputs, queues, strict=True)]
+        try:
+            if tasks:
+                await asyncio.wait(tasks)
+        finally:
             await cancel_and_wait(*tasks)

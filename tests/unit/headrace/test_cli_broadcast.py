@@ -96,7 +96,7 @@ async def test_a_session_of_another_codec_is_refused() -> None:
 
 
 async def test_a_fragment_in_several_messages_is_put_together() -> None:
-    parts = [
+    parts: list[WatchEvent] = [
         pb.Frames(first_frame=8, frame_count=0, data=[b"lost"]),
         pb.Frames(first_frame=16, frame_count=0, data=[b"a"]),
         pb.Paused(next_frame=1),
