@@ -20,6 +20,7 @@ from autoscaling.admission.decide import AdmissionConfig
 from autoscaling.capacity.profile import Capacity, DenoiseReplica
 from doors.http.app import rooms
 from doors.http.edge import HttpEdge
+from doors.http.guard import Guards
 from doors.http.options import HttpOptions
 from doors.http.room import Room, Services
 from doors.http.server import HttpServer
@@ -142,7 +143,7 @@ async def http_serving(
         viewers=Viewers(hub, metrics, audit), webrtc=peers,
     )  # fmt: skip
     every = [*rooms(services, monitor, new_id), *more_rooms]
-    edge = HttpEdge(every, authority, metrics, tracing or Tracing(), new_id, options, denials, standings)
+    edge = HttpEdge(every, Guards(authority, metrics, tracing or Tracing(), new_id, options, denials or Denials(), standings))
     server = HttpServer(edge, replace(options, port=0))
     doors = Doors([server] if peers is None else [server, peers], runner, monitor)
     port = (await doors.start())[0]

@@ -9,6 +9,7 @@ from doors.http.decart.room import DecartRoom
 from doors.http.edge import HttpEdge
 from doors.http.google.room import GoogleRoom
 from doors.http.grpc_web.room import GrpcWebRoom
+from doors.http.guard import Guards
 from doors.http.links.room import LinksRoom
 from doors.http.openai.room import OpenAiRoom
 from doors.http.options import HttpOptions
@@ -40,6 +41,5 @@ def application(
     services: Services, monitor: HealthMonitor, metrics: Metrics, tracing: Tracing, new_id: Callable[[], str], options: HttpOptions
 ) -> HttpEdge:
     """What the server runs."""
-    return HttpEdge(
-        rooms(services, monitor, new_id), services.authority, metrics, tracing, new_id, options, services.denials, services.standings
-    )
+    guards = Guards(services.authority, metrics, tracing, new_id, options, services.denials, services.standings)
+    return HttpEdge(rooms(services, monitor, new_id), guards)

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from prometheus_client import Counter
 from starlette.requests import ClientDisconnect, Request
@@ -22,8 +22,7 @@ from doors.http.access_log import AccessLog, Entry
 from doors.http.answer import Answer
 from doors.http.bodies import Body, Held
 from doors.http.credentials import Picked, Presented, identified, presented
-from doors.http.guard import REQUEST_ID, advice, first, host, note, picked, shown_path, standing, trace_headers, words
-from doors.http.options import HttpOptions
+from doors.http.guard import REQUEST_ID, Guards, Reading, advice, first, host, note, picked, shown_path, standing, trace_headers, words
 from doors.http.origins import Origins
 from doors.http.pace import Pace
 from doors.http.room import Authenticating, Credentials, Endpoint, Room
@@ -34,14 +33,10 @@ from doors.http.sockets.edge import SocketEdge
 from doors.http.times import HttpDate
 from doors.http.workers import Workers
 from model_core.errors import HeadraceError, InvalidRequest, StageUnavailable
-from observability.metrics import Metrics
-from observability.tracing import Tracing
 from service.call import Call
 from service.clock import MonotonicClock
 from service.failures import BodyTooLarge, Failure, Kind, failure_of, outcome_of
-from service.identity.principal import NOBODY, Authority, Caller, Principal
-from service.identity.standings import Standings
-from service.ledger.denials import Denials
+from service.identity.principal import NOBODY, Caller, Principal
 from service.sessions.session import DRAINING
 
 _NO_ENDPOINT = "none"
@@ -56,35 +51,17 @@ class HttpEdge:
 
     Args:
         rooms: the first one answers for paths that are like nobody's.
-        authority: says who callers are.
-        metrics: where to count.
-        tracing: makes traces.
-        new_id: of a request.
-        options: the bounds.
-        denials: for the audit log.
-        standings: what tenants have left of their limits.
+        guards: what it goes by.
     """
 
-    def __init__(
-        self,
-        rooms: Sequence[Room],
-        authority: Authority,
-        metrics: Metrics,
-        tracing: Tracing,
-        new_id: Callable[[], str],
-        options: HttpOptions,
-        denials: Denials | None = None,
-        standings: Standings | None = None,
-    ) -> None:
+    def __init__(self, rooms: Sequence[Room], guards: Guards) -> None:
+        options = guards.options
         self._router = endpoint_router(rooms)
         # Looked up once: to ask a class whether it obeys a protocol takes longer than the rest of a small request.
         self._authenticating: dict[str, Authenticating] = {room.name: room for room in rooms if isinstance(room, Authenticating)}
-        self._denials = denials = denials or Denials()
-        self._standings = standings
-        self._authority = authority
-        self._metrics = metrics
-        self._tracing = tracing
-        self._new_id = new_id
+        self._denials, self._standings, self._authority = guards.denials, guards.standings, guards.authority
+        self._metrics, self._tracing = guards.metrics, guards.tracing
+        self._new_id = guards.new_id
         self._options = options
         self._origins = Origins(options.origins, options.public_url)
         self._leaving = False
@@ -95,20 +72,7 @@ class HttpEdge:
         self.held = Held(options.max_held_bytes)
         self._clock = MonotonicClock()
         self._pace = Pace(options.body_bytes_a_second, self._clock)
-        self._sockets = SocketEdge(
-            rooms,
-            authority,
-            metrics,
-            tracing,
-            new_id,
-            options,
-            denials,
-            standings,
-            origins=self._origins,
-            held=self.held,
-            pace=self._pace,
-            workers=self._workers,
-        )
+        self._sockets = SocketEdge(rooms, guards, Reading(self._origins, self.held, self._pace, self._workers))
 
     def stop_serving(self) -> None:
         """Connections are not kept from now on."""

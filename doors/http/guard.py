@@ -5,19 +5,69 @@ from __future__ import annotations
 import logging
 import math
 import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from starlette.responses import Response
 from starlette.types import Scope
 
 from doors.http.answer import RawHeaders
+from doors.http.bodies import Held
 from doors.http.credentials import Picked, Presented, scrubbed
+from doors.http.options import HttpOptions
+from doors.http.origins import Origins
+from doors.http.pace import Pace
 from doors.http.room import Room
+from doors.http.workers import Workers
+from observability.metrics import Metrics
+from observability.tracing import Tracing
 from service.failures import Failure, Kind
-from service.identity.principal import QuotaExceeded
+from service.identity.principal import Authority, QuotaExceeded
 from service.identity.standings import REQUESTS, Standings
 from service.ledger.denials import Denials
 
 REQUEST_ID = b"x-request-id"
+
+
+@dataclass(frozen=True, slots=True)
+class Guards:
+    """What both edges go by.
+
+    Attributes:
+        authority: says who callers are.
+        metrics: where to count.
+        tracing: makes traces.
+        new_id: of a request.
+        options: the bounds.
+        denials: for the audit log.
+        standings: what tenants have left of their limits.
+    """
+
+    authority: Authority
+    metrics: Metrics
+    tracing: Tracing
+    new_id: Callable[[], str]
+    options: HttpOptions
+    denials: Denials = field(default_factory=Denials)
+    standings: Standings | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What both edges share while they read what callers send.
+
+    Attributes:
+        origins: web pages that may call.
+        held: counts what callers send.
+        pace: how fast large bodies and messages are read.
+        workers: parse it.
+    """
+
+    origins: Origins
+    held: Held
+    pace: Pace
+    workers: Workers
+
 
 _PICKED = frozenset({
     b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key", b"x-headrace-tenant", b"origin", b"host", b"content-length",

@@ -56,6 +56,7 @@ class Summary:
     out: str | None
 
 
+@secure.with_access
 def generate(
     prompt: Annotated[str, typer.Argument(help="What to draw.", show_default=False)],
     address: Annotated[str | None, typer.Option(metavar="HOST:PORT", help=f"Server to ask. [default: {console.DEFAULT_ADDRESS}]")] = None,
@@ -78,18 +79,13 @@ def generate(
     out: Annotated[Path | None, typer.Option(help="Write .mp4, .gif, or .npy (raw frames).", show_default=False)] = None,
     scale: Annotated[int | None, typer.Option(help=SCALE_HELP, show_default=False)] = None,
     patience: Annotated[float | None, typer.Option(min=0.0, help=source.PATIENCE_HELP, show_default=False)] = None,
-    key: console.Key = "",
-    tls: secure.Tls = False,
-    ca: secure.Ca = None,
-    cert: secure.Cert = None,
-    cert_key: secure.CertKey = None,
+    access: secure.Access = secure.PLAIN,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
     """Make one video from PROMPT."""
 
     async def main() -> Summary:
         source.check_words_and_seed(prompt, negative_prompt, seed)
-        security = secure.credentials(tls, ca, cert, cert_key)
         wish = source.Wish(
             prompt, seconds, seed, source.read_footage(image, video), steps, guidance, negative_prompt, source_file,
             _strength(source_file, strength, local=local), enhance_frames, enhance_size,
@@ -99,7 +95,7 @@ def generate(
         if not local and (model is not None or size is not None or frames):
             raise bad_input("--model", "needs --local, and so do --size and --frames: a server has its model already")
         if local:
-            _check_no_server(address, secured=security is not None)
+            _check_no_server(address, secured=access.secured)
         if patience is not None and (local or mode is Mode.unary):
             raise bad_input("--patience", f"needs a stream from a server, without --local and --mode unary; got {patience:g}")
         if mode is Mode.unary:
@@ -109,8 +105,8 @@ def generate(
                 raise bad_input("--out", f"must end in .mp4 with --mode unary, which returns an MP4; got {str(out)!r}")
             if scale is not None:
                 raise bad_input("--scale", f"cannot be given with --mode unary, whose MP4 is written as it came; got {scale}")
-            return await _unary(console.connected(target, key, security), wish, out, as_json)
-        opening = source.local(model or "", of, frames) if local else source.remote(target, patience, key, security)
+            return await _unary(access.client(target), wish, out, as_json)
+        opening = source.local(model or "", of, frames) if local else source.remote(access.client(target), patience)
         return await _stream(opening, wish, out, scale)
 
     target = address or console.DEFAULT_ADDRESS

@@ -31,6 +31,7 @@ _STDIN = 0
 _MOST_DUE = 1024
 
 
+@secure.with_access
 def live(
     prompt: Annotated[str, typer.Argument(help="What to draw first.", show_default=False)],
     address: Annotated[str, typer.Option(metavar="HOST:PORT", help="Server to ask.")] = console.DEFAULT_ADDRESS,
@@ -44,11 +45,7 @@ def live(
     negative_prompt: Annotated[str | None, typer.Option(help=source.NEGATIVE_HELP, show_default=False)] = None,
     scale: Annotated[int | None, typer.Option(help=SCALE_HELP, show_default=False)] = None,
     patience: Annotated[float | None, typer.Option(min=0.0, help=source.PATIENCE_HELP, show_default=False)] = None,
-    key: console.Key = "",
-    tls: secure.Tls = False,
-    ca: secure.Ca = None,
-    cert: secure.Cert = None,
-    cert_key: secure.CertKey = None,
+    access: secure.Access = secure.PLAIN,
 ) -> None:
     """Play a steerable session: type a new prompt while it plays."""
 
@@ -57,7 +54,7 @@ def live(
         footage = source.read_footage(image, video)
         check_out(out, seconds, scale)
         async with AsyncExitStack() as stack:
-            client = await stack.enter_async_context(console.connected(address, key, secure.credentials(tls, ca, cert, cert_key)))
+            client = await stack.enter_async_context(access.client(address))
             terminal = sys.stdout.isatty()
             view = stack.enter_context(screen(write, terminal=terminal))
             player = Player(view, out, scale, stack, hint=HELP)

@@ -14,14 +14,11 @@ if TYPE_CHECKING:
     from headrace.v1 import video_pb2 as wire
 
 
+@secure.with_access
 def models(
     context: typer.Context,
     address: Annotated[str, typer.Option(metavar="HOST:PORT", help="Server to ask.")] = console.DEFAULT_ADDRESS,
-    key: console.Key = "",
-    tls: secure.Tls = False,
-    ca: secure.Ca = None,
-    cert: secure.Cert = None,
-    cert_key: secure.CertKey = None,
+    access: secure.Access = secure.PLAIN,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
     """List the models that a server offers, with their limits."""
@@ -29,7 +26,7 @@ def models(
         return
 
     async def main() -> list[wire.Model]:
-        async with console.connected(address, key, secure.credentials(tls, ca, cert, cert_key)) as client:
+        async with access.client(address) as client:
             return await client.list_models()
 
     served = console.run(main, address)

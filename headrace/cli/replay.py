@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _UNTIL_HELP = "The session's frame that it ends before. [default: the newest that is recorded]"
 
 
+@secure.with_access
 def replay(
     token: Annotated[str, typer.Argument(help="As `headrace live` prints it: Started.resume_token.", show_default=False)],
     address: Annotated[str, typer.Option(metavar="HOST:PORT", help="Server to ask; any front door will do.")] = console.DEFAULT_ADDRESS,
@@ -27,17 +28,13 @@ def replay(
     until_frame: Annotated[int, typer.Option(min=0, help=_UNTIL_HELP, show_default=False)] = 0,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Record to .mp4, or .npy (raw frames).", show_default=False)] = None,
     scale: Annotated[int | None, typer.Option(help=SCALE_HELP, show_default=False)] = None,
-    key: console.Key = "",
-    tls: secure.Tls = False,
-    ca: secure.Ca = None,
-    cert: secure.Cert = None,
-    cert_key: secure.CertKey = None,
+    access: secure.Access = secure.PLAIN,
 ) -> None:
     """See the last seconds of a session again, slowed down; it may run meanwhile. Prints how many frames came, and their SHA-256."""
 
     async def main() -> str:
         check_out(out, 0.0, scale)
-        async with console.connected(address, key, secure.credentials(tls, ca, cert, cert_key)) as client:
+        async with access.client(address) as client:
             return await _recorded(client)
 
     async def _recorded(client: HeadraceClient) -> str:

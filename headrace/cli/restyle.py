@@ -53,6 +53,7 @@ class Summary:
     out: str | None
 
 
+@secure.with_access
 def restyle(
     file: Annotated[Path, typer.Argument(help=restyled.SOURCE_HELP, show_default=False)],
     prompt: Annotated[str, typer.Option(help="What to make of it.", show_default=False)],
@@ -63,11 +64,7 @@ def restyle(
     seed: Annotated[int | None, typer.Option(help="Drawn at random when not given.", show_default=False)] = None,
     scale: Annotated[int | None, typer.Option(help=SCALE_HELP, show_default=False)] = None,
     patience: Annotated[float | None, typer.Option(min=0.0, help=source.PATIENCE_HELP, show_default=False)] = None,
-    key: console.Key = "",
-    tls: secure.Tls = False,
-    ca: secure.Ca = None,
-    cert: secure.Cert = None,
-    cert_key: secure.CertKey = None,
+    access: secure.Access = secure.PLAIN,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
     """Restyle FILE while it plays."""
@@ -76,7 +73,7 @@ def restyle(
         source.check_words_and_seed(prompt, None, seed)
         console.existing_file("FILE", file)
         check_out(out, 0.0, scale)
-        async with console.connected(address, key, secure.credentials(tls, ca, cert, cert_key)) as client:
+        async with access.client(address) as client:
             played = Played(file, await _model(client))
             return await _restyled(client, played, prompt, strength, steps or 0, seed, out, scale, source.reconnect(patience))
 

@@ -9,11 +9,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from headrace.cli.console import Failure, bad_input, connected
+from headrace.cli.console import Failure, bad_input
 
 if TYPE_CHECKING:
-    import grpc
-
     from headrace.client import HeadraceClient, Reconnect
     from headrace.v1 import video_pb2 as wire
     from model_core.config import Media
@@ -255,10 +253,8 @@ class LocalSource:
 
 
 @asynccontextmanager
-async def remote(
-    address: str, patience_s: float | None, key: str = "", tls: grpc.ChannelCredentials | None = None
-) -> AsyncGenerator[RemoteSource, None]:
-    async with connected(address, key, tls) as client:
+async def remote(connected: HeadraceClient, patience_s: float | None = None) -> AsyncGenerator[RemoteSource, None]:
+    async with connected as client:
         yield RemoteSource(client, reconnect(patience_s))
 
 

@@ -14,13 +14,10 @@ SERVING = "SERVING"
 IDLE = "IDLE"  # no replica is there; the next session starts one and waits for it
 
 
+@secure.with_access
 def status(
     address: Annotated[str, typer.Option(metavar="HOST:PORT", help="Server to ask.")] = console.DEFAULT_ADDRESS,
-    key: console.Key = "",
-    tls: secure.Tls = False,
-    ca: secure.Ca = None,
-    cert: secure.Cert = None,
-    cert_key: secure.CertKey = None,
+    access: secure.Access = secure.PLAIN,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
     """Show the health of a server and its stages. Exit code 0 when all of it serves, 1 otherwise.
@@ -29,7 +26,7 @@ def status(
     """
 
     async def main() -> tuple[str, dict[str, str], list[str]]:
-        async with console.connected(address, key, secure.credentials(tls, ca, cert, cert_key)) as client:
+        async with access.client(address) as client:
             server = await client.health()
             stages = {stage.value: await client.health(f"stage/{stage}") for stage in Stage}
             for stage, state in stages.items():

@@ -17,24 +17,21 @@ from headrace.cli.screen import screen
 from model_core.tasks import cancel_and_wait
 
 
+@secure.with_access
 def watch(
     token: Annotated[str, typer.Argument(help="As `headrace live` prints it: Started.watch_token.", show_default=False)],
     address: Annotated[str, typer.Option(metavar="HOST:PORT", help="Server to ask; any front door will do.")] = console.DEFAULT_ADDRESS,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Record to .mp4, or .npy (raw frames).", show_default=False)] = None,
     scale: Annotated[int | None, typer.Option(help=SCALE_HELP, show_default=False)] = None,
     patience: Annotated[float | None, typer.Option(min=0.0, help=source.PATIENCE_HELP, show_default=False)] = None,
-    key: console.Key = "",
-    tls: secure.Tls = False,
-    ca: secure.Ca = None,
-    cert: secure.Cert = None,
-    cert_key: secure.CertKey = None,
+    access: secure.Access = secure.PLAIN,
 ) -> None:
     """See a session that somebody else steers, from its newest chunk on."""
 
     async def main() -> None:
         check_out(out, 0.0, scale)
         async with AsyncExitStack() as stack:
-            client = await stack.enter_async_context(console.connected(address, key, secure.credentials(tls, ca, cert, cert_key)))
+            client = await stack.enter_async_context(access.client(address))
             view = stack.enter_context(screen(write, terminal=sys.stdout.isatty()))
             player = Player(view, out, scale, stack)
             events = await stack.enter_async_context(aclosing(client.watch(token, reconnect=source.reconnect(patience))))

@@ -44,6 +44,7 @@ class Summary:
     wall_s: float = 0.0
 
 
+@secure.with_access
 def whip(
     token: Annotated[str, typer.Argument(help="As `headrace live` prints it: Started.watch_token.", show_default=False)],
     to: Annotated[str, typer.Option(metavar="URL", help="whip+https://HOST/… or whip+http://HOST/…", show_default=False)],
@@ -53,11 +54,7 @@ def whip(
     stun: Annotated[str, typer.Option(metavar="stun:HOST:PORT", help="Asked how the outside sees this machine.")] = "",
     address: Annotated[str, typer.Option(metavar="HOST:PORT", help="Server to ask; any front door will do.")] = console.DEFAULT_ADDRESS,
     patience: Annotated[float | None, typer.Option(min=0.0, help=source.PATIENCE_HELP, show_default=False)] = None,
-    key: console.Key = "",
-    tls: secure.Tls = False,
-    ca: secure.Ca = None,
-    cert: secure.Cert = None,
-    cert_key: secure.CertKey = None,
+    access: secure.Access = secure.PLAIN,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
     """Send a session on by WHIP, until it ends."""
@@ -67,7 +64,7 @@ def whip(
         target, options = _target(to, to_token, stun)
         began = time.monotonic()
         async with AsyncExitStack() as stack:
-            client = await stack.enter_async_context(console.connected(address, key, secure.credentials(tls, ca, cert, cert_key)))
+            client = await stack.enter_async_context(access.client(address))
             policy = source.reconnect(patience)
             events = await stack.enter_async_context(aclosing(client.watch(token, reconnect=policy)))
             sender = Sender(target, options, policy, summary)

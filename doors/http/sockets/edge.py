@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from email.utils import formatdate
 
 from starlette.requests import ClientDisconnect, HTTPConnection
@@ -19,26 +19,17 @@ from websockets.frames import CloseCode
 from doors.http import access_log
 from doors.http.access_log import Entry
 from doors.http.answer import RawHeaders
-from doors.http.bodies import Held
 from doors.http.credentials import Presented, identified, presented, subprotocols
-from doors.http.guard import REQUEST_ID, advice, first, host, note, picked, shown_path, standing, trace_headers, words
-from doors.http.options import HttpOptions
-from doors.http.origins import Origins
-from doors.http.pace import Pace
+from doors.http.guard import REQUEST_ID, Guards, Reading, advice, first, host, note, picked, shown_path, standing, trace_headers, words
 from doors.http.room import Credentials, Room, SocketEndpoint, WithSockets
 from doors.http.router import Found, Missing, socket_router
 from doors.http.sockets.connection import SocketConnection
 from doors.http.sockets.served import ServedSocket, chosen
-from doors.http.workers import Workers
 from model_core.errors import FieldViolation, InvalidRequest, StageUnavailable
-from observability.metrics import Metrics
-from observability.tracing import Tracing
 from service.call import Call
 from service.events import EndReason
 from service.failures import Failure, Kind, failure_of, outcome_of
-from service.identity.principal import NOBODY, Authority, Caller
-from service.identity.standings import Standings
-from service.ledger.denials import Denials
+from service.identity.principal import NOBODY, Caller
 from service.sessions.session import DRAINING
 
 _NO_ENDPOINT = "none"
@@ -48,41 +39,17 @@ class SocketEdge:
     """See the module.
 
     Args:
-        rooms, authority, metrics, tracing, new_id, options, denials, standings: as `HttpEdge`'s.
-        origins: web pages that may call.
-        held: counts what callers send.
-        pace: how fast large messages are read.
-        workers: parse it.
+        rooms, guards: as `HttpEdge`'s.
+        reading: what it shares with it.
     """
 
-    def __init__(
-        self,
-        rooms: Sequence[Room],
-        authority: Authority,
-        metrics: Metrics,
-        tracing: Tracing,
-        new_id: Callable[[], str],
-        options: HttpOptions,
-        denials: Denials,
-        standings: Standings | None,
-        *,
-        origins: Origins,
-        held: Held,
-        pace: Pace,
-        workers: Workers,
-    ) -> None:
+    def __init__(self, rooms: Sequence[Room], guards: Guards, reading: Reading) -> None:
         self._router = socket_router(rooms)
-        self._authority = authority
-        self._metrics = metrics
-        self._tracing = tracing
-        self._new_id = new_id
-        self._options = options
-        self._denials = denials
-        self._standings = standings
-        self._origins = origins
-        self._held = held
-        self._pace = pace
-        self._workers = workers
+        self._denials, self._standings, self._authority = guards.denials, guards.standings, guards.authority
+        self._metrics, self._tracing = guards.metrics, guards.tracing
+        self._new_id = guards.new_id
+        self._options = guards.options
+        self._reading = reading
         self._leaving = False
 
     def stop_serving(self) -> None:
@@ -96,7 +63,7 @@ class SocketEdge:
     async def __call__(self, scope: Scope, wire: SocketConnection) -> None:
         began, request_id = time.monotonic(), self._new_id()
         headers = picked(scope)
-        common = [(REQUEST_ID, request_id.encode()), *self._origins.headers(first(headers, b"origin"))]
+        common = [(REQUEST_ID, request_id.encode()), *self._reading.origins.headers(first(headers, b"origin"))]
         found = self._router.find(scope["method"], scope["path"])
         call, given = Call(door=found.room.name, request_id=request_id), Presented(None, Caller(), ())
         operation, ended = _NO_ENDPOINT, "cancelled"
@@ -128,14 +95,15 @@ class SocketEdge:
                 raise StageUnavailable(DRAINING)
             if wire.problem:
                 raise InvalidRequest((FieldViolation("Upgrade", wire.problem),))
-            self._origins.check(given.caller.origin, host(scope))
+            self._reading.origins.check(given.caller.origin, host(scope))
             subprotocol = chosen(subprotocols(scope), endpoint.subprotocols)
             unguarded = endpoint.credentials is Credentials.NONE
             call.principal = NOBODY if unguarded else await identified(self._authority, given)
             call.tenant = call.principal.tenant
             told = [*common, *standing(self._standings, call.tenant)]
+            read = self._reading
             socket = ServedSocket(
-                HTTPConnection(scope), wire, call, request_id, told, subprotocol, self._options, self._held, self._pace, self._workers
+                HTTPConnection(scope), wire, call, request_id, told, subprotocol, self._options, read.held, read.pace, read.workers
             )
             await endpoint.handler(socket)
             if not wire.accepted:

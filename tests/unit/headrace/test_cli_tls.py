@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 
 import pytest
 
 from doors.grpc.certificates import FixedTls, TlsIdentity
+from headrace.cli import generate, live, models, replay, restyle, status, watch, whip
 from service.identity.authority import Doorkeeper
 from tests.identities import Issued, issued
 from tests.served import serving
@@ -28,6 +31,14 @@ class Files:
 
     def pair(self, who: Issued) -> tuple[str, ...]:
         return "--cert", self.put("me.crt", who.chain), "--cert-key", self.put("me.key", who.key)
+
+
+@pytest.mark.parametrize(
+    "command", [generate.generate, live.live, models.models, replay.replay, restyle.restyle, status.status, watch.watch, whip.whip]
+)
+def test_each_command_that_calls_a_server_has_every_option_of_how_to_reach_it(command: Callable[..., None]) -> None:
+    assert {"key", "tls", "ca", "cert", "cert_key"} <= set(signature(command).parameters)
+    assert "access" not in signature(command).parameters
 
 
 async def test_a_server_is_called_over_tls_by_whoever_trusts_its_authority(tmp_path: Path) -> None:

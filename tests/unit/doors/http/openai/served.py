@@ -11,6 +11,7 @@ import httpx
 from prometheus_client import CollectorRegistry
 
 from doors.http.edge import HttpEdge
+from doors.http.guard import Guards
 from doors.http.openai.room import OpenAiRoom
 from doors.http.options import HttpOptions
 from doors.http.room import Services
@@ -49,7 +50,7 @@ async def served(core: Core, jobs: JobDesk | None) -> AsyncGenerator[httpx.Async
     """A client with the key of the tenant `acme`."""
     keys, numbers = Keys(), itertools.count(1)
     room = OpenAiRoom(Services(intake=core.intake, runner=core.runner, jobs=jobs, authority=keys))
-    edge = HttpEdge([room], keys, Metrics(CollectorRegistry()), Tracing(), lambda: f"req-{next(numbers)}", HttpOptions())
+    edge = HttpEdge([room], Guards(keys, Metrics(CollectorRegistry()), Tracing(), lambda: f"req-{next(numbers)}", HttpOptions()))
     headers = {"authorization": f"Bearer {KEY}"}
     async with httpx.AsyncClient(transport=httpx.ASGITransport(edge), base_url="http://headrace.test", headers=headers) as client:
         yield client
