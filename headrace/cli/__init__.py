@@ -31,7 +31,8 @@ from headrace.cli import (
     whip,
 )
 from headrace.cli import compile as compile_command
-from headrace.cli.console import conclude, quiet_libraries
+from headrace.cli.console import conclude
+from model_core.quiet import quiet_libraries
 
 # Plain messages: an error is a line that a person and a script can both read.
 app = typer.Typer(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import sys
 from collections.abc import Callable, Coroutine
@@ -107,19 +106,6 @@ def _broken_output() -> Failure | None:
 def _say(failure: Failure) -> None:
     if text := " ".join(str(failure).split()):
         note(f"error: {text}")
-
-
-def quiet_libraries() -> None:
-    """Keep messages of other libraries off the terminal, except errors, and gRPC out of forks. Call it before they are imported.
-
-    `TRANSFORMERS_VERBOSITY` and `DIFFUSERS_VERBOSITY` bring their part back.
-    """
-    for variable in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY"):
-        os.environ.setdefault(variable, "error")
-    # Ray starts its processes by fork and exec. gRPC's handlers of fork serve no purpose there, and may abort the child of a busy process.
-    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
-    for name in ("torchao", "torch.utils._pytree", "diffusers", "transformers"):
-        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def connected(address: str, key: str, tls: grpc.ChannelCredentials | None = None) -> HeadraceClient:

@@ -101,7 +101,8 @@ def test_output_that_cannot_be_written_is_one_line_and_a_reader_that_left_is_non
     assert (told.returncode, told.stderr) == (EXIT_FAILED, "")
 
 
-def test_libraries_are_silent_before_our_first_word() -> None:
-    code = "from headrace.cli.console import quiet_libraries as q; q(); import torchao, transformers, diffusers.models"
+@pytest.mark.parametrize("first", ["from model_core.quiet import quiet_libraries as q; q()", "import bench"])
+def test_libraries_are_silent_before_our_first_word(first: str) -> None:
+    code = f"{first}; import torchao, transformers, diffusers.models"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (told.stdout, told.stderr) == ("", "")
