@@ -10,10 +10,8 @@ from __future__ import annotations
 import base64
 import json
 import os
-import struct
 import time
 import uuid
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -25,6 +23,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 from moto.server import ThreadedMotoServer
 
+from bench.doors import pictures
 from bench.doors.cases import Cases, Skipped, Target, check, raises
 from bench.doors.mp4 import played
 
@@ -89,24 +88,25 @@ class Check:
         self.arn = ""
 
     def run(self, cases: Cases) -> None:
-        for name, case in (
-            ("create", self.create),
-            ("wait", self.wait),
-            ("fetch", self.fetch),
-            ("files beside the video", self.files),
-            ("list", self.list),
-            ("same token", self.token),
-            ("image to video", self.image),
-            ("shots", self.shots),
-            ("Luma's input", self.luma),
-            ("invoke", self.invoke),
-            ("response stream", self.stream),
-            ("cancel", self.no_cancel),
-            ("delete", self.no_cancel),
-            ("another's bucket", self.bucket),
-            ("bad input", self.bad_input),
-        ):
-            cases.run(name, case)
+        cases.run_all(
+            (
+                ("create", self.create),
+                ("wait", self.wait),
+                ("fetch", self.fetch),
+                ("files beside the video", self.files),
+                ("list", self.list),
+                ("same token", self.token),
+                ("image to video", self.image),
+                ("shots", self.shots),
+                ("Luma's input", self.luma),
+                ("invoke", self.invoke),
+                ("response stream", self.stream),
+                ("cancel", self.no_cancel),
+                ("delete", self.no_cancel),
+                ("another's bucket", self.bucket),
+                ("bad input", self.bad_input),
+            )
+        )
 
     def create(self) -> str:
         self.arn = self.client.start_async_invoke(**STOCK)["invocationArn"]
@@ -152,7 +152,7 @@ class Check:
 
     def image(self) -> None:
         model_input = _text("a red circle", 1)
-        source = {"bytes": base64.b64encode(red_png()).decode()}
+        source = {"bytes": base64.b64encode(pictures.png()).decode()}
         model_input["textToVideoParams"]["images"] = [{"format": "png", "source": source}]
         self._completed(model_input)
 
@@ -268,15 +268,6 @@ def refusals(cases: Cases, target: Target) -> None:
     cases.run("wrong key", wrong_key)
     cases.run("wrong secret", wrong_secret)
     cases.run("over quota", over_quota)
-
-
-def red_png(side: int = 64) -> bytes:
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-    rows = b"".join(b"\0" + b"\xd0\x20\x20" * side for _ in range(side))
-    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 def _text(text: str, seconds: float) -> dict[str, Any]:

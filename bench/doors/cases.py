@@ -9,7 +9,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 
@@ -65,6 +65,11 @@ class Cases:
             outcome = "passed"
         line |= {"outcome": outcome, "detail": detail if isinstance(detail, str) else ""}
         print(json.dumps({**line, "seconds": round(time.monotonic() - began, 3)}), flush=True)
+
+    def run_all(self, cases: Iterable[tuple[str, Callable[[], object]]]) -> None:
+        """Each, by its name."""
+        for name, case in cases:
+            self.run(name, case)
 
     def end(self) -> None:
         """Exit with 1 if a case has failed."""

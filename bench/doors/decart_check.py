@@ -25,22 +25,23 @@ WORDS = {"pending", "processing", "completed", "failed"}
 def main() -> None:
     target, cases = Target.of_arguments(), Cases("decart")
     run = Check(target)
-    for name, case in (
-        ("create", run.create),
-        ("wait", run.wait),
-        ("fetch", run.fetch),
-        ("submit and poll", run.submit_and_poll),
-        ("a model by its own name", run.custom),
-        ("client token", run.token),
-        ("list", run.unknown),
-        ("cancel", run.unknown),
-        ("delete", run.unknown),
-        ("wrong key", run.wrong_key),
-        ("over quota", run.over_quota),
-        ("bad input", run.bad_input),
-        ("image model", run.image_model),
-    ):
-        cases.run(name, case)
+    cases.run_all(
+        (
+            ("create", run.create),
+            ("wait", run.wait),
+            ("fetch", run.fetch),
+            ("submit and poll", run.submit_and_poll),
+            ("a model by its own name", run.custom),
+            ("client token", run.token),
+            ("list", run.unknown),
+            ("cancel", run.unknown),
+            ("delete", run.unknown),
+            ("wrong key", run.wrong_key),
+            ("over quota", run.over_quota),
+            ("bad input", run.bad_input),
+            ("image model", run.image_model),
+        )
+    )
     cases.end()
 
 

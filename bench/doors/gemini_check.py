@@ -5,20 +5,17 @@
 
 from __future__ import annotations
 
-import time
 import urllib.request
 import warnings
-from functools import partial
 from typing import Any
 
 from google import genai
 from google.genai import errors, types
 
-from bench.doors import pictures
 from bench.doors.cases import Cases, Skipped, Target, check, raises
 from bench.doors.mp4 import played
+from bench.doors.predictions import PROMPT, Predictions
 
-PROMPT = "a red circle moving right"
 VEO = "veo-3.1-generate-preview"
 
 
@@ -31,47 +28,30 @@ def main() -> None:
     cases.end()
 
 
-class Check:
+class Check(Predictions):
     """What a caller does, with a sound key and without one."""
 
     def __init__(self, target: Target) -> None:
         self.target = target
-        self.client = self._connected(target.key)
-        self.operation: Any = None
-
-    def create(self) -> str:
-        self.operation = self.client.models.generate_videos(model=VEO, prompt=PROMPT)
-        return str(self.operation.name)
-
-    def wait(self) -> None:
-        while not self.operation.done:
-            time.sleep(0.5)
-            self.operation = self.client.operations.get(self.operation)
-        check(not self.operation.error, f"{self.operation.error}")
+        super().__init__(self._connected(target.key), VEO)
 
     def fetch(self) -> str:
-        [made] = self.operation.response.generated_videos
-        data = self.client.files.download(file=made.video)
-        check(played(data) == (192, 1280, 720), f"{played(data)}")
-        return f"{made.video.uri}"
+        self.fetch_size(192, 1280, 720)
+        return f"{self.made().uri}"
 
     def fetch_by_url(self) -> None:
         """As Google's samples for curl do."""
-        [made] = self.operation.response.generated_videos
         headers = {"x-goog-api-key": self.target.key}
-        request = urllib.request.Request(made.video.uri, headers=headers)  # noqa: S310 - the server under test
+        request = urllib.request.Request(self.made().uri, headers=headers)  # noqa: S310 - the server under test
         with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310 - the same
             check(played(answer.read()) == (192, 1280, 720), "another video")
 
     def image(self) -> None:
-        config = types.GenerateVideosConfig(duration_seconds=4, aspect_ratio="9:16")
-        image = types.Image(image_bytes=pictures.png(), mime_type="image/png")
-        self.operation = self.client.models.generate_videos(model=VEO, prompt=PROMPT, image=image, config=config)
-        self.wait()
+        self.of_an_image(duration_seconds=4)
         self.fetch_size(96, 720, 1280)
 
     def fetch_size(self, *size: int) -> None:
-        data = self.client.files.download(file=self.operation.response.generated_videos[0].video)
+        data = self.client.files.download(file=self.made())
         check(played(data) == size, f"{played(data)}")
 
     def list(self) -> None:
@@ -99,18 +79,7 @@ class Check:
         return f"{error.message}"
 
     def bad_input(self) -> str:
-        told = []
-        for config, parts in (
-            ({"duration_seconds": 3600}, ("parameters.durationSeconds", "3600")),
-            ({"aspect_ratio": "wide"}, ("parameters.aspectRatio", "wide")),
-            ({"number_of_videos": 2}, ("parameters.sampleCount", "2")),
-        ):
-            asked = types.GenerateVideosConfig(**config)
-            generate = partial(self.client.models.generate_videos, model=VEO, prompt=PROMPT, config=asked)
-            error: Any = raises(errors.ClientError, generate, *parts)
-            check((error.code, error.status) == (400, "INVALID_ARGUMENT"), f"{error}")
-            told.append(f"{error.message}")
-        return " | ".join(told)
+        return self.refused()
 
     def _connected(self, key: str) -> Any:
         return genai.Client(api_key=key, http_options=types.HttpOptions(base_url=self.target.url))

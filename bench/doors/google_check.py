@@ -12,14 +12,14 @@ from functools import partial
 from typing import Any
 
 from google import genai
-from google.genai import errors, types
+from google.genai import types
 from google.oauth2.credentials import Credentials
 
 from bench.doors import pictures
 from bench.doors.cases import Cases, Skipped, Target, check, raises
 from bench.doors.mp4 import played
+from bench.doors.predictions import PROMPT, Predictions
 
-PROMPT = "a red circle moving right"
 VEO, OMNI = "veo-3.1-generate-001", "gemini-omni-1.1-flash"
 SHORT = {"type": "video", "duration": "2s"}
 
@@ -28,10 +28,10 @@ def main() -> None:
     warnings.simplefilter("ignore")  # the client calls half of itself experimental
     target, cases = Target.of_arguments(), Cases("google")
     options = types.HttpOptions(base_url=target.url)
-    by_key = Vertex(genai.Client(vertexai=True, api_key=target.key, http_options=options))
+    by_key = Vertex(genai.Client(vertexai=True, api_key=target.key, http_options=options), VEO)
     credentials = Credentials(token=target.key)
     by_project = Vertex(
-        genai.Client(vertexai=True, project="p1", location="us-central1", credentials=credentials, http_options=options)
+        genai.Client(vertexai=True, project="p1", location="us-central1", credentials=credentials, http_options=options), VEO
     )  # fmt: skip
     for means, run in (("key", by_key), ("project", by_project)):
         for name in ("create", "wait", "fetch", "image", "bad_input"):
@@ -44,52 +44,21 @@ def main() -> None:
     cases.end()
 
 
-class Vertex:
+class Vertex(Predictions):
     """Long-running predictions."""
 
-    def __init__(self, client: Any) -> None:
-        self.client = client
-        self.operation: Any = None
-
-    def create(self) -> str:
-        self.operation = self.client.models.generate_videos(model=VEO, prompt=PROMPT)
-        return str(self.operation.name)
-
-    def wait(self) -> str:
-        while not self.operation.done:
-            time.sleep(0.5)
-            self.operation = self.client.operations.get(self.operation)
-        check(not self.operation.error, f"{self.operation.error}")
-        return f"{(self.operation.metadata or {}).get('usage')}"
-
     def fetch(self) -> str:
-        [made] = self.operation.response.generated_videos
-        data = made.video.video_bytes
+        data = self.made().video_bytes
         check(played(data) == (192, 1280, 720), f"{played(data)}")
         return f"{len(data)} bytes"
 
     def image(self) -> None:
-        config = types.GenerateVideosConfig(duration_seconds=2, seed=7, aspect_ratio="9:16")
-        image = types.Image(image_bytes=pictures.png(), mime_type="image/png")
-        self.operation = self.client.models.generate_videos(model=VEO, prompt=PROMPT, image=image, config=config)
-        self.wait()
-        data = self.operation.response.generated_videos[0].video.video_bytes
+        self.of_an_image(duration_seconds=2, seed=7)
+        data = self.made().video_bytes
         check(played(data) == (48, 720, 1280), f"{played(data)}")
 
     def bad_input(self) -> str:
-        told = []
-        for config, parts in (
-            ({"duration_seconds": 3600}, ("parameters.durationSeconds", "3600")),
-            ({"aspect_ratio": "wide"}, ("parameters.aspectRatio", "wide")),
-            ({"number_of_videos": 2}, ("parameters.sampleCount", "2")),
-            ({"output_gcs_uri": "gs://a/b"}, ("parameters.storageUri", "gs://a/b")),
-        ):
-            asked = types.GenerateVideosConfig(**config)
-            generate = partial(self.client.models.generate_videos, model=VEO, prompt=PROMPT, config=asked)
-            error: Any = raises(errors.ClientError, generate, *parts)
-            check((error.code, error.status) == (400, "INVALID_ARGUMENT"), f"{error}")
-            told.append(f"{error.message}")
-        return " | ".join(told)
+        return self.refused([({"output_gcs_uri": "gs://a/b"}, ("parameters.storageUri", "gs://a/b"))])
 
 
 class Interactions:

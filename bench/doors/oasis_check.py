@@ -20,16 +20,17 @@ FORWARD = [[0.2, 0.0]] * 4
 def main() -> None:
     target, cases = Target.of_arguments(), Cases("oasis")
     run = Check(target)
-    for name, case in (
-        ("create", run.create),
-        ("fetch", run.fetch),
-        ("another scene", run.again),
-        ("cancel", run.finish),
-        ("wrong key", run.wrong_key),
-        ("over quota", run.over_quota),
-        ("bad input", run.bad_input),
-    ):
-        cases.run(name, case)
+    cases.run_all(
+        (
+            ("create", run.create),
+            ("fetch", run.fetch),
+            ("another scene", run.again),
+            ("cancel", run.finish),
+            ("wrong key", run.wrong_key),
+            ("over quota", run.over_quota),
+            ("bad input", run.bad_input),
+        )
+    )
     cases.end()
 
 

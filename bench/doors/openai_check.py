@@ -10,10 +10,8 @@ import io
 import os
 import queue
 import secrets
-import struct
 import uuid
 import warnings
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -23,6 +21,7 @@ from typing import Any
 
 import openai
 
+from bench.doors import pictures
 from bench.doors.cases import Cases, Skipped, Target, check, raises
 from bench.doors.mp4 import played
 
@@ -54,28 +53,29 @@ class Check:
         self.video: Any = None
 
     def run(self, cases: Cases) -> None:
-        for name, case in (
-            ("create", self.create),
-            ("wait", self.wait),
-            ("fetch", self.fetch),
-            ("fetch a range", self.fetch_range),
-            ("fetch pictures", self.fetch_pictures),
-            ("list", self.list),
-            ("extras of open servers", self.extras),
-            ("image to video", self.image),
-            ("remix", self.remix),
-            ("extend a file", self.extend),
-            ("objects in JSON", self.objects),
-            ("same idempotency key", self.idempotent),
-            ("content that is not ready", self.not_ready),
-            ("cancel", self.cancel),
-            ("delete", self.delete),
-            ("synchronous", self.synchronous),
-            ("models", self.models),
-            ("signed webhook", self.webhook),
-            ("bad input", self.bad_input),
-        ):
-            cases.run(name, case)
+        cases.run_all(
+            (
+                ("create", self.create),
+                ("wait", self.wait),
+                ("fetch", self.fetch),
+                ("fetch a range", self.fetch_range),
+                ("fetch pictures", self.fetch_pictures),
+                ("list", self.list),
+                ("extras of open servers", self.extras),
+                ("image to video", self.image),
+                ("remix", self.remix),
+                ("extend a file", self.extend),
+                ("objects in JSON", self.objects),
+                ("same idempotency key", self.idempotent),
+                ("content that is not ready", self.not_ready),
+                ("cancel", self.cancel),
+                ("delete", self.delete),
+                ("synchronous", self.synchronous),
+                ("models", self.models),
+                ("signed webhook", self.webhook),
+                ("bad input", self.bad_input),
+            )
+        )
 
     def create(self) -> str:
         self.video = self.client.videos.create(**STOCK)
@@ -121,7 +121,7 @@ class Check:
         check((frames, width, height) == (12, 64, 64), f"{frames} frames of {width}x{height}")
 
     def image(self) -> None:
-        video = self._made(prompt="a red circle", input_reference=("red.png", io.BytesIO(red_png()), "image/png"), **_frames(24))
+        video = self._made(prompt="a red circle", input_reference=("red.png", io.BytesIO(pictures.png()), "image/png"), **_frames(24))
         check(video.status == "completed", f"{video}")
 
     def remix(self) -> None:
@@ -139,7 +139,7 @@ class Check:
     def objects(self) -> None:
         """What the client's own methods take and cannot send."""
         source = self._made(**SHORT)
-        image = "data:image/png;base64," + base64.b64encode(red_png()).decode()
+        image = "data:image/png;base64," + base64.b64encode(pictures.png()).decode()
         for path, body, frames in (
             ("/videos", {"prompt": "a red circle", "num_frames": 24, "input_reference": {"image_url": image}}, 24),
             ("/videos/edits", {"prompt": "a green star", "video": {"id": source.id}}, 12),
@@ -250,15 +250,6 @@ def receiver() -> Iterator[tuple[str, queue.Queue[tuple[Mapping[str, str], bytes
         server.shutdown()
         server.server_close()
         thread.join()
-
-
-def red_png(side: int = 64) -> bytes:
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-    rows = b"".join(b"\0" + b"\xd0\x20\x20" * side for _ in range(side))
-    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 def _frames(count: int) -> dict[str, Any]:

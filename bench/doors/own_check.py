@@ -27,28 +27,29 @@ def main() -> None:
     target, cases = Target.of_arguments(), Cases("own")
     with tempfile.TemporaryDirectory(prefix="headrace-check-") as folder:
         run = Check(target, Path(folder))
-        for name, case in (
-            ("stream an MP4", run.stream),
-            ("stream JPEGs", run.jpegs),
-            ("stream events", run.events),
-            ("stream of a form", run.form),
-            ("live", run.live),
-            ("models", run.models),
-            ("openapi", run.openapi),
-            ("health", run.health),
-            ("create", run.create),
-            ("wait", run.wait),
-            ("fetch", run.fetch),
-            ("fetch a range", run.fetch_range),
-            ("list", run.list),
-            ("same idempotency key", run.idempotent),
-            ("cancel", run.cancel),
-            ("delete", run.delete),
-            ("wrong key", run.wrong_key),
-            ("over quota", run.over_quota),
-            ("bad input", run.bad_input),
-        ):
-            cases.run(name, case)
+        cases.run_all(
+            (
+                ("stream an MP4", run.stream),
+                ("stream JPEGs", run.jpegs),
+                ("stream events", run.events),
+                ("stream of a form", run.form),
+                ("live", run.live),
+                ("models", run.models),
+                ("openapi", run.openapi),
+                ("health", run.health),
+                ("create", run.create),
+                ("wait", run.wait),
+                ("fetch", run.fetch),
+                ("fetch a range", run.fetch_range),
+                ("list", run.list),
+                ("same idempotency key", run.idempotent),
+                ("cancel", run.cancel),
+                ("delete", run.delete),
+                ("wrong key", run.wrong_key),
+                ("over quota", run.over_quota),
+                ("bad input", run.bad_input),
+            )
+        )
     cases.end()
 
 

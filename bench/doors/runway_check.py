@@ -24,22 +24,23 @@ STOCK: dict[str, Any] = {"model": "gen4.5", "prompt_text": "a red circle moving 
 def main() -> None:
     target, cases = Target.of_arguments(), Cases("runway")
     run = Check(target)
-    for name, case in (
-        ("create", run.create),
-        ("wait", run.wait),
-        ("fetch", run.fetch),
-        ("list", run.list),
-        ("image to video", run.image),
-        ("video to video", run.video),
-        ("same idempotency key", run.idempotent),
-        ("cancel", run.cancel),
-        ("cancelled elsewhere", run.cancelled_elsewhere),
-        ("delete", run.delete),
-        ("wrong key", run.wrong_key),
-        ("over quota", run.over_quota),
-        ("bad input", run.bad_input),
-    ):
-        cases.run(name, case)
+    cases.run_all(
+        (
+            ("create", run.create),
+            ("wait", run.wait),
+            ("fetch", run.fetch),
+            ("list", run.list),
+            ("image to video", run.image),
+            ("video to video", run.video),
+            ("same idempotency key", run.idempotent),
+            ("cancel", run.cancel),
+            ("cancelled elsewhere", run.cancelled_elsewhere),
+            ("delete", run.delete),
+            ("wrong key", run.wrong_key),
+            ("over quota", run.over_quota),
+            ("bad input", run.bad_input),
+        )
+    )
     cases.end()
 
 

@@ -25,22 +25,23 @@ WAIT_S = 120.0
 def main() -> None:
     target, cases = Target.of_arguments(), Cases("triton")
     run = Check(target)
-    for name, case in (
-        ("ready", run.ready),
-        ("list", run.list),
-        ("create", run.create),
-        ("fetch", run.fetch),
-        ("frames", run.frames),
-        ("stream", run.stream),
-        ("stream a file", run.stream_file),
-        ("steer", run.steer),
-        ("cancel", run.cancel),
-        ("statistics", run.statistics),
-        ("wrong key", run.wrong_key),
-        ("over quota", run.over_quota),
-        ("bad input", run.bad_input),
-    ):
-        cases.run(name, case)
+    cases.run_all(
+        (
+            ("ready", run.ready),
+            ("list", run.list),
+            ("create", run.create),
+            ("fetch", run.fetch),
+            ("frames", run.frames),
+            ("stream", run.stream),
+            ("stream a file", run.stream_file),
+            ("steer", run.steer),
+            ("cancel", run.cancel),
+            ("statistics", run.statistics),
+            ("wrong key", run.wrong_key),
+            ("over quota", run.over_quota),
+            ("bad input", run.bad_input),
+        )
+    )
     cases.end()
 
 
