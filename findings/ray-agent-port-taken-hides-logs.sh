@@ -50,15 +50,15 @@ try() { # options of `ray start`, times to ask, name
     sleep 1
   done
   export RAY_ADDRESS="127.0.0.1:$gcs" RAY_DASHBOARD_ADDRESS="http://127.0.0.1:$dashboard"
-  alive=$(ray list nodes 2>/dev/null | grep -c ALIVE || true)
-  status=$(ray status 2>/dev/null | grep -A1 -m1 '^Active' | tail -1 | cut -d' ' -f2 || true)
   logs=$(answer "$2")
+  alive=$(ray list nodes 2>/dev/null | grep -c ALIVE || true)
+  active=$(ray status 2>/dev/null | grep -A1 -m1 '^Active' | tail -1 | awk '{ print $1 }' || true)
   stop_head
 }
 try "" 8 a
-taken="$logs"
-echo "52365 taken:                   ray list nodes: $alive alive; ray status: $status active; ray logs cluster, for 40 s and more: $logs"
+taken="$logs" seen="$alive"
+echo "52365 taken:                   ray list nodes: $alive alive; ray status: $active active; ray logs cluster, for 40 s and more: $logs"
 try --dashboard-agent-listen-port=0 12 b
-echo "--dashboard-agent-listen-port=0: ray list nodes: $alive alive; ray status: $status active; ray logs cluster: $logs"
-[ "$taken" != logs ] && [ "$logs" = logs ] && [ "$alive" = 1 ] || { echo "the behaviour has changed"; exit 1; }
+echo "--dashboard-agent-listen-port=0: ray list nodes: $alive alive; ray status: $active active; ray logs cluster: $logs"
+[ "$taken" != logs ] && [ "$logs" = logs ] && [ "$seen" = 1 ] || { echo "the behaviour has changed"; exit 1; }
 echo "a node whose agent has no port looks healthy, and has no logs"
