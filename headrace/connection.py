@@ -56,8 +56,9 @@ class Connection:
 
     async def _answered(self, began: float) -> None:
         while (state := self._channel.get_state(try_to_connect=True)) not in (
-            grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.SHUTDOWN,
-        ):  # fmt: skip
+            grpc.ChannelConnectivity.READY,
+            grpc.ChannelConnectivity.SHUTDOWN,
+        ):
             if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
                 waited_s = asyncio.get_running_loop().time() - began
                 self._silent = self._silent or waited_s > self._policy.attempt_s / 2

@@ -76,9 +76,7 @@ class Arrived:
         return True
 
     def resume(self) -> pb.SessionResume:
-        return pb.SessionResume(
-            token=self._token, next_frame=self._next_frame, acknowledged=self._prompts, quality_changes=self._qualities
-        )  # fmt: skip
+        return pb.SessionResume(token=self._token, next_frame=self._next_frame, acknowledged=self._prompts, quality_changes=self._qualities)
 
 
 Change = TypeVar("Change", pb.PromptAck, pb.QualityChange)

@@ -349,10 +349,11 @@ CACHE_SLOTS = Metric("cache_slots", Kind.GAUGE, "Slots of the session cache, use
 DENOISER_WAITING = Metric("denoiser_waiting_sessions", Kind.GAUGE, "Sessions that wait for a cache slot.", Process.DENOISER, on_ray=True)
 UNDELIVERED = Metric("undelivered_chunks", Kind.GAUGE, "Denoised chunks that no reader has pulled yet.", Process.DENOISER)
 EXPECTED_SECONDS = Metric(
-    "expected_busy_seconds_total", Kind.COUNTER,
+    "expected_busy_seconds_total",
+    Kind.COUNTER,
     "Time that the denoiser's forwards should have taken, by the profile measured at its start.",
     Process.DENOISER,
-)  # fmt: skip
+)
 DENOISER_BUSY = Metric("denoiser_busy_seconds_total", Kind.COUNTER, "Device time of a denoise replica.", Process.DENOISER)
 DENOISER_CHUNKS = Metric("denoiser_chunks_total", Kind.COUNTER, "Chunks denoised, including dropped ones.", Process.DENOISER)
 DECODER_BUSY = Metric("decoder_busy_seconds_total", Kind.COUNTER, "Device time of a decode replica.", Process.DECODER)

@@ -245,7 +245,8 @@ def _per_model(title: str, metric: Metric, query: str, which: str = "") -> Panel
 
 
 _QUALITY = Dashboard(
-    "headrace-quality", "Headrace: quality of jobs",
+    "headrace-quality",
+    "Headrace: quality of jobs",
     (
         _per_model("Change from frame to frame", c.QUALITY_FLICKER, _quantile(c.QUALITY_FLICKER, 0.5, "model"), "p50"),
         _per_model("Flicker of brightness", c.QUALITY_BRIGHTNESS, _quantile(c.QUALITY_BRIGHTNESS, 0.9, "model"), "p90"),
@@ -255,7 +256,7 @@ _QUALITY = Dashboard(
         _per_model("Black frames, mean", c.QUALITY_BLACK, _mean(c.QUALITY_BLACK, "model")),
         _panel("Videos looked at", c.QUALITY_LOOKS, "ops", Line(_rate(c.QUALITY_LOOKS, "model, measured"), "{{model}} {{measured}}")),
     ),
-)  # fmt: skip
+)
 
 _JOBS = Dashboard(
     "headrace-jobs", "Headrace: jobs",

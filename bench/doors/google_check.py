@@ -32,7 +32,7 @@ def main() -> None:
     credentials = Credentials(token=target.key)
     by_project = Vertex(
         genai.Client(vertexai=True, project="p1", location="us-central1", credentials=credentials, http_options=options), VEO
-    )  # fmt: skip
+    )
     for means, run in (("key", by_key), ("project", by_project)):
         for name in ("create", "wait", "fetch", "image", "bad_input"):
             cases.run(f"{name.replace('_', ' ')}, Vertex by {means}", getattr(run, name))

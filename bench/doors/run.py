@@ -88,9 +88,7 @@ def check(door: str, url: str, grpc: str, keys: Keys) -> Result:
     command = [str(python), "-m", f"bench.doors.{door}_check", *target, *keys.arguments(door)]
     surroundings = {**os.environ, "PYTHONPATH": str(ROOT), "HEADRACE_CHECK_S3": _S3_URL}
     try:
-        ran = subprocess.run(
-            command, cwd=ROOT, env=surroundings, capture_output=True, text=True, timeout=_CHECK_WITHIN_S, check=False
-        )  # fmt: skip
+        ran = subprocess.run(command, cwd=ROOT, env=surroundings, capture_output=True, text=True, timeout=_CHECK_WITHIN_S, check=False)
     except subprocess.TimeoutExpired:
         result.error = f"it did not end within {_CHECK_WITHIN_S:g} s"
         return result
@@ -127,7 +125,7 @@ def server(folder: Path, *, with_keys: bool) -> Iterator[tuple[str, str, dict[st
     with (folder / "serve.log").open("w") as log:
         process = subprocess.Popen(
             command, cwd=ROOT, env=surroundings, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
-        )  # fmt: skip
+        )
         try:
             words = (process.stdout.readline() if process.stdout else "").split()
             if words[:1] != ["READY"] or len(words) != 3:

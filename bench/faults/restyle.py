@@ -132,7 +132,7 @@ async def disturbed(
     async with asyncio.timeout(_WITHIN_S), HeadraceClient(address) as client:
         live = client.live(
             PROMPT, seed=SEED, steps=config.num_steps, codec=pb.CODEC_RAW_RGB, max_lead_s=1.0, source=given, reconnect=Reconnect(120.0)
-        )  # fmt: skip
+        )
         async with live as session:
             async for event in session:
                 if not isinstance(event, pb.Frames):
@@ -169,7 +169,7 @@ def measure(model: str, a: argparse.Namespace) -> Row:
         two = {"autoscaling_config": None, "num_replicas": 2, "ray_actor_options": {"num_cpus": 0}}
         overrides = Overrides(
             grpc_port=free_port(), metrics_port=0, args=args, deployments={FRONT_DOOR: two}, env={"PYTHONPATH": str(ROOT)}
-        )  # fmt: skip
+        )
         with start_local(None, overrides) as app:
             shown = asyncio.run(disturbed(row, app.address, config, source, a))
     judge(row, shown, truth)
@@ -178,9 +178,7 @@ def measure(model: str, a: argparse.Namespace) -> Row:
 
 def table(rows: list[Row]) -> str:
     head = f"{'model':16}{'frames':>8}{'kills':>7}{'lost':>6}{'twice':>7}{'differ':>8}{'gap max':>9}"
-    return "\n".join([
-        head, *(f"{r.model:16}{r.frames:>8}{r.kills:>7}{r.lost:>6}{r.twice:>7}{r.differ:>8}{r.gap_s:>8.2f}s" for r in rows)
-    ])  # fmt: skip
+    return "\n".join([head, *(f"{r.model:16}{r.frames:>8}{r.kills:>7}{r.lost:>6}{r.twice:>7}{r.differ:>8}{r.gap_s:>8.2f}s" for r in rows)])
 
 
 def main() -> None:

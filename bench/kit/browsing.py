@@ -52,9 +52,7 @@ def browsing(folder: Path) -> Iterator[Browsing]:
     """
     python = environment(REQUIREMENTS, folder)
     surroundings = {**os.environ, "no_proxy": "127.0.0.1,localhost"}
-    process = subprocess.Popen(
-        [str(python), str(PROGRAM)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=surroundings
-    )  # fmt: skip
+    process = subprocess.Popen([str(python), str(PROGRAM)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=surroundings)
     try:
         yield Browsing(process)
     finally:

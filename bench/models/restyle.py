@@ -154,9 +154,7 @@ async def live(local: LocalPipeline, chunks: int, steps: int, strength: float) -
     delays = [there[frame // CHUNK] - at for frame, at in enumerate(played)]
     work = [there[chunk] - played[(chunk + 1) * CHUNK - 1] for chunk in range(chunks)]
     late = sum(at > there[0] + (chunk + 1) * CONFIG.chunk_seconds for chunk, at in enumerate(there))
-    return Live(
-        chunks * CONFIG.chunk_seconds, statistics.median(delays), max(delays), statistics.median(work), max(work), busy, late
-    )  # fmt: skip
+    return Live(chunks * CONFIG.chunk_seconds, statistics.median(delays), max(delays), statistics.median(work), max(work), busy, late)
 
 
 async def measure(clips: int, chunks: int, steps: Sequence[int], seconds: float) -> tuple[list[Kept], Live]:

@@ -245,8 +245,9 @@ def go(a: argparse.Namespace, folder: Path) -> Run:
     port, page = free_port(), free_port()
     args = {
         "front_door": {"http": {"host": "127.0.0.1", "port": port, "origins": [f"http://127.0.0.1:{page}"]}},
-        "state": {"url": f"sqlite:///{folder / 'state.sqlite'}"}, "artifacts": {"folder": str(folder / "files")},
-    }  # fmt: skip
+        "state": {"url": f"sqlite:///{folder / 'state.sqlite'}"},
+        "artifacts": {"folder": str(folder / "files")},
+    }
     with (
         page_server(page) as url, LocalNodes(namespaces=False) as nodes, FaultCluster(nodes, _FPS, 1, args) as faults,
         asyncio.Runner() as runner, browsing(ENVIRONMENT) as browser, ExitStack() as stack,

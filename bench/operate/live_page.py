@@ -169,7 +169,7 @@ class Viewer:
         mended = next((f", {part.strip(' .')}" for part in note.split("·") if "mended" in part), "")
         self._report.faults.append(
             Fault(what, seen["painted"], seen["different"], seen["seconds"], seen["frozenMs"], phase == "playing", mended)
-        )  # fmt: skip
+        )
 
 
 class Cluster:

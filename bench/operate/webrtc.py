@@ -246,8 +246,9 @@ def run(a: argparse.Namespace, folder: Path) -> Report:
     port = free_port()
     args = {
         "front_door": {"http": {"host": "127.0.0.1", "port": port}, "webrtc": {"enabled": True}},
-        "state": {"url": f"sqlite:///{folder / 'state.sqlite'}"}, "artifacts": {"folder": str(folder / "files")},
-    }  # fmt: skip
+        "state": {"url": f"sqlite:///{folder / 'state.sqlite'}"},
+        "artifacts": {"folder": str(folder / "files")},
+    }
     report, url = Report(), f"http://127.0.0.1:{port}/"
     with (
         browsing(ENVIRONMENT) as browser, LocalNodes(namespaces=False) as nodes, FaultCluster(nodes, a.fps, 2, args) as faults,

@@ -34,7 +34,7 @@ from model_core.types import (
     SessionContext,
     SourceFootage,
     TextEmbedding,
-)  # fmt: skip
+)
 from observability.context import work
 
 T = TypeVar("T")

@@ -93,9 +93,7 @@ def first(headers: Picked, name: bytes) -> str:
 
 
 def trace_headers(headers: Picked) -> list[tuple[str, str | bytes]]:
-    return [
-        (name.decode(), value.decode("latin-1")) for name in (b"traceparent", b"tracestate") for value in headers.get(name, ())
-    ]  # fmt: skip
+    return [(name.decode(), value.decode("latin-1")) for name in (b"traceparent", b"tracestate") for value in headers.get(name, ())]
 
 
 def host(scope: Scope) -> str:

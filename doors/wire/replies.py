@@ -25,7 +25,7 @@ from service.events import (
     SourceTaken,
     Started,
     Usage,
-)  # fmt: skip
+)
 
 Reply = pb.StreamResponse | pb.LiveResponse | pb.WatchResponse | pb.ReplayResponse
 

@@ -82,7 +82,7 @@ def broadcast(
 
 def _session(
     client: HeadraceClient, program: Program, prompt: str, seconds: float, seed: int | None, hold_s: float, patience: float | None
-) -> LiveSession:  # fmt: skip
+) -> LiveSession:
     from headrace.v1 import video_pb2 as pb
 
     return client.live(

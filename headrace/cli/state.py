@@ -26,10 +26,11 @@ State = Annotated[Path, typer.Option("--state", metavar="DIR", help="The server'
 DatabaseUrl = Annotated[
     str,
     typer.Option(
-        "--database", metavar="URL",
+        "--database",
+        metavar="URL",
         help=f"The server's database, where it is not in that folder: postgresql://USER@HOST/NAME. Its password is in {PASSWORD_VARIABLE}.",
     ),
-]  # fmt: skip
+]
 
 _UNITS_S = {"m": 60, "h": 3600, "d": 86_400}
 _AGO = re.compile(r"(\d{1,6})([mhd])")

@@ -133,7 +133,7 @@ def picture(metrics: str, view: View) -> RenderableType:
         ("frames", f"{view.frames_per_s:.1f} a second", ""),
         ("first frame", f"p50 {_ms(view.ttff_p50_s)}  p99 {_ms(view.ttff_p99_s)}", firsts),
         ("late chunks", f"{view.late} of {view.chunks}", "" if math.isnan(late) else f"{100 * late:.2f} %"),
-    )  # fmt: skip
+    )
     for row in rows:
         numbers.add_row(*row)
     stages = Table(box=None, pad_edge=False)

@@ -35,9 +35,7 @@ class NeuronRuntime:
         """See `Runtime.prepare`: the environment must say what it has to already, and name the cores that this process may use."""
         for name, value in environment(self._config).items():
             if self._environ.get(name) != value:
-                raise RuntimeUnavailable(
-                    f"{name} must be {value!r} before torch is imported; it is {self._environ.get(name)!r}"
-                )  # fmt: skip
+                raise RuntimeUnavailable(f"{name} must be {value!r} before torch is imported; it is {self._environ.get(name)!r}")
         visible = self._environ.get(CORES_VARIABLE)
         if visible is None:
             raise RuntimeUnavailable(f"{CORES_VARIABLE} is not set, which means every core of the machine: give the replica `neuron_cores`")

@@ -44,11 +44,12 @@ class Followers:
         command = (sys.executable, "-m", module)
         self._processes = [
             subprocess.Popen(
-                [*command, str(rank), str(runtime.ranks), self.place], stdin=subprocess.PIPE,
+                [*command, str(rank), str(runtime.ranks), self.place],
+                stdin=subprocess.PIPE,
                 env={**environ, **rank_environment(runtime, rank, environ)},
             )
             for rank in range(1, runtime.ranks)
-        ]  # fmt: skip
+        ]
         weakref.finalize(self, _end, self._processes, folder)
 
     def tell(self, message: object) -> None:

@@ -283,7 +283,7 @@ class SessionRunner:
             paced, numerics = order.max_lead_s > 0, session.context().numerics
             meter = SessionMeter(
                 self._metrics.of(config.name), account, order.config.fps, paced=paced, door=call.door, trace=call.trace, numerics=numerics
-            )  # fmt: skip
+            )
             meter.encoded(opening.encoding, asked, encoded)
             sources = SourceTerms(self._source_decoders, self._limits, account)
             served = ServedSession(

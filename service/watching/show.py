@@ -28,7 +28,7 @@ from service.events import (
     Shown,
     Skipped,
     Started,
-)  # fmt: skip
+)
 
 # How far behind the newest chunk somebody may be.
 RING_CHUNKS = 4

@@ -82,7 +82,7 @@ async def new_job(model: str, body: Mapping[str, Any], key: str, problems: Probl
     check_all(problems, intake, request, doorway)
     return NewJob(
         door=DOOR, request=request, doorway=doorway, presentation=size, shown={"model": model}, labels=labels, idempotency_key=key
-    )  # fmt: skip
+    )
 
 
 def _frame_rate(parameters: Given, model: str, intake: Intake) -> None:

@@ -123,7 +123,7 @@ def _usage(job: Job, config: ModelConfig | None) -> dict[str, Any] | None:
         "text_seconds": used.text_s,
         "denoise_seconds": used.denoise_s,
         "decode_seconds": used.decode_s,
-    }  # fmt: skip
+    }
 
 
 def _size(size: tuple[int, int] | None) -> str | None:

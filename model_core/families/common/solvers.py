@@ -40,9 +40,10 @@ class Solver:
 def _either(served: Mapping[str, tuple[object, ...]], *off: str) -> Solver:
     """Of both kinds of networks; `off` are settings that must be false where it solves a flow."""
     return Solver(
-        told=True, served={"use_beta_sigmas": (False,), **served},
+        told=True,
+        served={"use_beta_sigmas": (False,), **served},
         served_flow={"use_exponential_sigmas": (False,)} | dict.fromkeys(off, (False,)),
-    )  # fmt: skip
+    )
 
 
 _NO_COSINE = {"beta_schedule": ("linear", "scaled_linear")}

@@ -376,9 +376,7 @@ def test_what_cannot_work_is_refused(make: Callable[[], object], says: str) -> N
 @given(live=st.integers(1, 300), large=st.integers(1, 8), small=st.integers(1, 8), cap=st.integers(3, 6))
 def test_what_is_not_idle_keeps_one_of_each(live: int, large: int, small: int, cap: int) -> None:
     """On nodes so small that cutting to them could leave nothing of a stage."""
-    limits = {
-        Stage.TEXT_ENCODER: StageLimits(0, 5, 1), Stage.DENOISER: StageLimits(0, 50, large), Stage.DECODER: StageLimits(0, 50, small)
-    }  # fmt: skip
+    limits = {Stage.TEXT_ENCODER: StageLimits(0, 5, 1), Stage.DENOISER: StageLimits(0, 50, large), Stage.DECODER: StageLimits(0, 50, small)}
     run = Run(replace(CONFIG, limits=limits, nodes=replace(NODES, units=8, max_nodes=cap)))
     plans = run.go(20, live) + run.go(20, 2) + run.go(20, live)
     assert all(min(p.replicas.values()) >= 1 for p in plans)

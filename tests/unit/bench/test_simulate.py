@@ -26,8 +26,9 @@ def test_the_verdict_names_the_cheapest_policy_that_holds_the_objectives_and_say
     assert capsys.readouterr().out == ""
     assert (judged.ours_holds, judged.best) == (True, "ray")
     assert {other: (round(saving.percent.value, 9), saving.holds) for other, saving in judged.saved.items()} == {
-        "ray": (20.0, True), "static": (50.0, True)
-    }  # fmt: skip
+        "ray": (20.0, True),
+        "static": (50.0, True),
+    }
     assert judged.lines() == ["20.0 ± 0.0 % fewer node-hours than ray", "50.0 ± 0.0 % fewer node-hours than static"]
     assert json.loads(json.dumps(judged.to_json()))["saved"]["ray"] == {"percent": pytest.approx(20.0), "half": 0.0, "holds": True}
 

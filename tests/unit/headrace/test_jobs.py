@@ -173,10 +173,11 @@ def test_what_is_wrong_with_a_request_is_one_line_and_exit_code_2(run: Run) -> N
     assert (code, out) == (2, [])
     assert "seconds: must be at most 60; got 99" in err
     for arguments, said in (
-        ((), "PROMPT: must be given"), (("x", "--file", "y"), "PROMPT: must be given"),
+        ((), "PROMPT: must be given"),
+        (("x", "--file", "y"), "PROMPT: must be given"),
         (("x", "--label", "a"), "--label: must be NAME=VALUE"),
         (("--file", "/nowhere"), "--file: must be a file that exists"),
-    ):  # fmt: skip
+    ):
         code, _, err = run("submit", *arguments)
         assert code == 2
         assert said in err

@@ -48,8 +48,9 @@ def test_parts_in_order_are_one_video_with_its_index_in_front(tmp_path: Path, si
     with av.open(io.BytesIO(data), "r") as file:
         stream = file.streams.video[0]
         assert (stream.frames, stream.duration * stream.time_base if stream.duration and stream.time_base else 0) == (
-            len(frames), Fraction(len(frames), fps),
-        )  # fmt: skip
+            len(frames),
+            Fraction(len(frames), fps),
+        )
         keys = [packet.is_keyframe for packet in file.demux(stream) if packet.size]
     starts = {sum(sizes[:number]) for number in range(len(sizes))}
     assert all(keys[start] for start in starts)

@@ -22,8 +22,9 @@ def order(*later: tuple[float, str], request: VideoRequest = ASKED) -> Order:
 
 def test_seconds_become_frames() -> None:
     assert order((2.0, "a blue square"), (4.0, "a star")).request.later_prompts == (
-        (2 * CONFIG.fps, "a blue square"), (4 * CONFIG.fps, "a star"),
-    )  # fmt: skip
+        (2 * CONFIG.fps, "a blue square"),
+        (4 * CONFIG.fps, "a star"),
+    )
 
 
 @pytest.mark.parametrize(

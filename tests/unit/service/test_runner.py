@@ -23,7 +23,7 @@ from service.events import (
     Resumed,
     Started,
     Usage,
-)  # fmt: skip
+)
 from service.orders import Doorway, Mode, Order, ResumeRequest, VideoRequest
 from tests.core import Core, core
 from tests.fakes import FakeStages, eventually

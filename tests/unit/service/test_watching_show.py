@@ -26,7 +26,7 @@ from service.events import (
     Skipped,
     Started,
     Usage,
-)  # fmt: skip
+)
 from service.records.store import SessionNotFound
 from service.watch_token import CHARS, watch_token
 from service.watching.show import RING_CHUNKS, Item, Place, Show

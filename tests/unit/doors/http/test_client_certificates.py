@@ -121,9 +121,10 @@ async def test_every_request_of_a_connection_is_of_its_certificate(tmp_path: Pat
 
 
 def asked(port: int, context: ssl.SSLContext, session: ssl.SSLSession | None = None) -> tuple[bytes, ssl.SSLSession | None]:
-    with socket.create_connection(("127.0.0.1", port), timeout=600) as bare, context.wrap_socket(
-        bare, server_hostname="127.0.0.1", session=session
-    ) as secured:  # fmt: skip
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=600) as bare,
+        context.wrap_socket(bare, server_hostname="127.0.0.1", session=session) as secured,
+    ):
         secured.sendall(REQUEST)
         return secured.recv(100), secured.session
 

@@ -85,8 +85,9 @@ async def test_a_ticket_makes_no_other_ticket_and_nobody_without_a_key_has_one(t
         ticket = (await served.client.post("/v1/tickets", headers={"x-api-key": secret.key})).json()["ticket"]
         again = await served.client.post("/v1/tickets", headers={"x-api-key": ticket})
         assert (again.status_code, again.json()["error"]["message"]) == (
-            403, "a ticket cannot make another ticket; it takes an API key or a token"
-        )  # fmt: skip
+            403,
+            "a ticket cannot make another ticket; it takes an API key or a token",
+        )
         token = await served.client.post("/v1/client/tokens", headers={"x-api-key": ticket}, json={})
         assert token.status_code == 403
 

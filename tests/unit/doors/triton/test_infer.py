@@ -67,8 +67,9 @@ async def test_a_model_describes_its_tensors() -> None:
         told = await here.call("ModelMetadata", pb.ModelMetadataRequest(name=CONFIG.name))
         assert (told.name, list(told.versions)) == (CONFIG.name, ["1"])
         assert [(t.name, t.datatype, list(t.shape)) for t in told.outputs] == [
-            ("frames", "UINT8", [-1, CONFIG.height, CONFIG.width, 3]), ("video", "BYTES", [1]),
-        ]  # fmt: skip
+            ("frames", "UINT8", [-1, CONFIG.height, CONFIG.width, 3]),
+            ("video", "BYTES", [1]),
+        ]
         expected = {
             "prompt": "BYTES", "seconds": "FP32", "seed": "UINT64", "steps": "INT32", "guidance": "FP32", "negative_prompt": "BYTES",
         }  # fmt: skip

@@ -17,7 +17,7 @@ def chunk(value: float) -> list[KeyValue]:
     return [
         KeyValue(torch.full((1, TOKENS, WIDTH), value + layer), torch.full((1, TOKENS, WIDTH), -value - layer))
         for layer in range(SMALL_DIT.depth)
-    ]  # fmt: skip
+    ]
 
 
 def by_chunk(rows: torch.Tensor) -> list[list[float]]:

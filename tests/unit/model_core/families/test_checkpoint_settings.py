@@ -195,7 +195,7 @@ def test_an_autoencoder_that_says_how_small_latents_are_is_believed(tmp_path: Pa
         ("cogvideox", "EulerDiscreteScheduler", {"prediction_type": "sample"}, "prediction_type must be 'v_prediction' or 'epsilon'"),
         ("cogvideox", "LCMScheduler", {"original_inference_steps": 2000}, "original_inference_steps must be at most num_train_"),
     ],
-)  # fmt: skip
+)
 def test_options_of_schedules_that_make_no_clip_are_refused(family: str, name: str, settings: dict[str, Any], sentence: str) -> None:
     told = FLOW if family == "wan" and SOLVERS[name].told else {}
     solved = kinds()[family].solved

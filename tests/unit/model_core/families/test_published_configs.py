@@ -164,9 +164,10 @@ SCHEDULES: dict[str, tuple[str, dict[str, Any]]] = {
     "CogVideoX-5b": ("cogvideox", DDIM | {"snr_shift_scale": 1.0, "timestep_spacing": "trailing"}),
     "CogVideoX, DPM": ("cogvideox", DDIM | {"_class_name": "CogVideoXDPMScheduler", "timestep_spacing": "trailing"}),
     "AnyFlow-FAR": (
-        "anyflow-far", NOTES | {"_class_name": "FlowMapEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 5.0},
+        "anyflow-far",
+        NOTES | {"_class_name": "FlowMapEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 5.0},
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", TRANSFORMERS)

@@ -101,9 +101,7 @@ async def test_a_pause_loses_nothing() -> None:
 
 
 async def test_frames_depend_on_the_source_and_on_the_strength() -> None:
-    of = {
-        strength: pixels(await play(await FakeStages().pipeline.open(request(strength)), moving(FRAMES))) for strength in (0.5, 0.75)
-    }  # fmt: skip
+    of = {strength: pixels(await play(await FakeStages().pipeline.open(request(strength)), moving(FRAMES))) for strength in (0.5, 0.75)}
     brighter = np.minimum(moving(FRAMES), 254) + 1
 
     assert of[0.5] != of[0.75]

@@ -51,9 +51,7 @@ class Book:
 
 def account(book: Book, *, resumed_at: int | None = None, at: float = 100.0, text_seconds: float = 0.0) -> SessionAccount:
     times = itertools.count(at)
-    return SessionAccount(
-        book, BILLED, FPS, lambda: float(next(times)), resumed_at=resumed_at, text_seconds=text_seconds, interval_s=2.0
-    )  # fmt: skip
+    return SessionAccount(book, BILLED, FPS, lambda: float(next(times)), resumed_at=resumed_at, text_seconds=text_seconds, interval_s=2.0)
 
 
 def test_a_session_is_cut_by_media_time_and_each_row_has_its_share() -> None:

@@ -170,9 +170,10 @@ async def test_each_session_has_an_audit_entry_without_its_prompt() -> None:
         model = here.stages.config.name
     told = [(entry.operation, entry.outcome, entry.resource, entry.principal, entry.detail["ended"]) for entry in log.entries]
     assert told == [
-        ("session", Outcome.ALLOWED, "id-1", who, "completed"), ("session", Outcome.FAILED, "id-2", who, "too_large"),
+        ("session", Outcome.ALLOWED, "id-1", who, "completed"),
+        ("session", Outcome.FAILED, "id-2", who, "too_large"),
         ("session", Outcome.ALLOWED, "id-3", who, "cancelled"),
-    ]  # fmt: skip
+    ]
     assert log.entries[0].detail == {"door": "triton", "model": model, "ended": "completed", "resumed": False}
     assert "red" not in repr(log.entries)
 

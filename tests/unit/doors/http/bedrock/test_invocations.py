@@ -47,9 +47,10 @@ async def test_twenty_shots_are_one_video_of_two_minutes(bedrock: Door, shots: i
     asked = {"taskType": "MULTI_SHOT_MANUAL", "multiShotManualParams": {"shots": [{"text": f"shot {n}"} for n in range(shots)]}}
     if shots == 1:
         asked = {
-            "taskType": "MULTI_SHOT_AUTOMATED", "multiShotAutomatedParams": {"text": "a story"},
+            "taskType": "MULTI_SHOT_AUTOMATED",
+            "multiShotAutomatedParams": {"text": "a story"},
             "videoGenerationConfig": {"durationSeconds": 120},
-        }  # fmt: skip
+        }
     answer = await start(bedrock, modelInput=asked)
     assert answer.status_code == 200, answer.text
     assert bedrock.jobs.only.seconds == 120.0

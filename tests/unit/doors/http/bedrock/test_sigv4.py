@@ -114,7 +114,7 @@ def test_an_arn_in_the_path_is_signed_as_it_stands_there() -> None:
         lambda signed: replace(signed, authorization=replace(signed.authorization, signed_headers=("host",))),
         lambda signed: replace(signed, authorization=replace(signed.authorization, signature="0" * 64)),
     ],
-)  # fmt: skip
+)
 def test_a_request_that_was_changed_on_its_way_is_refused(change: Callable[[Signed], Signed]) -> None:
     signed = Sent(query=(("maxResults", "1"),)).signed()
     signed.check()

@@ -218,7 +218,8 @@ async def test_everything_wrong_is_named_as_google_names_it(google: Door) -> Non
         ({"response_format": [{}, {}]}, "response_format", "must be a list of at most 1 objects; got a list of 2"),
         ({"response_format": {"duration": "601s"}}, "response_format.duration", "must be a number from more than 0 to 600; got 601"),
         (
-            {"generation_config": {"video_config": {"task": "extend"}}}, "generation_config.video_config.task",
+            {"generation_config": {"video_config": {"task": "extend"}}},
+            "generation_config.video_config.task",
             "must be text_to_video, or input must hold a part of type video; got 'extend'",
         ),
         ({"stream": True, "background": True}, "background", "must be false or unset with stream; got True"),
@@ -226,7 +227,7 @@ async def test_everything_wrong_is_named_as_google_names_it(google: Door) -> Non
         ({"stream": True, "response_format": {"delivery": "uri"}}, "response_format.delivery", "must be inline or unset with stream"),
         ({"store": False, "response_format": {"delivery": "uri"}}, "store", "must be true or unset with delivery uri"),
     ],
-)  # fmt: skip
+)
 async def test_a_single_problem(google: Door, changes: dict[str, Any], field: str, problem: str) -> None:
     if changes == {"response_format": []}:
         await created(google, **changes)  # an empty list says nothing

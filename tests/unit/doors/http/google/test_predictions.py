@@ -233,7 +233,8 @@ async def test_everything_wrong_is_named_as_google_names_it(google: Door) -> Non
         (body({"image": {"mimeType": "image/png"}}), "instances[0].image", "must hold bytesBase64Encoded; got an object of 1"),
         (body({"image": "x"}), "instances[0].image", "must be an object; got 'x'"),
         (
-            body({"image": {"bytesBase64Encoded": VIDEO}}), "instances[0].image.bytesBase64Encoded",
+            body({"image": {"bytesBase64Encoded": VIDEO}}),
+            "instances[0].image.bytesBase64Encoded",
             "must be one of PNG, JPEG, WEBP; got 12 bytes",
         ),
         (body({"image": {"bytesBase64Encoded": "$"}}), "instances[0].image.bytesBase64Encoded", "must be base64; got '$'"),
@@ -241,7 +242,7 @@ async def test_everything_wrong_is_named_as_google_names_it(google: Door) -> Non
         (body() | {"labels": {"a": 1}}, "labels", "must be an object of at most 64 members"),
         (body(negativePrompt="blur"), "parameters.negativePrompt", "must be unset without guidance; got 'blur'"),
     ],
-)  # fmt: skip
+)
 async def test_a_single_problem(google: Door, request_: dict[str, Any], field: str, problem: str) -> None:
     problems = await refused(google, request_)
     assert list(problems) == [field]
