@@ -32,6 +32,7 @@ _GUARD_S = 0.25
 _MOST_HOLD_S = 30.0
 
 
+@secure.with_access
 def broadcast(
     prompt: Annotated[str | None, typer.Argument(help="What to draw first, in a session of its own.", show_default=False)] = None,
     watch: Annotated[
@@ -48,11 +49,7 @@ def broadcast(
     seconds: Annotated[float, typer.Option(help="Length of a new session; 0 plays until /stop.")] = 0.0,
     seed: Annotated[int | None, typer.Option(help="Drawn at random when not given.", show_default=False)] = None,
     patience: Annotated[float | None, typer.Option(min=0.0, help=source.PATIENCE_HELP, show_default=False)] = None,
-    key: console.Key = "",
-    tls: secure.Tls = False,
-    ca: secure.Ca = None,
-    cert: secure.Cert = None,
-    cert_key: secure.CertKey = None,
+    access: secure.Access = secure.PLAIN,
 ) -> None:
     """Send a session out: to RTMP, MPEG-TS over UDP, SRT, and into a folder of HLS. A typed line is a new prompt of a new session."""
 
@@ -66,7 +63,7 @@ def broadcast(
         console.in_range("--hold", hold, 0.0, _MOST_HOLD_S)
         outputs = _outputs(to or [], hls, silent_audio=silent_audio)
         async with AsyncExitStack() as stack:
-            client = await stack.enter_async_context(console.connected(address, key, secure.credentials(tls, ca, cert, cert_key)))
+            client = await stack.enter_async_context(access.client(address))
             program = Program(MonotonicClock(), hold)
             if watch is not None:
                 events = await stack.enter_async_context(aclosing(client.watch(watch, reconnect=source.reconnect(patience))))

@@ -73,11 +73,6 @@ class Access:
         return grpc.ssl_channel_credentials(*read)
 
 
-def credentials(tls: bool, ca: Path | None, cert: Path | None, cert_key: Path | None) -> grpc.ChannelCredentials | None:
-    """As `Access.credentials`, for a command with these options of its own."""
-    return Access(tls=tls, ca=ca, cert=cert, cert_key=cert_key).credentials()
-
-
 PLAIN = Access()
 _PARAMETER = "access"
 

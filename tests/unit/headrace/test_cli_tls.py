@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from doors.grpc.certificates import FixedTls, TlsIdentity
-from headrace.cli import generate, live, models, replay, restyle, status, watch, whip
+from headrace.cli import broadcast, generate, live, models, replay, restyle, status, watch, whip
 from service.identity.authority import Doorkeeper
 from tests.identities import Issued, issued
 from tests.served import serving
@@ -34,7 +34,18 @@ class Files:
 
 
 @pytest.mark.parametrize(
-    "command", [generate.generate, live.live, models.models, replay.replay, restyle.restyle, status.status, watch.watch, whip.whip]
+    "command",
+    [
+        broadcast.broadcast,
+        generate.generate,
+        live.live,
+        models.models,
+        replay.replay,
+        restyle.restyle,
+        status.status,
+        watch.watch,
+        whip.whip,
+    ],
 )
 def test_each_command_that_calls_a_server_has_every_option_of_how_to_reach_it(command: Callable[..., None]) -> None:
     assert {"key", "tls", "ca", "cert", "cert_key"} <= set(signature(command).parameters)
