@@ -72,11 +72,20 @@ class ProcessSink:
         if self._process.stdin is not None:
             self._process.stdin.close()
         await self._ask(b"", ENDED)
-        await self._process.wait()
+        await self._ended()
 
     async def abort(self) -> None:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        await self._ended()
+
+    async def _ended(self) -> None:
+        """Its pipes are read to their end, so that nothing of it is left."""
+        if self._process.stdout is not None:
+            with suppress(ValueError):
+                await self._process.stdout.read()
         await self._process.wait()
 
     async def _ask(self, data: bytes, expected: str) -> None:
