@@ -189,6 +189,7 @@ class Run:
     hls: dict[str, Any] = field(default_factory=dict)
     hls_switches_ms: list[float] = field(default_factory=list)
     hls_unseen: int = 0
+    complaints: list[str] = field(default_factory=list)
 
     def switch(self, number: int) -> None:
         """Another prompt; when each receiver showed it."""
@@ -224,7 +225,7 @@ class Run:
     @property
     def passed(self) -> bool:
         whole = all(r.pictures and not r.missing and not r.backwards and not r.unseen for r in self.receivers)
-        return whole and not self.hls_unseen and not self.browser.do("errors")
+        return whole and not self.hls_unseen and not self.complaints
 
 
 def measure(run: Run, cluster: Cluster, a: argparse.Namespace) -> None:
@@ -239,6 +240,7 @@ def measure(run: Run, cluster: Cluster, a: argparse.Namespace) -> None:
         number += 1
         run.browser.do("wait", milliseconds=int(1000 * a.apart))
     run.hls = run.browser.do("seen")
+    run.complaints += run.browser.do("errors")
 
 
 def go(a: argparse.Namespace, folder: Path) -> Run:
@@ -267,7 +269,7 @@ def go(a: argparse.Namespace, folder: Path) -> Run:
             pushing.stdin.flush()
         pushing.wait(60)
         print(run.table())
-        print("passed" if run.passed else f"failed; the page said {browser.do('errors')}")
+        print("passed" if run.passed else f"failed; the page complained of {run.complaints}")
         return run
 
 
