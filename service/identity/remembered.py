@@ -46,6 +46,11 @@ class Remembered(Generic[K, V]):
             if not self._answers:
                 return
 
+    def keys(self) -> list[K]:
+        """Those whose answers count."""
+        now = self._clock.now()
+        return [key for key, (until, _) in self._answers.items() if now < until]
+
     def amend(self, key: K, answer: V) -> None:
         """Put `answer` in the place of the one that is known, which counts no longer for it."""
         if (known := self._answers.get(key)) is not None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
 import json
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -40,6 +40,50 @@ class Notice:
     attempts: int
     secret: str = field(default="", repr=False)
     tenant: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Of those that notices are sent in, how many are free, and who may have them.
+
+    Attributes:
+        free: now.
+        each: how many one tenant may have, with those that it has.
+        sending: by tenant, those that are taken.
+        slow: tenants whose hosts took long lately. Each of them may have one.
+        of_slow: how many all slow tenants together may have, with those that they have.
+    """
+
+    free: int
+    each: int
+    sending: Mapping[str, int] = field(default_factory=dict)
+    slow: Collection[str] = frozenset()
+    of_slow: int = 0
+
+
+def shares(waiting: Mapping[str, float], places: Places) -> dict[str, int]:
+    """How many of the free places each tenant gets.
+
+    The tenant that has the fewest goes first; of equals, the one that has waited the longest. So whoever comes with one notice does not
+    wait behind the thousands of others.
+
+    Args:
+        waiting: by tenant, since when its oldest notice is due.
+    """
+    line = [(places.sending.get(tenant, 0), since, tenant) for tenant, since in waiting.items()]
+    heapq.heapify(line)
+    slow_left = places.of_slow - sum(number for tenant, number in places.sending.items() if tenant in places.slow)
+    found: dict[str, int] = {}
+    free = places.free
+    while line and free > 0:
+        has, since, tenant = heapq.heappop(line)
+        slow = tenant in places.slow
+        if has >= (1 if slow else places.each) or (slow and slow_left <= 0):
+            continue
+        found[tenant] = found.get(tenant, 0) + 1
+        free, slow_left = free - 1, slow_left - slow
+        heapq.heappush(line, (has + 1, since, tenant))
+    return found
 
 
 def plain_shape(job: Job) -> Mapping[str, Any]:
@@ -101,14 +145,9 @@ class NoticeTable:
         self._database = database
         self._now = now
 
-    async def take(self, most: int, lease_s: float, each: int | None = None, sending: Mapping[str, int] | None = None) -> list[Notice]:
-        """Up to `most` that are due. Others do not get them for so long, and after that, if nothing is heard, they do.
-
-        Args:
-            each: how many of one tenant, with those that it has in `sending`; None: any number. Others' are found behind them.
-            sending: by tenant, those that were taken before and are not over.
-        """
-        return await self._database.run(partial(self._take, most, lease_s, most if each is None else each, sending or {}))
+    async def take(self, places: Places, lease_s: float) -> list[Notice]:
+        """Those that are due and have a place. Others do not get them for so long, and after that, if nothing is heard, they do."""
+        return await self._database.run(partial(self._take, places, lease_s))
 
     async def done(self, notice_id: str) -> None:
         """It was sent, or is given up."""
@@ -118,9 +157,9 @@ class NoticeTable:
         """It is due again when so long has passed."""
         await self._database.run(_writing(update(OUTBOX).where(OUTBOX.c.id == notice_id).values(next_at=self._now() + after_s)))
 
-    def _take(self, most: int, lease_s: float, each: int, sending: Mapping[str, int], connection: Connection) -> list[Notice]:
+    def _take(self, places: Places, lease_s: float, connection: Connection) -> list[Notice]:
         now = self._now()
-        ids = _due(connection, now, most, each, Counter(sending))
+        ids = _due(connection, now, places)
         if not ids:
             return []
         taken = (
@@ -132,29 +171,14 @@ class NoticeTable:
         return [_notice(row.id, row.body, row.attempts, row.tenant) for row in connection.execute(taken)]
 
 
-def _due(connection: Connection, now: float, most: int, each: int, held: Counter[str]) -> list[str]:
-    """The oldest, at most `most`, with at most `each` of one tenant, counting what it has in `held`.
-
-    Each look but the last finds one at least, since it leaves out tenants that have as many as they may.
-    """
+def _due(connection: Connection, now: float, places: Places) -> list[str]:
+    """The oldest of each tenant that has a place."""
+    due = (text("done_at IS NULL"), OUTBOX.c.kind == KIND, OUTBOX.c.next_at <= now)
+    rows = connection.execute(select(_TENANT, func.min(OUTBOX.c.next_at).label("since")).where(*due).group_by(_TENANT)).all()
     found: list[str] = []
-    while len(found) < most:
-        full = [tenant for tenant, number in held.items() if number >= each]
-        due = (
-            select(OUTBOX.c.id, _TENANT)
-            .where(text("done_at IS NULL"), OUTBOX.c.kind == KIND, OUTBOX.c.next_at <= now)
-            .where(_TENANT.not_in(full), OUTBOX.c.id.not_in(found))
-            .order_by(OUTBOX.c.next_at)
-            .limit(most - len(found))
-            .with_for_update(skip_locked=True)
-        )
-        rows = connection.execute(due).all()
-        if not rows:
-            break
-        for row in rows:
-            if held[row.tenant] < each:
-                held[row.tenant] += 1
-                found.append(row.id)
+    for tenant, number in shares({row.tenant: row.since for row in rows}, places).items():
+        oldest = select(OUTBOX.c.id).where(*due, _TENANT.in_([tenant])).order_by(OUTBOX.c.next_at).limit(number)
+        found += connection.scalars(oldest.with_for_update(skip_locked=True)).all()
     return found
 
 

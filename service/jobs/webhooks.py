@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Protocol
@@ -16,7 +16,7 @@ from model_core.errors import StageUnavailable
 from model_core.tasks import cancel_and_wait, run_in_thread, unless
 from service.clock import Clock
 from service.identity.remembered import Remembered
-from service.jobs.notices import Notice
+from service.jobs.notices import Notice, Places
 from service.jobs.posting import Post, TargetPolicy, TargetRefused
 
 # From one attempt to the next, in seconds, as Standard Webhooks advises; after the last one a notice is given up.
@@ -24,6 +24,10 @@ PAUSES_S = (5.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0, 50_400.0, 72_000.0)
 _EVERY_S = 1.0
 _AT_ONCE = 8
 _OF_A_TENANT = 2  # of these, so that hosts which take all of the time hold up nobody else's
+_OF_SLOW = 4  # of these, for all tenants together whose hosts took long lately: the others' are quick, so the rest is soon free again
+_SLOW_S = 2.0  # an attempt that takes longer makes its tenant slow
+_SLOW_FOR_S = 900.0
+_MOST_SLOW = 1000  # tenants that are known to be slow
 _TIMEOUT_S = 15.0
 _LEASE_S = 120.0  # longer than an attempt takes, and its word to the table
 _GONE = 410  # the caller wants no more of them
@@ -38,7 +42,7 @@ log = logging.getLogger(__name__)
 class Notices(Protocol):
     """What `service.jobs.notices.NoticeTable` is."""
 
-    async def take(self, most: int, lease_s: float, each: int, sending: Mapping[str, int]) -> list[Notice]: ...
+    async def take(self, places: Places, lease_s: float) -> list[Notice]: ...
 
     async def done(self, notice_id: str) -> None: ...
 
@@ -116,6 +120,7 @@ class WebhookSender:
         self._now = now
         self._counted = counted
         self._rests = Rests(clock)
+        self._slow: Remembered[str, bool] = Remembered(_SLOW_FOR_S, _MOST_SLOW, clock)
         # Not those of the event loop, in which live sessions have frames encoded: a host may hold one for as long as an attempt lasts.
         self._threads = ThreadPoolExecutor(_AT_ONCE, "webhook")
         self._woken = asyncio.Event()
@@ -132,8 +137,8 @@ class WebhookSender:
                 self._woken.clear()
                 taken: list[Notice] = []
                 try:
-                    if room := _AT_ONCE - len(self._sending):
-                        taken = await self._notices.take(room, _LEASE_S, _OF_A_TENANT, Counter(self._sending.values()))
+                    if len(self._sending) < _AT_ONCE:
+                        taken = await self._notices.take(self._places(), _LEASE_S)
                 except StageUnavailable as error:
                     log.info("webhooks wait: %s", error)
                 except Exception:
@@ -147,6 +152,11 @@ class WebhookSender:
         finally:
             await cancel_and_wait(*self._sending)
             self._threads.shutdown(wait=False)  # nothing runs in them any more
+
+    def _places(self) -> Places:
+        sending = Counter(self._sending.values())
+        slow = frozenset(self._slow.keys())
+        return Places(_AT_ONCE - len(self._sending), _OF_A_TENANT, sending, slow, _OF_SLOW)
 
     def _sent(self, task: asyncio.Task[None]) -> None:
         del self._sending[task]
@@ -165,7 +175,10 @@ class WebhookSender:
         if not last and (rest_s := self._rests.left_s(notice)):
             await self._put_off(notice, rest_s, "its endpoint rests")  # an attempt all the same, or it might never be given up
             return
+        began = self._clock.now()
         problem = await self._problem(notice)
+        if self._clock.now() - began > _SLOW_S:
+            self._slow.put(notice.tenant, True)
         gone = problem == f"answered {_GONE}"
         self._counted("delivered" if problem is None else "gone" if gone else "given_up" if last else "tried")
         if problem is None or gone:

@@ -20,7 +20,7 @@ from service.identity.principal import Forbidden, Principal, QuotaExceeded
 from service.jobs.endpoint_table import EndpointTable
 from service.jobs.endpoints import MOST, EndpointConflict, EndpointNotFound
 from service.jobs.job import JobError, Webhook
-from service.jobs.notices import Notice, NoticeTable, NoticeWriter
+from service.jobs.notices import Notice, NoticeTable, NoticeWriter, Places
 from service.jobs.posting import TargetPolicy
 from tests.jobs import ALICE, BOB, FINISHED, Jobs, Wall, new_job
 
@@ -46,7 +46,7 @@ class Reported:
 
     async def notices(self) -> list[Notice]:
         """All that are due, by their addresses."""
-        return sorted(await self._notices.take(100, lease_s=0.0), key=lambda notice: notice.url)
+        return sorted(await self._notices.take(Places(100, 100), lease_s=0.0), key=lambda notice: notice.url)
 
 
 @pytest.fixture(name="reported")

@@ -9,7 +9,7 @@ import json
 import logging
 import threading
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -25,7 +25,7 @@ from observability.catalogue import DELIVERY
 from service.database.engine import Database
 from service.database.schema import OUTBOX
 from service.jobs.job import Job, JobError, JobStatus, Webhook
-from service.jobs.notices import KIND, Notice, NoticeTable, NoticeWriter
+from service.jobs.notices import KIND, Notice, NoticeTable, NoticeWriter, Places, shares
 from service.jobs.posting import TargetPolicy
 from service.jobs.webhooks import PAUSES_S, Rests, WebhookSender, headers
 from service.jobs.work import EndedJob
@@ -49,13 +49,15 @@ class FakeNotices:
         self.over: list[str] = []
         self.put_off: list[float] = []
         self.asked: list[tuple[int, int, dict[str, int]]] = []
+        self.slow: set[str] = set()
 
-    async def take(self, most: int, lease_s: float, each: int, sending: Mapping[str, int]) -> list[Notice]:
-        self.asked.append((most, each, dict(sending)))
+    async def take(self, places: Places, lease_s: float) -> list[Notice]:
+        self.asked.append((places.free, places.each, dict(places.sending)))
+        self.slow = set(places.slow)
         if self.away:
             self.away -= 1
             raise StageUnavailable("away")
-        taken, self.waiting = self.waiting[:most], self.waiting[most:]
+        taken, self.waiting = self.waiting[: places.free], self.waiting[places.free :]
         return taken
 
     async def done(self, notice_id: str) -> None:
@@ -272,6 +274,43 @@ async def test_an_answer_ends_what_was_counted_of_silence() -> None:
     assert rests.left_s(hook) == 0.0
 
 
+HOSTILE = ("h1", "h2", "h3", "h4")
+
+
+def test_whoever_has_the_fewest_under_way_goes_first() -> None:
+    waiting = dict.fromkeys(HOSTILE, 1.0) | {"good": 99.0}
+    sending = {"h1": 2, "h2": 2, "h3": 2, "h4": 1}
+    assert shares(waiting, Places(1, 2, sending)) == {"good": 1}
+    assert shares(waiting, Places(8, 2)) == {"h1": 2, "h2": 2, "h3": 2, "h4": 1, "good": 1}
+    assert shares({"good": 1.0}, Places(8, 2)) == {"good": 2}
+    assert shares(waiting, Places(0, 2)) == {}
+
+
+def test_tenants_whose_hosts_take_long_share_a_part_of_the_places() -> None:
+    """Four of them, or forty, leave the rest to those whose hosts are quick."""
+    many = [f"h{number}" for number in range(40)]
+    places = Places(8, 2, {}, frozenset(many), 4)
+    waiting = dict.fromkeys(many, 1.0) | {"good": 99.0, "quick": 98.0}
+    found = shares(waiting, places)
+    assert sum(number for tenant, number in found.items() if tenant in many) == 4
+    assert max(number for tenant, number in found.items() if tenant in many) == 1
+    assert {tenant: found[tenant] for tenant in ("good", "quick")} == {"good": 2, "quick": 2}
+    assert shares(waiting, replace(places, free=4, sending=dict.fromkeys(many[:4], 1))) == {"quick": 2, "good": 2}
+
+
+async def test_tenants_whose_hosts_hang_leave_places_to_others(held: type[Held]) -> None:
+    """The first attempts of four tenants fill all places. Once these took long, the four have half of them at most."""
+    notices = FakeNotices(*(replace(notice("https://a.example"), id=f"n{n}", tenant=HOSTILE[n % 4]) for n in range(8)))
+    async with sending(notices) as clock:
+        await eventually(lambda: len(held.under_way) == 8)
+        await clock.advance(3.0)
+        held.answer.set()
+        await eventually(lambda: len(notices.over) == 8)
+        await eventually(lambda: notices.slow == set(HOSTILE))
+        await clock.advance(900.0)
+        await eventually(lambda: notices.slow == set())
+
+
 async def test_the_outbox_has_a_notice_for_each_end_but_a_cancel(database: Database) -> None:
     now = 100.0
     table, other = NoticeTable(database, lambda: now), NoticeTable(database, lambda: now)
@@ -284,8 +323,8 @@ async def test_the_outbox_has_a_notice_for_each_end_but_a_cancel(database: Datab
     ]  # fmt: skip
     for end in (*ends, ends[0]):  # an end may be written twice, and is one end
         await database.run(lambda connection, end=end: writer.on_end(connection, end))  # type: ignore[misc]
-    taken = await table.take(10, lease_s=60.0)
-    assert await other.take(10, lease_s=60.0) == []
+    taken = await table.take(Places(10, 10), lease_s=60.0)
+    assert await other.take(Places(10, 10), lease_s=60.0) == []
     bodies = {found.id: json.loads(found.body) for found in taken}
     assert bodies == {
         f"webhook-{JOB.id}-completed": {
@@ -299,10 +338,10 @@ async def test_the_outbox_has_a_notice_for_each_end_but_a_cancel(database: Datab
     await table.done("webhook-b-completed")
     await table.later("webhook-d-failed", 5.0)
     now += 6.0
-    [again] = await other.take(10, lease_s=60.0)
+    [again] = await other.take(Places(10, 10), lease_s=60.0)
     assert (again.id, again.attempts) == ("webhook-d-failed", 2)
     now += 60.0  # whoever took them has died
-    assert {found.id for found in await other.take(10, lease_s=60.0)} == {"webhook-d-failed", f"webhook-{JOB.id}-completed"}
+    assert {found.id for found in await other.take(Places(10, 10), lease_s=60.0)} == {"webhook-d-failed", f"webhook-{JOB.id}-completed"}
 
 
 async def test_a_tenant_with_many_notices_has_a_few_taken_and_others_are_found_behind_them(database: Database) -> None:
@@ -315,7 +354,7 @@ async def test_a_tenant_with_many_notices_has_a_few_taken_and_others_are_found_b
             await database.run(partial(writer.on_end, ended=end))
 
     async def taken(most: int, **sending: int) -> dict[str, int]:
-        return dict(Counter(found.tenant for found in await table.take(most, lease_s=60.0, each=2, sending=sending)))
+        return dict(Counter(found.tenant for found in await table.take(Places(most, 2, sending), lease_s=60.0)))
 
     await ends("acme", *(f"a{number:02d}" for number in range(30)))
     now += 1.0
@@ -326,7 +365,7 @@ async def test_a_tenant_with_many_notices_has_a_few_taken_and_others_are_found_b
     assert await taken(3, acme=1, b=2) == {"acme": 1}
     assert await taken(1, acme=2, b=1) == {"b": 1}
     assert await taken(8, c=2) == {"acme": 2}
-    assert len(await table.take(100, lease_s=60.0)) == 25
+    assert len(await table.take(Places(100, 100), lease_s=60.0)) == 25
 
 
 async def test_notices_that_an_earlier_headrace_wrote_are_nobodys_in_particular(database: Database) -> None:
@@ -338,6 +377,6 @@ async def test_notices_that_an_earlier_headrace_wrote_are_nobodys_in_particular(
 
     await database.run(write)
     table = NoticeTable(database, lambda: 2.0)
-    assert [found.tenant for found in await table.take(8, lease_s=60.0, each=2, sending={"acme": 2})] == ["", ""]
-    assert await table.take(8, lease_s=60.0, each=2, sending={"": 2}) == []
-    assert len(await table.take(8, lease_s=60.0, each=2)) == 1
+    assert [found.tenant for found in await table.take(Places(8, 2, {"acme": 2}), lease_s=60.0)] == ["", ""]
+    assert await table.take(Places(8, 2, {"": 2}), lease_s=60.0) == []
+    assert len(await table.take(Places(8, 2), lease_s=60.0)) == 1

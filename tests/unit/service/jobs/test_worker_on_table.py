@@ -24,7 +24,7 @@ from service.jobs.billing import billing
 from service.jobs.drafts import JobChecks
 from service.jobs.folder import FolderArtifacts
 from service.jobs.job import JobStatus, NewJob, Presentation, Variant, Webhook
-from service.jobs.notices import NoticeTable, NoticeWriter
+from service.jobs.notices import NoticeTable, NoticeWriter, Places
 from service.jobs.store import JobStore
 from service.jobs.table_desk import TableDesk
 from service.jobs.work import ClaimedJob, JobPolicy
@@ -95,7 +95,7 @@ async def test_jobs_are_made_billed_and_reported_once_each(database: Database, t
             assert (await served.desk.content(ALICE, job.id, Variant.THUMBNAIL)).media_type == "image/webp"
         await eventually(lambda: served.worker.working == 0)
         assert len(await served.artifacts.listed("jobs/")) == 3 * 5
-        notices = await served.notices.take(10, 60.0)
+        notices = await served.notices.take(Places(10, 10), 60.0)
         assert sorted(notice.id for notice in notices) == sorted(f"webhook-{job_id}-completed" for job_id in made)
     rows = await database.run(lambda connection: connection.execute(select(LEDGER)).all(), write=False)
     assert sorted(row.source for row in rows) == sorted(made)
