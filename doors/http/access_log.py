@@ -68,17 +68,17 @@ class Polls:
     def __init__(self, every_s: float = EVERY_S, most: int = _MOST_POLLERS) -> None:
         self._every_s = every_s
         self._most = most
-        self._counts: dict[Poller, int] = {}
+        self._counts: dict[tuple[str, str, str], int] = {}
         self._began = 0.0
 
     def written(self, operation: str, tenant: str, subject: str, now: float) -> bool:
         """Whether this poll gets a line of its own; otherwise it is counted."""
         if not self._counts:
             self._began = now
-        poller = Poller(operation, tenant, subject)
+        poller = (operation, tenant, subject)
         count = self._counts.get(poller)
         if count is None and len(self._counts) >= self._most:
-            poller = Poller(operation, "", "")
+            poller = (operation, "", "")
             count = self._counts.get(poller, 0)
         self._counts[poller] = 0 if count is None else count + 1
         return count is None
@@ -90,7 +90,7 @@ class Polls:
     def told(self) -> Sequence[tuple[Poller, int]]:
         """Those whose polls were counted, and how many. They begin anew."""
         counts, self._counts = self._counts, {}
-        return [(poller, count) for poller, count in counts.items() if count]
+        return [(Poller(*poller), count) for poller, count in counts.items() if count]
 
 
 class AccessLog:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-from starlette.types import Message, Send
+from starlette.responses import JSONResponse, Response
+from starlette.types import Message, Scope, Send
 
 from service.call import taken_within
 
 RawHeaders = list[tuple[bytes, bytes]]
+# Where a connection says, in ASGI's scope, how a small answer is written at once.
+WHOLE = "headrace.whole"
+WriteWhole = Callable[[int, RawHeaders, bytes | memoryview], bool]
+_PLAIN = (Response, JSONResponse)
 
 
 class Answer:
@@ -52,11 +57,27 @@ class Answer:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             self._begins()
-            given: RawHeaders = list(message.get("headers", ()))
-            names = {name for name, _ in given}
-            ours = [(name, value) for name, value in self._headers if name not in names]
-            date = () if b"date" in names else ((b"date", self._date()),)
-            message = {**message, "headers": [*given, *ours, *date]}
+            message = {**message, "headers": self._complete(message.get("headers", ()))}
         elif message["type"] == "http.response.body":
             self.size += len(message.get("body", b""))
         await taken_within(self._stall_s, self._send(message))
+
+    def whole(self, response: Response, scope: Scope) -> bool:
+        """Write an answer that is in memory, head and body in one piece. Returns False where that cannot be: nothing is written then."""
+        write: WriteWhole | None = scope.get(WHOLE)
+        if write is None or self.begun or type(response) not in _PLAIN or response.background is not None:
+            return False
+        self._begins()
+        if not write(response.status_code, self._complete(response.raw_headers), response.body):
+            return False
+        self.status, self.size = response.status_code, len(response.body)
+        return True
+
+    def _complete(self, given: Iterable[tuple[bytes, bytes]]) -> RawHeaders:
+        """The headers of an answer that has those in `given`, and every answer's."""
+        found = list(given)
+        names = {name for name, _ in found}
+        found += [(name, value) for name, value in self._headers if name not in names]
+        if b"date" not in names:
+            found.append((b"date", self._date()))
+        return found

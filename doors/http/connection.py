@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
@@ -21,13 +22,20 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from doors.http.answer import WHOLE, RawHeaders
 from doors.http.credentials import CERTIFICATE_NAMES
+from doors.http.head import LAST_HEAD, LastHead
 from doors.http.options import HttpOptions
 from doors.http.sockets.connection import SocketConnection
 
 # Requests that a caller may have sent before the first of them is answered.
 _MOST_PIPELINED = 8
 _RETRY_S = 2
+# An answer with one of these is uvicorn's to write.
+_OF_THE_CONNECTION = frozenset({b"connection", b"transfer-encoding"})
+# To put a larger body behind its head takes longer than to write it by itself.
+_MOST_AT_ONCE = 64 * 1024
+_WITHOUT_BODY = frozenset({204, 304})
 _NO_REQUEST = "this is no HTTP/1.1 request"
 
 
@@ -58,10 +66,12 @@ class Connection(HttpToolsProtocol):
         self._too_large = False
         self._problem = _NO_REQUEST  # what a request that cannot be parsed is told
         self._rest_since: float | None = None  # when the answer to a body was written that is still coming
+        self._idle_since: float | None = None  # when the last answer was written, and nothing came since
         self._closing_since: float | None = None
         self._unsent_bytes = 0
         self._running: tuple[RequestResponseCycle, asyncio.Task[None]] | None = None
         self._certificate_names: tuple[str, ...] = ()
+        self._last_head = LastHead()
 
     # --- What asyncio calls.
 
@@ -75,6 +85,7 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
             return
+        self._idle_since = None
         if self._head_since is None and not self._in_message:
             self._head_since = self.loop.time()
         super().data_received(data)
@@ -99,7 +110,7 @@ class Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         scope: Any = self.scope  # uvicorn types it key by key, and this one is ours
-        scope[CERTIFICATE_NAMES] = self._certificate_names
+        scope[CERTIFICATE_NAMES], scope[LAST_HEAD] = self._certificate_names, self._last_head
         self._in_message = True
         self._head_since = self.loop.time()
         self._head_bytes = self._unread_bytes = 0
@@ -143,6 +154,8 @@ class Connection(HttpToolsProtocol):
     # --- What uvicorn calls.
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        scope: Any = cycle.scope
+        scope[WHOLE] = partial(self._write_whole, cycle)
         # A context of its own: else the next request on this connection would be logged under the ids of the last one.
         task = self.loop.create_task(cycle.run_asgi(app), context=contextvars.Context())
         task.add_done_callback(self.tasks.discard)
@@ -178,7 +191,38 @@ class Connection(HttpToolsProtocol):
         self._running = None
         if self._in_message:
             self._rest_since = self.loop.time()
-        super().on_response_complete()
+        # Not uvicorn's, which makes and cancels a timer for each request: that takes longer than the answer to a poll.
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        else:
+            self._idle_since = self.loop.time()
+
+    def _write_whole(self, cycle: RequestResponseCycle, status: int, headers: RawHeaders, body: bytes | memoryview) -> bool:
+        """A small answer, head and body in one piece. Returns False, and writes nothing, where uvicorn's own way is needed."""
+        if cycle.response_started or cycle.disconnected or not cycle.keep_alive or self.flow.write_paused or status < 200:
+            return False
+        if len(body) > _MOST_AT_ONCE or status in _WITHOUT_BODY or cycle.scope["method"] == "HEAD":
+            return False
+        if (b"content-length", b"%d" % len(body)) not in headers:
+            return False
+        parts = [STATUS_LINE[status]]
+        for name, value in headers:
+            if name in _OF_THE_CONNECTION:
+                return False
+            parts += (name, b": ", value, b"\r\n")
+        lines = b"".join(parts)
+        if lines.count(b"\r") != len(headers) + 1 or lines.count(b"\n") != len(headers) + 1:
+            raise RuntimeError("a header must be one line")
+        cycle.response_started = cycle.response_complete = True
+        cycle.waiting_for_100_continue = False
+        self.transport.write(b"".join((lines, b"\r\n", body)))
+        cycle.message_event.set()
+        cycle.on_response()
+        return True
 
     def send_400_response(self, msg: str) -> None:
         """For a request that cannot be parsed. An answer that has begun is broken off."""
@@ -205,7 +249,7 @@ class Connection(HttpToolsProtocol):
                 self._answer_and_close(408, f"the request's line and headers must arrive within {options.head_timeout_s:g} s")
             elif self._running is None:
                 self.transport.close()
-        elif self._rest_since is not None and now - self._rest_since > options.idle_timeout_s:
+        elif _over(self._rest_since, now, options.idle_timeout_s) or _over(self._idle_since, now, options.keep_alive_s):
             self.transport.close()
 
     def abort(self) -> None:
@@ -216,6 +260,10 @@ class Connection(HttpToolsProtocol):
         head = b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n" % len(body)
         self.transport.write(STATUS_LINE[status] + head + headers + b"\r\n" + body)
         self.transport.close()
+
+
+def _over(since: float | None, now: float, seconds: float) -> bool:
+    return since is not None and now - since > seconds
 
 
 def _names(certificate: Mapping[str, Any] | None) -> tuple[str, ...]:

@@ -21,8 +21,9 @@ from doors.http import access_log
 from doors.http.access_log import AccessLog, Entry
 from doors.http.answer import Answer
 from doors.http.bodies import Body, Held
-from doors.http.credentials import Picked, Presented, identified, presented
-from doors.http.guard import REQUEST_ID, Guards, Reading, advice, first, host, note, picked, shown_path, standing, trace_headers, words
+from doors.http.credentials import Picked, Presented, identified
+from doors.http.guard import REQUEST_ID, Guards, Reading, advice, first, note, shown_path, standing, words
+from doors.http.head import Head, head_of
 from doors.http.origins import Origins
 from doors.http.pace import Pace
 from doors.http.room import Authenticating, Credentials, Endpoint, Room
@@ -93,9 +94,9 @@ class HttpEdge:
             return
         scope["asgi"] = {"version": "3.0", "spec_version": "2.4"}  # `send` and the connection notice a caller that goes away
         began, request_id = time.monotonic(), self._new_id()
-        headers = picked(scope)
-        body = self._body(receive, headers)
-        common = [(REQUEST_ID, request_id.encode()), *self._origins.headers(first(headers, b"origin"))]
+        head = head_of(scope)
+        body = self._body(receive, head.headers)
+        common = [(REQUEST_ID, request_id.encode()), *self._origins.headers(head.origin)]
         found = self._router.find(scope["method"], scope["path"])
         call, given = Call(door=found.room.name, request_id=request_id), Presented(None, Caller(), ())
 
@@ -108,14 +109,14 @@ class HttpEdge:
             answer.add(b"connection", b"close")
         operation, ended = _NO_ENDPOINT, "cancelled"
         try:
-            given = presented(scope, headers)
+            given = head.presented(scope)
             call.address = given.caller.address
             if isinstance(found, Missing):
-                ended = await self._without_endpoint(found, scope, headers, answer, body, request_id)
+                ended = await self._without_endpoint(found, scope, head.headers, answer, body, request_id)
             else:
                 operation = f"{found.room.name}.{found.endpoint.operation}"
-                call.trace = self._tracing.begin(found.room.name, found.endpoint.operation, trace_headers(headers), system="http")
-                ended = await self._guarded(found, call, given, scope, receive, answer, body, request_id)
+                call.trace = self._tracing.begin(found.room.name, found.endpoint.operation, head.trace, system="http")
+                ended = await self._guarded(found, call, given, head, scope, receive, answer, body, request_id)
         except Exception as error:  # noqa: BLE001 - of whatever kind, the caller gets an answer
             ended = await self._refused(found.room, error, answer, body, request_id, given)
         finally:
@@ -127,6 +128,7 @@ class HttpEdge:
         found: Found[Endpoint],
         call: Call,
         given: Presented,
+        head: Head,
         scope: Scope,
         receive: Receive,
         answer: Answer,
@@ -136,13 +138,14 @@ class HttpEdge:
         """Run the handler, and write what it returns. Returns how the call ended."""
         endpoint, room = found.endpoint, found.room
         scope["path_params"] = found.parameters
-        request = ServedRequest(Request(scope), body, call, request_id, self._base_url(scope), self._workers)
+        request = ServedRequest(Request(scope), body, call, request_id, self._base_url(scope, head), self._workers)
         try:
-            self._origins.check(given.caller.origin, host(scope))
-            call.principal = await self._principal(room, endpoint, request, body, given)
+            self._origins.check(given.caller.origin, head.host)
+            call.principal = head.placed(await self._principal(room, endpoint, request, body, given), call.address)
             call.tenant = call.principal.tenant
             response = await endpoint.handler(request)
-            await response(scope, receive, answer.send)
+            if not answer.whole(response, scope):
+                await response(scope, receive, answer.send)
         except asyncio.CancelledError:
             # By the connection, whose caller has gone; or by the server, whose time to drain is over.
             await self._write(room.refuse(failure_of(StageUnavailable(DRAINING), request_id)), answer)
@@ -236,8 +239,8 @@ class HttpEdge:
             held=self.held, pace=self._pace, clock=self._clock,
         )  # fmt: skip
 
-    def _base_url(self, scope: Scope) -> str:
-        return self._options.public_url or f"{scope['scheme']}://{host(scope)}"
+    def _base_url(self, scope: Scope, head: Head) -> str:
+        return self._options.public_url or f"{scope['scheme']}://{head.host}"
 
     def _ended(
         self, scope: Scope, call: Call, given: Presented, answer: Answer, operation: str, outcome: str, began: float, request_id: str

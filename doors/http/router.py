@@ -15,6 +15,8 @@ from doors.http.room import Endpoint, Room, SocketEndpoint, WithSockets
 _PARAMETER = re.compile(r"\{\w+(:\w+)?\}")
 # Paths are looked up by so many of their first segments, because to try all patterns costs a small request much of its time.
 _INDEXED = 2
+# What was found is remembered for so many paths, of at most so many characters: callers that poll ask for the same one again and again.
+_MOST_REMEMBERED, _MOST_CHARS = 4096, 256
 
 
 class Routed(Protocol):
@@ -32,7 +34,7 @@ E = TypeVar("E", bound=Routed)
 
 @dataclass(frozen=True, slots=True)
 class Found(Generic[E]):
-    """The endpoint that answers, and the parameters of its path."""
+    """The endpoint that answers, and the parameters of its path, which nobody changes."""
 
     room: Room
     endpoint: E
@@ -69,6 +71,7 @@ class Router(Generic[E]):
 
     def __init__(self, rooms: Sequence[tuple[Room, Sequence[E]]]) -> None:
         self._rooms = rooms
+        self._remembered: dict[tuple[str, str], Found[E]] = {}
         self._fixed: dict[str, _Path[E]] = {}
         self._open: dict[tuple[str, ...], list[_Path[E]]] = {}
         paths: dict[str, _Path[E]] = {}
@@ -92,6 +95,17 @@ class Router(Generic[E]):
 
     def find(self, method: str, path: str) -> Found[E] | Missing:
         """What answers. HEAD is answered as GET is."""
+        known = self._remembered.get((method, path))
+        if known is not None:
+            return known
+        found = self._find(method, path)
+        if isinstance(found, Found) and len(path) <= _MOST_CHARS:
+            while len(self._remembered) >= _MOST_REMEMBERED:
+                del self._remembered[next(iter(self._remembered))]
+            self._remembered[method, path] = found
+        return found
+
+    def _find(self, method: str, path: str) -> Found[E] | Missing:
         fitting = list(self._fitting(path))
         wanted = (method, "GET") if method == "HEAD" else (method,)
         for name in wanted:

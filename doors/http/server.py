@@ -85,7 +85,6 @@ class HttpServer:
         self._config = config = Config(
             app, loop="none", http="httptools", ws="none", ws_per_message_deflate=False, lifespan="off", interface="asgi3",
             log_config=None, log_level="critical", access_log=False, proxy_headers=False, server_header=False, date_header=False,
-            timeout_keep_alive=max(1, round(options.keep_alive_s)),
         )  # fmt: skip
         config.load()
         self._listener = _bound(options.host, options.port)

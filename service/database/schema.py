@@ -108,6 +108,7 @@ JOBS = Table(
     _maybe_text("destination"),  # JSON
     _maybe_text("webhook"),  # JSON
     _real("ttl_s"),
+    _maybe_text("maker"),  # the token or ticket that made it; NULL for the tenant's own credentials
     _text("files"),  # what the store of artifacts may hold of it: all, result or none
     _maybe_real("due_at"),  # when the sweep has something to do about it
     UniqueConstraint("tenant", "door", "idempotency_key"),
@@ -242,4 +243,4 @@ OUTBOX = Table(
 
 # Columns that tables of this version may lack, since an earlier Headrace made them. Each may be NULL: front doors that do not know of it go
 # on beside those that do.
-ADDED = (JOBS.c.quality, OUTBOX.c.tenant)
+ADDED = (JOBS.c.quality, JOBS.c.maker, OUTBOX.c.tenant)

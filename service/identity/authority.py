@@ -13,6 +13,7 @@ from service.identity.tokens import ClientTokens, IssuerTokens
 
 # It does not say which part is wrong, or whether a key exists.
 _REFUSED = "a valid credential is required: an API key, a token, or a client certificate"
+_MOST_PRINCIPALS = 1024
 _NO_TOKENS = "this server makes no client tokens; identity.master_variable names no secret"
 
 
@@ -45,6 +46,7 @@ class Doorkeeper:
         self._certificates = dict(certificates or {})
         self._proxies = Proxies() if proxies is None else proxies
         self._buckets = {tenant: frozenset(names) for tenant, names in (buckets or {}).items()}
+        self._principals: dict[str, tuple[KeyRecord, Principal]] = {}
 
     async def by_secret(self, presented: str, caller: Caller) -> Principal:
         """See `Authority`."""
@@ -52,7 +54,7 @@ class Doorkeeper:
         key = parsed(presented)
         if key is not None:
             record = None if self._keys is None else await self._keys.matching(key)
-            principal = None if record is None else self._with_buckets(_of_key(record, Means.KEY))
+            principal = None if record is None else self._of_record(record)
         elif presented.startswith(CLIENT_PREFIX):
             principal = await self._of_client_token(presented, caller)
         elif self._issuer is not None and presented:
@@ -94,6 +96,17 @@ class Doorkeeper:
         if self._client_tokens is None:
             raise Forbidden(_NO_TOKENS)
         return self._client_tokens.ticket(principal)
+
+    def _of_record(self, record: KeyRecord) -> Principal:
+        """The caller with a key. The same one as long as the record is the same, since a key may be used for each poll."""
+        known = self._principals.get(record.id)
+        if known is not None and known[0] is record:
+            return known[1]
+        principal = self._with_buckets(_of_key(record, Means.KEY))
+        while len(self._principals) >= _MOST_PRINCIPALS:
+            del self._principals[next(iter(self._principals))]
+        self._principals[record.id] = (record, principal)
+        return principal
 
     def _with_buckets(self, principal: Principal) -> Principal:
         """`principal`, with the buckets of its tenant. Tokens for clients, which leave the tenant's hands, are not given any."""

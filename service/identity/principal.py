@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
@@ -57,6 +57,8 @@ class Principal:
         max_seconds: of video in one session or job; None for the server's limit.
         origin: the one web origin that may use the credential; empty for any.
         derived: the credential is a token or a ticket that a front door made of another one, for hands that may not hold that.
+        token: names such a credential; empty for others.
+        address: where the call comes from, without the port, for the audit log; empty where that is not known.
     """
 
     tenant: str = ""
@@ -67,6 +69,13 @@ class Principal:
     max_seconds: float | None = None
     origin: str = ""
     derived: bool = False
+    token: str = ""
+    address: str = field(default="", compare=False)
+
+    @property
+    def maker(self) -> str | None:
+        """What is written down with what the caller makes, and what it reaches is marked with; None: it reaches all of its tenant's."""
+        return (self.token or "?") if self.derived else None
 
     def check_lasting(self, what: str) -> None:
         """Raises Forbidden: the credential is derived, and `what`, said as an infinitive, is for good and for the whole tenant."""

@@ -173,7 +173,7 @@ class ClientTokens:
         models, means = claims.get("models"), Means.TICKET if claims.get("ticket") else Means.TOKEN
         principal = Principal(
             tenant=claims["tenant"], subject=claims["sub"], means=means, models=None if models is None else frozenset(models),
-            max_seconds=claims.get("max_seconds"), origin=claims.get("origin", ""), derived=True,
+            max_seconds=claims.get("max_seconds"), origin=claims.get("origin", ""), derived=True, token=str(claims.get("jti", "")),
         )  # fmt: skip
         return principal, Means(claims["of"])
 

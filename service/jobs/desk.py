@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 
 class JobDesk(Protocol):
-    """All methods see the jobs of the caller's tenant and no others, and raise StageUnavailable where the database does not answer."""
+    """All methods see the jobs of the caller's tenant and no others, and raise StageUnavailable where the database does not answer.
+
+    A token or a ticket that a front door made of another credential sees the jobs that it made itself; see `Principal.maker`.
+    """
 
     async def submit(self, principal: Principal, new: NewJob) -> Job:
         """Check `new`, and put it into the queue.

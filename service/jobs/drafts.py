@@ -69,7 +69,7 @@ class Draft:
             "seed": str(made.seed), "steps": made.num_steps, "width": shape.width or config.width, "height": shape.height or config.height,
             "fps": config.fps, "request": request_text(request, new.doorway, shape, upload), "shown": as_text(new.shown),
             "labels": as_text(new.labels), "idempotency_key": new.idempotency_key or None, "request_hash": request_hash,
-            "frames_total": self._frames, "parent": new.parent, "batch": batch, "batch_row": batch_row,
+            "frames_total": self._frames, "parent": new.parent, "maker": self.principal.maker, "batch": batch, "batch_row": batch_row,
             "destination": maybe_text(new.destination), "webhook": maybe_text(new.webhook),
             "ttl_s": self.policy.ttl_s if new.ttl_s is None else new.ttl_s, "files": "none" if upload is None else "all",
             "due_at": now + self.policy.max_queued_s,

@@ -149,6 +149,7 @@ class Job:
         usage: of a completed job.
         quality: of a completed job, if it was measured.
         attempts: workers that began it.
+        maker: the token or ticket that made it; None for the tenant's own credentials.
         batch, batch_row: the batch that it came with, if any, and its place in it, from 0.
     """
 
@@ -179,6 +180,7 @@ class Job:
     quality: Quality | None = None
     attempts: int = 0
     parent: str = ""
+    maker: str | None = None
     batch: str = ""
     batch_row: int = 0
     tier: Tier = Tier.DEFAULT

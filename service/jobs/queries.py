@@ -1,4 +1,7 @@
-"""What callers do to their jobs, each as a function of a connection. A tenant sees its own jobs, and none that it deleted."""
+"""What callers do to their jobs, each as a function of a connection.
+
+A tenant sees its own jobs, and none that it deleted. A token or a ticket that a front door made sees those that it made itself.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from sqlalchemy.exc import IntegrityError
 
 from service.database.engine import put_if_absent
 from service.database.schema import JOBS
+from service.identity.principal import Principal
 from service.identity.standings import RequestsLeft
 from service.jobs.batches import Batch
 from service.jobs.ends import QUEUED, end_jobs
@@ -102,13 +106,13 @@ def same_request(row: Any, request_hash: str) -> Job:
     return job_of(row)
 
 
-def page(connection: Connection, tenant: str, query: JobQuery) -> JobPage:
-    """One page. A job that was deleted meanwhile still marks its place. Raises JobNotFound: `query.after` is none of the tenant's."""
-    after = _place(connection, tenant, query.after) if query.after else None
+def page(connection: Connection, principal: Principal, query: JobQuery) -> JobPage:
+    """One page. A job that was deleted meanwhile still marks its place. Raises JobNotFound: `query.after` is none of the caller's."""
+    after = _place(connection, principal, query.after) if query.after else None
     limit = min(max(1, query.limit), _MOST_A_PAGE)
     age = (JOBS.c.created_at, JOBS.c.id)
     order: list[ColumnElement[Any]] = [column if query.ascending else column.desc() for column in age]
-    found = select(*JOB_COLUMNS).where(JOBS.c.tenant == tenant, JOBS.c.deleted.is_(False), *_wanted(query))
+    found = select(*JOB_COLUMNS).where(*_own(principal), JOBS.c.deleted.is_(False), *_wanted(query))
     if after is not None:
         here, there = tuple_(*age), tuple_(literal(after[0]), literal(after[1]))
         found = found.where(here > there if query.ascending else here < there)
@@ -116,15 +120,15 @@ def page(connection: Connection, tenant: str, query: JobQuery) -> JobPage:
     return JobPage(tuple(job_of(row) for row in rows[:limit]), more=len(rows) > limit)
 
 
-def batch_jobs(connection: Connection, tenant: str, batch: str, after_row: int, most: int) -> list[Job]:
+def batch_jobs(connection: Connection, principal: Principal, batch: str, after_row: int, most: int) -> list[Job]:
     """Up to `most` jobs of a batch from the row after `after_row` on, by row."""
-    ours = (JOBS.c.batch == batch, JOBS.c.tenant == tenant, JOBS.c.deleted.is_(False), JOBS.c.batch_row > after_row)
+    ours = (JOBS.c.batch == batch, *_own(principal), JOBS.c.deleted.is_(False), JOBS.c.batch_row > after_row)
     return [job_of(row) for row in connection.execute(select(*JOB_COLUMNS).where(*ours).order_by(JOBS.c.batch_row).limit(most)).all()]
 
 
-def batch_of(connection: Connection, tenant: str, batch: str) -> Batch:
-    """How far a batch is. Raises JobNotFound: the tenant has none of that id."""
-    ours = (JOBS.c.batch == batch, JOBS.c.tenant == tenant, JOBS.c.deleted.is_(False))
+def batch_of(connection: Connection, principal: Principal, batch: str) -> Batch:
+    """How far a batch is. Raises JobNotFound: the caller has none of that id."""
+    ours = (JOBS.c.batch == batch, *_own(principal), JOBS.c.deleted.is_(False))
     counts = select(JOBS.c.status, func.count().label("jobs"), func.min(JOBS.c.created_at).label("made")).where(*ours)
     rows = connection.execute(counts.group_by(JOBS.c.status)).all()
     if not rows:
@@ -132,9 +136,9 @@ def batch_of(connection: Connection, tenant: str, batch: str) -> Batch:
     return Batch(batch, min(row.made for row in rows), {JobStatus(row.status): row.jobs for row in rows})
 
 
-def cancel(connection: Connection, tenant: str, job_id: str, now: float, on_end: OnEnd) -> Job:
+def cancel(connection: Connection, principal: Principal, job_id: str, now: float, on_end: OnEnd) -> Job:
     """Cancel a job. Raises JobNotFound."""
-    row = connection.execute(select(JOBS.c.status).where(_mine(tenant, job_id)).with_for_update()).one_or_none()
+    row = connection.execute(select(JOBS.c.status).where(_mine(principal, job_id)).with_for_update()).one_or_none()
     if row is None:
         raise not_found(job_id)
     match JobStatus(row.status):
@@ -145,12 +149,12 @@ def cancel(connection: Connection, tenant: str, job_id: str, now: float, on_end:
     return job_of(connection.execute(select(*JOB_COLUMNS).where(JOBS.c.id == job_id)).one())
 
 
-def delete(connection: Connection, tenant: str, job_id: str, now: float, on_end: OnEnd) -> Job:
+def delete(connection: Connection, principal: Principal, job_id: str, now: float, on_end: OnEnd) -> Job:
     """Cancel a job and hide it. Returns it as it was before. Raises JobNotFound.
 
     The sweep removes its files, then its row. Its idempotency key is free again.
     """
-    job = cancel(connection, tenant, job_id, now, on_end)
+    job = cancel(connection, principal, job_id, now, on_end)
     values: dict[str, Any] = {"deleted": True, "idempotency_key": None, "updated_at": now}
     if job.status.over:
         values["due_at"] = now
@@ -162,12 +166,22 @@ def not_found(job_id: str) -> JobNotFound:
     return JobNotFound(f"no job has the id {job_id[:64]!a}")
 
 
-def _mine(tenant: str, job_id: str) -> ColumnElement[bool]:
-    return and_(JOBS.c.id == job_id, JOBS.c.tenant == tenant, JOBS.c.deleted.is_(False))
+def reaches(principal: Principal, job: Job) -> bool:
+    """Whether the job is there for the caller. `_own` is the same of rows."""
+    return job.tenant == principal.tenant and principal.maker in (None, job.maker)
 
 
-def _place(connection: Connection, tenant: str, job_id: str) -> tuple[float, str]:
-    row = connection.execute(select(JOBS.c.created_at).where(JOBS.c.id == job_id, JOBS.c.tenant == tenant)).one_or_none()
+def _own(principal: Principal) -> list[ColumnElement[bool]]:
+    mine = [JOBS.c.tenant == principal.tenant]
+    return mine if principal.maker is None else [*mine, JOBS.c.maker == principal.maker]
+
+
+def _mine(principal: Principal, job_id: str) -> ColumnElement[bool]:
+    return and_(JOBS.c.id == job_id, *_own(principal), JOBS.c.deleted.is_(False))
+
+
+def _place(connection: Connection, principal: Principal, job_id: str) -> tuple[float, str]:
+    row = connection.execute(select(JOBS.c.created_at).where(JOBS.c.id == job_id, *_own(principal))).one_or_none()
     if row is None:
         raise not_found(job_id)
     return row.created_at, job_id

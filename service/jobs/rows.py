@@ -26,9 +26,11 @@ JOB_COLUMNS = tuple(
     for name in (
         "id", "tenant", "door", "status", "tier", "created_at", "updated_at", "started_at", "ended_at", "expires_at", "model", "prompt",
         "seconds", "seed", "steps", "width", "height", "fps", "shown", "labels", "frames_done", "frames_total", "cancelling", "error",
-        "size_bytes", "sha256", "usage", "quality", "attempts", "parent", "batch", "batch_row", "destination",
+        "size_bytes", "sha256", "usage", "quality", "attempts", "parent", "maker", "batch", "batch_row", "destination",
     )
 )  # fmt: skip
+# Every write that changes any of `JOB_COLUMNS` changes one of these, too.
+VERSION_COLUMNS = tuple(JOBS.c[name] for name in ("updated_at", "status", "attempts", "frames_done", "cancelling"))
 CLAIM_COLUMNS = (*JOB_COLUMNS, *(JOBS.c[name] for name in ("fence", "lease_until", "request", "checkpoint", "webhook", "lost")))
 
 
@@ -40,9 +42,14 @@ def job_of(row: Any) -> Job:
         prompt=row.prompt, seconds=row.seconds, seed=int(row.seed), steps=row.steps, width=row.width, height=row.height, fps=row.fps,
         shown=_object(row.shown), labels=_object(row.labels), frames_done=row.frames_done, frames_total=row.frames_total,
         cancelling=row.cancelling, error=_error(row.error), size_bytes=row.size_bytes, sha256=row.sha256, usage=_maybe(Usage, row.usage),
-        quality=_quality(row.quality), attempts=row.attempts, parent=row.parent, batch=row.batch or "", batch_row=row.batch_row,
-        destination=_maybe(Destination, row.destination),
+        quality=_quality(row.quality), attempts=row.attempts, parent=row.parent, maker=row.maker, batch=row.batch or "",
+        batch_row=row.batch_row, destination=_maybe(Destination, row.destination),
     )  # fmt: skip
+
+
+def version_of(job: Job) -> tuple[float, str, int, int, bool]:
+    """What `VERSION_COLUMNS` had when the job was read."""
+    return job.updated_at, job.status.value, job.attempts, job.frames_done, job.cancelling
 
 
 def claimed_of(row: Any) -> ClaimedJob:

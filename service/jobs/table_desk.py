@@ -22,9 +22,9 @@ from service.jobs.drafts import Draft, JobChecks, request_hash
 from service.jobs.ends import nobody_waits
 from service.jobs.files import JobFiles
 from service.jobs.job import Content, IdempotencyConflict, Job, JobNotReady, JobPage, JobQuery, JobStatus, NewJob, Variant
+from service.jobs.known import KnownJobs
 from service.jobs.lookup import Lookup
 from service.jobs.queries import Put
-from service.jobs.store import read_jobs
 from service.jobs.work import OnEnd
 
 T = TypeVar("T")
@@ -114,12 +114,12 @@ class TableDesk:
         self._counted = counted
         self._wake = wake
         self._cancelling = cancelling
-        self._lookup = Lookup(lambda ids: database.run(partial(read_jobs, job_ids=ids), write=False), clock)
+        self._lookup = Lookup(KnownJobs(database).read, clock)
 
     async def submit(self, principal: Principal, new: NewJob) -> Job:
         """See `JobDesk`."""
         draft = self._checks.draft(principal, new, self._new_id())
-        asked = await asyncio.to_thread(request_hash, new) if new.idempotency_key else ""
+        asked = _whose(principal, await asyncio.to_thread(request_hash, new)) if new.idempotency_key else ""
         earlier = await self._earlier(principal, new.door, new.idempotency_key)
         if earlier is not None:
             return queries.same_request(earlier, asked)
@@ -148,7 +148,7 @@ class TableDesk:
         batch = self._new_id()
         rows = [replace(row, idempotency_key="" if number else idempotency_key) for number, row in enumerate(rows)]
         drafts = await asyncio.to_thread(self._drafts, principal, rows)
-        asked = await asyncio.to_thread(batch_hash, rows) if idempotency_key else ""
+        asked = _whose(principal, await asyncio.to_thread(batch_hash, rows)) if idempotency_key else ""
         earlier = await self._earlier(principal, rows[0].door, idempotency_key)
         if earlier is not None:
             return queries.same_request(earlier, asked).batch
@@ -173,13 +173,13 @@ class TableDesk:
     async def get(self, principal: Principal, job_id: str) -> Job:
         """See `JobDesk`."""
         job = await self._lookup.get(job_id)
-        if job is None or job.tenant != principal.tenant:
+        if job is None or not queries.reaches(principal, job):
             raise queries.not_found(job_id)
         return job
 
     async def list(self, principal: Principal, query: JobQuery) -> JobPage:
         """See `JobDesk`."""
-        return await self._database.run(partial(queries.page, tenant=principal.tenant, query=query), write=False)
+        return await self._database.run(partial(queries.page, principal=principal, query=query), write=False)
 
     async def cancel(self, principal: Principal, job_id: str) -> Job:
         """See `JobDesk`."""
@@ -213,14 +213,14 @@ class TableDesk:
             pause_s = min(1.5 * pause_s, _LONGEST_PAUSE_S)
 
     async def batch(self, principal: Principal, batch_id: str) -> Batch:
-        """How far a batch is. Raises JobNotFound: the tenant has none of that id."""
-        return await self._database.run(partial(queries.batch_of, tenant=principal.tenant, batch=batch_id), write=False)
+        """How far a batch is. Raises JobNotFound: the caller has none of that id."""
+        return await self._database.run(partial(queries.batch_of, principal=principal, batch=batch_id), write=False)
 
     async def manifest(self, principal: Principal, batch_id: str) -> AsyncGenerator[str, None]:
         """A line of JSON for each job of a batch, by row. There is none where the tenant has no such batch."""
         after = -1
         while True:
-            some = partial(queries.batch_jobs, tenant=principal.tenant, batch=batch_id, after_row=after, most=_PAGE)
+            some = partial(queries.batch_jobs, principal=principal, batch=batch_id, after_row=after, most=_PAGE)
             jobs = await self._database.run(some, write=False)
             for job in jobs:
                 yield manifest_line(job)
@@ -284,11 +284,16 @@ class TableDesk:
         return put
 
     def _cancel(self, connection: Connection, principal: Principal, job_id: str) -> Job:
-        job = queries.cancel(connection, principal.tenant, job_id, self._now(), self._on_end)
+        job = queries.cancel(connection, principal, job_id, self._now(), self._on_end)
         self._audit(connection, principal, "job.cancel", job_id)
         return job
 
     def _delete(self, connection: Connection, principal: Principal, job_id: str) -> Job:
-        job = queries.delete(connection, principal.tenant, job_id, self._now(), self._on_end)
+        job = queries.delete(connection, principal, job_id, self._now(), self._on_end)
         self._audit(connection, principal, "job.delete", job_id)
         return job
+
+
+def _whose(principal: Principal, request_hash: str) -> str:
+    """So that the idempotency key of another caller's job finds no job that this caller does not reach."""
+    return request_hash if principal.maker is None else f"{request_hash} {principal.maker}"

@@ -77,7 +77,10 @@ class Books:
 
     def append(self, connection: Connection, principal: Principal, operation: str, resource: str) -> None:
         """Append an entry about a change in the transaction that makes it."""
-        self.log.append(connection, [AuditEntry(operation=operation, principal=principal, resource=resource, at=self._wall())])
+        entry = AuditEntry(
+            operation=operation, principal=principal, address=principal.address, resource=resource, at=self._wall()
+        )  # fmt: skip
+        self.log.append(connection, [entry])
 
     def start(self) -> None:
         """Write from now on."""

@@ -17,6 +17,7 @@ from doors.http.openai.bodies import members, unfold
 from doors.http.openai.refusals import refusal
 from doors.http.openai.requests import DOOR, Requests, parent_id
 from doors.http.openai.videos import job_id, page, poll_after_ms, video, video_id
+from doors.http.polled import Polled
 from doors.http.room import Endpoint, Handler, HttpRequest, Services
 from model_core.errors import FieldViolation, InvalidRequest
 from service.checks import Problems
@@ -43,6 +44,7 @@ class OpenAiRoom:
         self._services = services
         self._requests = Requests(services.intake)
         self._limits = services.intake.limits
+        self._polled = Polled(self._video)
 
     @property
     def name(self) -> str:
@@ -97,7 +99,7 @@ class OpenAiRoom:
         return Response(file.mp4, media_type="video/mp4", headers=headers)
 
     async def retrieve(self, request: HttpRequest) -> Response:
-        return self._video(await self._mine(request))
+        return self._polled.answer(await self._mine(request))
 
     async def list(self, request: HttpRequest) -> Response:
         problems = Problems()

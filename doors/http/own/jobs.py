@@ -12,6 +12,7 @@ from doors.http.given import shown
 from doors.http.own.bodies import asked
 from doors.http.own.formats import usage_fields
 from doors.http.own.schemas import JobBody
+from doors.http.polled import Polled
 from doors.http.room import Endpoint, HttpRequest, Services
 from service.checks import Problems
 from service.jobs.job import Destination, Job, JobQuery, JobStatus, NewJob, Presentation, Tier, Variant, Webhook
@@ -37,6 +38,7 @@ class Jobs:
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._polled = Polled(lambda job: JSONResponse(described(job)))
 
     def endpoints(self) -> Sequence[Endpoint]:
         # The prefix of an id stands in the path: others have paths of this shape, with ids of another.
@@ -93,7 +95,7 @@ class Jobs:
         )  # fmt: skip
 
     async def get(self, request: HttpRequest) -> Response:
-        return JSONResponse(described(await self._services.desk().get(request.principal, _id(request))))
+        return self._polled.answer(await self._services.desk().get(request.principal, _id(request)))
 
     async def cancel(self, request: HttpRequest) -> Response:
         return JSONResponse(described(await self._services.desk().cancel(request.principal, _id(request))))

@@ -52,7 +52,7 @@ class OwnRoom:
         self._webhooks = WebhookEndpoints(services)
         self._created = int(time.time())
         # Written once: what is served does not change while the process lives.
-        self._models = bytes(JSONResponse(models.listed(services.intake, self._created)).body)
+        self._models = JSONResponse(models.listed(services.intake, self._created))
         self._document = openapi.document(services.public_url)
 
     def endpoints(self) -> Sequence[Endpoint]:
@@ -93,7 +93,7 @@ class OwnRoom:
         return words.farewell(failure)
 
     async def list_models(self, request: HttpRequest) -> Response:
-        return Response(self._models, media_type="application/json")
+        return self._models
 
     async def get_model(self, request: HttpRequest) -> Response:
         intake, name = self._services.intake, request.raw.path_params["model"]

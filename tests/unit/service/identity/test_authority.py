@@ -194,10 +194,16 @@ async def test_a_client_token_may_do_at_most_what_its_key_may(door: Kept) -> Non
     key = await made_by(door, secret)
     made = await token(door, key, models=["a"], max_seconds=5.0, origin="https://shop.example")
     caller = Caller(address="192.0.2.1", origin="https://shop.example")
-    assert await door.authority.by_secret(made, caller) == Principal(
+    found = await door.authority.by_secret(made, caller)
+    assert found == Principal(
         tenant="studio", subject=secret.id, means=Means.TOKEN, models=frozenset({"a"}), max_seconds=5.0, origin="https://shop.example",
-        derived=True,
+        derived=True, token=found.token,
     )  # fmt: skip
+    other = await door.authority.by_secret(await token(door, key), caller)
+    assert len({key.maker, found.maker, other.maker, (await door.authority.by_secret(made, caller)).maker}) == 3, "each has its own name"
+    assert key.maker is None
+    assert found.token
+    assert other.token
     assert (await door.authority.by_secret(await token(door, key), caller)).models == frozenset({"a", "b"})
     with pytest.raises(Forbidden, match="model must be one of a, b with this credential; got c"):
         await token(door, key, models=["c"])
