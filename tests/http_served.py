@@ -39,7 +39,7 @@ from service.identity.peers import Proxies
 from service.identity.principal import Authority
 from service.identity.standings import Standings
 from service.intake import Intake
-from service.jobs.endpoints import EndpointDesk
+from service.jobs.webhooks.endpoints import EndpointDesk
 from service.ledger.denials import Denials
 from service.ledger.interface import Audit
 from service.model_aliases import model_aliases

@@ -13,14 +13,14 @@ from pathlib import Path
 from model_core.errors import StageUnavailable
 from model_core.tasks import cancel_and_wait
 from service.clock import MonotonicClock
-from service.jobs.artifacts import ArtifactFiles
-from service.jobs.attempt import JobAttempt, WorkPolicy
-from service.jobs.destinations import Destinations
-from service.jobs.folder import FolderArtifacts
+from service.jobs.files.artifacts import ArtifactFiles
+from service.jobs.files.destinations import Destinations
+from service.jobs.files.folder import FolderArtifacts
 from service.jobs.job import Destination, Job, JobError, JobStatus, Presentation
-from service.jobs.quality import JobQuality
 from service.jobs.work import Also, Beat, Checkpoint, ClaimedJob, Finished, LeaseLost, UploadRef
-from service.jobs.worker import JobWorker
+from service.jobs.worker.attempt import JobAttempt, WorkPolicy
+from service.jobs.worker.quality import JobQuality
+from service.jobs.worker.worker import JobWorker
 from service.orders import Doorway, Mode, VideoRequest
 from tests.core import Core
 

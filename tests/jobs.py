@@ -17,10 +17,10 @@ from service.database.engine import Database
 from service.database.schema import JOBS
 from service.events import Usage
 from service.identity.principal import Means, Principal
-from service.jobs.drafts import JobChecks
+from service.jobs.desk.drafts import JobChecks
+from service.jobs.desk.table_desk import TableDesk
 from service.jobs.job import Content, Job, JobNotReady, NewJob, Variant
-from service.jobs.store import JobStore
-from service.jobs.table_desk import TableDesk
+from service.jobs.table.store import JobStore
 from service.jobs.work import EndedJob, Finished, JobPolicy, OnEnd
 from service.orders import Doorway, Mode, VideoRequest
 

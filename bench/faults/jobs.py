@@ -45,13 +45,13 @@ from service.clock import MonotonicClock
 from service.database.engine import Database
 from service.database.schema import LEDGER
 from service.identity.principal import NOBODY
-from service.jobs.artifacts import ArtifactFiles, result_key
-from service.jobs.drafts import JobChecks
-from service.jobs.folder import FolderArtifacts
+from service.jobs.desk.drafts import JobChecks
+from service.jobs.desk.table_desk import TableDesk
+from service.jobs.files.artifacts import ArtifactFiles, result_key
+from service.jobs.files.folder import FolderArtifacts
+from service.jobs.files.presentation import placement
+from service.jobs.files.render import Rendering
 from service.jobs.job import Job, JobQuery, JobStatus, NewJob, Presentation, Variant
-from service.jobs.presentation import placement
-from service.jobs.render import Rendering
-from service.jobs.table_desk import TableDesk
 from service.jobs.work import JobPolicy
 from service.orders import Doorway, Mode, VideoRequest
 

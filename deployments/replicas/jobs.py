@@ -29,28 +29,28 @@ from service.clock import Clock
 from service.database.engine import Database
 from service.identity.standings import Standings
 from service.intake import Intake
-from service.jobs.artifacts import ArtifactFiles, Artifacts
-from service.jobs.attempt import JobAttempt, WorkPolicy
-from service.jobs.billing import billing
-from service.jobs.counting import JobCounts, QueueGauge
-from service.jobs.drafts import JobChecks
-from service.jobs.endpoint_table import EndpointTable
-from service.jobs.folder import FolderArtifacts
-from service.jobs.notices import NoticeTable, NoticeWriter, Shape
-from service.jobs.posting import TargetPolicy
-from service.jobs.quality import JobQuality, counted_by
-from service.jobs.store import JobStore
-from service.jobs.sweep import Sweep
-from service.jobs.table_desk import JobAudit, JobQuotas, TableDesk, no_audit
-from service.jobs.webhooks import WebhookSender
+from service.jobs.desk.drafts import JobChecks
+from service.jobs.desk.table_desk import JobAudit, JobQuotas, TableDesk, no_audit
+from service.jobs.files.artifacts import ArtifactFiles, Artifacts
+from service.jobs.files.folder import FolderArtifacts
+from service.jobs.table.counting import JobCounts, QueueGauge
+from service.jobs.table.store import JobStore
+from service.jobs.table.sweep import Sweep
+from service.jobs.webhooks.endpoint_table import EndpointTable
+from service.jobs.webhooks.notices import NoticeTable, NoticeWriter, Shape
+from service.jobs.webhooks.posting import TargetPolicy
+from service.jobs.webhooks.sender import WebhookSender
 from service.jobs.work import ClaimedJob, EndedJob, JobPolicy, OnEnd
-from service.jobs.worker import JobWorker
+from service.jobs.worker.attempt import JobAttempt, WorkPolicy
+from service.jobs.worker.billing import billing
+from service.jobs.worker.quality import JobQuality, counted_by
+from service.jobs.worker.worker import JobWorker
 from service.ledger.books import Books
 from service.ledger.interface import RowWriter
 from service.sessions.runner import SessionRunner
 
 if TYPE_CHECKING:
-    from service.jobs.s3_destinations import S3Destinations
+    from service.jobs.files.s3_destinations import S3Destinations
 
 _ID_CHARS = "abcdefghijklmnopqrstuvwxyz0123456789"
 _ID_LENGTH = 12
@@ -235,14 +235,14 @@ def _name() -> str:
 def _artifacts(settings: ArtifactSettings) -> Artifacts:
     if settings.s3 is None:
         return FolderArtifacts(Path(settings.folder), time.time)
-    from service.jobs.s3 import S3Artifacts, s3_client  # noqa: PLC0415 - S3 is a choice
+    from service.jobs.files.s3 import S3Artifacts, s3_client  # noqa: PLC0415 - S3 is a choice
 
     return S3Artifacts(s3_client(settings.s3.region, settings.s3.endpoint_url), settings.s3.bucket, settings.s3.prefix)
 
 
 def _destinations(settings: S3Settings) -> S3Destinations:
-    from service.jobs.s3 import s3_client  # noqa: PLC0415 - S3 is a choice
-    from service.jobs.s3_destinations import S3Destinations  # noqa: PLC0415 - S3 is a choice
+    from service.jobs.files.s3 import s3_client  # noqa: PLC0415 - S3 is a choice
+    from service.jobs.files.s3_destinations import S3Destinations  # noqa: PLC0415 - S3 is a choice
 
     return S3Destinations(s3_client(settings.region, settings.endpoint_url))
 

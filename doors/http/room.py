@@ -17,9 +17,9 @@ from service.failures import Failure, NotServed
 from service.identity.principal import Authority, Caller, Principal
 from service.identity.standings import Standings
 from service.intake import Intake
-from service.jobs.desk import BatchDesk, JobDesk
-from service.jobs.endpoints import EndpointDesk
+from service.jobs.desk.interface import BatchDesk, JobDesk
 from service.jobs.job import Content
+from service.jobs.webhooks.endpoints import EndpointDesk
 from service.ledger.denials import Denials
 from service.sessions.runner import SessionRunner
 from service.watching.hub import NOBODY
@@ -27,7 +27,7 @@ from service.watching.viewers import Viewers
 
 
 class Links(Protocol):
-    """Files that whoever holds a link to one may fetch. See `service.jobs.folder`."""
+    """Files that whoever holds a link to one may fetch. See `service.jobs.files.folder`."""
 
     async def linked(self, key: str, media_type: str, expires: str, signature: str) -> Content:
         """Raises LinkRefused, or ArtifactMissing."""

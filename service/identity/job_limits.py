@@ -23,7 +23,7 @@ class JobLimits:
         self._wall = wall
 
     def reserve(self, connection: Connection, principal: Principal, seconds: Mapping[str, float]) -> RequestsLeft | None:
-        """See `service.jobs.table_desk.JobQuotas`."""
+        """See `service.jobs.desk.table_desk.JobQuotas`."""
         return limits.reserve_jobs(connection, principal.tenant, seconds, self._wall())
 
     def settle(self, connection: Connection, job_id: str, used_s: float) -> None:

@@ -13,7 +13,7 @@ from bench.faults.jobs import desk_of, truths
 from deployments.cluster.local import free_port, start_local
 from deployments.config.names import FRONT_DOOR
 from service.identity.principal import NOBODY
-from service.jobs.artifacts import result_key
+from service.jobs.files.artifacts import result_key
 from service.jobs.job import JobStatus, NewJob, Presentation, Variant
 from service.orders import Doorway, Mode, VideoRequest
 from tests.fakes import FakeStages

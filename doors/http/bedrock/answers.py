@@ -8,7 +8,7 @@ from typing import Any
 
 from doors.http.bedrock import aws
 from doors.http.times import iso
-from service.jobs import bedrock_layout
+from service.jobs.files import bedrock_layout
 from service.jobs.job import Job, JobPage, JobStatus
 from service.sessions.file import VideoFile
 

@@ -30,8 +30,8 @@ from service.checks import Problems
 from service.events import Ended, EndReason, Event, Frames, Started
 from service.failures import Failure, failure_of
 from service.identity.principal import Authority, Caller, Means, Principal
+from service.jobs.files.presentation import placement
 from service.jobs.job import JobNotFound, Presentation
-from service.jobs.presentation import placement
 from service.orders import Doorway, Mode, Order
 from service.sessions.session import DRAINING
 

@@ -11,8 +11,8 @@ from doors.http.contents import content_response
 from doors.http.room import Credentials, Endpoint, HttpRequest, Links, Services
 from service.failures import Failure, Kind, NotServed
 from service.identity.principal import Forbidden
-from service.jobs.artifacts import ArtifactMissing
-from service.jobs.folder import LINK_PATH, LinkRefused
+from service.jobs.files.artifacts import ArtifactMissing
+from service.jobs.files.folder import LINK_PATH, LinkRefused
 from service.jobs.job import Content, JobNotFound
 
 _STATUSES = {Kind.INVALID: 400, Kind.FORBIDDEN: 403, Kind.NOT_FOUND: 404, Kind.NOT_SERVED: 501, Kind.UNAVAILABLE: 503}

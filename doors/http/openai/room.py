@@ -22,8 +22,8 @@ from doors.http.room import Endpoint, Handler, HttpRequest, Services
 from model_core.errors import FieldViolation, InvalidRequest
 from service.checks import Problems
 from service.failures import Failure
+from service.jobs.files.presentation import placement
 from service.jobs.job import Job, JobNotFound, JobQuery, NewJob, Variant
-from service.jobs.presentation import placement
 from service.orders import Mode
 
 # OpenAI's clients take a base URL that ends in /v1; Azure's add the rest to one without. Both ignore the query `api-version`.

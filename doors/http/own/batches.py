@@ -16,8 +16,8 @@ from doors.http.room import Endpoint, HttpRequest, Services
 from model_core.errors import FieldViolation, InvalidRequest
 from model_core.tasks import run_in_thread
 from service.failures import NotServed
-from service.jobs.batches import MAX_BYTES, Batch, read_rows
-from service.jobs.desk import BatchDesk
+from service.jobs.desk.batches import MAX_BYTES, Batch, read_rows
+from service.jobs.desk.interface import BatchDesk
 from service.jobs.job import JobStatus
 
 PREFIX = "batch_"

@@ -12,8 +12,8 @@ from doors.http.own.schemas import WebhookEndpointBody
 from doors.http.room import Endpoint, HttpRequest, Services
 from service.checks import Problems
 from service.failures import NotServed
-from service.jobs import endpoints
-from service.jobs.endpoints import EndpointDesk
+from service.jobs.webhooks import endpoints
+from service.jobs.webhooks.endpoints import EndpointDesk
 
 PREFIX = "whe_"
 

@@ -8,8 +8,8 @@ import av
 import numpy as np
 
 from service.call import Call
+from service.jobs.files.presentation import placement
 from service.jobs.job import Presentation
-from service.jobs.presentation import placement
 from service.orders import Doorway, Mode, VideoRequest
 from tests.core import core
 

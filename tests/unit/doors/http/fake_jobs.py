@@ -1,4 +1,4 @@
-"""Jobs in memory, which a test moves on by hand. It obeys `service.jobs.desk.JobDesk`."""
+"""Jobs in memory, which a test moves on by hand. It obeys `service.jobs.desk.interface.JobDesk`."""
 
 from __future__ import annotations
 

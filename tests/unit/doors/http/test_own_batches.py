@@ -11,7 +11,7 @@ import pytest
 
 from service.identity.principal import Principal
 from service.intake import Intake
-from service.jobs.batches import Batch
+from service.jobs.desk.batches import Batch
 from service.jobs.job import JobNotFound, JobStatus, NewJob
 from tests.http_served import http_serving
 from tests.unit.doors.http.fake_jobs import FakeJobDesk
@@ -21,7 +21,7 @@ LINES = b"".join(json.dumps(row).encode() + b"\n" for row in ROWS)
 
 
 class Desk(FakeJobDesk):
-    """See `service.jobs.desk.BatchDesk`."""
+    """See `service.jobs.desk.interface.BatchDesk`."""
 
     def __init__(self, intake: Intake, folder: Path) -> None:
         super().__init__(intake, folder)

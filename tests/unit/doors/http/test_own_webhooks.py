@@ -9,7 +9,7 @@ import pytest
 
 from model_core.errors import FieldViolation, InvalidRequest
 from service.identity.principal import Caller, Forbidden, Principal, QuotaExceeded
-from service.jobs.endpoints import Endpoint, EndpointConflict, EndpointNotFound
+from service.jobs.webhooks.endpoints import Endpoint, EndpointConflict, EndpointNotFound
 from tests.http_served import HttpServed, OpenAuthority, http_serving
 
 PATH = "/v1/webhook_endpoints"

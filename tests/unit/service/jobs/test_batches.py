@@ -7,7 +7,7 @@ import json
 import pytest
 
 from model_core.errors import InvalidRequest
-from service.jobs.batches import MAX_BYTES, MAX_ROWS, read_rows
+from service.jobs.desk.batches import MAX_BYTES, MAX_ROWS, read_rows
 from service.jobs.job import NewJob, Presentation, Tier
 from service.orders import Doorway, Mode, VideoRequest
 

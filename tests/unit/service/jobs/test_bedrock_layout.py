@@ -1,6 +1,6 @@
 import json
 
-from service.jobs import bedrock_layout
+from service.jobs.files import bedrock_layout
 from service.jobs.job import Destination, Job, JobStatus
 
 DESTINATION = Destination("s3://bucket/prefix/")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from service.jobs.claims import Waiting, after_loss, turns
 from service.jobs.job import JobStatus
+from service.jobs.table.claims import Waiting, after_loss, turns
 
 
 def test_the_tenant_with_the_fewest_running_jobs_goes_first() -> None:

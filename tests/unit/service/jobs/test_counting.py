@@ -8,9 +8,9 @@ from sqlalchemy import Connection
 
 from observability.metrics import JobMetrics
 from service.database.engine import Database
-from service.jobs.counting import JobCounts, QueueGauge
 from service.jobs.job import JobError
-from service.jobs.sweep import Sweep
+from service.jobs.table.counting import JobCounts, QueueGauge
+from service.jobs.table.sweep import Sweep
 from service.jobs.work import EndedJob
 from tests.fakes import ManualClock
 from tests.jobs import ALICE, FINISHED, LEASE_S, Jobs, new_job

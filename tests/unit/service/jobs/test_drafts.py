@@ -11,9 +11,9 @@ from model_core.errors import InvalidRequest
 from model_core.presets import DEFAULT_MODEL, millrace_64
 from service.checks import Catalogue, Limits, Problems, Validator
 from service.identity.principal import Forbidden, Principal
-from service.jobs.drafts import JobChecks, request_hash
+from service.jobs.desk.drafts import JobChecks, request_hash
 from service.jobs.job import Destination, NewJob, Presentation, Tier, Webhook
-from service.jobs.rows import claimed_of
+from service.jobs.table.rows import claimed_of
 from service.orders import Doorway, Mode
 from tests.jobs import ALICE, POLICY, new_job
 

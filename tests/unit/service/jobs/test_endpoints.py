@@ -17,11 +17,11 @@ from bench.kit.postgres import Postgres
 from model_core.errors import InvalidRequest
 from service.database.engine import Database
 from service.identity.principal import Forbidden, Principal, QuotaExceeded
-from service.jobs.endpoint_table import EndpointTable
-from service.jobs.endpoints import MOST, EndpointConflict, EndpointNotFound
 from service.jobs.job import JobError, Webhook
-from service.jobs.notices import Notice, NoticeTable, NoticeWriter, Places
-from service.jobs.posting import TargetPolicy
+from service.jobs.webhooks.endpoint_table import EndpointTable
+from service.jobs.webhooks.endpoints import MOST, EndpointConflict, EndpointNotFound
+from service.jobs.webhooks.notices import Notice, NoticeTable, NoticeWriter, Places
+from service.jobs.webhooks.posting import TargetPolicy
 from tests.jobs import ALICE, BOB, FINISHED, Jobs, Wall, new_job
 
 URL = "https://hooks.example/a"

@@ -11,8 +11,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from model_core.errors import StageUnavailable
-from service.jobs.artifacts import ArtifactFiles, ArtifactMissing, checked_key, result_key, working_key
-from service.jobs.folder import LINK_PATH, FolderArtifacts, LinkRefused
+from service.jobs.files.artifacts import ArtifactFiles, ArtifactMissing, checked_key, result_key, working_key
+from service.jobs.files.folder import LINK_PATH, FolderArtifacts, LinkRefused
 from service.jobs.job import Job, JobNotReady, JobStatus, Variant
 
 KEY = "jobs/abc/1/part-0"

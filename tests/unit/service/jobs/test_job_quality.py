@@ -17,7 +17,7 @@ from model_core.quality.wish import Wish
 from observability.metrics import Metrics
 from service.database.engine import Database
 from service.jobs.job import JobStatus, Presentation
-from service.jobs.quality import Count, JobQuality, Looks, chosen, counted_by
+from service.jobs.worker.quality import Count, JobQuality, Looks, chosen, counted_by
 from service.orders import VideoRequest
 from tests.core import core
 from tests.fakes import eventually

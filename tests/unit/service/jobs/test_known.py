@@ -14,10 +14,10 @@ from sqlalchemy import Connection, Delete, Insert, Update, event
 import service.jobs
 from service.database.engine import Database
 from service.database.schema import JOBS
+from service.jobs.desk.known import KnownJobs
+from service.jobs.desk.queries import batch_jobs
 from service.jobs.job import Job, JobError, JobNotFound
-from service.jobs.known import KnownJobs
-from service.jobs.queries import batch_jobs
-from service.jobs.sweep import Sweep
+from service.jobs.table.sweep import Sweep
 from service.jobs.work import Checkpoint
 from tests.fakes import ManualClock
 from tests.jobs import ALICE, BOB, FINISHED, LEASE_S, POLICY, Jobs, new_job

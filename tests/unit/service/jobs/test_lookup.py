@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from model_core.errors import StageUnavailable
+from service.jobs.desk.lookup import Lookup
 from service.jobs.job import Job, JobStatus
-from service.jobs.lookup import Lookup
 from tests.fakes import ManualClock
 
 JOB = Job(

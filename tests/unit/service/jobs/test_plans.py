@@ -12,9 +12,9 @@ from sqlalchemy import Connection, event
 
 from observability.metrics import JobMetrics
 from service.database.engine import Database
-from service.jobs.counting import QueueGauge
 from service.jobs.job import JobQuery, JobStatus
-from service.jobs.sweep import Sweep
+from service.jobs.table.counting import QueueGauge
+from service.jobs.table.sweep import Sweep
 from service.jobs.work import Checkpoint
 from tests.fakes import ManualClock
 from tests.jobs import ALICE, FINISHED, LEASE_S, Jobs, new_job

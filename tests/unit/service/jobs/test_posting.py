@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from service.jobs.posting import Post, Target, TargetPolicy, TargetRefused
+from service.jobs.webhooks.posting import Post, Target, TargetPolicy, TargetRefused
 
 PUBLIC = TargetPolicy()
 OWN = TargetPolicy((ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("10.1.0.0/16")))

@@ -14,10 +14,10 @@ from PIL import Image
 
 from model_core.file_parts import Placement
 from model_core.presets import millrace_64
+from service.jobs.files.presentation import placement
+from service.jobs.files.render import Rendering
 from service.jobs.job import Presentation
-from service.jobs.presentation import placement
-from service.jobs.render import Rendering
-from service.jobs.variants import spritesheet, thumbnail
+from service.jobs.worker.variants import spritesheet, thumbnail
 from tests.pictures import moving
 
 PLAIN = Placement(64, 64, 64, 64)

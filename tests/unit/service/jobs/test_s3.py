@@ -14,13 +14,13 @@ from boto3.s3.transfer import TransferConfig
 from moto.server import ThreadedMotoServer
 
 from model_core.errors import StageUnavailable
-from service.jobs import s3
-from service.jobs.artifacts import ArtifactFiles, ArtifactMissing
-from service.jobs.destinations import DestinationRefused, bucket_of
+from service.jobs.files import s3
+from service.jobs.files.artifacts import ArtifactFiles, ArtifactMissing
+from service.jobs.files.destinations import DestinationRefused, bucket_of
+from service.jobs.files.render import RenderedFile
+from service.jobs.files.s3 import S3Artifacts, s3_client
+from service.jobs.files.s3_destinations import S3Destinations
 from service.jobs.job import Destination, Job, JobStatus
-from service.jobs.render import RenderedFile
-from service.jobs.s3 import S3Artifacts, s3_client
-from service.jobs.s3_destinations import S3Destinations
 
 KEY = "jobs/abc/1/part-0"
 JOB = Job(

@@ -9,7 +9,7 @@ import pytest
 from model_core.errors import StageUnavailable
 from service.database.engine import Database
 from service.jobs.job import JobError, JobNotReady, JobQuery, JobStatus
-from service.jobs.sweep import Aged, Chore, Sweep, Swept, chore
+from service.jobs.table.sweep import Aged, Chore, Sweep, Swept, chore
 from tests.fakes import ManualClock
 from tests.jobs import ALICE, FINISHED, LEASE_S, POLICY, Jobs, new_job
 

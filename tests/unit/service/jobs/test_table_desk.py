@@ -14,7 +14,7 @@ from model_core.errors import InvalidRequest, StageUnavailable
 from service.database.engine import Database
 from service.database.schema import JOBS, OUTBOX
 from service.identity.principal import Principal, QuotaExceeded
-from service.jobs.batches import Batch, read_rows
+from service.jobs.desk.batches import Batch, read_rows
 from service.jobs.job import IdempotencyConflict, JobError, JobNotFound, JobNotReady, JobQuery, JobStatus, NewJob, Variant
 from tests.jobs import ALICE, BOB, FINISHED, LEASE_S, Jobs, new_job
 

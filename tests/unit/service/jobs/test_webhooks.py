@@ -25,9 +25,9 @@ from observability.catalogue import DELIVERY
 from service.database.engine import Database
 from service.database.schema import OUTBOX
 from service.jobs.job import Job, JobError, JobStatus, Webhook
-from service.jobs.notices import KIND, Notice, NoticeTable, NoticeWriter, Places, shares
-from service.jobs.posting import TargetPolicy
-from service.jobs.webhooks import PAUSES_S, Rests, WebhookSender, headers
+from service.jobs.webhooks.notices import KIND, Notice, NoticeTable, NoticeWriter, Places, shares
+from service.jobs.webhooks.posting import TargetPolicy
+from service.jobs.webhooks.sender import PAUSES_S, Rests, WebhookSender, headers
 from service.jobs.work import EndedJob
 from tests.fakes import ManualClock, eventually
 from tests.unit.service.jobs.test_posting import receiver
@@ -182,7 +182,7 @@ class Held:
 def _held(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Held]]:
     Held.answer.clear()
     Held.under_way = []
-    monkeypatch.setattr("service.jobs.webhooks.Post", Held)
+    monkeypatch.setattr("service.jobs.webhooks.sender.Post", Held)
     yield Held
     Held.answer.set()
 
@@ -226,7 +226,7 @@ class Silent:
 
 
 async def test_an_endpoint_that_never_answers_rests_and_others_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.jobs.webhooks.Post", Silent)
+    monkeypatch.setattr("service.jobs.webhooks.sender.Post", Silent)
     monkeypatch.setattr(Silent, "tried", [], raising=False)
     notices, silent = FakeNotices(), replace(notice("https://a.example/hook?job=1"), tenant="acme")
 

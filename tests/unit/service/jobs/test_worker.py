@@ -16,11 +16,11 @@ from model_core.errors import SessionBroken, StageUnavailable
 from model_core.tasks import cancel_and_wait
 from service.call import Call
 from service.events import Event
-from service.jobs.attempt import WorkPolicy
-from service.jobs.destinations import DestinationRefused
+from service.jobs.files.destinations import DestinationRefused
+from service.jobs.files.render import RenderedFile
 from service.jobs.job import Destination, Job, JobStatus, Presentation
-from service.jobs.render import RenderedFile
 from service.jobs.work import UploadRef
+from service.jobs.worker.attempt import WorkPolicy
 from service.orders import Doorway, Mode, VideoRequest
 from tests.core import core
 from tests.fakes import FakeDenoiser, FakeStages, eventually

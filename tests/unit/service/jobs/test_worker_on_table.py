@@ -18,17 +18,17 @@ from service.clock import MonotonicClock
 from service.database.engine import Database
 from service.database.schema import LEDGER
 from service.identity.principal import Principal
-from service.jobs.artifacts import ArtifactFiles
-from service.jobs.attempt import JobAttempt, WorkPolicy
-from service.jobs.billing import billing
-from service.jobs.drafts import JobChecks
-from service.jobs.folder import FolderArtifacts
+from service.jobs.desk.drafts import JobChecks
+from service.jobs.desk.table_desk import TableDesk
+from service.jobs.files.artifacts import ArtifactFiles
+from service.jobs.files.folder import FolderArtifacts
 from service.jobs.job import JobStatus, NewJob, Presentation, Variant, Webhook
-from service.jobs.notices import NoticeTable, NoticeWriter, Places
-from service.jobs.store import JobStore
-from service.jobs.table_desk import TableDesk
+from service.jobs.table.store import JobStore
+from service.jobs.webhooks.notices import NoticeTable, NoticeWriter, Places
 from service.jobs.work import ClaimedJob, JobPolicy
-from service.jobs.worker import JobWorker
+from service.jobs.worker.attempt import JobAttempt, WorkPolicy
+from service.jobs.worker.billing import billing
+from service.jobs.worker.worker import JobWorker
 from service.ledger.table import LedgerTable
 from service.orders import Doorway, Mode, VideoRequest
 from tests.core import core

@@ -6,7 +6,7 @@ import random
 
 from service.database.engine import Database
 from service.jobs.job import JobQuery, JobStatus
-from service.jobs.store import JobStore
+from service.jobs.table.store import JobStore
 from service.jobs.work import Checkpoint, ClaimedJob, JobPolicy, LeaseLost
 from tests.jobs import ALICE, BOB, FINISHED, LEASE_S, Jobs, new_job
 

@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from doors.http.links.room import LinksRoom
-from service.jobs.artifacts import result_key
-from service.jobs.folder import FolderArtifacts
+from service.jobs.files.artifacts import result_key
+from service.jobs.files.folder import FolderArtifacts
 from service.jobs.job import Variant
 from tests.core import core
 from tests.unit.doors.http.fake_edge import door, services

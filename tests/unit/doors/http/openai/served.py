@@ -18,7 +18,7 @@ from doors.http.room import Services
 from observability.metrics import Metrics
 from observability.tracing import Tracing
 from service.identity.principal import Caller, Principal, Unauthenticated
-from service.jobs.desk import JobDesk
+from service.jobs.desk.interface import JobDesk
 from tests.core import Core
 from tests.http_served import OpenAuthority
 from tests.unit.doors.http.fake_edge import KEY, PRINCIPALS

@@ -1,7 +1,7 @@
 """Works on jobs in this front door, while admission has slots that nobody else needs.
 
 It claims jobs from the table and runs an attempt for each. Beside the attempt it says all the time that it is alive, and learns so of
-cancels. A job whose worker dies is claimed by another one when its lease ends; `service.jobs.attempt` says where that one goes on.
+cancels. A job whose worker dies is claimed by another one when its lease ends; `service.jobs.worker.attempt` says where that one goes on.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from pathlib import Path
 from model_core.errors import InvalidRequest, StageUnavailable
 from model_core.tasks import cancel_and_wait, unless
 from service.clock import Clock
-from service.jobs.artifacts import ArtifactFiles
-from service.jobs.attempt import HandedBack, JobAttempt, WorkPolicy
-from service.jobs.destinations import DestinationRefused
+from service.jobs.files.artifacts import ArtifactFiles
+from service.jobs.files.destinations import DestinationRefused
 from service.jobs.job import Job, JobError
-from service.jobs.queue import JobQueue
 from service.jobs.work import Also, ClaimedJob, Finished, LeaseLost
+from service.jobs.worker.attempt import HandedBack, JobAttempt, WorkPolicy
+from service.jobs.worker.queue import JobQueue
 from service.sessions.file import room_for_files
 
 _COMPLAIN_EVERY_S = 30.0

@@ -16,10 +16,10 @@ from service.database.engine import put_if_absent
 from service.database.schema import JOBS
 from service.identity.principal import Principal
 from service.identity.standings import RequestsLeft
-from service.jobs.batches import Batch
-from service.jobs.ends import QUEUED, end_jobs
+from service.jobs.desk.batches import Batch
 from service.jobs.job import IdempotencyConflict, Job, JobNotFound, JobPage, JobQuery, JobStatus
-from service.jobs.rows import JOB_COLUMNS, job_of
+from service.jobs.table.ends import QUEUED, end_jobs
+from service.jobs.table.rows import JOB_COLUMNS, job_of
 from service.jobs.work import OnEnd
 
 T = TypeVar("T")

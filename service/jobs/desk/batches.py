@@ -14,7 +14,7 @@ from typing import Any
 
 from model_core.errors import FieldViolation, InvalidRequest
 from service.checks import Problems
-from service.jobs.drafts import request_hash
+from service.jobs.desk.drafts import request_hash
 from service.jobs.job import Job, JobStatus, NewJob, Presentation, Tier
 from service.orders import Doorway, Mode, VideoRequest
 

@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, Connection, Text, case, literal_column, nu
 
 from service.database.schema import JOBS
 from service.jobs.job import JobError, JobStatus
-from service.jobs.rows import JOB_COLUMNS, error_text, job_of, webhook_of
+from service.jobs.table.rows import JOB_COLUMNS, error_text, job_of, webhook_of
 from service.jobs.work import EndedJob, OnEnd
 
 # Spelled out, so that the indexes of queued and of running jobs serve.

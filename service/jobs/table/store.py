@@ -21,10 +21,10 @@ from sqlalchemy import ColumnElement, Connection, and_, case, select, update
 
 from service.database.engine import Database
 from service.database.schema import JOBS
-from service.jobs.claims import claim, recover, requeue
-from service.jobs.ends import RUNNING, end_jobs, nobody_waits
 from service.jobs.job import Job, JobError, JobStatus
-from service.jobs.rows import JOB_COLUMNS, checkpoint_text, job_of, quality_text, usage_text
+from service.jobs.table.claims import claim, recover, requeue
+from service.jobs.table.ends import RUNNING, end_jobs, nobody_waits
+from service.jobs.table.rows import JOB_COLUMNS, checkpoint_text, job_of, quality_text, usage_text
 from service.jobs.work import Also, Beat, Checkpoint, ClaimedJob, Finished, JobPolicy, LeaseLost, OnEnd
 
 

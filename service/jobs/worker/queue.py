@@ -1,4 +1,4 @@
-"""What a worker asks of the table of jobs; `service.jobs.store` is it."""
+"""What a worker asks of the table of jobs; `service.jobs.table.store` is it."""
 
 from __future__ import annotations
 

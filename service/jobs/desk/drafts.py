@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from service.checks import Problems, Validator
 from service.identity.principal import Forbidden, Principal
 from service.jobs.job import JobStatus, NewJob
-from service.jobs.rows import as_text, maybe_text, request_text
+from service.jobs.table.rows import as_text, maybe_text, request_text
 from service.jobs.work import JobPolicy, UploadRef
 from service.orders import Doorway, Mode, Order, VideoRequest
 

@@ -27,10 +27,10 @@ from model_core.errors import StageUnavailable
 from service.clock import Clock
 from service.database.engine import Database
 from service.database.schema import JOBS
-from service.jobs.claims import recover
-from service.jobs.ends import end_jobs, nobody_waits
-from service.jobs.files import JobFiles
+from service.jobs.files.job_files import JobFiles
 from service.jobs.job import JobError, JobStatus
+from service.jobs.table.claims import recover
+from service.jobs.table.ends import end_jobs, nobody_waits
 from service.jobs.work import JobPolicy, OnEnd
 
 _AT_ONCE = 100  # rows in one transaction

@@ -16,8 +16,8 @@ from model_core.errors import StageUnavailable
 from model_core.tasks import cancel_and_wait, run_in_thread, unless
 from service.clock import Clock
 from service.identity.remembered import Remembered
-from service.jobs.notices import Notice, Places
-from service.jobs.posting import Post, TargetPolicy, TargetRefused
+from service.jobs.webhooks.notices import Notice, Places
+from service.jobs.webhooks.posting import Post, TargetPolicy, TargetRefused
 
 # From one attempt to the next, in seconds, as Standard Webhooks advises; after the last one a notice is given up.
 PAUSES_S = (5.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0, 50_400.0, 72_000.0)
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 
 class Notices(Protocol):
-    """What `service.jobs.notices.NoticeTable` is."""
+    """What `service.jobs.webhooks.notices.NoticeTable` is."""
 
     async def take(self, places: Places, lease_s: float) -> list[Notice]: ...
 

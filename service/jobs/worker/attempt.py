@@ -26,16 +26,16 @@ from service.call import Call
 from service.clock import Clock
 from service.events import Usage
 from service.intake import Intake
-from service.jobs.artifacts import ArtifactMissing, Artifacts, result_key, working_key
-from service.jobs.checkpoint import Point
-from service.jobs.destinations import DestinationRefused, Destinations
+from service.jobs.files.artifacts import ArtifactMissing, Artifacts, result_key, working_key
+from service.jobs.files.destinations import DestinationRefused, Destinations
+from service.jobs.files.presentation import placement
+from service.jobs.files.render import RenderedFile, Rendering
 from service.jobs.job import Variant
-from service.jobs.presentation import placement
-from service.jobs.quality import JobQuality
-from service.jobs.queue import JobQueue
-from service.jobs.render import RenderedFile, Rendering
-from service.jobs.variants import spritesheet, thumbnail
 from service.jobs.work import Checkpoint, ClaimedJob, Finished
+from service.jobs.worker.checkpoint import Point
+from service.jobs.worker.quality import JobQuality
+from service.jobs.worker.queue import JobQueue
+from service.jobs.worker.variants import spritesheet, thumbnail
 from service.orders import Order
 from service.records.store import SessionMismatch
 from service.sessions.file import room_for_files

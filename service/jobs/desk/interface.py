@@ -9,7 +9,7 @@ from service.identity.principal import Principal
 from service.jobs.job import Content, Job, JobPage, JobQuery, NewJob, Variant
 
 if TYPE_CHECKING:
-    from service.jobs.batches import Batch
+    from service.jobs.desk.batches import Batch
 
 
 class JobDesk(Protocol):

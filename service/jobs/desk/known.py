@@ -10,8 +10,8 @@ from sqlalchemy import Connection, bindparam, select
 from service.database.engine import Database
 from service.database.schema import JOBS
 from service.jobs.job import Job
-from service.jobs.rows import VERSION_COLUMNS, version_of
-from service.jobs.store import read_jobs
+from service.jobs.table.rows import VERSION_COLUMNS, version_of
+from service.jobs.table.store import read_jobs
 
 _MOST = 4096
 # Larger ones are read each time, so that a few callers with long prompts do not fill the memory.

@@ -16,15 +16,15 @@ from service.clock import Clock
 from service.database.engine import Database
 from service.identity.principal import Principal, QuotaExceeded
 from service.identity.standings import RequestsLeft
-from service.jobs import queries
-from service.jobs.batches import Batch, Wrong, batch_hash, manifest_line
-from service.jobs.drafts import Draft, JobChecks, request_hash
-from service.jobs.ends import nobody_waits
-from service.jobs.files import JobFiles
+from service.jobs.desk import queries
+from service.jobs.desk.batches import Batch, Wrong, batch_hash, manifest_line
+from service.jobs.desk.drafts import Draft, JobChecks, request_hash
+from service.jobs.desk.known import KnownJobs
+from service.jobs.desk.lookup import Lookup
+from service.jobs.desk.queries import Put
+from service.jobs.files.job_files import JobFiles
 from service.jobs.job import Content, IdempotencyConflict, Job, JobNotReady, JobPage, JobQuery, JobStatus, NewJob, Variant
-from service.jobs.known import KnownJobs
-from service.jobs.lookup import Lookup
-from service.jobs.queries import Put
+from service.jobs.table.ends import nobody_waits
 from service.jobs.work import OnEnd
 
 T = TypeVar("T")

@@ -6,8 +6,8 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from model_core.errors import HeadraceError
+from service.jobs.files.render import RenderedFile
 from service.jobs.job import Destination, Job
-from service.jobs.render import RenderedFile
 
 
 class DestinationRefused(HeadraceError):

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, func, null, select, text, update
 
 from service.database.schema import JOBS
-from service.jobs.ends import QUEUED, RUNNING, end_jobs
 from service.jobs.job import JobError, JobStatus, Tier
-from service.jobs.rows import CLAIM_COLUMNS, claimed_of
+from service.jobs.table.ends import QUEUED, RUNNING, end_jobs
+from service.jobs.table.rows import CLAIM_COLUMNS, claimed_of
 from service.jobs.work import ClaimedJob, JobPolicy, OnEnd
 
 _AT_ONCE = 100  # expired leases in one transaction

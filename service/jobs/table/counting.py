@@ -13,8 +13,8 @@ from observability.metrics import JobMetrics
 from service.clock import Clock
 from service.database.engine import Database, after_commit
 from service.database.schema import JOBS
-from service.jobs.ends import QUEUED
 from service.jobs.job import Job, JobStatus, Tier
+from service.jobs.table.ends import QUEUED
 from service.jobs.work import EndedJob
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from model_core.errors import HeadraceError, StageUnavailable
 from model_core.tasks import run_in_thread
-from service.jobs.artifacts import ArtifactMissing, Located, Stored, checked_key, is_key
+from service.jobs.files.artifacts import ArtifactMissing, Located, Stored, checked_key, is_key
 from service.jobs.job import Content
 
 LINK_PATH = "/v1/headrace/files/"

@@ -12,10 +12,10 @@ from model_core.errors import FieldViolation, InvalidRequest
 from service.database.engine import Database
 from service.database.schema import ENDPOINTS, OUTBOX
 from service.identity.principal import Principal, QuotaExceeded
-from service.jobs.endpoints import MAX_URL_CHARS, MOST, Endpoint, EndpointConflict, EndpointNotFound
-from service.jobs.notices import KIND, endpoint_suffix
-from service.jobs.posting import TargetPolicy, TargetRefused
-from service.jobs.table_desk import JobAudit, no_audit
+from service.jobs.desk.table_desk import JobAudit, no_audit
+from service.jobs.webhooks.endpoints import MAX_URL_CHARS, MOST, Endpoint, EndpointConflict, EndpointNotFound
+from service.jobs.webhooks.notices import KIND, endpoint_suffix
+from service.jobs.webhooks.posting import TargetPolicy, TargetRefused
 
 
 class EndpointTable:

@@ -10,11 +10,11 @@ from typing import Any
 
 from model_core.errors import StageUnavailable
 from model_core.tasks import run_in_thread
-from service.jobs import bedrock_layout
-from service.jobs.destinations import DestinationRefused, bucket_of
+from service.jobs.files import bedrock_layout
+from service.jobs.files.destinations import DestinationRefused, bucket_of
+from service.jobs.files.render import RenderedFile
+from service.jobs.files.s3 import S3_ERRORS, TRANSFER, s3_code
 from service.jobs.job import Destination, Job
-from service.jobs.render import RenderedFile
-from service.jobs.s3 import S3_ERRORS, TRANSFER, s3_code
 
 # What only the caller, or whoever owns the bucket, can mend.
 _REFUSALS = {
@@ -24,7 +24,7 @@ _REFUSALS = {
 
 
 class S3Destinations:
-    """`service.jobs.destinations.Destinations`. `client` is boto3's, for S3."""
+    """`service.jobs.files.destinations.Destinations`. `client` is boto3's, for S3."""
 
     def __init__(self, client: Any) -> None:
         self._client = client

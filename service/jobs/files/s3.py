@@ -16,7 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
 from model_core.errors import StageUnavailable
 from model_core.tasks import run_in_thread
-from service.jobs.artifacts import ArtifactMissing, Located, Stored, checked_key, is_key
+from service.jobs.files.artifacts import ArtifactMissing, Located, Stored, checked_key, is_key
 
 _MULTIPART_BYTES = 16 * 1024 * 1024
 _DELETED_AT_ONCE = 1000  # the most that S3 takes in one request
