@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, suppress
 from types import TracebackType
 from typing import Self, cast
@@ -52,11 +52,9 @@ class Unanswered:
     def answered(self, event: object) -> bool:
         """Note an answer. False for one that the caller has had already."""
         match event:
-            case pb.PromptRefused():
-                self._take(lambda control: control.HasField("prompt") and control.prompt.request_id == event.request_id)
-            case pb.PromptAck():
+            case pb.PromptRefused() | pb.PromptAck():
                 # Given twice when it got lost with a connection and the prompt was sent again: then the later one is in force.
-                self._take(lambda control: control.HasField("prompt") and control.prompt.request_id == event.request_id)
+                self._take(lambda control: (change := _change(control)) is not None and change.request_id == event.request_id)
             case pb.Paused():
                 if self._said_again:
                     self._said_again = 0
@@ -146,6 +144,17 @@ class LiveSession:
         self._last_request_id += 1
         request_id = self._last_request_id
         await self._control(pb.LiveRequest(prompt=pb.PromptChange(prompt=prompt, request_id=request_id)))
+        return request_id
+
+    async def act(self, keys: Sequence[str] = ()) -> int:
+        """Hold these keys and no others, in a model that takes actions. Returns the request id that the PromptAck will carry.
+
+        Raises:
+            ClientError: the session is over.
+        """
+        self._last_request_id += 1
+        request_id = self._last_request_id
+        await self._control(pb.LiveRequest(act=pb.Act(keys=keys, request_id=request_id)))
         return request_id
 
     async def pause(self) -> None:
@@ -263,13 +272,23 @@ class LiveSession:
             raise error
 
     def _timed(self, control: pb.LiveRequest) -> pb.LiveRequest:
-        """A prompt goes out with what can be replaced at this moment."""
-        if self._replaceable is not None and control.HasField("prompt"):
+        """A prompt or an act goes out with what can be replaced at this moment."""
+        if self._replaceable is not None and (change := _change(control)) is not None:
             if (frame := self._replaceable()) is None:
-                control.prompt.ClearField("replace_from")
+                change.ClearField("replace_from")
             else:
-                control.prompt.replace_from = frame
+                change.replace_from = frame
         return control
+
+
+def _change(control: pb.LiveRequest) -> pb.PromptChange | pb.Act | None:
+    """What of a control a PromptAck answers."""
+    match control.WhichOneof("action"):
+        case "prompt":
+            return control.prompt
+        case "act":
+            return control.act
+    return None
 
 
 async def _write(call: LiveCall, request: pb.LiveRequest) -> None:

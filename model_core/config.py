@@ -7,6 +7,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from typing import Literal, Self
 
+from model_core.acts import ARROWS, Keys
+from model_core.chunk_grid import ChunkGrid
 from model_core.enhancement import AS_RENDERED, Enhancement
 
 Media = Literal["image", "video"]  # what a session may be given besides its prompt
@@ -51,7 +53,7 @@ class VAEConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiTConfig:
-    """Causal diffusion transformer. One chunk is `latent_frames` latent frames; attention reaches back `window` chunks."""
+    """Causal diffusion transformer of chunks of `latent_frames` frames. Attention reaches back `window` chunks. It knows `keys` keys."""
 
     latent_channels: int
     latent_frames: int
@@ -64,6 +66,7 @@ class DiTConfig:
     mlp_ratio: int
     window: int
     text_width: int
+    keys: int = 0
 
     @property
     def tokens_per_chunk(self) -> int:
@@ -76,65 +79,15 @@ class DiTConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightsConfig:
-    """Digests that pin the checkpoint files `vae.safetensors`, `dit.safetensors` and, where there is one, `enhancer.safetensors`."""
+    """Digests that pin `vae.safetensors`, `dit.safetensors` and, where there is one, `enhancer.safetensors`.
+
+    All but `dit.safetensors` are those of the model `shared_with`, where one is named.
+    """
 
     vae_sha256: str
     dit_sha256: str
     enhancer_sha256: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChunkGrid:
-    """How the frames of a session fall into chunks.
-
-    Attributes:
-        first, rest: latent frames of chunk 0, and of every other.
-        last: latent frames of the last chunk, where it is shorter than `rest`; else 0.
-        factor: frames that a latent frame becomes.
-        head: frames that the session's very first latent frame becomes; causal video autoencoders make one of it.
-        chunks: how many chunks a session can have; None for no end.
-    """
-
-    first: int
-    rest: int
-    factor: int
-    head: int
-    chunks: int | None = None
-    last: int = 0
-
-    def latents(self, chunk: int) -> int:
-        """Latent frames of `chunk`."""
-        if self.last and self.chunks is not None and chunk >= self.chunks - 1:
-            return self.last
-        return self.rest if chunk else self.first
-
-    def first_frame(self, chunk: int) -> int:
-        """The frame that `chunk` begins with."""
-        short = self.rest - self.last if self.last and self.chunks is not None and chunk >= self.chunks else 0
-        return self.head + (self.first + (chunk - 1) * self.rest - short - 1) * self.factor if chunk else 0
-
-    def frames(self, chunk: int) -> int:
-        """Frames of `chunk`."""
-        return self.first_frame(chunk + 1) - self.first_frame(chunk)
-
-    def chunk_of(self, frame: int) -> int:
-        """The chunk that holds `frame`."""
-        beyond = frame - self.first_frame(1)
-        return 0 if beyond < 0 else 1 + beyond // (self.rest * self.factor)
-
-    def chunk_from(self, frame: int) -> int:
-        """The first chunk that begins with `frame` or later."""
-        chunk = self.chunk_of(frame)
-        return chunk if self.first_frame(chunk) == frame else chunk + 1
-
-    def chunks_in(self, latents: int) -> int:
-        """Whole chunks that a session's first `latents` latent frames fill."""
-        return 0 if latents < self.first else 1 + (latents - self.first) // self.rest
-
-    @property
-    def max_frames(self) -> int | None:
-        """The longest session; None for no end."""
-        return None if self.chunks is None else self.first_frame(self.chunks)
+    shared_with: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -282,6 +235,11 @@ class ModelConfig(ABC):
         return 0
 
     @property
+    def keys(self) -> Keys:
+        """What a viewer may hold while a session plays; empty for a model that takes no actions."""
+        return ()
+
+    @property
     def restyles(self) -> bool:
         """Whether its sessions may restyle a source."""
         return False
@@ -359,8 +317,12 @@ class MillraceConfig(ModelConfig):
         made_of = {
             "shift": self.shift, "text": chosen(self.text, _TEXT), "vae": chosen(self.vae, _VAE), "dit": chosen(self.dit, _DIT),
             "weights": chosen(self.weights, ("vae_sha256", "dit_sha256")),
-        }  # fmt: skip
+        } | ({"keys": list(self.keys)} if self.keys else {})  # fmt: skip
         return super(MillraceConfig, self).identity() | made_of
+
+    @property
+    def keys(self) -> Keys:
+        return ARROWS[: self.dit.keys]
 
     @property
     def restyles(self) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from model_core.acts import keys_held
 from model_core.config import ModelConfig
 from model_core.enhancement import Enhancement
 from model_core.errors import FieldViolation, InvalidRequest
@@ -89,14 +90,16 @@ class VideoPipeline:
 
         Raises:
             StageUnavailable: the text encoder stayed away for the whole of the reopen policy.
-            InvalidRequest: the model takes no footage, no guidance or no source, or reads no text of that length; or nothing enhances here.
+            InvalidRequest: the model takes no footage, no guidance, no source or no such keys, or reads no text of that length; or nothing
+                enhances here.
         """
+        keys = keys_held(request.keys, self.config.keys, "keys") if request.keys else ()
         decoder, enhancer = self._frames(request.enhance)
         shown = self.config.shown(request.enhance)
         embedding = within_tokens(await self._encoder.encode(request.prompt), self.config, "prompt")
         guidance = await guidance_for(request, self._encoder, self.config, embedding.numerics)
         given = None if request.footage is None else await self._encoder.condition(request.footage)
-        log = SessionLog(embedding, request.num_steps, self._extent, given)
+        log = SessionLog(embedding, request.num_steps, self._extent, given, keys)
         for number, (frame, prompt) in enumerate(request.later_prompts):
             later = await self._encoder.encode(prompt, embedding.numerics)
             log.change_prompt(within_tokens(later, self.config, f"later_prompts[{number}]"), shown.grid.chunk_from(frame))
@@ -155,8 +158,11 @@ class VideoPipeline:
         chunk = min(grid.chunk_of(next_frame), record.next_chunk)
         numerics = record.numerics.text_encoder
         # Of a prompt that only its viewer tells of, nobody has counted the tokens yet.
-        prompts = [within_tokens(await self._encoder.encode(entry.prompt, numerics), self.config, "prompt") for entry in record.timeline]
-        log = SessionLog.restore(record, chunk, prompts, self._extent)
+        embedded = {
+            prompt: within_tokens(await self._encoder.encode(prompt, numerics), self.config, "prompt")
+            for prompt in dict.fromkeys(entry.prompt for entry in record.timeline)
+        }
+        log = SessionLog.restore(record, chunk, [embedded[entry.prompt] for entry in record.timeline], self._extent)
         request = SessionRequest(
             session_id=record.session_id, prompt=log.prompt.prompt, seed=record.seed, num_steps=record.num_steps,
             num_frames=record.num_frames, codec=record.codec, guidance=record.guidance, negative_prompt=record.negative_prompt,

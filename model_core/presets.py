@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from model_core.acts import ARROWS
 from model_core.config import DiTConfig, MillraceConfig, ModelConfig, TextEncoderConfig, VAEConfig, WeightsConfig
 from model_core.errors import FieldViolation, InvalidRequest
 
@@ -39,6 +42,18 @@ def millrace_64() -> MillraceConfig:
             enhancer_sha256="a86e9db1d49ceaf3d5989c76f473fe57d238102e548b9b50ca99c3861210e7aa",
         ),
     )  # fmt: skip
+
+
+def millrace_64_world() -> MillraceConfig:
+    """The embedded world: the same network, which learned to move its shape as keys say. See `training/train_world.py`."""
+    base = millrace_64()
+    return replace(
+        base,
+        name="millrace-64-world",
+        description="Embedded world: one shape in a room, moved by the arrow keys and stopped by the walls, 64x64, 24 fps.",
+        dit=replace(base.dit, keys=len(ARROWS)),
+        weights=replace(base.weights, shared_with=base.name, dit_sha256="0" * 64),
+    )
 
 
 MODELS = {DEFAULT_MODEL: millrace_64}

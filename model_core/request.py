@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from model_core.acts import Keys
 from model_core.config import ModelConfig
 from model_core.enhancement import AS_RENDERED, Enhancement
 from model_core.errors import FieldViolation, InvalidRequest
@@ -22,6 +23,7 @@ class SessionRequest:
         later_prompts: each is in force from the first chunk that begins with its frame or later.
         strength: of a session that restyles a source; see `Restyle`. None for any other.
         enhance: what is done to decoded frames. Frames are counted as they are shown, here and by the session.
+        keys: that are held from the first chunk on.
     """
 
     session_id: str
@@ -36,6 +38,7 @@ class SessionRequest:
     later_prompts: tuple[tuple[int, str], ...] = ()
     strength: float | None = None
     enhance: Enhancement = AS_RENDERED
+    keys: Keys = ()
 
     def scale(self, config: ModelConfig) -> float:
         """Of its guidance."""

@@ -18,11 +18,12 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
+from model_core.acts import Keys, keys_held
 from model_core.config import ModelConfig
 from model_core.errors import ChunkFailed, StageUnavailable
 from model_core.messages import Message
@@ -38,7 +39,7 @@ from model_core.types import FrameChunk, Guidance, SessionContext, StageTiming, 
 
 @dataclass(frozen=True, slots=True)
 class PromptApplied(Message):
-    """The new prompt is in force from `first_frame` on.
+    """The prompt is in force, and `keys` are held, from `first_frame` on.
 
     Attributes:
         change: see `PromptEntry`.
@@ -50,6 +51,7 @@ class PromptApplied(Message):
     request_id: int
     change: int = 0
     superseded: int = 0
+    keys: Keys = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,20 +110,16 @@ class Session:
         enhancer: str = "",
     ) -> None:
         self.request = request
-        self._enhancer = enhancer
         self.source = source
-        self._config = config
-        self._fingerprint = fingerprint
+        self._config, self._grid = config, config.grid
+        self._fingerprint, self._enhancer = fingerprint, enhancer
         self._guidance = guidance
-        self._grid = config.grid
         self._seen_frames = seen_frames
-        self._encoder = encoder
-        self._decoder = decoder
+        self._encoder, self._decoder = encoder, decoder
         self._reopen = reopen
         self._chance = chance
         self._log = log
-        self._paused = False
-        self._stopped = False
+        self._paused = self._stopped = False
         self._suspect_chunk: int | None = None  # of what is in the log now: with other contents it is a chunk like any other
         self._steps = log.last_steps
         self._making = False
@@ -150,7 +148,7 @@ class Session:
             session_id=r.session_id, seed=r.seed, num_steps=self._log.steps, embedding=self._log.prompt,
             next_chunk=self._log.next_chunk, num_frames=decoded, suffix=suffix, sink=self._log.sink(len(suffix)),
             codec=r.codec, due_s=due_s, suspect_chunk=self._suspect_chunk, given=self._log.given, numerics=self._log.numerics,
-            guidance=self._guidance, restyle=None if self.source is None else self.source.restyle, enhance=r.enhance,
+            guidance=self._guidance, restyle=None if self.source is None else self.source.restyle, enhance=r.enhance, keys=self._log.keys,
         )  # fmt: skip
 
     @property
@@ -182,11 +180,14 @@ class Session:
             StageUnavailable: the text encoder stayed away for the whole of the reopen policy.
             InvalidRequest: the model reads no prompt of that length.
         """
-        embedded = await self._encoder.encode(prompt, self._log.numerics.text_encoder)
-        embedding = within_tokens(embedded, self._config, "prompt")
-        self._change(partial(self._put_prompt, embedding, request_id, replace_from))
+        embedding = await self._encoder.encode(prompt, self._log.numerics.text_encoder)
+        self._change(partial(self._put, within_tokens(embedding, self._config, "prompt"), None, request_id, replace_from))
 
-    def _put_prompt(self, embedding: TextEmbedding, request_id: int, replace_from: int | None) -> None:
+    def act(self, keys: Sequence[str], request_id: int = 0, replace_from: int | None = None) -> None:
+        """Hold these keys and no others: as `set_prompt`, with the same prompt. Raises InvalidRequest: the model has no such keys."""
+        self._change(partial(self._put, None, keys_held(keys, self._config.keys, "act.keys"), request_id, replace_from))
+
+    def _put(self, embedding: TextEmbedding | None, keys: Keys | None, request_id: int, replace_from: int | None) -> None:
         chunk = self._next_unseen_chunk()
         if replace_from is not None and (self._pace is None or self._pace.may_replace()):
             first = max(self._log.first_rewindable, 0 if self.source is None else self.source.first_chunk)
@@ -196,10 +197,10 @@ class Session:
         superseded = max(0, handed_out - first_frame)
         if superseded and self._pace is not None:
             self._pace.replaced(first_frame, handed_out)
-        entry = self._log.change_prompt(embedding, chunk, supersedes=superseded > 0, request_id=request_id)
+        entry = self._log.change_prompt(embedding, chunk, keys, supersedes=superseded > 0, request_id=request_id)
         self._seen_frames = min(self._seen_frames, first_frame)
         self._acquit(chunk)
-        self._apply(PromptApplied(embedding.prompt, first_frame, request_id, entry.change, superseded))
+        self._apply(PromptApplied(entry.prompt, first_frame, request_id, entry.change, superseded, entry.keys))
 
     @property
     def steps(self) -> int:
@@ -271,7 +272,7 @@ class Session:
                     begun_again = True
                     while (chunk := await self._next_or_interrupt(leg, pace if self._more() else None, held=held)) is not None:
                         failures, held, begun_again = 0, False, False
-                        self._append(chunk)
+                        chunk = self._append(chunk)
                         self._settle()
                         if (unseen := self._unseen(chunk)) is not None:
                             yield unseen
@@ -306,8 +307,7 @@ class Session:
 
     def _acquit(self, chunk: int) -> None:
         """From `chunk` on chunks have other contents, so what came of them before says nothing."""
-        if self._suspect_chunk is not None and chunk <= self._suspect_chunk:
-            self._suspect_chunk = None
+        self._suspect_chunk = None if self._suspect_chunk is None or chunk <= self._suspect_chunk else self._suspect_chunk
 
     def _apply(self, control: ControlEvent) -> None:
         self._begins = self._begins or isinstance(control, PromptApplied | Resumed)
@@ -346,12 +346,14 @@ class Session:
         elif self._more() and not self._interrupt.is_set() and self._log.next_chunk != switch:
             raise StageUnavailable(f"the decode stage ended its stream before chunk {self._log.next_chunk}, with more to come")
 
-    def _append(self, chunk: FrameChunk) -> None:
+    def _append(self, chunk: FrameChunk) -> FrameChunk:
         if chunk.index != self._log.next_chunk:
             raise RuntimeError(f"the decode stage sent chunk {chunk.index}, the session needs chunk {self._log.next_chunk}")
+        chunk = replace(chunk, keys=self._log.keys)
         self._log.append(chunk.latents, chunk.numerics)
         if self.source is not None:
             self.source.made(self._log.next_chunk, self._log.first_rewindable)
+        return chunk
 
     def _unseen(self, chunk: FrameChunk) -> FrameChunk | MadeAgain | None:
         """What of `chunk` the viewer has not seen. Of nothing it is said that it was made where a source has more room then."""

@@ -1,7 +1,7 @@
 """The latent log of one session: its tail of clean latents, and which prompt and how many steps are in force from which chunk on.
 
 `SessionLog` is what a running session appends to. `SessionRecord` is a frozen copy, with the session's constants, that can be written
-down, read in another process and continued there. `reconcile` brings a record and its viewer to the same story. None needs torch.
+down, read in another process and continued there. Neither needs torch.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from model_core.config import ChunkGrid
+from model_core.acts import Keys
+from model_core.chunk_grid import ChunkGrid
 from model_core.enhancement import AS_RENDERED, Enhancement
 from model_core.fingerprint import FINGERPRINT_VERSION
 from model_core.types import Codec, Conditioning, Latents, Numerics, TextEmbedding
@@ -33,10 +34,10 @@ _HEAD, _GUIDE = "head", "guide:"
 
 @dataclass(frozen=True, slots=True)
 class PromptEntry:
-    """`prompt` is in force from `chunk` on, until the next entry.
+    """`prompt` is in force from `chunk` on, and `keys` are held, until the next entry.
 
     Attributes:
-        change: counts the changes of prompt that the session has had; 0 for the prompt that it began with. Of two accounts of a session the
+        change: counts the changes of prompt or keys that the session has had; 0 for what it began with. Of two accounts of a session the
             one with the higher count is the newer one.
         supersedes: chunks from `chunk` on had been handed out for another prompt.
         request_id: to be acknowledged with.
@@ -47,6 +48,7 @@ class PromptEntry:
     change: int = 0
     supersedes: bool = False
     request_id: int = 0
+    keys: Keys = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,7 @@ class SessionRecord:
             "num_steps": self.num_steps, "num_frames": self.num_frames, "codec": self.codec.value, "first_chunk": self.first_chunk,
             "guidance": self.guidance, "negative_prompt": self.negative_prompt, "chunks": len(self.latents), "sink": len(self.sink),
             "given": list(_arrays(self.given)), "shapes": [array.shape for array in arrays],
-            "timeline": [[e.chunk, e.prompt, e.change, e.supersedes, e.request_id] for e in self.timeline], "steps": self.steps,
+            "timeline": [[e.chunk, e.prompt, e.change, e.supersedes, e.request_id, *e.keys] for e in self.timeline], "steps": self.steps,
             "numerics": [self.numerics.denoiser, self.numerics.decoder], "text_numerics": self.numerics.text_encoder,
             "tenant": self.tenant,
         } | ({} if self.strength is None else {"strength": self.strength})  # fmt: skip
@@ -155,7 +157,7 @@ class SessionRecord:
                 session_id=header["session_id"], seed=int(header["seed"]),
                 num_steps=int(header["num_steps"]), num_frames=None if header["num_frames"] is None else int(header["num_frames"]),
                 codec=Codec(header["codec"]), first_chunk=int(header["first_chunk"]), latents=tuple(arrays[:chunks]),
-                timeline=tuple(PromptEntry(int(c), p, int(n), bool(s), int(r)) for c, p, n, s, r in header["timeline"]),
+                timeline=tuple(PromptEntry(int(c), p, int(n), bool(s), int(r), tuple(k)) for c, p, n, s, r, *k in header["timeline"]),
                 steps=tuple((int(chunk), int(steps)) for chunk, steps in header["steps"]),
                 guidance=float(header["guidance"]), negative_prompt=header["negative_prompt"],
                 sink=tuple(arrays[chunks : chunks + sink]), given=_given(dict(zip(header["given"], arrays[chunks + sink :], strict=True))),
@@ -197,52 +199,6 @@ def _read(data: bytes, offset: int, shapes: list[list[int]]) -> list[NDArray[np.
     return arrays
 
 
-@dataclass(frozen=True, slots=True)
-class Acknowledged:
-    """The newest changes of prompt and of steps (chunk, steps) that a viewer says it was sent, in the order in which it was sent them."""
-
-    prompts: tuple[PromptEntry, ...] = ()
-    steps: tuple[tuple[int, int], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Reconciled:
-    """One account of a session. It continues at `chunk`, or within the chunk before it where the viewer stands there.
-
-    `prompts` and `steps` are the changes that the viewer has still to be sent, before any frame.
-    """
-
-    record: SessionRecord
-    chunk: int
-    prompts: tuple[PromptEntry, ...]
-    steps: tuple[tuple[int, int], ...]
-
-
-def reconcile(record: SessionRecord, chunk: int, acknowledged: Acknowledged) -> Reconciled:
-    """Bring a record and its viewer to one account, whichever of them knows more. The viewer has seen nothing from `chunk` on.
-
-    A record may lag. It then takes over the changes that the viewer acknowledges. Or changes were lost on their way to the viewer. They are
-    sent again, and if one superseded chunks that the viewer has seen, the viewer goes back to the first of those chunks.
-    """
-    newest = record.timeline[-1].change
-    known = max((entry.change for entry in acknowledged.prompts), default=0)
-    for entry in sorted((entry for entry in acknowledged.prompts if entry.change > newest), key=lambda entry: entry.change):
-        record = record.changed(entry)
-    acknowledged_steps = acknowledged.steps if known >= newest else ()
-    steps = record.steps
-    for change in (change for change in acknowledged_steps if change[0] >= record.next_chunk):
-        steps = with_change(steps, change)
-    unknown = [entry for entry in record.timeline if entry.change > known]
-    # Without superseding, a change is sent before the frames that it is in force for: a viewer that has those frames knows of it.
-    chunk = min([chunk, *(entry.chunk for entry in unknown if entry.supersedes)])
-    story: tuple[tuple[int, int], ...] = ()
-    for change in acknowledged_steps:
-        story = with_change(story, change)
-    ahead = tuple(change for change in steps if change[0] >= chunk and change != (0, record.num_steps))
-    news = () if ahead == tuple(change for change in story if change[0] >= chunk) else ahead
-    return Reconciled(replace(record, steps=steps), chunk, tuple(entry for entry in unknown if entry.chunk >= chunk), news)
-
-
 def with_change(steps: tuple[tuple[int, int], ...], change: tuple[int, int]) -> tuple[tuple[int, int], ...]:
     """Steps by chunk, with a newer change, which drops what was settled for its chunk and for later ones."""
     return (*(entry for entry in steps if entry[0] < change[0]), change)
@@ -276,9 +232,10 @@ class SessionLog:
         steps: of the first chunks.
         extent: how much of the session is held.
         given: what the session was given besides its prompt.
+        keys: that are held from the first chunk on.
     """
 
-    def __init__(self, embedding: TextEmbedding, steps: int, extent: Extent, given: Conditioning | None = None) -> None:
+    def __init__(self, embedding: TextEmbedding, steps: int, extent: Extent, given: Conditioning | None = None, keys: Keys = ()) -> None:
         self._extent = extent
         self._given = given
         self._given_until = None if given is None else given.needed_until(extent.grid)
@@ -287,7 +244,7 @@ class SessionLog:
         self.numerics = Numerics(text_encoder=embedding.numerics)
         self._next_chunk = 0
         # At most one entry for each chunk held, one in force before them, and what `restore` was given beyond.
-        self._timeline: list[tuple[PromptEntry, TextEmbedding]] = [(PromptEntry(0, embedding.prompt), embedding)]
+        self._timeline: list[tuple[PromptEntry, TextEmbedding]] = [(PromptEntry(0, embedding.prompt, keys=keys), embedding)]
         self._steps: tuple[tuple[int, int], ...] = ((0, steps),)
 
     @property
@@ -302,7 +259,16 @@ class SessionLog:
     @property
     def prompt(self) -> TextEmbedding:
         """In force for the next chunk."""
-        return next(embedding for entry, embedding in reversed(self._timeline) if entry.chunk <= self._next_chunk)
+        return self._in_force[1]
+
+    @property
+    def keys(self) -> Keys:
+        """Held for the next chunk."""
+        return self._in_force[0].keys
+
+    @property
+    def _in_force(self) -> tuple[PromptEntry, TextEmbedding]:
+        return next(each for each in reversed(self._timeline) if each[0].chunk <= self._next_chunk)
 
     @property
     def embeddings(self) -> tuple[TextEmbedding, ...]:
@@ -346,15 +312,19 @@ class SessionLog:
         if self._given_until is not None and self.first_rewindable >= self._given_until:
             self._given = None
 
-    def change_prompt(self, embedding: TextEmbedding, chunk: int, *, supersedes: bool = False, request_id: int = 0) -> PromptEntry:
+    def change_prompt(
+        self, embedding: TextEmbedding | None, chunk: int, keys: Keys | None = None, *, supersedes: bool = False, request_id: int = 0
+    ) -> PromptEntry:
         """From `chunk` on, which is `first_rewindable` or later; what was settled or made for it or for later ones is dropped.
 
         Args:
+            embedding, keys: None for the prompt, or the keys, that were set last.
             supersedes: chunks from `chunk` on have been handed out.
         """
-        change = self._timeline[-1][0].change + 1
+        last, spoken = self._timeline[-1]
+        embedding, keys, change = embedding or spoken, last.keys if keys is None else keys, last.change + 1
         dropped = [entry for entry, _ in self._timeline if entry.chunk >= chunk]
-        entry = PromptEntry(chunk, embedding.prompt, change, supersedes or any(e.supersedes for e in dropped), request_id)
+        entry = PromptEntry(chunk, embedding.prompt, change, supersedes or any(e.supersedes for e in dropped), request_id, keys)
         self._timeline = [*(kept for kept in self._timeline if kept[0].chunk < chunk), (entry, embedding)]
         while self._next_chunk > chunk:
             self._latents.pop()

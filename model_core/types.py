@@ -15,7 +15,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from model_core.config import ChunkGrid
+from model_core.acts import Keys
+from model_core.chunk_grid import ChunkGrid
 from model_core.enhancement import AS_RENDERED, Enhancement
 from model_core.messages import Message, MessageEnum
 
@@ -199,6 +200,7 @@ class SessionContext(Message):
         guidance: what leads it beside its prompt.
         restyle: for a session that restyles a source.
         enhance: what is done to its frames after they are decoded.
+        keys: that are held in this leg.
     """
 
     session_id: str
@@ -217,6 +219,7 @@ class SessionContext(Message):
     guidance: Guidance = Guidance()
     restyle: Restyle | None = None
     enhance: Enhancement = AS_RENDERED
+    keys: Keys = ()
 
     def end_chunk(self, grid: ChunkGrid) -> int | None:
         """One past the last chunk to make; None for an endless stream."""
@@ -271,6 +274,7 @@ class FrameChunk(Message):
         timings: one entry for each stage it went through.
         numerics: of the devices that made it.
         before: the frame before its first one, raw, where a stage after the decoder needs it; empty elsewhere.
+        keys: that were held; its session fills this in.
     """
 
     index: int
@@ -284,6 +288,7 @@ class FrameChunk(Message):
     timings: tuple[StageTiming, ...] = ()
     numerics: Numerics = Numerics()
     before: bytes = b""
+    keys: Keys = ()
 
     def pixels(self) -> NDArray[np.uint8]:
         """RGB frames `[N, H, W, 3]`; only for RAW_RGB chunks.

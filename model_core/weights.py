@@ -27,7 +27,7 @@ def load_vae(config: MillraceConfig, folder: Path = FOLDER) -> VAE:
     Raises:
         WeightsError: the file is missing, not the one pinned, or does not fit the network.
     """
-    return _load(VAE(config.vae), folder / config.name / "vae.safetensors", config.weights.vae_sha256)
+    return _load(VAE(config.vae), folder / (config.weights.shared_with or config.name) / "vae.safetensors", config.weights.vae_sha256)
 
 
 def load_dit(config: MillraceConfig, folder: Path = FOLDER) -> CausalDiT:
@@ -45,7 +45,7 @@ def load_enhancer(config: MillraceConfig, folder: Path = FOLDER) -> Enhancer:
     Raises:
         WeightsError: the file is missing, not the one pinned, or does not fit the network.
     """
-    return _load(Enhancer(), folder / config.name / "enhancer.safetensors", config.weights.enhancer_sha256)
+    return _load(Enhancer(), folder / (config.weights.shared_with or config.name) / "enhancer.safetensors", config.weights.enhancer_sha256)
 
 
 def _load(module: Module, path: Path, sha256: str) -> Module:

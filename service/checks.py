@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from model_core.acts import Keys, keys_held
 from model_core.config import ModelConfig
 from model_core.enhancement import FRAMES, SIZES
 from model_core.errors import FieldViolation, InvalidRequest
@@ -27,6 +28,7 @@ MAX_JOB_SECONDS = 600.0
 _SHOWN_CHARS = 64
 _MAX_TOKEN_CHARS = 256
 _MAX_ACKNOWLEDGED = 32
+_MAX_KEYS = 32  # more than any model takes
 _MAX_LATER_PROMPTS = 31
 _MOST_SOURCE_BYTES = 32 * 1024 * 1024  # gRPC takes messages of twice that
 _MAX_CHANGE = 2**32 - 1  # the session counts on from it
@@ -169,6 +171,7 @@ class Validator:
             self._later_prompts(problems, request, config, doorway)
             self._strength(problems, request, config, doorway)
             self._enhance(problems, request, config, doorway)
+            self._keys(problems, request.keys, config, doorway.path("keys"))
         upload = None if config is None else self._upload(problems, request, config, doorway)
         codec, more = Codec.RAW_RGB if doorway.mode.whole else request.codec, request.enhance.frames
         if config is not None and not problems:
@@ -188,6 +191,7 @@ class Validator:
             later_prompts=tuple((round(seconds * config.fps), prompt) for seconds, prompt in request.later_prompts),
             strength=request.strength,
             enhance=request.enhance,
+            keys=request.keys,
         )
         return Order(made, config, lead_s, doorway, upload=upload)
 
@@ -207,6 +211,8 @@ class Validator:
                 problems.add(doorway.path(name), f"must be at most {_MAX_ACKNOWLEDGED}; got {len(entries)}")
         for entry in request.acknowledged[:_MAX_ACKNOWLEDGED]:
             self._prompt(problems, entry.prompt, doorway.path("acknowledged.prompt"))
+            if len(entry.keys) > _MAX_KEYS:
+                problems.add(doorway.path("acknowledged.keys"), f"must be at most {_MAX_KEYS}; got {len(entry.keys)}")
             if entry.change > _MAX_CHANGE:
                 problems.add(doorway.path("acknowledged.change"), f"must be at most {_MAX_CHANGE}; got {entry.change}")
         lead_s = self.lead(request.max_lead_seconds, doorway, problems)
@@ -305,6 +311,14 @@ class Validator:
             problems.add(path, f"must be unset but in Live, where the client sends what is restyled; got {strength:g}")
         if request.footage is not None:
             problems.add(path, f"must be unset with an image or a video to begin with; got {strength:g}")
+
+    def _keys(self, problems: Problems, keys: Keys, config: ModelConfig, path: str) -> None:
+        if keys:
+            try:
+                keys_held(keys, config.keys, path)
+            except InvalidRequest as error:
+                for violation in error.violations:
+                    problems.add(violation.field, violation.description)
 
     def _upload(self, problems: Problems, request: VideoRequest, config: ModelConfig, doorway: Doorway) -> Upload | None:
         """The image or video, as far as its size and first bytes can be judged."""

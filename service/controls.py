@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from model_core.acts import Keys
 from model_core.types import Codec
 
 
@@ -13,6 +14,15 @@ class ChangePrompt:
     """Show another prompt. `replace_from`: the first frame that may be made again; None for frames that were not sent yet."""
 
     prompt: str
+    request_id: int = 0
+    replace_from: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """Hold these keys and no others, in a model that takes actions; `replace_from` as in `ChangePrompt`."""
+
+    keys: Keys
     request_id: int = 0
     replace_from: int | None = None
 
@@ -49,6 +59,6 @@ class EndSource:
     """The source has no further frames."""
 
 
-Control = ChangePrompt | Pause | Resume | Stop | GiveSource | EndSource
+Control = ChangePrompt | Act | Pause | Resume | Stop | GiveSource | EndSource
 Controls = Callable[[], Awaitable[Control | None]]
 """Waits for the caller's next control. None: the caller sends no more. Raises InvalidRequest for anything that is no control."""

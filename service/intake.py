@@ -8,8 +8,9 @@ from dataclasses import replace
 from model_core.enhancement import Enhancement
 from model_core.errors import FieldViolation, InvalidRequest
 from model_core.pipeline import VideoPipeline
+from model_core.reconcile import Acknowledged, reconcile
 from model_core.request import SessionRequest, no_enhancer
-from model_core.session_log import Acknowledged, PromptEntry, SessionRecord, reconcile
+from model_core.session_log import PromptEntry, SessionRecord
 from service.checks import MAX_JOB_SECONDS, Catalogue, Limits, Problems, Validator
 from service.orders import Doorway, Mode, Order, ResumePoint, ResumeRequest, VideoRequest
 from service.records.keeper import SessionKeeper
@@ -157,7 +158,7 @@ def resume_point(record: SessionRecord, pipeline: VideoPipeline, request: Resume
     """
     config = pipeline.config.shown(record.enhance)
     grid = config.grid
-    prompts = (PromptEntry(grid.chunk_of(ack.first_frame), ack.prompt, ack.change) for ack in request.acknowledged)
+    prompts = (PromptEntry(grid.chunk_of(ack.first_frame), ack.prompt, ack.change, keys=ack.keys) for ack in request.acknowledged)
     steps = ((grid.chunk_of(change.first_frame), change.steps) for change in request.quality_changes)
     story = reconcile(record, grid.chunk_from(request.next_frame), Acknowledged(tuple(prompts), tuple(steps)))
     next_frame = min(request.next_frame, grid.first_frame(story.chunk))
@@ -179,6 +180,10 @@ def resume_point(record: SessionRecord, pipeline: VideoPipeline, request: Resume
     for name, frame in heard:
         if frame > furthest or frame != grid.first_frame(grid.chunk_of(frame)):
             problems.add(doorway.path(f"{name}.first_frame"), f"must be the first frame of a chunk, at most {furthest}; got {frame}")
+    unknown = sorted({key for ack in request.acknowledged for key in ack.keys} - set(config.keys))
+    if unknown:
+        taken = ", ".join(config.keys) or "none"
+        problems.add(doorway.path("acknowledged.keys"), f"must be among those of model {config.name}: {taken}; got {unknown[0][:64]!r}")
     bad_steps = [change.steps for change in request.quality_changes if not config.min_steps <= change.steps <= config.max_steps]
     if bad_steps:
         sentence = f"must be from {config.min_steps} to {config.max_steps}; got {bad_steps[0]}"

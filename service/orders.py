@@ -9,12 +9,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
+from model_core.acts import Keys
 from model_core.config import Media, ModelConfig
 from model_core.enhancement import AS_RENDERED, Enhancement
 from model_core.errors import FieldViolation, InvalidRequest
+from model_core.reconcile import Reconciled
 from model_core.request import SessionRequest
 from model_core.session import PromptApplied, StepsApplied
-from model_core.session_log import Reconciled
 from model_core.types import Codec
 from model_core.uploads.upload import Upload
 from service.watch_token import watch_token
@@ -77,6 +78,7 @@ class VideoRequest:
         later_prompts: what to show from so many seconds on, each until the next, ascending. A chunk has one prompt.
         strength: for a session that restyles a source, in `Mode.LIVE`; see `model_core.types.Restyle`.
         enhance: what is done to decoded frames. `width` and `height` are those of decoded frames.
+        keys: that are held from the first chunk on, in a model that takes actions.
     """
 
     prompt: str
@@ -94,6 +96,7 @@ class VideoRequest:
     later_prompts: tuple[tuple[float, str], ...] = ()
     strength: float | None = None
     enhance: Enhancement = AS_RENDERED
+    keys: Keys = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

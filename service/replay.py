@@ -14,7 +14,8 @@ import numpy as np
 from model_core.config import ModelConfig
 from model_core.enhancement import Enhancement
 from model_core.fingerprint import enhancer_fingerprint
-from model_core.session_log import PromptEntry, Reconciled, SessionRecord
+from model_core.reconcile import Reconciled
+from model_core.session_log import PromptEntry, SessionRecord
 from model_core.types import Codec, Conditioning
 from service.checks import Problems
 from service.orders import DEFAULT_CODEC, Doorway, ResumePoint

@@ -207,6 +207,8 @@ class FakeDenoiser:
         key = hashlib.sha256(f"{context.seed} {index} {context.num_steps} ".encode() + context.embedding.tokens.tobytes()).digest()
         if (away := context.guidance.away) is not None:
             key = hashlib.sha256(key + f"{context.guidance.scale} ".encode() + away.tokens.tobytes()).digest()
+        if context.keys:
+            key = hashlib.sha256(key + repr(context.keys).encode()).digest()
         for given in () if context.given is None else context.given.arrays():
             key = hashlib.sha256(key + given.tobytes()).digest()
         if source is not None and context.restyle is not None:

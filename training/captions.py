@@ -57,8 +57,13 @@ def build_bank(count: int, embed: Embed, device: torch.device, seed: int = 3, *,
             text = caption(scene, rng)
         scenes.append(scene)
         texts.append(text)
+    return embedded(scenes, texts, embed, device)
+
+
+def embedded(scenes: list[Scene], texts: list[str], embed: Embed, device: torch.device) -> CaptionBank:
+    """A bank of these pairs."""
     tokens, masks = [], []
-    for start in range(0, count, _TEXTS_AT_ONCE):
+    for start in range(0, len(texts), _TEXTS_AT_ONCE):
         features, mask = embed(texts[start : start + _TEXTS_AT_ONCE])
         tokens.append(torch.tensor(features, dtype=torch.bfloat16, device=device))
         masks.append(torch.tensor(mask, device=device))

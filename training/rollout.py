@@ -27,6 +27,7 @@ def rollout(
     chunks: int,
     num_steps: int,
     shift: float,
+    first: Tensor | None = None,
 ) -> list[Tensor]:
     """Clean chunks `[B, C, F, H, W]` of B sessions in lockstep.
 
@@ -37,12 +38,16 @@ def rollout(
         chunks: how many to make.
         num_steps: denoise steps a chunk.
         shift: of the noise schedule.
+        first: chunk 0, where it is given.
     """
     config, times = model.config, timesteps(num_steps, shift)
     slots: list[list[KeyValue]] = []
     made: list[Tensor] = []
     for index in range(chunks):
         x, text = noise(index), prompt(index)
+        if first is not None and not index:
+            made, slots = [first], [model.commit(first)]
+            continue
         cache, cache_mask = _window(slots, x, config.window, config.depth, config.tokens_per_chunk, config.width)
         for t, t_next in pairwise(times):
             now, later = x.new_full((len(x),), t), x.new_full((len(x),), t_next)

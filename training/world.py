@@ -87,6 +87,11 @@ def combinations(*, held_out: bool) -> list[Scene]:
     return [scene for scene in scenes if scene.has_contrast() and scene.held_out() == held_out]
 
 
+def size_word(scene: Scene, rng: random.Random) -> str:
+    """One of the words for its size; the usual size may go unsaid."""
+    return rng.choice(_SIZE_WORDS[scene.size])
+
+
 def caption(scene: Scene, rng: random.Random) -> str:
     """One of many ways to say the scene."""
     motion = rng.choice(MOTION_WORDS[MOTIONS[scene.motion]])

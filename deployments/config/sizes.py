@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from model_core.config import ChunkGrid, ModelConfig
+from model_core.chunk_grid import ChunkGrid
+from model_core.config import ModelConfig
 from model_core.enhancement import FRAMES, SIZES, Enhancement
 
 _FLOAT = 4

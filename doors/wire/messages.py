@@ -135,12 +135,14 @@ def frames(chunk: FrameChunk, before: tuple[StageTiming, ...] = ()) -> pb.Frames
     ]
     return pb.Frames(
         chunk_index=chunk.index, first_frame=chunk.first_frame, frame_count=chunk.num_frames,
-        codec=CODECS[chunk.codec], data=chunk.data, timings=timings,
+        codec=CODECS[chunk.codec], data=chunk.data, timings=timings, keys=chunk.keys,
     )  # fmt: skip
 
 
 def prompt_ack(event: PromptApplied) -> pb.PromptAck:
-    return pb.PromptAck(prompt=event.prompt, first_frame=event.first_frame, request_id=event.request_id, change=event.change)
+    return pb.PromptAck(
+        prompt=event.prompt, first_frame=event.first_frame, request_id=event.request_id, change=event.change, keys=event.keys
+    )
 
 
 def quality_change(event: QualityChanged) -> pb.QualityChange:

@@ -26,5 +26,6 @@ def _model(name: str, catalogue: Catalogue, limits: Limits) -> pb.Model:
         max_generate_seconds=min(limits.max_generate_seconds, longest), max_stream_seconds=min(limits.max_stream_seconds, longest),
         frames_per_chunk=config.frames_per_chunk, codecs=list(messages.CODECS.values()), default_model=name == catalogue.default,
         enhances=name in catalogue.enhancing, restyles=config.restyles, max_source_bytes=limits.max_source_bytes if config.restyles else 0,
+        keys=config.keys,
         image=messages.footage_input("image", config, limits.uploads), video=messages.footage_input("video", config, limits.uploads),
     )  # fmt: skip

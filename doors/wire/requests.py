@@ -16,13 +16,14 @@ from model_core.errors import FieldViolation, InvalidRequest
 from model_core.session import PromptApplied, StepsApplied
 from model_core.types import Codec
 from service.checks import Problems
-from service.controls import ChangePrompt, Control, EndSource, GiveSource, Pause, Resume, Stop
+from service.controls import Act, ChangePrompt, Control, EndSource, GiveSource, Pause, Resume, Stop
 from service.intake import Intake
 from service.orders import DEFAULT_CODEC, Doorway, Mode, Order, ResumeRequest, VideoRequest
 from service.replay import ReplayRequest
 
 LEAD = "max_lead_seconds"
 _MAX_TOKEN_CHARS = 256
+_PLAIN: dict[str, Control] = {"pause": Pause(), "resume": Resume(), "stop": Stop()}
 
 
 class Orders:
@@ -98,7 +99,7 @@ def _request(spec: pb.VideoSpec, codec: Codec = DEFAULT_CODEC, max_lead_seconds:
         width=spec.width, height=spec.height, steps=spec.steps, guidance=spec.guidance if spec.HasField("guidance") else None,
         negative_prompt=spec.negative_prompt if spec.HasField("negative_prompt") else None,
         footage=None if kind is None else (kind, getattr(spec, kind)), codec=codec, max_lead_seconds=max_lead_seconds,
-        strength=spec.strength if spec.HasField("strength") else None,
+        strength=spec.strength if spec.HasField("strength") else None, keys=tuple(spec.keys),
         enhance=Enhancement(spec.enhance.frames or 1, spec.enhance.size or 1),
     )  # fmt: skip
 
@@ -111,7 +112,9 @@ def _resume(problems: Problems, message: pb.StreamRequest | pb.LiveStart, path: 
     return ResumeRequest(
         token=resume.token,
         next_frame=resume.next_frame,
-        acknowledged=tuple(PromptApplied(ack.prompt, ack.first_frame, ack.request_id, ack.change) for ack in resume.acknowledged),
+        acknowledged=tuple(
+            PromptApplied(ack.prompt, ack.first_frame, ack.request_id, ack.change, keys=tuple(ack.keys)) for ack in resume.acknowledged
+        ),
         quality_changes=tuple(StepsApplied(change.steps, change.first_frame) for change in resume.quality_changes),
         max_lead_seconds=message.max_lead_seconds,
     )
@@ -148,15 +151,11 @@ def control(message: pb.LiveRequest) -> Control:
     """A later message of a Live. Raises InvalidRequest: it is no control."""
     match message.WhichOneof("action"):
         case "prompt":
-            change = message.prompt
-            replace_from = change.replace_from if change.HasField("replace_from") else None
-            return ChangePrompt(change.prompt, change.request_id, replace_from)
-        case "pause":
-            return Pause()
-        case "resume":
-            return Resume()
-        case "stop":
-            return Stop()
+            return ChangePrompt(message.prompt.prompt, message.prompt.request_id, _replace_from(message.prompt))
+        case "act":
+            return Act(tuple(message.act.keys), message.act.request_id, _replace_from(message.act))
+        case "pause" | "resume" | "stop" as name:
+            return _PLAIN[name]
         case "source_frames":
             given = message.source_frames
             return GiveSource(given.first_frame, _source_codec(given.codec), tuple(given.data))
@@ -166,9 +165,13 @@ def control(message: pb.LiveRequest) -> Control:
             problem = FieldViolation("start", "must be sent exactly once, as the first message; got a second one")
         case _:
             problem = FieldViolation(
-                "action", "must be one of prompt, pause, resume, stop, source_frames, source_end; got an empty message"
+                "action", "must be one of prompt, act, pause, resume, stop, source_frames, source_end; got an empty message"
             )
     raise InvalidRequest((problem,))
+
+
+def _replace_from(change: pb.PromptChange | pb.Act) -> int | None:
+    return change.replace_from if change.HasField("replace_from") else None
 
 
 def _source_codec(number: int) -> Codec:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from headrace.v1 import video_pb2 as wire
     from model_core.media import Frames
 
-HELP = "Type a new prompt and press Enter. /pause, /resume, /stop."
+HELP = "Type a new prompt and press Enter. /pause, /resume, /stop. In a world, /keys up left holds keys, and /keys lets them go."
 _DRAW_EVERY_S = 1 / 12
 _STDIN = 0
 _MOST_DUE = 1024
@@ -99,7 +99,7 @@ class Player:
                 await self._frames(event)
             case pb.PromptAck():
                 self._supersede(event.first_frame)
-                self._view.say(f"frame {event.first_frame}: {event.prompt}")
+                self._view.say(f"frame {event.first_frame}: {event.prompt}" + (f" [{' '.join(event.keys)}]" if event.keys else ""))
             case pb.Paused() | pb.Resumed():
                 self._clock.paused()
                 self._view.say(f"{'paused before' if isinstance(event, pb.Paused) else 'resumed at'} frame {event.next_frame}")
@@ -202,6 +202,8 @@ async def steer(session: LiveSession, view: Screen, *, interactive: bool, endles
                     await session.resume()
                 case "/stop":
                     await session.stop()
+                case keys if keys.split()[0] == "/keys":
+                    await session.act(keys.split()[1:])
                 case unknown if unknown.startswith("/"):
                     view.say(f"unknown command {unknown!r}. {HELP}")
                 case new_prompt:

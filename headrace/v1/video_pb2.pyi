@@ -54,7 +54,7 @@ END_REASON_SERVER_DRAINING: EndReason
 END_REASON_PAUSED: EndReason
 
 class VideoSpec(_message.Message):
-    __slots__ = ("model", "prompt", "seconds", "seed", "width", "height", "steps", "image", "video", "guidance", "negative_prompt", "strength", "enhance")
+    __slots__ = ("model", "prompt", "seconds", "seed", "width", "height", "steps", "image", "video", "guidance", "negative_prompt", "strength", "keys", "enhance")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     SECONDS_FIELD_NUMBER: _ClassVar[int]
@@ -67,6 +67,7 @@ class VideoSpec(_message.Message):
     GUIDANCE_FIELD_NUMBER: _ClassVar[int]
     NEGATIVE_PROMPT_FIELD_NUMBER: _ClassVar[int]
     STRENGTH_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
     ENHANCE_FIELD_NUMBER: _ClassVar[int]
     model: str
     prompt: str
@@ -80,8 +81,9 @@ class VideoSpec(_message.Message):
     guidance: float
     negative_prompt: str
     strength: float
+    keys: _containers.RepeatedScalarFieldContainer[str]
     enhance: Enhance
-    def __init__(self, model: _Optional[str] = ..., prompt: _Optional[str] = ..., seconds: _Optional[float] = ..., seed: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., steps: _Optional[int] = ..., image: _Optional[bytes] = ..., video: _Optional[bytes] = ..., guidance: _Optional[float] = ..., negative_prompt: _Optional[str] = ..., strength: _Optional[float] = ..., enhance: _Optional[_Union[Enhance, _Mapping]] = ...) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., prompt: _Optional[str] = ..., seconds: _Optional[float] = ..., seed: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., steps: _Optional[int] = ..., image: _Optional[bytes] = ..., video: _Optional[bytes] = ..., guidance: _Optional[float] = ..., negative_prompt: _Optional[str] = ..., strength: _Optional[float] = ..., keys: _Optional[_Iterable[str]] = ..., enhance: _Optional[_Union[Enhance, _Mapping]] = ...) -> None: ...
 
 class Enhance(_message.Message):
     __slots__ = ("frames", "size")
@@ -150,7 +152,7 @@ class StreamResponse(_message.Message):
     def __init__(self, started: _Optional[_Union[Started, _Mapping]] = ..., queue_position: _Optional[_Union[QueuePosition, _Mapping]] = ..., frames: _Optional[_Union[Frames, _Mapping]] = ..., ended: _Optional[_Union[Ended, _Mapping]] = ..., quality_change: _Optional[_Union[QualityChange, _Mapping]] = ...) -> None: ...
 
 class LiveRequest(_message.Message):
-    __slots__ = ("start", "prompt", "pause", "resume", "stop", "source_frames", "source_end")
+    __slots__ = ("start", "prompt", "pause", "resume", "stop", "source_frames", "source_end", "act")
     START_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     PAUSE_FIELD_NUMBER: _ClassVar[int]
@@ -158,6 +160,7 @@ class LiveRequest(_message.Message):
     STOP_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FRAMES_FIELD_NUMBER: _ClassVar[int]
     SOURCE_END_FIELD_NUMBER: _ClassVar[int]
+    ACT_FIELD_NUMBER: _ClassVar[int]
     start: LiveStart
     prompt: PromptChange
     pause: Pause
@@ -165,7 +168,8 @@ class LiveRequest(_message.Message):
     stop: Stop
     source_frames: SourceFrames
     source_end: SourceEnd
-    def __init__(self, start: _Optional[_Union[LiveStart, _Mapping]] = ..., prompt: _Optional[_Union[PromptChange, _Mapping]] = ..., pause: _Optional[_Union[Pause, _Mapping]] = ..., resume: _Optional[_Union[Resume, _Mapping]] = ..., stop: _Optional[_Union[Stop, _Mapping]] = ..., source_frames: _Optional[_Union[SourceFrames, _Mapping]] = ..., source_end: _Optional[_Union[SourceEnd, _Mapping]] = ...) -> None: ...
+    act: Act
+    def __init__(self, start: _Optional[_Union[LiveStart, _Mapping]] = ..., prompt: _Optional[_Union[PromptChange, _Mapping]] = ..., pause: _Optional[_Union[Pause, _Mapping]] = ..., resume: _Optional[_Union[Resume, _Mapping]] = ..., stop: _Optional[_Union[Stop, _Mapping]] = ..., source_frames: _Optional[_Union[SourceFrames, _Mapping]] = ..., source_end: _Optional[_Union[SourceEnd, _Mapping]] = ..., act: _Optional[_Union[Act, _Mapping]] = ...) -> None: ...
 
 class LiveStart(_message.Message):
     __slots__ = ("spec", "codec", "max_lead_seconds", "resume", "max_message_bytes")
@@ -190,6 +194,16 @@ class PromptChange(_message.Message):
     request_id: int
     replace_from: int
     def __init__(self, prompt: _Optional[str] = ..., request_id: _Optional[int] = ..., replace_from: _Optional[int] = ...) -> None: ...
+
+class Act(_message.Message):
+    __slots__ = ("keys", "request_id", "replace_from")
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    REPLACE_FROM_FIELD_NUMBER: _ClassVar[int]
+    keys: _containers.RepeatedScalarFieldContainer[str]
+    request_id: int
+    replace_from: int
+    def __init__(self, keys: _Optional[_Iterable[str]] = ..., request_id: _Optional[int] = ..., replace_from: _Optional[int] = ...) -> None: ...
 
 class Pause(_message.Message):
     __slots__ = ()
@@ -384,20 +398,22 @@ class QueuePosition(_message.Message):
     def __init__(self, position: _Optional[int] = ...) -> None: ...
 
 class Frames(_message.Message):
-    __slots__ = ("chunk_index", "first_frame", "frame_count", "codec", "data", "timings")
+    __slots__ = ("chunk_index", "first_frame", "frame_count", "codec", "data", "timings", "keys")
     CHUNK_INDEX_FIELD_NUMBER: _ClassVar[int]
     FIRST_FRAME_FIELD_NUMBER: _ClassVar[int]
     FRAME_COUNT_FIELD_NUMBER: _ClassVar[int]
     CODEC_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
     chunk_index: int
     first_frame: int
     frame_count: int
     codec: Codec
     data: _containers.RepeatedScalarFieldContainer[bytes]
     timings: _containers.RepeatedCompositeFieldContainer[StageTiming]
-    def __init__(self, chunk_index: _Optional[int] = ..., first_frame: _Optional[int] = ..., frame_count: _Optional[int] = ..., codec: _Optional[_Union[Codec, str]] = ..., data: _Optional[_Iterable[bytes]] = ..., timings: _Optional[_Iterable[_Union[StageTiming, _Mapping]]] = ...) -> None: ...
+    keys: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, chunk_index: _Optional[int] = ..., first_frame: _Optional[int] = ..., frame_count: _Optional[int] = ..., codec: _Optional[_Union[Codec, str]] = ..., data: _Optional[_Iterable[bytes]] = ..., timings: _Optional[_Iterable[_Union[StageTiming, _Mapping]]] = ..., keys: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class StageTiming(_message.Message):
     __slots__ = ("stage", "queue_seconds", "service_seconds", "device_seconds")
@@ -412,16 +428,18 @@ class StageTiming(_message.Message):
     def __init__(self, stage: _Optional[str] = ..., queue_seconds: _Optional[float] = ..., service_seconds: _Optional[float] = ..., device_seconds: _Optional[float] = ...) -> None: ...
 
 class PromptAck(_message.Message):
-    __slots__ = ("prompt", "first_frame", "request_id", "change")
+    __slots__ = ("prompt", "first_frame", "request_id", "change", "keys")
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     FIRST_FRAME_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     CHANGE_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
     prompt: str
     first_frame: int
     request_id: int
     change: int
-    def __init__(self, prompt: _Optional[str] = ..., first_frame: _Optional[int] = ..., request_id: _Optional[int] = ..., change: _Optional[int] = ...) -> None: ...
+    keys: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, prompt: _Optional[str] = ..., first_frame: _Optional[int] = ..., request_id: _Optional[int] = ..., change: _Optional[int] = ..., keys: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class PromptRefused(_message.Message):
     __slots__ = ("request_id", "violations", "message")
@@ -502,7 +520,7 @@ class ListModelsResponse(_message.Message):
     def __init__(self, models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "description", "fps", "sizes", "default_steps", "max_steps", "max_prompt_bytes", "max_generate_seconds", "max_stream_seconds", "frames_per_chunk", "codecs", "default_model", "image", "video", "min_steps", "max_prompt_tokens", "default_guidance", "max_guidance", "default_negative_prompt", "restyles", "max_source_bytes", "enhances")
+    __slots__ = ("name", "description", "fps", "sizes", "default_steps", "max_steps", "max_prompt_bytes", "max_generate_seconds", "max_stream_seconds", "frames_per_chunk", "codecs", "default_model", "image", "video", "min_steps", "max_prompt_tokens", "default_guidance", "max_guidance", "default_negative_prompt", "restyles", "max_source_bytes", "enhances", "keys")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     FPS_FIELD_NUMBER: _ClassVar[int]
@@ -525,6 +543,7 @@ class Model(_message.Message):
     RESTYLES_FIELD_NUMBER: _ClassVar[int]
     MAX_SOURCE_BYTES_FIELD_NUMBER: _ClassVar[int]
     ENHANCES_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
     name: str
     description: str
     fps: int
@@ -547,7 +566,8 @@ class Model(_message.Message):
     restyles: bool
     max_source_bytes: int
     enhances: bool
-    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., fps: _Optional[int] = ..., sizes: _Optional[_Iterable[_Union[Size, _Mapping]]] = ..., default_steps: _Optional[int] = ..., max_steps: _Optional[int] = ..., max_prompt_bytes: _Optional[int] = ..., max_generate_seconds: _Optional[float] = ..., max_stream_seconds: _Optional[float] = ..., frames_per_chunk: _Optional[int] = ..., codecs: _Optional[_Iterable[_Union[Codec, str]]] = ..., default_model: _Optional[bool] = ..., image: _Optional[_Union[FootageInput, _Mapping]] = ..., video: _Optional[_Union[FootageInput, _Mapping]] = ..., min_steps: _Optional[int] = ..., max_prompt_tokens: _Optional[int] = ..., default_guidance: _Optional[float] = ..., max_guidance: _Optional[float] = ..., default_negative_prompt: _Optional[str] = ..., restyles: _Optional[bool] = ..., max_source_bytes: _Optional[int] = ..., enhances: _Optional[bool] = ...) -> None: ...
+    keys: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., fps: _Optional[int] = ..., sizes: _Optional[_Iterable[_Union[Size, _Mapping]]] = ..., default_steps: _Optional[int] = ..., max_steps: _Optional[int] = ..., max_prompt_bytes: _Optional[int] = ..., max_generate_seconds: _Optional[float] = ..., max_stream_seconds: _Optional[float] = ..., frames_per_chunk: _Optional[int] = ..., codecs: _Optional[_Iterable[_Union[Codec, str]]] = ..., default_model: _Optional[bool] = ..., image: _Optional[_Union[FootageInput, _Mapping]] = ..., video: _Optional[_Union[FootageInput, _Mapping]] = ..., min_steps: _Optional[int] = ..., max_prompt_tokens: _Optional[int] = ..., default_guidance: _Optional[float] = ..., max_guidance: _Optional[float] = ..., default_negative_prompt: _Optional[str] = ..., restyles: _Optional[bool] = ..., max_source_bytes: _Optional[int] = ..., enhances: _Optional[bool] = ..., keys: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class FootageInput(_message.Message):
     __slots__ = ("required", "max_bytes", "max_pixels", "formats", "min_frames", "max_frames")

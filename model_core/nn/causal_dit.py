@@ -1,6 +1,7 @@
 """Causal diffusion transformer, one chunk at a time, in a few graphs of static shapes.
 
     condition   prompt features, schedule              → text keys and values a layer, a modulation a step   (once a prompt)
+    hold        keys that are held, in a world         → words beside those of the prompt                    (once an act)
     advance     noisy chunk, cache, text, modulation   → predicted clean chunk, and the way to it            (once a step)
     commit      clean chunk                            → keys and values a layer: one chunk of the cache     (once a chunk)
 
@@ -51,6 +52,21 @@ class Modulation(NamedTuple):
 
     blocks: Tensor
     final: Tensor
+
+
+class KeyWords(NamedTuple):
+    """What keys contribute beside a prompt: per-layer keys and values `[B, K, D]`, and an additive mask `[B, K]`."""
+
+    layers: list[KeyValue]
+    mask: Tensor
+
+
+def with_keys(text: TextCondition, keys: KeyWords) -> TextCondition:
+    """A prompt and the keys that are held beside it: the denoiser looks at K words more."""
+    layers = [
+        KeyValue(torch.cat((a.key, b.key), 1), torch.cat((a.value, b.value), 1)) for a, b in zip(text.layers, keys.layers, strict=True)
+    ]
+    return TextCondition(layers, torch.cat((text.mask, keys.mask), 1), text.pooled)
 
 
 def rotary_table(config: DiTConfig) -> tuple[Tensor, Tensor]:
@@ -151,6 +167,8 @@ class CausalDiT(nn.Module):
             d, config.heads, 4 * d, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
         )
         self.text_norm = nn.LayerNorm(d)
+        if config.keys:
+            self.keys = nn.Parameter(torch.randn(config.keys, d) * 0.02)
         self.pool = nn.Linear(d, d)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.final_table = nn.Parameter(torch.randn(2, d) * 0.02)
@@ -172,13 +190,19 @@ class CausalDiT(nn.Module):
 
     def condition(self, tokens: Tensor, mask: Tensor) -> TextCondition:
         """Prompt features `[B, T, text_width]` and mask `[B, T]` (True: a token) → what `denoise` needs of the prompt."""
-        tokens = tokens.to(self.text_in.weight.dtype)
-        weight = mask.to(tokens.dtype)[..., None]
-        x = self.text_in(tokens) + self.text_position[: tokens.shape[1]]
-        x = self.text_norm(self._text_layer(x, mask)) * weight
+        x = self.words(tokens, mask)
+        weight = mask.to(x.dtype)[..., None]
         pooled = self.pool(x.sum(1) / weight.sum(1).clamp(min=1))
         additive = torch.where(mask, 0.0, MASKED).to(x.dtype)
         return TextCondition([self._block(i).text(x) for i in range(self.config.depth)], additive, pooled)
+
+    def hold(self, held: Tensor) -> KeyWords:
+        """Keys `[B, K]`, 1 where one is held → words beside those of a prompt, for `with_keys`; one that is not held is masked."""
+        words, rows = self.keys[None], len(held)
+        spoken = (self._block(i).text(words) for i in range(self.config.depth))
+        additive = torch.where(held > 0, 0.0, MASKED).to(words.dtype)
+        layers = [KeyValue(key.expand(rows, -1, -1), value.expand(rows, -1, -1)) for key, value in spoken]
+        return KeyWords(layers, additive)
 
     def modulate(self, t: Tensor, pooled: Tensor) -> Modulation:
         """Second half of `condition`: times `[R]` in (0, 1] and pooled text `[R, D]` → modulation of R rows."""
@@ -250,6 +274,12 @@ class CausalDiT(nn.Module):
         return slots
 
     # -- parts ----------------------------------------------------------------------------------------------------------------
+
+    def words(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Prompt features and mask, as for `condition` → what blocks read of each token, `[B, T, D]`; 0 where there is none."""
+        tokens = tokens.to(self.text_in.weight.dtype)
+        x = self.text_in(tokens) + self.text_position[: tokens.shape[1]]
+        return self.text_norm(self._text_layer(x, mask)) * mask.to(x.dtype)[..., None]
 
     def _block(self, index: int) -> Block:
         return cast("Block", self.blocks[index])

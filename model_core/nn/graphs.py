@@ -22,13 +22,15 @@ def text_encoder_graphs(network: nn.Module, config: TextEncoderConfig) -> list[G
 
 
 def causal_denoiser_graphs(network: CausalDiT, config: MillraceConfig, batches: Sequence[int]) -> list[GraphSpec]:
-    """Of the embedded model's denoiser: `condition` and `modulate` in their one shape, `denoise` and `commit` for each batch size."""
+    """Of the embedded model's denoiser: `condition`, `modulate` and `hold` in one shape, `denoise` and `commit` for each batch size."""
     g, text = config.dit, config.text
     one = Bucket(1, tokens=text.max_tokens)
     graphs = [
         GraphSpec(DENOISER, "condition", one, network, "condition", partial(_condition_inputs, config)),
         GraphSpec(DENOISER, "modulate", Bucket(config.max_steps), network, "modulate", partial(_modulate_inputs, config)),
     ]
+    if g.keys:
+        graphs.append(GraphSpec(DENOISER, "hold", Bucket(1, tokens=g.keys), network, "hold", partial(_hold_inputs, config)))
     for rows in batches:
         bucket = Bucket(rows, g.latent_frames, g.latent_height, g.latent_width)
         graphs += [
@@ -69,13 +71,18 @@ def _condition_inputs(config: MillraceConfig, _: torch.dtype) -> Inputs:
     return _noise(1, length, config.dit.text_width) * mask[..., None], mask
 
 
+def _hold_inputs(config: MillraceConfig, _: torch.dtype) -> Inputs:
+    """Every other key."""
+    return ((torch.arange(config.dit.keys) % 2)[None].float(),)
+
+
 def _modulate_inputs(config: MillraceConfig, dtype: torch.dtype) -> Inputs:
     return torch.linspace(1, 0.1, config.max_steps), _noise(config.max_steps, config.dit.width, dtype=dtype)
 
 
 def _denoise_inputs(config: MillraceConfig, rows: int, width: int, dtype: torch.dtype) -> Inputs:
     """Half the window in use, as in a session's first chunks."""
-    g, length = config.dit, config.text.max_tokens
+    g, length = config.dit, config.text.max_tokens + config.dit.keys
     span = g.window * g.tokens_per_chunk
     noise = partial(_noise, rows, dtype=dtype)
     unused = torch.arange(span)[None].expand(rows, -1) < span // 2

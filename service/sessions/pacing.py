@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from service.clock import Clock
 
-_SPARED = 0.25  # of the time that passes, for each kind of work; admission leaves so much free at a utilisation of 0.8
+SPARED = 0.25  # of the time that passes, for each kind of work; admission leaves so much free at a utilisation of 0.8
+ACTED = 0.5  # of the same, for legs of a session whose viewer acts: a key every two chunks, down or up, as long as he likes
 _AT_ONCE = 2  # chunks
 
 
@@ -128,16 +129,17 @@ class Pacer:
         clock: real time.
         chunk_s: a chunk's playing time. To begin a leg counts as a chunk: its caches are made again, and what the leg before it had made
             beyond the last chunk is lost.
+        legs: share of the time that may go into new legs.
 
-    A session was admitted for a chunk in each chunk's time. For legs it may take a quarter more, and for frames that are made again another
+    A session was admitted for a chunk in each chunk's time. For legs it may take `legs` more, and for frames that are made again another
     quarter.
     """
 
-    def __init__(self, timeline: MediaTimeline, clock: Clock, chunk_s: float) -> None:
+    def __init__(self, timeline: MediaTimeline, clock: Clock, chunk_s: float, legs: float = SPARED) -> None:
         self._timeline = timeline
         self._clock = clock
         self._leg_s = chunk_s
-        self._legs, self._again = (Allowance(_AT_ONCE * chunk_s, _SPARED) for _ in range(2))
+        self._legs, self._again = (Allowance(_AT_ONCE * chunk_s, share) for share in (legs, SPARED))
 
     async def wait(self, frame: int) -> None:
         """Return when the chunk that begins with `frame` may be asked for."""

@@ -15,8 +15,8 @@ from typing import Any
 
 from model_core.errors import StageUnavailable
 from model_core.media import fmp4_init_segment
+from model_core.reconcile import Reconciled
 from model_core.session import MadeAgain, Session, SessionEvent, StepsApplied
-from model_core.session_log import Reconciled
 from model_core.tasks import cancel_and_wait, run_in_thread
 from model_core.types import Codec, FrameChunk, StageTiming
 from observability.session_meter import SessionMeter
@@ -42,7 +42,7 @@ from service.ledger.account import SessionAccount
 from service.orders import Mode, Order
 from service.records.keeper import SessionKeeper
 from service.sessions.outbox import Outbox
-from service.sessions.pacing import MediaTimeline, Pacer
+from service.sessions.pacing import ACTED, SPARED, MediaTimeline, Pacer
 from service.sessions.sourcing import SourceTerms, Sourcing
 from service.sessions.steering import Steering
 
@@ -106,7 +106,7 @@ class ServedSession:
         self._stop_asked = False
         self._failure: Exception | None = None
         config = order.config
-        self._pacer = Pacer(MediaTimeline(config.fps, order.max_lead_s), clock, config.chunk_seconds)
+        self._pacer = Pacer(MediaTimeline(config.fps, order.max_lead_s), clock, config.chunk_seconds, ACTED if config.keys else SPARED)
         self.sourcing = None if session.source is None else Sourcing(session.source, order, sources, self._pacer, clock)
         self._usage = Usage.of(config, session.next_frame if order.goes_on or order.resume is None else 0)
         self._sent_before_s = self._usage.video_s
@@ -311,7 +311,9 @@ class ServedSession:
         grid = self.order.config.grid
         if self.order.doorway.mode is Mode.LIVE:
             for entry in story.prompts:
-                await outbox.send(PromptApplied(entry.prompt, grid.first_frame(entry.chunk), entry.request_id, entry.change))
+                await outbox.send(
+                    PromptApplied(entry.prompt, grid.first_frame(entry.chunk), entry.request_id, entry.change, keys=entry.keys)
+                )
         for chunk, steps in story.steps:
             await self._report_quality(steps, grid.first_frame(chunk), outbox)
 

@@ -16,7 +16,7 @@ from model_core.session import Session
 from model_core.tasks import cancel_and_wait
 from service.checks import Limits, prompt_problem
 from service.clock import Clock
-from service.controls import ChangePrompt, Controls, EndSource, GiveSource, Pause, Resume, Stop
+from service.controls import Act, ChangePrompt, Controls, EndSource, GiveSource, Pause, Resume, Stop
 from service.events import EndReason, PromptRefused, SourceDropped
 from service.sessions.pacing import Allowance
 from service.sessions.sourcing import Sourcing
@@ -61,14 +61,14 @@ class Steering:
         self._prompts: asyncio.Queue[tuple[ChangePrompt, float]] = asyncio.Queue()
         self._embedded = Allowance(_EMBEDDED_AT_ONCE, _EMBEDDED_PER_S)
         self._unanswered = asyncio.Semaphore(limits.max_unanswered_controls)
-        self._arrivals: deque[float] = deque()  # of prompts that are applied and not yet in force
+        self._arrivals: deque[float] = deque()  # of prompts and acts that are applied and not yet in force
 
     def answered(self) -> None:
         """The caller has the answer to a pause or a resume."""
         self._unanswered.release()
 
     def in_force(self) -> float:
-        """The oldest prompt that was applied is in force from the next frame on. Returns when it arrived."""
+        """The oldest prompt or act that was applied is in force from the next frame on. Returns when it arrived."""
         return self._arrivals.popleft()
 
     async def steer(self, steered: Steered, refuse: Refuse) -> None:
@@ -78,7 +78,7 @@ class Steering:
         the call is cancelled, but no longer than a stream with an end may last. A paused one ends, because nobody is left to resume it.
 
         Raises:
-            InvalidRequest: from `Controls`.
+            InvalidRequest: from `Controls`; or the model takes no actions, or has no such key.
         """
         session, sourcing = steered.session, steered.sourcing
         helpers = [asyncio.create_task(self._change_prompts(steered, refuse))]
@@ -94,13 +94,7 @@ class Steering:
                     await _source(sourcing, control, refuse)
                     continue
                 await self._room(refuse)
-                match control:
-                    case ChangePrompt():
-                        self._prompts.put_nowait((control, arrived))
-                    case Pause():
-                        session.pause()
-                    case Resume():
-                        session.resume()
+                self._apply(control, session, arrived)
             await self._play_on(steered)
         finally:
             await cancel_and_wait(*helpers)
@@ -117,6 +111,19 @@ class Steering:
                 return
             await self._clock.sleep(self._limits.max_stream_seconds)
         steered.end(EndReason.STOPPED)
+
+    def _apply(self, control: ChangePrompt | Act | Pause | Resume, session: Session, arrived: float) -> None:
+        """Raises InvalidRequest: the model has no such keys."""
+        match control:
+            case ChangePrompt():
+                self._prompts.put_nowait((control, arrived))
+            case Act():
+                session.act(control.keys, control.request_id, control.replace_from)
+                self._arrivals.append(arrived)
+            case Pause():
+                session.pause()
+            case Resume():
+                session.resume()
 
     async def _room(self, refuse: Refuse) -> None:
         """Wait until one more control may be unanswered."""
@@ -153,13 +160,12 @@ class Steering:
                 self._prompts.task_done()
 
     async def _change_prompt(self, change: ChangePrompt, session: Session, refuse: Refuse, arrived: float) -> None:
-        self._arrivals.append(arrived)
         try:
             if (problem := prompt_problem(change.prompt, self._limits.max_prompt_bytes)) is not None:
                 raise InvalidRequest((FieldViolation("prompt", problem),))
             await session.set_prompt(change.prompt, change.request_id, change.replace_from)
+            self._arrivals.append(arrived)  # acts may have been applied meanwhile
         except (InvalidRequest, StageUnavailable) as error:
-            self._arrivals.pop()
             self._unanswered.release()
             await refuse(PromptRefused(change.request_id, error))
 

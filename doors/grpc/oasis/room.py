@@ -1,6 +1,7 @@
 """`decart.inference.a2v.A2VService` over our sessions: a prompt begins a live session, and each Infer takes four of its frames.
 
-The model follows prompts, not actions: those are checked, and change nothing. Errors are part of the answers, as the protocol has it.
+A world follows actions, as the arrow keys that they come to; in any other model they are checked, and change nothing. Errors are part of
+the answers, as the protocol has it.
 """
 
 from __future__ import annotations

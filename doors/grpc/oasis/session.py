@@ -10,6 +10,7 @@ from doors.grpc.oasis import a2v_pb2 as pb
 from doors.grpc.oasis.errors import Refused
 from doors.grpc.oasis.scene import Scene, SceneEnded
 from doors.grpc.oasis.vp9 import Vp9Encoder
+from model_core.acts import ARROWS, Keys
 from model_core.config import ModelConfig
 from model_core.errors import FieldViolation, InvalidRequest
 from model_core.tasks import finished, run_in_thread
@@ -17,6 +18,7 @@ from model_core.types import Codec
 
 STREAMS = ("left_forward", "front", "right_forward")
 ACTIONS = 4
+_DEAD = 0.1 + 1e-6  # what is moved no further stands still; floats of the wire are a little more than they say
 
 
 class OasisSession:
@@ -77,6 +79,8 @@ class OasisSession:
                 raise Refused(pb.ERROR_CODE_PROMPT_SET, "a prompt must be set before the first actions; got none")
             if number != self._next:
                 raise InvalidRequest((FieldViolation("sequence_num", f"must be {self._next}; got {number}"),))
+            if set(ARROWS) <= set(self.config.keys):
+                self._scene.act(keys_of(actions))
             try:
                 await self._scene.wait_for(len(actions))
             except SceneEnded:
@@ -108,6 +112,14 @@ class OasisSession:
     @staticmethod
     def _encoded(encoder: Vp9Encoder, frames: list[bytes], fresh: bool) -> list[bytes]:
         return encoder.encode(frames, fresh=fresh)
+
+
+def keys_of(actions: Sequence[pb.Action]) -> Keys:
+    """The arrow keys for what is done on average: throttle is up, or down where it is negative, and steering is right, or left."""
+    throttle, steering = (sum(values) / len(actions) for values in zip(*((a.throttle, a.steering) for a in actions), strict=True))
+    vertical: Keys = () if abs(throttle) <= _DEAD else ("up",) if throttle > 0 else ("down",)
+    horizontal: Keys = () if abs(steering) <= _DEAD else ("right",) if steering > 0 else ("left",)
+    return vertical + horizontal
 
 
 def _check(actions: Sequence[pb.Action]) -> None:

@@ -8,6 +8,7 @@ import json
 from collections.abc import Awaitable, Callable, Collection
 from typing import Any, Protocol
 
+from model_core.acts import Keys
 from model_core.errors import InvalidRequest, StageUnavailable
 from model_core.tasks import run_in_thread
 from model_core.types import Codec
@@ -192,7 +193,17 @@ def _frames(event: Frames) -> dict[str, Any]:
             {"stage": t.stage, "queue_seconds": t.queue_s, "service_seconds": t.service_s, "device_seconds": t.device_s}
             for t in (*event.before, *chunk.timings)
         ],
-    }  # fmt: skip
+    } | _keys(chunk.keys)  # fmt: skip
+
+
+def _applied(event: PromptApplied) -> dict[str, Any]:
+    told = {"prompt": event.prompt, "first_frame": event.first_frame, "request_id": event.request_id, "change": event.change}
+    return told | _keys(event.keys)
+
+
+def _keys(keys: Keys) -> dict[str, Any]:
+    """Nothing where none is held, as in a model that takes no actions."""
+    return {"keys": list(keys)} if keys else {}
 
 
 def usage_fields(event: Usage) -> dict[str, Any]:
@@ -221,10 +232,7 @@ _FIELDS: dict[type, tuple[str, Callable[[Any], dict[str, Any]]]] = {
     QueuePosition: ("queue_position", lambda event: {"position": event.position}),
     Started: ("started", _started),
     Frames: ("frames", _frames),
-    PromptApplied: (
-        "prompt_applied",
-        lambda event: {"prompt": event.prompt, "first_frame": event.first_frame, "request_id": event.request_id, "change": event.change},
-    ),
+    PromptApplied: ("prompt_applied", _applied),
     PromptRefused: ("prompt_refused", _refused),
     QualityChanged: (
         "quality_changed",

@@ -15,12 +15,12 @@ from typing import Any, TypeVar
 from doors.http.given import shown
 from doors.http.own.bodies import decoded
 from doors.http.own.formats import CODECS, named
-from doors.http.own.schemas import Body, LiveBody, LiveResumeBody, NothingBody, PromptBody, ResumeBody, SourceFramesBody, read
+from doors.http.own.schemas import ActBody, Body, LiveBody, LiveResumeBody, NothingBody, PromptBody, ResumeBody, SourceFramesBody, read
 from doors.http.room import Services, Socket
 from model_core.errors import FieldViolation, InvalidRequest
 from model_core.session import PromptApplied, StepsApplied
 from service.checks import Problems
-from service.controls import ChangePrompt, Control, EndSource, GiveSource, Pause, Resume, Stop
+from service.controls import Act, ChangePrompt, Control, EndSource, GiveSource, Pause, Resume, Stop
 from service.events import Ended, Event, Frames, Shown
 from service.failures import BodyTooLarge
 from service.intake import Intake
@@ -31,7 +31,7 @@ SUBPROTOCOL = "headrace.v1"
 _START = "start"
 _PLAIN: dict[str, Control] = {"pause": Pause(), "resume": Resume(), "stop": Stop(), "source_end": EndSource()}
 _SOURCE = "source_frames"
-_CONTROLS = ("prompt", *_PLAIN, _SOURCE)
+_CONTROLS = ("prompt", "act", *_PLAIN, _SOURCE)
 _LEAD = "max_lead_seconds"
 
 B = TypeVar("B", bound=Body)
@@ -93,7 +93,7 @@ async def started(message: Mapping[str, Any], intake: Intake, tenant: str) -> Or
     video = VideoRequest(
         prompt=body.prompt, model=body.model, seconds=body.seconds, seed=body.seed, width=body.width, height=body.height,
         steps=body.steps, guidance=body.guidance, negative_prompt=body.negative_prompt, footage=footage, codec=CODECS[body.codec],
-        max_lead_seconds=body.max_lead_seconds, enhance=body.enhancement, strength=body.strength,
+        max_lead_seconds=body.max_lead_seconds, keys=tuple(body.keys), enhance=body.enhancement, strength=body.strength,
     )  # fmt: skip
     return intake.order(video, Doorway(Mode.LIVE, f"{_START}."), problems)
 
@@ -108,7 +108,9 @@ def resume_request(body: ResumeBody, lead_s: float) -> ResumeRequest:
     return ResumeRequest(
         token=body.token,
         next_frame=body.next_frame,
-        acknowledged=tuple(PromptApplied(told.prompt, told.first_frame, told.request_id, told.change) for told in body.acknowledged),
+        acknowledged=tuple(
+            PromptApplied(told.prompt, told.first_frame, told.request_id, told.change, keys=tuple(told.keys)) for told in body.acknowledged
+        ),
         quality_changes=tuple(StepsApplied(told.steps, told.first_frame) for told in body.quality_changes),
         max_lead_seconds=lead_s,
     )
@@ -152,6 +154,9 @@ def control(message: Mapping[str, Any]) -> Control:
     if name == "prompt":
         body = _checked(PromptBody, fields, "prompt.")
         return ChangePrompt(body.prompt, body.request_id, body.replace_from)
+    if name == "act":
+        act = _checked(ActBody, fields, "act.")
+        return Act(tuple(act.keys), act.request_id, act.replace_from)
     if name == _SOURCE:
         raise _problem(_SOURCE, f"must come only where {_START}.strength is set; got some")
     if name == _START:

@@ -27,6 +27,7 @@ def described(config: ModelConfig, intake: Intake, created: int) -> dict[str, An
         "steps": {"default": config.num_steps, "min": config.min_steps, "max": config.max_steps},
         "guidance": {"default": config.guidance, "max": config.max_guidance, "negative_prompt": config.negative_prompt},
         "enhances": config.name in catalogue.enhancing,
+        "keys": list(config.keys),
         "max_prompt_bytes": limits.max_prompt_bytes, "max_prompt_tokens": config.max_prompt_tokens,
         "max_stream_seconds": min(limits.max_stream_seconds, longest), "max_job_seconds": min(intake.max_job_seconds, longest),
         "media": [

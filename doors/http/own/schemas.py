@@ -23,6 +23,7 @@ StreamFormat = Literal["mp4", "mjpeg", "sse"]
 FrameCodec = Literal["jpeg", "fmp4", "raw"]
 B = TypeVar("B", bound="Body")
 
+Keys = Annotated[list[str], Field(max_length=32)]
 Label = Annotated[str, Field(max_length=512)]
 
 
@@ -64,6 +65,7 @@ class StreamBody(VideoBody):
     width: int = Field(0, ge=0, le=_MOST, description="Of the frames; 0 for the model's.")
     height: int = Field(0, ge=0, le=_MOST, description="Of the frames; 0 for the model's.")
     max_lead_seconds: float = Field(0.0, description="How far frames may run ahead of playback; 0 for as fast as they are made.")
+    keys: Keys = Field(default_factory=list, description="Held from the first chunk on, in a model that takes actions.")
     format: StreamFormat | None = Field(None, description="Also as a query parameter; left out, the header Accept decides, and else mp4.")
     codec: FrameCodec = Field("jpeg", description="Of the frames in server-sent events.")
 
@@ -89,6 +91,7 @@ class LiveBody(VideoBody):
     max_lead_seconds: float = Field(0.0, description="How far frames may run ahead of playback; 0 for the server's own.")
     codec: FrameCodec = Field("fmp4", description="Of the frames.")
     strength: float | None = Field(None, description="Restyle a source that is sent meanwhile: at 1 nothing of it is left.")
+    keys: Keys = Field(default_factory=list, description="Held from the first chunk on, in a model that takes actions.")
 
 
 class SourceFramesBody(Body):
@@ -100,12 +103,13 @@ class SourceFramesBody(Body):
 
 
 class AppliedBody(Body):
-    """A change of prompt that the caller was told of; as the event said it."""
+    """A change of prompt or keys that the caller was told of; as the event said it."""
 
     prompt: str
     first_frame: int = Field(ge=0, le=_MOST_COUNT)
     request_id: int = Field(0, ge=0, le=MAX_SEED)
     change: int = Field(0, ge=0, le=_MOST_COUNT)
+    keys: Keys = Field(default_factory=list)
     event: Literal["prompt_applied"] = "prompt_applied"
 
 
@@ -138,6 +142,14 @@ class PromptBody(Body):
     """Another prompt."""
 
     prompt: str
+    request_id: int = Field(0, ge=0, le=MAX_SEED)
+    replace_from: int | None = Field(None, ge=0, le=_MOST_COUNT)
+
+
+class ActBody(Body):
+    """The keys that are held from now on, and no others."""
+
+    keys: Keys
     request_id: int = Field(0, ge=0, le=MAX_SEED)
     replace_from: int | None = Field(None, ge=0, le=_MOST_COUNT)
 

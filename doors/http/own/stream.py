@@ -54,7 +54,7 @@ class Streams:
         video = VideoRequest(
             prompt=body.prompt, model=body.model, seconds=body.seconds, seed=body.seed, width=body.width, height=body.height,
             steps=body.steps, guidance=body.guidance, negative_prompt=body.negative_prompt, footage=footage,
-            codec=STREAM_CODECS.get(chosen) or CODECS[body.codec], max_lead_seconds=lead_s,
+            codec=STREAM_CODECS.get(chosen) or CODECS[body.codec], max_lead_seconds=lead_s, keys=tuple(body.keys),
             enhance=body.enhancement,
         )  # fmt: skip
         order = intake.order(video, _DOORWAY, problems)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from model_core.config import ChunkGrid
+from model_core.chunk_grid import ChunkGrid
 from model_core.errors import WeightsError
 from model_core.families.checkpoints.checkpoint import Checkpoint
 from model_core.families.checkpoints.networks import Network, Shape, width_of, words

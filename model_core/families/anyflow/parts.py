@@ -21,7 +21,8 @@ from diffusers.utils.torch_utils import randn_tensor
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model_core.config import ChunkGrid, EngineConfig, ModelConfig
+from model_core.chunk_grid import ChunkGrid
+from model_core.config import EngineConfig, ModelConfig
 from model_core.families.anyflow.flow_map import FlowMapFAR
 from model_core.families.causal_wan.parts import draw, key_values, step_of
 from model_core.families.checkpoints.loading import load_module, load_noise_schedule

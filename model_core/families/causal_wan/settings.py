@@ -9,7 +9,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
-from model_core.config import ChunkGrid
+from model_core.chunk_grid import ChunkGrid
 from model_core.errors import WeightsError
 from model_core.families.common.config import Attention
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from model_core.config import ChunkGrid, ModelConfig, chosen
+from model_core.chunk_grid import ChunkGrid
+from model_core.config import ModelConfig, chosen
 from model_core.families.checkpoints.checkpoint import Checkpoint
 from model_core.families.common.solvers import Solving
 

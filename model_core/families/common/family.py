@@ -12,7 +12,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from model_core.config import ChunkGrid, Media
+from model_core.chunk_grid import ChunkGrid
+from model_core.config import Media
 from model_core.families.checkpoints.checkpoint import Checkpoint
 from model_core.families.checkpoints.networks import Network
 from model_core.families.checkpoints.whole import Hint, Renamed

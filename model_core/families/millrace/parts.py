@@ -14,13 +14,14 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from model_core.acts import counting
 from model_core.config import EngineConfig, MillraceConfig, ModelConfig
 from model_core.diffusion.flow_match import chunk_noise, first_step, mixed, timesteps
 from model_core.errors import FieldViolation
 from model_core.families.interface import Conditioner, Embedder, Painter, Sampler, VideoEncoder
 from model_core.families.millrace.sentence import SentenceEmbedder
 from model_core.graphs import GraphSpec
-from model_core.nn.causal_dit import CausalDiT, KeyValue, Modulation, TextCondition
+from model_core.nn.causal_dit import CausalDiT, KeyValue, Modulation, TextCondition, with_keys
 from model_core.nn.graphs import causal_denoiser_graphs, decoder_graphs, text_encoder_graphs
 from model_core.nn.vae import VAE, Memory
 from model_core.nn.window import ChunkKeyValues, filled, gather, side_by_side
@@ -112,9 +113,12 @@ class MillraceSampler:
         shape = (self._config.text.max_tokens, self._config.dit.text_width)
         tokens, mask = context.embedding.tokens.shape, context.embedding.mask.shape
         rules = (("tokens", tokens, shape), ("mask", mask, shape[:1]))
-        return tuple(
+        wrong = [
             FieldViolation(f"context.embedding.{name}", f"must be of shape {must}; got {got}") for name, got, must in rules if got != must
-        )
+        ]
+        known = self._config.keys
+        wrong += [FieldViolation("context.keys", f"must be among {known}; got {key!r}") for key in context.keys if key not in known]
+        return tuple(wrong)
 
     def blank(self) -> TextEmbedding:
         tokens, width = self._config.text.max_tokens, self._config.dit.text_width
@@ -128,6 +132,9 @@ class MillraceSampler:
         config, embedding, program = self._config, context.embedding, self._program
         tokens, mask = program.put((torch.tensor(embedding.tokens)[None], torch.tensor(embedding.mask)[None]))
         text: TextCondition = program.run("condition", tokens, mask).state
+        if config.keys:
+            down = torch.tensor([[float(key in counting(context.keys)) for key in config.keys]])
+            text = with_keys(text, program.run("hold", program.put(down)).state)
         times = torch.tensor(timesteps(context.num_steps, config.shift))
         padded = F.pad(times[:-1], (0, config.max_steps - context.num_steps), value=1.0)
         steps: Modulation = program.run("modulate", program.put(padded), text.pooled.expand(config.max_steps, -1)).state

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from doors.grpc.oasis import a2v_pb2 as pb
 from doors.grpc.oasis.room import SERVICE_NAME, TARGET_KEY
-from doors.grpc.oasis.session import STREAMS
+from doors.grpc.oasis.session import STREAMS, keys_of
 from doors.grpc.oasis.vp9 import Vp9Encoder
+from model_core.presets import millrace_64_world
 from tests.fakes import FakeDenoiser, FakeStages
 from tests.pictures import moving
 from tests.served import Served, serving
@@ -126,6 +127,45 @@ async def test_jpeg_is_what_one_gets_who_takes_nothing_else() -> None:
         assert all(frame.startswith(b"\xff\xd8\xff") for frame in answer.streams[0].frames)
         refused = await here.call("Initialize", pb.InitializeRequest(accepted_output_formats=[pb.FRAME_FORMAT_H264]))
         assert code(refused) == "INVALID_FORMAT"
+
+
+def test_throttle_and_steering_are_arrow_keys() -> None:
+    def keys(*actions: tuple[float, float]) -> tuple[str, ...]:
+        return keys_of([pb.Action(throttle=throttle, steering=steering) for throttle, steering in actions])
+
+    assert keys((0.5, 0.0)) == ("up",)
+    assert keys((-0.5, 1.0)) == ("down", "right")
+    assert keys((0.05, -0.3)) == ("left",)
+    assert keys((1.0, 0.1), (-1.0, 0.1)) == ()
+
+
+async def test_a_world_moves_as_the_actions_say_from_the_frames_that_follow_them() -> None:
+    config = millrace_64_world()
+
+    def stages(fail_after: tuple[int, ...] = ()) -> FakeStages:
+        return FakeStages(FakeDenoiser(config, fail_after=fail_after), config=config)
+
+    async def driven(world: FakeStages) -> list[list[bytes]]:
+        forward, left, none = [[pb.Action(throttle=t, steering=s)] * 4 for t, s in ((1.0, 0.0), (0.0, -1.0), (0.0, 0.0))]
+        async with serving(world) as served, client(served) as here:
+            session = await here.begun(formats=(pb.FRAME_FORMAT_JPEG,))
+            told = (forward, forward, forward, forward, left, left, none, none)
+            answers = [await here.infer(session, number, actions) for number, actions in enumerate(told)]
+            await here.call("Finish", pb.FinishRequest(session_id=session))
+            await served.nothing_left()
+        return [list(answer.streams[1].frames) for answer in answers]
+
+    world = stages()
+    frames = await driven(world)
+    # A leg that ends because of an act may have begun a chunk more.
+    assert list(dict.fromkeys(context.keys for context in world.denoiser.contexts if context.keys)) == [("up",), ("left",)]
+    first = {context.keys: context.next_chunk for context in reversed(world.denoiser.contexts)}
+    assert (first[("up",)], first[("left",)], world.denoiser.contexts[-1].keys) == (0, 2, ())
+    assert await driven(stages(fail_after=(1, 0))) == frames, "a replica that dies changes no frame"
+    async with serving() as served, client(served) as here:  # a model without keys is not told of them
+        session = await here.begun()
+        assert not (await here.infer(session, 0)).HasField("error")
+        assert all(not context.keys for context in served.stages.denoiser.contexts)
 
 
 async def test_an_answer_that_got_lost_is_given_again() -> None:

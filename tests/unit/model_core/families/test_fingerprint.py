@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from model_core.config import ChunkGrid, Execution, MillraceConfig, ModelConfig, RuntimeConfig
+from model_core.chunk_grid import ChunkGrid
+from model_core.config import Execution, MillraceConfig, ModelConfig, RuntimeConfig
 from model_core.families.checkpoints.checkpoint import Checkpoint, write_checksums
 from model_core.families.checkpoints.forms import in_halves, in_shards, linked
 from model_core.families.common.config import Attention, CheckpointConfig

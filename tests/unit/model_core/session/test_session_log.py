@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from model_core.config import ChunkGrid
+from model_core.chunk_grid import ChunkGrid
 from model_core.session_log import Extent, PromptEntry, SessionLog, SessionRecord
 from model_core.types import Codec, Latents, TextEmbedding
 

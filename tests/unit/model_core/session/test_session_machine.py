@@ -21,8 +21,9 @@ from model_core.config import ModelConfig
 from model_core.errors import EngineDead, StageDraining, StageUnavailable
 from model_core.pipeline import Paused, PromptApplied, Resumed, Session, SessionEvent, SessionRequest, StepsApplied, VideoPipeline
 from model_core.presets import millrace_64
+from model_core.reconcile import Acknowledged, reconcile
 from model_core.reopen import ReopenPolicy
-from model_core.session_log import Acknowledged, PromptEntry, SessionRecord, reconcile
+from model_core.session_log import PromptEntry, SessionRecord
 from model_core.stages.interface import Decoder, Denoiser, TextEncoder
 from model_core.types import FrameChunk, LatentChunk, SessionContext
 from tests.fakes import FakeDecoder, FakeDenoiser, FakeEncoder

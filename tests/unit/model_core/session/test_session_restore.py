@@ -13,7 +13,8 @@ import pytest
 from model_core.fingerprint import model_fingerprint
 from model_core.pipeline import Paused, PromptApplied, Session, SessionEvent, SessionRequest
 from model_core.presets import millrace_64
-from model_core.session_log import Acknowledged, PromptEntry, SessionRecord, reconcile
+from model_core.reconcile import Acknowledged, reconcile
+from model_core.session_log import PromptEntry, SessionRecord
 from model_core.types import Codec, FrameChunk
 from tests.fakes import FakeStages
 
