@@ -50,13 +50,13 @@ def millrace_64_world() -> MillraceConfig:
     return replace(
         base,
         name="millrace-64-world",
-        description="Embedded world: one shape in a room, moved by the arrow keys and stopped by the walls, 64x64, 24 fps.",
+        description="Embedded world, experimental: one shape in a room, moved by arrow keys and stopped by walls, 64x64, 24 fps.",
         dit=replace(base.dit, keys=len(ARROWS)),
-        weights=replace(base.weights, shared_with=base.name, dit_sha256="0" * 64),
+        weights=replace(base.weights, shared_with=base.name, dit_sha256="b1237e08b90e4888c87a3cbcb48b9f4ce2d88c1fec085ac18c8d54aae35a2bc0"),
     )
 
 
-MODELS = {DEFAULT_MODEL: millrace_64}
+MODELS = {DEFAULT_MODEL: millrace_64, "millrace-64-world": millrace_64_world}
 
 
 def model_config(name: str) -> ModelConfig:

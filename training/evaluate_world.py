@@ -49,7 +49,7 @@ _TOUCH_PX = 0.5  # a wall that costs less of the way is none
 class WorldEvaluator:
     """A model, and `count` sessions of `chunks` chunks: held-out scenes, and keys that no training clip has."""
 
-    def __init__(self, config: MillraceConfig, vae: VAE, dit: CausalDiT, embed: Embed, count: int, chunks: int = 10) -> None:
+    def __init__(self, config: MillraceConfig, vae: VAE, dit: CausalDiT, embed: Embed, count: int, chunks: int = 6) -> None:
         self.config, self.count, self.chunks = config, count, chunks
         self._vae, self._dit, self._embed = vae, dit, embed
         rng = random.Random(_SEED)
@@ -145,7 +145,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--training", type=Path, default=None, help="folder of `training.train_world`; else the shipped weights")
     parser.add_argument("--sessions", type=int, default=256)
-    parser.add_argument("--chunks", type=int, default=10)
+    parser.add_argument("--chunks", type=int, default=6)
     parser.add_argument("--threads", type=int, default=1)
     a = parser.parse_args()
     torch.set_num_threads(a.threads)

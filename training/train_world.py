@@ -49,11 +49,11 @@ _FROZEN = ("text_in", "text_position", "text_layer", "text_norm", "pool", "text_
 class Options:
     """Defaults are those of the shipped weights. `last_step` ends the schedule of `minutes` early."""
 
-    minutes: float = 45
+    minutes: float = 51
     last_step: int | None = None
     batch: int = 5
     chunks: int = 6
-    pool: int = 160
+    pool: int = 128
     refresh: int = 1
     captions: int = 600
     tests: int = 16

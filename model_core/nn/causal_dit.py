@@ -279,7 +279,8 @@ class CausalDiT(nn.Module):
         """Prompt features and mask, as for `condition` → what blocks read of each token, `[B, T, D]`; 0 where there is none."""
         tokens = tokens.to(self.text_in.weight.dtype)
         x = self.text_in(tokens) + self.text_position[: tokens.shape[1]]
-        return self.text_norm(self._text_layer(x, mask)) * mask.to(x.dtype)[..., None]
+        out: Tensor = self.text_norm(self._text_layer(x, mask)) * mask.to(x.dtype)[..., None]
+        return out
 
     def _block(self, index: int) -> Block:
         return cast("Block", self.blocks[index])

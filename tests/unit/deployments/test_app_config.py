@@ -62,7 +62,7 @@ def test_the_defaults_of_a_denoise_replica_are_stated_once() -> None:
 @pytest.mark.parametrize(
     ("args", "told"),
     [
-        ({"model": "wan-99"}, "args.model: must be one of: millrace-64; got 'wan-99'"),
+        ({"model": "wan-99"}, "args.model: must be one of: millrace-64, millrace-64-world; got 'wan-99'"),
         ({"mode": "both"}, "args.mode: Input should be 'staged' or 'fused'; got 'both'"),
         ({"engine": {"slots": 0}}, "args.engine.slots: Input should be greater than or equal to 1; got '0'"),
         ({"engine": {"batch_buckets": [4, 2]}}, "strictly ascending list; got [4, 2]"),

@@ -36,7 +36,7 @@ def test_a_preset_or_a_folder() -> None:
 @pytest.mark.parametrize(
     ("name", "more", "sentence"),
     [
-        ("sora", {}, "model: must be one of: millrace-64, or the folder of a checkpoint; got 'sora'"),
+        ("sora", {}, "model: must be one of: millrace-64, millrace-64-world, or the folder of a checkpoint; got 'sora'"),
         ("\x00" * 9, {}, "or the folder of a checkpoint; got"),
         ("~nobody-here/x", {}, "or the folder of a checkpoint; got '~nobody-here/x'"),
         ("x" * 5000, {}, "or the folder of a checkpoint; got 'x{256}'$"),

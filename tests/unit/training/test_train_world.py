@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from model_core.acts import Keys
 from model_core.nn.causal_dit import CausalDiT
 from model_core.nn.vae import VAE
 from model_core.presets import millrace_64, millrace_64_world
@@ -79,7 +80,7 @@ def test_captions_say_nothing_of_motion_and_keys_come_in_all_kinds() -> None:
 class Drawn(WorldEvaluator):
     """The judge, over frames that a test draws."""
 
-    def drawn(self, keys: list[list[tuple[str, ...]]]) -> Tensor:
+    def drawn(self, keys: list[list[Keys]]) -> Tensor:
         """What the renderer draws of other keys than the judge is told."""
         told, self.keys = self.keys, keys
         frames = self.truth(range(self.count))
@@ -103,7 +104,7 @@ def test_the_judge_finds_chunks_wrong_that_go_elsewhere_or_through_the_wall() ->
     still = evaluator.judge(evaluator.drawn([[()] * 8] * 12), range(12))
     assert not still["free"].any(), "it was told to move"
     assert still["rest"].all()
-    other = {("up",): ("down",), ("down",): ("up",), ("left",): ("right",), ("right",): ("left",)}
+    other: dict[Keys, Keys] = {("up",): ("down",), ("down",): ("up",), ("left",): ("right",), ("right",): ("left",)}
     turned = evaluator.judge(evaluator.drawn([[other.get(keys, keys) for keys in row] for row in evaluator.keys]), range(12))
     assert turned["free"].float().mean() < 0.3
     evaluator.keys = [[("right",)] * 8] * 12
