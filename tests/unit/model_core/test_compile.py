@@ -74,7 +74,7 @@ def test_a_graph_that_lowers_to_a_scatter_fails_with_its_line(config: Path) -> N
     ("arguments", "sentence"),
     [
         (["--config", "nowhere.yaml"], "--config: must be a file that exists; got 'nowhere.yaml'"),
-        (["--stage", "vae"], "--stage: must be one of: text_encoder, denoiser, decoder; got 'vae'"),
+        (["--stage", "vae"], "--stage: must be one of: text_encoder, denoiser, decoder, enhancer; got 'vae'"),
     ],
 )
 def test_bad_input_is_named(arguments: list[str], sentence: str) -> None:
