@@ -44,6 +44,17 @@ def test_without_a_failure_it_says_so(folder: Path) -> None:
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "passed: first last")
 
 
+@pytest.mark.parametrize(("ends", "last"), [("true", "passed: test-ray types"), ("false", "FAILED: types")])
+def test_types_are_checked_beside_the_cluster_tests_and_count_as_a_part(folder: Path, ends: str, last: str) -> None:
+    with (folder / "Makefile").open("a") as rules:
+        rules.write("test-ray:\n\t@until [ -e checking ]; do sleep 0.01; done; echo clusters ran\n")
+        rules.write(f"types:\n\t@touch checking; echo types ran; {ends}\n")
+    done = make_test(folder, "test-ray types")
+    assert (done.returncode == 0) == (ends == "true")
+    assert [line for line in done.stdout.splitlines() if line.endswith(" ran")] == ["clusters ran", "types ran"]
+    assert done.stdout.splitlines()[-1] == last
+
+
 def test_a_part_says_how_long_it_took(folder: Path) -> None:
     assert "== first took " in make_test(folder, "first").stdout
 

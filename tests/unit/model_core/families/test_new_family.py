@@ -66,9 +66,11 @@ def test_settings_and_weights_of_a_new_family_are_checked(tmp_path: Path) -> Non
         describe(Choice(checkpoint=Checkpoint(folder=str(tmp_path / "toy"))), FOLDERS)
 
 
-def test_every_graph_of_a_new_family_passes_the_gate() -> None:
-    reports = check_model("tests.toy_family.stages", config(), EngineConfig(batch_buckets=(1, 2)))
-    assert {report.stage for report in reports} == {"text_encoder", "denoiser", "decoder"}
+@pytest.mark.parametrize("stage", ["denoiser", "decoder"])
+def test_every_graph_of_a_new_family_passes_the_gate(stage: str) -> None:
+    """Its text encoder is that of the other families."""
+    reports = check_model("tests.toy_family.stages", config(), EngineConfig(batch_buckets=(1, 2)), stage)
+    assert {report.stage for report in reports} == {stage}
     assert [(report.key, report.faults) for report in reports if not report.passed] == []
 
 
