@@ -18,6 +18,7 @@ import argparse
 import asyncio
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import threading
@@ -197,8 +198,6 @@ def viewers(cluster: FaultCluster, runner: asyncio.Runner, url: str, token: str,
 
 @contextmanager
 def pushing(address: str, token: str, to: str) -> Iterator[Any]:
-    import subprocess  # noqa: PLC0415
-
     command = [sys.executable, "-m", "headrace", "whip", token, "--to", to, "--address", address]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:

@@ -16,6 +16,7 @@ import typer
 
 from headrace.cli import console, secure, source
 from headrace.cli.keyboard import lines
+from headrace.cli.steering import steer
 from model_core.tasks import cancel_and_wait
 
 if TYPE_CHECKING:
@@ -70,7 +71,9 @@ def broadcast(
                 await _play(program, outputs, events)
             else:
                 session = await stack.enter_async_context(_session(client, program, prompt or "", seconds, seed, hold, patience))
-                steering = asyncio.create_task(_steer(session, endless=seconds == 0))
+                # Who broadcasts from a script stops the command: there, the end of the input ends nothing.
+                stops = seconds == 0 and sys.stdin.isatty()
+                steering = asyncio.create_task(steer(session, lines(_STDIN, None), console.note, stops=stops))
                 stack.push_async_callback(cancel_and_wait, steering)
                 await _play(program, outputs, aiter(session))
 
@@ -201,27 +204,3 @@ def _begin(program: Program, started: wire.Started) -> None:
         if started.watch_token:
             print(started.watch_token, flush=True)
     program.begin(Header.of(started.codec_header, started.width, started.height, started.fps, started.frames_per_chunk))
-
-
-async def _steer(session: LiveSession, *, endless: bool) -> None:
-    """Typed lines are prompts. The end of the input ends nothing: who broadcasts from a script stops the command."""
-    from headrace.client import ClientError
-
-    try:
-        async for text in lines(_STDIN, None):
-            match text.strip():
-                case "":
-                    continue
-                case "/pause":
-                    await session.pause()
-                case "/resume":
-                    await session.resume()
-                case "/stop":
-                    await session.stop()
-                    return
-                case new_prompt:
-                    await session.set_prompt(new_prompt)
-    except ClientError:
-        return  # the session is over; whoever reads its events knows why
-    if endless and sys.stdin.isatty():
-        await session.stop()

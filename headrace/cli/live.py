@@ -17,15 +17,15 @@ from headrace.cli.decoding import Decoder
 from headrace.cli.keyboard import lines
 from headrace.cli.recording import SCALE_HELP, Recording, check_out, default_scale
 from headrace.cli.screen import Screen, screen
+from headrace.cli.steering import HELP, steer
 from headrace.playout import PlayoutClock
 from model_core.tasks import cancel_and_wait
 
 if TYPE_CHECKING:
-    from headrace.client import LiveEvent, LiveSession, WatchEvent
+    from headrace.client import LiveEvent, WatchEvent
     from headrace.v1 import video_pb2 as wire
     from model_core.media import Frames
 
-HELP = "Type a new prompt and press Enter. /pause, /resume, /stop. In a world, /keys up left holds keys, and /keys lets them go."
 _DRAW_EVERY_S = 1 / 12
 _STDIN = 0
 _MOST_DUE = 1024
@@ -64,7 +64,8 @@ def live(
                 reconnect=source.reconnect(patience), replaceable=player.replaceable,
             )  # fmt: skip
             session = await stack.enter_async_context(live)
-            steering = asyncio.create_task(steer(session, view, interactive=terminal and sys.stdin.isatty(), endless=seconds == 0))
+            typed = lines(_STDIN, view.typing if terminal and sys.stdin.isatty() else None)
+            steering = asyncio.create_task(steer(session, typed, view.say, stops=seconds == 0))
             drawing = asyncio.create_task(player.draw())
             stack.push_async_callback(cancel_and_wait, steering, drawing)
             async for event in session:
@@ -185,33 +186,6 @@ def _told(event: wire.QueuePosition | wire.PromptRefused | wire.QualityChange) -
         case pb.QualityChange():
             why = "busy" if event.reason == pb.QUALITY_REASON_LOAD else "no longer busy"
             return f"frame {event.first_frame}: {why}, {event.steps} steps a chunk"
-
-
-async def steer(session: LiveSession, view: Screen, *, interactive: bool, endless: bool) -> None:
-    """Turn typed lines into controls. The end of the input stops an endless session and leaves another one alone."""
-    from headrace.client import ClientError
-
-    try:
-        async for text in lines(_STDIN, view.typing if interactive else None):
-            match text.strip():
-                case "":
-                    continue
-                case "/pause":
-                    await session.pause()
-                case "/resume":
-                    await session.resume()
-                case "/stop":
-                    await session.stop()
-                case keys if keys.split()[0] == "/keys":
-                    await session.act(keys.split()[1:])
-                case unknown if unknown.startswith("/"):
-                    view.say(f"unknown command {unknown!r}. {HELP}")
-                case new_prompt:
-                    await session.set_prompt(new_prompt)
-    except ClientError:
-        return  # the session is over; whoever reads its events knows why
-    if endless:
-        await session.stop()
 
 
 def write(text: str) -> None:

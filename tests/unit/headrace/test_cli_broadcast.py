@@ -50,6 +50,17 @@ async def test_a_new_session_goes_out_to_a_folder_and_to_a_receiver(tmp_path: Pa
     assert f"{url}: {len(times)} frames, 0 dropped, connected 1 times, lost 0 times" in end.err
 
 
+async def test_a_command_that_does_not_exist_is_named_and_does_not_go_on_air_as_a_prompt(tmp_path: Path) -> None:
+    async with server() as s:
+        arguments = ("broadcast", "a red circle", "--hold", "0", "--hls", str(tmp_path / "hls"), "--address", s.address)
+        process = await start(*arguments, stdin=asyncio.subprocess.PIPE)
+        await eventually(lambda: s.metric("frames_total") > 0)
+        end = await finish(process, b"/what\n/stop\n")
+    assert end.code == 0, end
+    assert "unknown command '/what'" in end.err
+    assert s.stages.encoder.calls == 1
+
+
 async def test_a_session_of_somebody_else_goes_out_until_it_ends(tmp_path: Path) -> None:
     async with server(delay_s=0.02) as s, s.client.live("a red circle", codec=pb.CODEC_FMP4_H264) as session:
         token = asyncio.get_running_loop().create_future()
