@@ -7,8 +7,8 @@ suffix of the context, which is how a session moves to another decoder; where a 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import replace
 
 import numpy as np
@@ -16,12 +16,11 @@ import torch
 from numpy.typing import NDArray
 
 from model_core.config import ModelConfig
-from model_core.errors import HeadraceError
 from model_core.families.interface import Memory, Painter
 from model_core.probe import Probe
 from model_core.stages.coding import coded
 from model_core.stages.device import DeviceThread
-from model_core.stages.failures import failed
+from model_core.stages.failures import blamed
 from model_core.stages.interface import Denoiser
 from model_core.stages.memories import Key, Memories, all_finite
 from model_core.stages.watchdog import Watchdog
@@ -101,19 +100,8 @@ class LocalDecoder:
 
     # -- device thread --------------------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def _blamed(self, context: SessionContext, chunk: int) -> Iterator[None]:
-        """What is raised within is the device's fault or the session's."""
-        try:
-            yield
-        except HeadraceError:
-            raise
-        except Exception as error:  # noqa: BLE001 - whatever a device or a family's code raises
-            self._probe.check(error)
-            raise failed(context, chunk, error) from None
-
     def _rebuild(self, context: SessionContext) -> tuple[Memory, Key, bytes]:
-        with self._blamed(context, context.next_chunk):
+        with blamed(self._probe, context, context.next_chunk):
             return self._rebuilt(context.suffix, context.enhance.frames > 1)
 
     def _rebuilt(self, suffix: tuple[Latents, ...], with_frame: bool) -> tuple[Memory, Key, bytes]:
@@ -133,7 +121,7 @@ class LocalDecoder:
     def _work(
         self, context: SessionContext, chunk: LatentChunk, memory: Memory, key: Key, arrived: float
     ) -> tuple[FrameChunk, Memory, Key]:
-        with self._blamed(context, chunk.index):
+        with blamed(self._probe, context, chunk.index):
             return self._worked(context, chunk, memory, key, arrived)
 
     def _worked(

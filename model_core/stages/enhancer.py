@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 
 from model_core.config import ModelConfig
 from model_core.enhancement import SIZES, Enhancement
-from model_core.errors import HeadraceError, StageUnavailable
+from model_core.errors import StageUnavailable
 from model_core.probe import Probe
 from model_core.runtimes.interface import Program
 from model_core.stages.coding import coded
 from model_core.stages.device import DeviceThread
-from model_core.stages.failures import failed
+from model_core.stages.failures import blamed
 from model_core.stages.interface import Decoder
 from model_core.stages.watchdog import Watchdog
 from model_core.statistics import EnhancerStatistics
@@ -94,13 +94,8 @@ class LocalEnhancer:
     # -- device thread --------------------------------------------------------------------------------------------------------
 
     def _work(self, context: SessionContext, chunk: FrameChunk, before: Pixels | None, arrived: float) -> tuple[FrameChunk, Pixels]:
-        try:
+        with blamed(self._probe, context, chunk.index):
             return self._worked(context, chunk, before, arrived)
-        except HeadraceError:
-            raise
-        except Exception as error:  # noqa: BLE001 - whatever a device raises
-            self._probe.check(error)
-            raise failed(context, chunk.index, error) from None
 
     def _worked(self, context: SessionContext, chunk: FrameChunk, before: Pixels | None, arrived: float) -> tuple[FrameChunk, Pixels]:
         started, enhance = self._clock(), context.enhance

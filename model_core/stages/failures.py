@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from model_core.errors import ChunkFailed, SessionBroken
+from model_core.errors import ChunkFailed, HeadraceError, SessionBroken
+from model_core.probe import Probe
 from model_core.types import SessionContext
 
 log = logging.getLogger(__name__)
@@ -18,3 +21,20 @@ def failed(context: SessionContext, chunk: int, error: Exception) -> ChunkFailed
     told = f"chunk {chunk} of session {context.session_id} could not be made: {type(error).__name__}: {error}"
     log.warning("%s", told, exc_info=error)
     return SessionBroken(f"{told}, tried twice") if context.suspect_chunk == chunk else ChunkFailed(told, chunk)
+
+
+@contextmanager
+def blamed(probe: Probe, context: SessionContext, chunk: int) -> Iterator[None]:
+    """What is raised within is the device's fault, where `probe` says so, or else the session's.
+
+    Raises:
+        DeviceBroken: see `Probe.check`.
+        ChunkFailed, SessionBroken: see `failed`.
+    """
+    try:
+        yield
+    except HeadraceError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever a device or a family's code raises
+        probe.check(error)
+        raise failed(context, chunk, error) from None
