@@ -7,8 +7,8 @@ from functools import cache
 import numpy as np
 
 from model_core import media
+from model_core.access_units import Group, Header, group_of
 from model_core.types import Codec, FrameChunk
-from service.broadcast.access_units import Group, Header, group_of
 from service.events import Frames, Started
 
 FPS, CHUNK = 24, 8

@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
+from model_core.access_units import Group, Header
 from model_core.tasks import run_in_thread
-from service.broadcast.access_units import Group, Header
 from service.broadcast.output import SinkFailed
 from service.broadcast.playlist import segment_name
 from service.broadcast.window import LISTED, Window

@@ -14,7 +14,7 @@ from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-from service.broadcast.access_units import Group
+from model_core.access_units import Group
 
 SAMPLE_RATE = 44_100  # what every receiver takes
 _AUDIO_BITS_S = 32_000

@@ -10,8 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from doors.push.framing import CONNECTED, ENDED, MOST_LINE_BYTES, TAKEN, Start, write_group, write_start
+from model_core.access_units import Group, Header
 from model_core.tasks import finished
-from service.broadcast.access_units import Group, Header
 from service.broadcast.destination import Destination
 from service.broadcast.output import SinkFailed
 

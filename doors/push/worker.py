@@ -15,7 +15,7 @@ import av
 
 from doors.push.framing import CONNECTED, ENDED, TAKEN, CutOff, Start, read_group, read_start
 from doors.push.muxing import Muxer
-from service.broadcast.access_units import NotOurs, group_of
+from model_core.access_units import NotOurs, group_of
 
 _US = 1_000_000
 _TIMEOUT_S = 10

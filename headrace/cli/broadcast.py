@@ -6,7 +6,7 @@ import asyncio
 import random
 import sys
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headrace.cli import console, secure, source
+from headrace.cli.fragments import Fragments
 from headrace.cli.keyboard import lines
 from headrace.cli.steering import steer
 from model_core.tasks import cancel_and_wait
@@ -22,7 +23,7 @@ from model_core.tasks import cancel_and_wait
 if TYPE_CHECKING:
     from headrace.client import HeadraceClient, LiveEvent, LiveSession, WatchEvent
     from headrace.v1 import video_pb2 as wire
-    from service.broadcast.access_units import Header
+    from model_core.access_units import Header
     from service.broadcast.destination import Destination
     from service.broadcast.output import Output, Sink
     from service.broadcast.program import Program
@@ -131,9 +132,10 @@ async def _play(program: Program, outputs: list[Output], events: AsyncIterator[L
 
     sending = asyncio.create_task(run_outputs(program, outputs))  # before anything goes out
     releasing = asyncio.create_task(program.run())
+    fragments = Fragments()
     try:
-        async for event in Parts(events):
-            _see(program, event)
+        async for event in events:
+            _see(program, fragments, event)
         program.end()
         await sending
     finally:
@@ -144,40 +146,18 @@ async def _play(program: Program, outputs: list[Output], events: AsyncIterator[L
             console.note(f"{output.name}: {told.frames} frames, {told.dropped} dropped, {lost}")
 
 
-class Parts:
-    """Events, of which fragments that come in several messages are put together."""
-
-    def __init__(self, events: AsyncIterator[LiveEvent | WatchEvent]) -> None:
-        self._events = events
-
-    async def __aiter__(self) -> AsyncGenerator[LiveEvent | WatchEvent]:
-        from headrace.v1 import video_pb2 as pb
-
-        parts: list[bytes] = []
-        begins_with = 0
-        async for event in self._events:
-            if not isinstance(event, pb.Frames):
-                yield event
-                continue
-            if event.first_frame != begins_with:
-                parts, begins_with = [], event.first_frame
-            parts += event.data
-            if event.frame_count:
-                yield pb.Frames(first_frame=event.first_frame, frame_count=event.frame_count, data=[b"".join(parts)])
-                parts = []
-
-
-def _see(program: Program, event: LiveEvent | WatchEvent) -> None:
+def _see(program: Program, fragments: Fragments, event: LiveEvent | WatchEvent) -> None:
     """Raises Failure: it cannot go out."""
     from headrace.v1 import video_pb2 as pb
-    from service.broadcast.access_units import NotOurs, group_of
+    from model_core.access_units import NotOurs, group_of
 
     try:
         match event:
             case pb.Started():
                 _begin(program, event)
             case pb.Frames():
-                program.arrived(group_of(b"".join(event.data), event.first_frame, event.frame_count))
+                if (fragment := fragments.whole(event)) is not None:
+                    program.arrived(group_of(fragment, event.first_frame, event.frame_count))
             case pb.PromptAck():
                 program.superseded(event.first_frame)
                 console.note(f"frame {event.first_frame}: {event.prompt}")
@@ -193,7 +173,7 @@ def _see(program: Program, event: LiveEvent | WatchEvent) -> None:
 
 def _begin(program: Program, started: wire.Started) -> None:
     from headrace.v1 import video_pb2 as pb
-    from service.broadcast.access_units import Header
+    from model_core.access_units import Header
 
     if started.codec != pb.CODEC_FMP4_H264:
         got = pb.Codec.Name(started.codec)

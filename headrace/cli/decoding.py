@@ -6,6 +6,7 @@ import io
 from typing import TYPE_CHECKING
 
 from headrace.cli.console import Failure
+from headrace.cli.fragments import Fragments
 
 if TYPE_CHECKING:
     from headrace.v1 import video_pb2 as wire
@@ -21,8 +22,7 @@ class Decoder:
 
     def __init__(self, started: wire.Started) -> None:
         self._started = started
-        self._parts: list[bytes] = []  # of a fragment that comes in several messages, and the frame that it begins with
-        self._begins_with = 0
+        self._fragments = Fragments()
 
     def pixels(self, event: wire.Frames) -> Frames | None:
         """The frames `[N, H, W, 3]`; None for a part of a fragment that is not the last. Raises Failure: they cannot be decoded."""
@@ -37,13 +37,8 @@ class Decoder:
             case pb.CODEC_JPEG:
                 return np.stack([_picture(data) for data in event.data])
             case pb.CODEC_FMP4_H264:
-                if event.first_frame != self._begins_with:
-                    self._parts, self._begins_with = [], event.first_frame
-                self._parts += event.data
-                if event.frame_count == 0:
-                    return None
-                fragment, self._parts = b"".join(self._parts), []
-                return _fragment(started.codec_header + fragment)
+                fragment = self._fragments.whole(event)
+                return None if fragment is None else _fragment(started.codec_header + fragment)
             case unknown:
                 raise Failure(f"the session's frames must be of a codec that this version knows; got {unknown}")
 

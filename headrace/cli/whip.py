@@ -14,6 +14,7 @@ import typer
 
 from headrace.cli import console, secure, source
 from headrace.cli.console import Failure, bad_input, note
+from headrace.cli.fragments import Fragments
 from model_core.tasks import cancel_and_wait
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from doors.http.webrtc.track import UnitTrack
     from headrace.client import Reconnect
     from headrace.v1 import video_pb2 as wire
+    from model_core.access_units import Header
 
 _PACKAGE = "aiortc"
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -110,15 +112,15 @@ class Sender:
 
     def __init__(self, target: Target, options: WebRtcOptions, policy: Reconnect, summary: Summary) -> None:
         self._target, self._options, self._policy, self._summary = target, options, policy, summary
-        self._header = b""
-        self._parts: list[bytes] = []
-        self._begins_with = 0
+        self._header: Header | None = None
+        self._fragments = Fragments()
         self._track: UnitTrack | None = None
         self._sending: asyncio.Task[None] | None = None
 
     async def show(self, event: object) -> None:
         """Returns when there is room for more. Raises Failure: the session cannot be sent, or is not taken."""
         from headrace.v1 import video_pb2 as pb
+        from model_core.access_units import Header
 
         if self._sending is not None and self._sending.done():
             self._sending.result()
@@ -126,7 +128,8 @@ class Sender:
             case pb.Started():
                 if event.codec != pb.CODEC_FMP4_H264:
                     raise bad_input("TOKEN", "must be of a session whose frames are fmp4, as those of pages are")
-                self._header, self._summary.model, self._summary.session = event.codec_header, event.model, event.session_id
+                self._header = Header.of(event.codec_header, event.width, event.height, event.fps, event.frames_per_chunk)
+                self._summary.model, self._summary.session = event.model, event.session_id
                 self._sending = asyncio.create_task(self._keep_sending(event.fps))
             case pb.Frames():
                 await self._frames(event)
@@ -143,15 +146,9 @@ class Sender:
             await cancel_and_wait(self._sending)
 
     async def _frames(self, event: wire.Frames) -> None:
-        from model_core.access_units import access_units
-
-        if event.first_frame != self._begins_with:
-            self._parts, self._begins_with = [], event.first_frame
-        self._parts += event.data
-        if event.frame_count == 0:  # a part of a fragment, of which more follow
+        if (fragment := self._fragments.whole(event)) is None or self._header is None:
             return
-        fragment, self._parts = b"".join(self._parts), []
-        units = await asyncio.to_thread(access_units, self._header, fragment)
+        units = self._header.streamed(fragment, event.first_frame, event.frame_count)
         self._summary.frames += len(units)
         if self._track is not None:
             await self._track.put(event.first_frame, units)

@@ -13,8 +13,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from model_core.access_units import Group, Header
 from model_core.tasks import cancel_and_wait
-from service.broadcast.access_units import Group, Header
 from service.broadcast.backoff import Backoff
 from service.broadcast.program import Program
 from service.broadcast.queue import GroupQueue

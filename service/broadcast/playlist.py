@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from service.broadcast.access_units import Group, Header
+from model_core.access_units import Group, Header
 
 MULTIVARIANT, MEDIA, INIT = "index.m3u8", "media.m3u8", "init.mp4"
 # Of segments that end with parts, how many target durations from the end parts are listed for; the least that is allowed.

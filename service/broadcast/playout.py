@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import deque
 
-from service.broadcast.access_units import Group
+from model_core.access_units import Group
 
 # Of what waits. Beyond that, what is due first goes out early.
 _MOST_BYTES = 64 * 1024 * 1024

@@ -14,10 +14,10 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from model_core.access_units import Group, Header, group_of
 from model_core.errors import FieldViolation, InvalidRequest
 from model_core.tasks import unless
 from model_core.types import Codec
-from service.broadcast.access_units import Group, Header, group_of
 from service.broadcast.playout import Playout
 from service.broadcast.queue import GroupQueue
 from service.clock import Clock

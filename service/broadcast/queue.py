@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-from service.broadcast.access_units import Group
+from model_core.access_units import Group
 
 
 class GroupQueue:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from service.broadcast.access_units import Group, Header
+from model_core.access_units import Group, Header
 from service.broadcast.playlist import INIT, MEDIA, MULTIVARIANT, Segment, Shape, media_playlist, multivariant_playlist
 
 SEGMENT_S = 2.0

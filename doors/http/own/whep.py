@@ -14,12 +14,12 @@ from doors.http.own import peering
 from doors.http.room import HttpRequest, Services
 from doors.http.webrtc.offers import checked_offer, ufrag_of, wrong
 from doors.http.webrtc.peers import Peer, WebRtc
-from model_core.access_units import access_units
+from model_core.access_units import Header
 from model_core.errors import StageUnavailable
 from model_core.tasks import cancel_and_wait
 from model_core.types import Codec
 from service.call import Call
-from service.events import Frames, Shown, Started
+from service.events import Frames, Started
 from service.watching.show import Item
 from service.watching.viewers import SendItem, Viewers
 
@@ -69,7 +69,7 @@ class Viewing:
         self._webrtc, self._viewers, self._call = webrtc, viewers, call
         self._track: UnitTrack | None = None
         self._peer: asyncio.Future[Peer] = asyncio.get_running_loop().create_future()
-        self._header = b""
+        self._header: Header | None = None
         self._started: asyncio.Future[Started] = asyncio.get_running_loop().create_future()
         self.answer = ""
 
@@ -127,21 +127,17 @@ class Viewing:
     def _meet(self, started: Started) -> SendItem:
         if started.codec is not Codec.FMP4_H264:
             raise wrong("token", f"must be of a session whose frames are {Codec.FMP4_H264.value}; got one of {started.codec.value}")
-        self._header = started.codec_header
+        self._header = Header.of(started.codec_header, started.width, started.height, started.fps, started.frames_per_chunk)
         if not self._started.done():
             self._started.set_result(started)
         return self._show
 
     async def _show(self, item: Item) -> None:
-        event = item.event
-        if not isinstance(event, Frames):
+        event, header = item.event, self._header
+        if not isinstance(event, Frames) or header is None:
             return
+        chunk = event.chunk
         peer = await self._peer
-        units = await item.making(("annexb", self._header), self._units)
+        units = item.once(("annexb", header.segment), lambda _: header.streamed(b"".join(chunk.data), chunk.first_frame, chunk.num_frames))
         if self._track is not None:
-            await peer.run(self._track.put(event.chunk.first_frame, units))
-
-    def _units(self, event: Shown) -> list[bytes]:
-        if not isinstance(event, Frames):
-            return []
-        return list(access_units(self._header, b"".join(event.chunk.data)))
+            await peer.run(self._track.put(chunk.first_frame, units))

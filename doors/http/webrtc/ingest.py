@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from aiortc import RTCPeerConnection, RTCRtpTransceiver
 
-from model_core.access_units import nal_units
+from model_core.access_units import nal_units_of_annex_b
 from model_core.tasks import cancel_and_wait
 from model_core.uploads.cadence import Cadence, Newest
 from model_core.uploads.live import LiveDecoder, decoding
@@ -67,7 +67,7 @@ class Units:
             self._news.set()
             return
         _, frame = given
-        key = any(unit and unit[0] & 0x1F == _IDR for unit in nal_units(frame.data))
+        key = any(unit and unit[0] & 0x1F == _IDR for unit in nal_units_of_annex_b(frame.data))
         if len(self._units) >= _MOST_UNITS:
             self.dropped += len(self._units)
             self._units.clear()

@@ -6,14 +6,11 @@ import asyncio
 import io
 import re
 import socket
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import av
 import pytest
 
-from headrace.cli.broadcast import Parts
-from headrace.client import WatchEvent
 from headrace.v1 import video_pb2 as pb
 from tests.fakes import eventually
 from tests.unit.headrace.test_cli import TIMEOUT_S, finish, headrace, server, start
@@ -104,19 +101,3 @@ async def test_a_session_of_another_codec_is_refused() -> None:
         end = await headrace("broadcast", "--watch", started.watch_token, "--to", "udp://127.0.0.1:1", "--address", s.address)
     assert end.code == 2, end
     assert "must be CODEC_FMP4_H264 to go out; got CODEC_RAW_RGB" in end.err
-
-
-async def test_a_fragment_in_several_messages_is_put_together() -> None:
-    parts: list[WatchEvent] = [
-        pb.Frames(first_frame=8, frame_count=0, data=[b"lost"]),
-        pb.Frames(first_frame=16, frame_count=0, data=[b"a"]),
-        pb.Paused(next_frame=1),
-        pb.Frames(first_frame=16, frame_count=8, data=[b"b"]),
-    ]
-
-    async def source() -> AsyncIterator[WatchEvent]:
-        for part in parts:
-            yield part
-
-    found = [event async for event in Parts(source())]
-    assert found == [pb.Paused(next_frame=1), pb.Frames(first_frame=16, frame_count=8, data=[b"ab"])]

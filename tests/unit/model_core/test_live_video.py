@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 
-from model_core.access_units import access_units, nal_units
+from model_core.access_units import Header
 from model_core.media import fmp4_fragment, fmp4_init_segment
 from model_core.uploads.cadence import Cadence, Newest
 from model_core.uploads.live import decoding
@@ -45,7 +45,7 @@ def test_when_too_many_wait_the_oldest_are_dropped_and_counted() -> None:
 async def test_a_process_decodes_to_the_size_that_is_served_and_says_what_it_cannot() -> None:
     frames = moving(8)
     height, width = frames.shape[1:3]
-    units = access_units(fmp4_init_segment(width, height, FPS), fmp4_fragment(frames, 0, FPS))
+    units = Header.of(fmp4_init_segment(width, height, FPS), width, height, FPS, 8).streamed(fmp4_fragment(frames, 0, FPS), 0, 8)
     async with decoding(width, height) as decoder, decoding(32, 32) as smaller:
         await decoder.give(0, b"\x00\x00\x00\x01\x65garbage")
         assert (await decoder.take()).data is None
@@ -61,16 +61,6 @@ async def test_a_process_decodes_to_the_size_that_is_served_and_says_what_it_can
             small = await smaller.take()
             assert small.data is not None
             assert len(small.data) == 32 * 32 * 3
-
-
-def test_access_units_are_those_of_the_fragment() -> None:
-    frames = moving(8)
-    height, width = frames.shape[1:3]
-    fragment = fmp4_fragment(frames, 16, FPS)
-    units = access_units(fmp4_init_segment(width, height, FPS), fragment)
-    kinds = [[nal[0] & 0x1F for nal in nal_units(unit)] for unit in units]
-    assert kinds == [[7, 8, 5], *[[1]] * 7]
-    assert all(nal in fragment for unit in units for nal in nal_units(unit) if nal[0] & 0x1F in (1, 5))
 
 
 def test_it_decodes_where_the_policy_of_event_loops_watches_no_children() -> None:

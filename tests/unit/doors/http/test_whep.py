@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from doors.http.webrtc.options import WebRtcOptions
-from model_core.access_units import access_units, nal_units
+from model_core.access_units import Header, nal_units_of_annex_b
 from tests.fakes import FakeDenoiser, FakeStages, eventually
 from tests.http_served import HttpServed, http_serving
 from tests.unit.doors.http.test_own_watch import Owner
@@ -46,10 +46,10 @@ async def playing(
 
 def made_units(owner: Owner) -> list[list[bytes]]:
     """The pictures that the session's own viewer was sent, as NAL units."""
-    header = base64.b64decode(dict(owner.events)["started"]["codec_header"])
+    header = Header.of(base64.b64decode(dict(owner.events)["started"]["codec_header"]), CONFIG.width, CONFIG.height, CONFIG.fps, CHUNK)
     chunks = [fields for name, fields in owner.events if name == "frames"]
-    fragments = [base64.b64decode("".join(fields["data"])) for fields in chunks]
-    return [list(nal_units(unit)) for fragment in fragments for unit in access_units(header, fragment)]
+    units = [header.streamed(base64.b64decode("".join(c["data"])), c["first_frame"], c["frame_count"]) for c in chunks]
+    return [list(nal_units_of_annex_b(unit)) for of_chunk in units for unit in of_chunk]
 
 
 async def url(owner: Owner) -> str:
@@ -67,7 +67,7 @@ async def test_packets_are_those_that_were_made_and_a_late_viewer_begins_with_th
         for _ in range(2):
             gate.release()
         await eventually(lambda: len(seen.pictures.units) >= 3 * CHUNK - 1)
-        got = [list(nal_units(unit)) for unit in seen.pictures.units]
+        got = [list(nal_units_of_annex_b(unit)) for unit in seen.pictures.units]
         assert got == made_units(owner)[2 * CHUNK : 2 * CHUNK + len(got)]
         assert {SPS, IDR} <= {unit[0] & 0x1F for unit in got[0]}
         assert seen.pictures.timestamps == sorted(set(seen.pictures.timestamps))

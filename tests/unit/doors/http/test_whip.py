@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from model_core.access_units import access_units
+from model_core.access_units import Header
 from model_core.media import fmp4_fragment, fmp4_init_segment
 from tests.fakes import FakeStages, eventually
 from tests.http_served import HttpServed, http_serving
@@ -25,7 +25,8 @@ SDP = {"content-type": "application/sdp"}
 def units(first: int, count: int = CHUNK) -> list[bytes]:
     frames = moving(first + count)[first:]
     height, width = frames.shape[1:3]
-    return list(access_units(fmp4_init_segment(width, height, FPS), fmp4_fragment(frames, first, FPS)))
+    header = Header.of(fmp4_init_segment(width, height, FPS), width, height, FPS, CHUNK)
+    return header.streamed(fmp4_fragment(frames, first, FPS), first, count)
 
 
 @asynccontextmanager

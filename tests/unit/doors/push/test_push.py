@@ -23,7 +23,7 @@ from doors.push.folder import FolderSink
 from doors.push.framing import CutOff, Start, read_group, read_start, write_group, write_start
 from doors.push.muxing import SAMPLE_RATE, Muxer
 from doors.push.process import ProcessSink
-from service.broadcast.access_units import Group
+from model_core.access_units import Group
 from service.broadcast.destination import destination
 from service.broadcast.output import SinkFailed
 from tests.broadcasts import CHUNK, FPS, group, header

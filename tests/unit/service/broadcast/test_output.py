@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from service.broadcast.access_units import Group, Header
+from model_core.access_units import Group, Header
 from service.broadcast.backoff import Backoff
 from service.broadcast.destination import destination, destinations
 from service.broadcast.output import Output, SinkFailed, run_outputs

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from service.broadcast.access_units import Group
+from model_core.access_units import Group
 from service.broadcast.window import Window
 from tests.broadcasts import CHUNK, FPS, group, header
 

@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from model_core.access_units import Group
 from model_core.errors import InvalidRequest
 from model_core.types import Codec
-from service.broadcast.access_units import Group
 from service.broadcast.playout import Playout
 from service.broadcast.program import Program
 from service.broadcast.queue import GroupQueue

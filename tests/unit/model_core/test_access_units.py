@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from model_core import media
-from service.broadcast.access_units import Header, NotOurs, group_of, nal_units
+from model_core.access_units import Header, NotOurs, group_of, nal_units, nal_units_of_annex_b
 from tests.broadcasts import CHUNK, FPS, HEIGHT, WIDTH, fragment, group, header, segment
 
 IDR, SLICE, SPS, PPS = 5, 1, 7, 8
@@ -33,6 +33,15 @@ def test_a_stream_with_start_codes_is_decoded_from_a_key_picture_on() -> None:
         pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     assert len(pictures) == CHUNK
     assert abs(int(pictures[-1].mean()) - 200) <= 2
+
+
+def test_a_stream_has_the_pictures_of_the_fragment_and_parameter_sets_before_the_key_picture() -> None:
+    data = fragment(16)
+    nals = [list(nal_units_of_annex_b(unit)) for unit in header().streamed(data, 16, CHUNK)]
+    assert [[nal[0] & 31 for nal in of_unit] for of_unit in nals] == [[SPS, PPS, IDR]] + [[SLICE]] * (CHUNK - 1)
+    assert [[nal for nal in of_unit if nal[0] & 31 in (IDR, SLICE)] for of_unit in nals] == [
+        list(nal_units(unit.data)) for unit in group(16).units
+    ]
 
 
 def test_the_header_says_what_players_ask() -> None:
